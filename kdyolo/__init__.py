@@ -1,0 +1,50 @@
+"""kdyolo: from a distilled backbone to a COCO detector on Ultralytics.
+
+``import kdyolo`` is light: torch and Ultralytics are imported only when one of the names below is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdyolo.backbone import DistilledBackbone, load_backbone
+    from kdyolo.checkpoint import read_checkpoint
+    from kdyolo.coco.convert import convert_coco
+    from kdyolo.freeze import FreezeSchedule
+    from kdyolo.model import KDYOLO
+    from kdyolo.trainer import KDTrainer
+
+_HOME = {
+    "KDYOLO": "kdyolo.model",
+    "KDTrainer": "kdyolo.trainer",
+    "DistilledBackbone": "kdyolo.backbone",
+    "FreezeSchedule": "kdyolo.freeze",
+    "convert_coco": "kdyolo.coco.convert",
+    "load_backbone": "kdyolo.backbone",
+    "read_checkpoint": "kdyolo.checkpoint",
+}
+
+__all__ = [
+    "KDYOLO",
+    "DistilledBackbone",
+    "FreezeSchedule",
+    "KDTrainer",
+    "__version__",
+    "convert_coco",
+    "load_backbone",
+    "read_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'kdyolo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
