@@ -1,0 +1,243 @@
+"""The ``kdyolo`` command: parse, call one function, print. Heavy imports wait inside the commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kdyolo import __version__
+from kdyolo.errors import ConfigError, KDYOLOError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
+EXIT_ERROR = 1  # everything else that is wrong with what was given
+EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
+
+
+def _command(examples: str) -> Callable[[F], click.Command]:
+    """A subcommand with ``--debug`` and examples below its help, kept line by line."""
+
+    def decorate(function: F) -> click.Command:
+        function = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(
+            function
+        )
+        return cli.command(epilog=f"\b\nExamples:\n{examples}", context_settings={"max_content_width": 100})(function)
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kdyolo")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def cli() -> None:
+    """From a distilled backbone to a COCO detector on Ultralytics.
+
+    \b
+    kdyolo convert COCO2017/ --out datasets/coco
+    kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50
+    yolo val model=runs/detect/train/weights/best.pt data=datasets/coco/coco.yaml
+    """  # noqa: D301 - click wants the backspace itself
+
+
+@_command(
+    "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50\n"
+    "  kdyolo train --data datasets/coco/coco.yaml --model kdyolov8s.yaml --random-init\n"
+    "  kdyolo train --data datasets/coco/coco.yaml --weights yolov8s.pt --backbone ckpt.pth --recipe coco-mosaic\n"
+    "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --epochs 12 lr0=0.02 hsv_h=0\n"
+    "  kdyolo train --resume runs/detect/train"
+)
+@click.option("--data", type=click.Path(), help="Data set YAML, e.g. the one that 'kdyolo convert' printed.")
+@click.option("--backbone", type=click.Path(), help="Distillation checkpoint (.pt, .pth, .safetensors) to inject.")
+@click.option("--model", help="Model YAML, e.g. kdyolov8s.yaml. Default: the scale that the backbone fits.")
+@click.option("--weights", type=click.Path(), help="Ultralytics .pt the detector starts from, e.g. yolov8s.pt.")
+@click.option("--random-init", is_flag=True, help="Say explicitly that the run starts random: a baseline.")
+@click.option(
+    "--freeze",
+    "--freeze-epochs",
+    "freeze_epochs",
+    metavar="N|all",
+    help="Freeze the backbone in epochs 1…N and train it from N+1 on; 0 (default) never, 'all' to the end.",
+)
+@click.option("--recipe", metavar="NAME|FILE", help="Training recipe: coco (default), coco-mosaic, or a YAML file.")
+@click.option("--epochs", type=int, help="Number of epochs.")
+@click.option("--batch", help="Images per batch.")
+@click.option("--imgsz", type=int, help="Image size in pixels; images are letterboxed to a square.")
+@click.option("--device", help="cpu, 0, mps, …")
+@click.option("--workers", type=int, help="Data loader workers.")
+@click.option("--seed", type=int, help="Random seed.")
+@click.option("--save-period", type=int, help="Keep a checkpoint every N epochs.")
+@click.option("--work-dir", type=click.Path(), help="The run folder itself. Default: runs/detect/train, train-2, …")
+@click.option("--exist-ok", is_flag=True, help="Allow a work dir that is not empty.")
+@click.option("--allow-partial", is_flag=True, help="Accept a checkpoint that does not fill the backbone.")
+@click.option("--bn-eps", type=float, help="BatchNorm epsilon of the backbone, if the recognised one is wrong.")
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder or last.pt.")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
+    """Train a detector on a distilled backbone.
+
+    Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
+    """
+    given = {key: value for key, value in options.items() if value not in (None, False)}
+    given.update(_key_values(settings, taken=given))
+    from kdyolo.model import KDYOLO
+
+    if resume is not None:
+        _resume(Path(resume), given)
+        return
+    if not given.get("data"):
+        raise ConfigError("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
+    from kdyolo.settings import split_settings
+
+    split_settings(given)  # every mistake in the options at once, before any file is opened
+    start = ("backbone", "weights", "random_init", "allow_partial", "bn_eps")
+    model = KDYOLO(given.pop("model", None), **{key: given.pop(key) for key in start if key in given})
+    model.train(**given)
+
+
+def _resume(run: Path, given: dict[str, Any]) -> None:
+    from kdyolo.model import KDYOLO
+
+    last = run / "weights" / "last.pt" if run.is_dir() else run
+    if not last.is_file():
+        raise ConfigError(f"--resume {run}: expected a run folder with weights/last.pt, or a last.pt; found neither.")
+    KDYOLO(last).train(resume=True, **given)
+
+
+@_command(
+    "  kdyolo val --model runs/detect/train/weights/best.pt --data datasets/coco/coco.yaml\n"
+    "  kdyolo val --model best.pt --data datasets/coco/coco.yaml --imgsz 320 conf=0.01"
+)
+@click.option("--model", required=True, type=click.Path(), help="Trained checkpoint (.pt).")
+@click.option("--data", required=True, type=click.Path(), help="Data set YAML.")
+@click.option("--imgsz", type=int, help="Image size in pixels. Default: the one trained with.")
+@click.option("--batch", type=int, help="Images per batch.")
+@click.option("--device", help="cpu, 0, mps, …")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Part of the data set. Default: val.")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def val(settings: Sequence[str], model: str, **options: Any) -> None:
+    """Evaluate a trained detector: Ultralytics' metrics."""
+    for what, file in (("--model", model), ("--data", options["data"])):
+        if not Path(file).is_file():
+            raise ConfigError(f"{what} {file}: no such file.")
+    given = {key: value for key, value in options.items() if value is not None}
+    given.update(_key_values(settings, taken=given))
+    from kdyolo.model import KDYOLO
+
+    KDYOLO(model).val(**given)
+
+
+@_command(
+    "  kdyolo convert COCO2017/ --out datasets/coco\n"
+    "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
+    "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop"
+)
+@click.argument("root", required=False, type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option("--name", default="coco", show_default=True, help="Name of the data set YAML.")
+@click.option(
+    "--link",
+    type=click.Choice(["symlink", "hardlink", "copy"]),
+    default="symlink",
+    show_default=True,
+    help="How images get into the new folder.",
+)
+@click.option("--annotations", multiple=True, type=click.Path(), help="COCO-format JSON of one split (repeatable).")
+@click.option("--images", multiple=True, type=click.Path(), help="Image folder of that split (repeatable).")
+@click.option("--split", multiple=True, help="Name of that split (repeatable).")
+@click.option("--skip-invalid", is_flag=True, help="Count invalid records and go on, instead of stopping.")
+def convert(
+    root: str | None,
+    out: str,
+    name: str,
+    link: Any,
+    annotations: Sequence[str],
+    images: Sequence[str],
+    split: Sequence[str],
+    skip_invalid: bool,
+) -> None:
+    """Turn COCO annotations into an Ultralytics data set.
+
+    ROOT holds annotations/instances_*.json and the images, in either layout of the official archives.
+    """
+    from kdyolo.coco.convert import Source, convert_coco
+
+    if not len(annotations) == len(images) == len(split):
+        raise ConfigError(
+            f"--annotations, --images and --split belong together, one of each per split; "
+            f"found {len(annotations)}, {len(images)} and {len(split)}."
+        )
+    sources = [Source(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
+    summary = convert_coco(root, out, name=name, link=link, sources=sources, skip_invalid=skip_invalid)
+    click.echo(summary.table())
+    click.echo(summary.yaml)
+
+
+@_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
+@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder to write.")
+def demo(out: str) -> None:
+    """Run everything once on drawn shapes: a few minutes on two CPU cores, no network."""
+    from kdyolo.demo import run_demo
+
+    run_demo(Path(out))
+
+
+def _key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
+    """``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
+
+    Raises:
+        ConfigError: Not ``key=value``, or a key that was given as an option already.
+    """
+    from ultralytics.cfg import parse_key_value_pair
+
+    found: dict[str, Any] = {}
+    mistakes = []
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            mistakes.append(f"expected KEY=VALUE, found {text!r}.")
+        elif key in taken or key in found:
+            mistakes.append(f"{key} is given twice.")
+        else:
+            found.update([parse_key_value_pair(text)])
+    if isinstance(taken.get("batch"), str):  # whole number, or a share of memory as Ultralytics allows
+        found.update([parse_key_value_pair(f"batch={taken['batch']}")])
+    if mistakes:
+        raise ConfigError(mistakes)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into one message and an exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        cli.main(arguments, prog_name="kdyolo", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.NoSuchOption as e:
+        e.show()
+        click.echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
+        if debug:
+            traceback.print_exc()
+        ours = isinstance(e, KDYOLOError)
+        click.echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {e}", err=True)
+        if not ours and not debug:
+            click.echo("Run the same command with --debug to see where this comes from.", err=True)
+        sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The Python face: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ultralytics import YOLO
+from ultralytics.utils import DEFAULT_CFG_DICT, RANK
+
+from kdyolo.backbone import checkpoint_arch, fill, fit_arch
+from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
+from kdyolo.errors import ConfigError, ModelError, RunError
+from kdyolo.graph import KDDetectionModel
+from kdyolo.model_yaml import nested_for
+from kdyolo.trainer import KDTrainer
+from kdyolo.validator import KDValidator
+
+DEFAULT_MODEL = "kdyolov8s.yaml"
+
+
+class KDYOLO(YOLO):  # type: ignore[misc]
+    """A YOLO detector with a distilled backbone; every other method is Ultralytics' own.
+
+    Args:
+        model: Model YAML (``"kdyolov8s.yaml"``, ``"kdyolov8n-p2.yaml"``, a path) or a trained checkpoint (``.pt``).
+            Default: the YAML whose scale the backbone checkpoint fits, or ``kdyolov8s.yaml``.
+        backbone: Distillation checkpoint to inject; see :func:`kdyolo.load_backbone` for the formats.
+        weights: Ultralytics checkpoint that the whole detector starts from, before the backbone is laid over it.
+        random_init: Says explicitly that the model starts random.
+        allow_partial: Accept a backbone checkpoint that does not fill the backbone.
+        bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
+        verbose: Log the model table.
+
+    Raises:
+        KDYOLOError: The checkpoint or the model YAML is not what it should be.
+
+    Examples:
+        >>> model = KDYOLO(backbone="ckpt.pth")
+        >>> model.train(data="datasets/coco/coco.yaml", freeze_epochs=50, epochs=100)
+        >>> model.val()
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        backbone: str | Path | None = None,
+        weights: str | Path | None = None,
+        random_init: bool = False,
+        allow_partial: bool = False,
+        bn_eps: float | None = None,
+        verbose: bool = False,
+    ) -> None:
+        if random_init and (backbone or weights):
+            raise ConfigError("random_init excludes backbone and weights: they load weights, it asks for none.")
+        checkpoint = read_checkpoint(backbone, bn_eps) if backbone else None
+        given: dict[str, Any] = {
+            "backbone": str(backbone) if backbone else None,
+            "weights": str(weights) if weights else None,
+            "random_init": random_init,
+            "allow_partial": allow_partial,
+            "bn_eps": bn_eps,
+        }
+        name = str(model) if model else _default_model(checkpoint, given["weights"])
+        if name.endswith(".pt") and any(given.values()):
+            raise ConfigError(
+                f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
+                "and leave model out."
+            )
+        self._checkpoint = checkpoint  # needed once, while the model is being built
+        self._start = given
+        self.report: LoadReport | None = None
+        super().__init__(name, task="detect", verbose=verbose)
+        del self._checkpoint
+
+    @property
+    def task_map(self) -> dict[str, dict[str, Any]]:
+        """Detection only, with kdyolo's model and trainer."""
+        detect = super().task_map["detect"]
+        return {"detect": {**detect, "model": KDDetectionModel, "trainer": KDTrainer, "validator": KDValidator}}
+
+    def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
+        """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
+        checkpoint = self._checkpoint
+        arch = checkpoint_arch(checkpoint) if checkpoint else None
+        description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
+        self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
+        if self._start["weights"]:
+            self.model.load(YOLO(self._start["weights"]).model, verbose=verbose)
+        if checkpoint:
+            self.report = fill(self.model.backbone, checkpoint, self._start["allow_partial"])
+        self.cfg = self.model_name = cfg
+        self.task = task or "detect"
+        self.overrides.update(model=cfg, task=self.task)
+        self.model.args = {**DEFAULT_CFG_DICT, **self.overrides}
+        self.model.task = self.task
+
+    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
+        """Train; takes every Ultralytics setting and kdyolo's own.
+
+        Args:
+            trainer: Another trainer class; default :class:`kdyolo.KDTrainer`.
+            **kwargs: ``data``, ``freeze_epochs`` (0, a number or ``"all"``), ``recipe``, ``work_dir``, and any
+                Ultralytics setting (``epochs``, ``imgsz``, ``batch``, ``device``, …).
+
+        Returns:
+            Ultralytics' detection metrics of the best checkpoint.
+
+        Raises:
+            KDYOLOError: Something about options, checkpoint, model or data is wrong; nothing is left behind.
+        """
+        if kwargs.get("resume"):
+            if not (self.ckpt and self.ckpt.get("epoch", -1) >= 0 and self.ckpt.get("optimizer") is not None):
+                raise RunError(
+                    f"{self.ckpt_path or self.model_name} cannot be resumed: the run is finished or never started. "
+                    "Expected the last.pt of an interrupted run."
+                )
+            return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": self.ckpt_path})
+        if not (kwargs.get("data") or kwargs.get("cfg")):
+            raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+        start = {key: value for key, value in self._start.items() if value}
+        return super().train(trainer=trainer or KDTrainer, **{**start, **kwargs})
+
+
+def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None) -> str:
+    """The model YAML that the checkpoint's or the weights' shapes ask for."""
+    if checkpoint is not None:
+        return f"kd{checkpoint_arch(checkpoint).name}.yaml"
+    if weights is not None:
+        shapes = {name.partition(".")[2]: t.shape for name, t in YOLO(weights).model.state_dict().items()}
+        arch, agreeing = fit_arch(shapes)
+        if not agreeing:
+            raise ModelError(f"{weights}: not a YOLOv8 detector. Choose the --model that it was made with.")
+        return f"kd{arch.name}.yaml"
+    return DEFAULT_MODEL

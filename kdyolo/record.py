@@ -1,0 +1,120 @@
+"""What a run leaves beside its weights: ``train.log`` (all that was printed), ``kdyolo.yaml`` (how it came about)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import ultralytics
+import yaml
+from ultralytics.utils import LOGGER
+from ultralytics.utils.git import GitRepo
+
+import kdyolo
+
+LOG_NAME = "train.log"
+RECORD_NAME = "kdyolo.yaml"
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class RunLog:
+    """Collects Ultralytics' log from construction on, and everything printed while :meth:`capture` is active.
+
+    Lines gathered before the run folder is known wait in memory until :meth:`open`.
+    """
+
+    def __init__(self) -> None:
+        self._file: TextIO = io.StringIO()
+        self._handler = logging.StreamHandler(_Plain(self))
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        LOGGER.addHandler(self._handler)
+
+    def open(self, path: Path, append: bool = False) -> None:
+        """Continue in a file, which first receives what was gathered so far."""
+        waiting = self._file
+        self._file = path.open("a" if append else "w", encoding="utf-8", buffering=1)
+        if isinstance(waiting, io.StringIO):
+            self._file.write(waiting.getvalue())
+
+    def write(self, text: str) -> None:
+        """Append text as it is."""
+        self._file.write(text)
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        """Also record what is written to stdout and stderr (progress bars, warnings, prints); then close the log."""
+        stdout, stderr = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _Tee(stdout, self), _Tee(stderr, self)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+            self.close()
+
+    def close(self) -> None:
+        """Stop recording."""
+        LOGGER.removeHandler(self._handler)
+        self._file.close()
+
+
+class _Plain:
+    """A stream for the log handler: colour codes removed."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    def write(self, text: str) -> int:
+        self._log.write(_ANSI.sub("", text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing to do: the file is line-buffered."""
+
+
+class _Tee:
+    """A stream that also feeds a log; of a progress bar, which redraws its line, only the last state is logged."""
+
+    def __init__(self, stream: TextIO, log: RunLog) -> None:
+        self._stream, self._log, self._line = stream, log, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._log.write(_ANSI.sub("", line.rpartition("\r")[2]) + "\n")
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a result."""
+    return {
+        "kdyolo": kdyolo.__version__,
+        "ultralytics": ultralytics.__version__,
+        "torch": str(torch.__version__),  # a str subclass, which restricted loading would refuse
+        "python": platform.python_version(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the repository around the current folder, if there is one."""
+    commit = GitRepo(Path.cwd()).commit
+    return str(commit) if commit else None
+
+
+def write_record(save_dir: Path, content: Mapping[str, Any]) -> Path:
+    """Write ``kdyolo.yaml``: versions, command line and git commit, then the run's own ``content`` (plain data)."""
+    record = {"versions": versions(), "command": shlex.join(sys.argv), "git_commit": git_commit(), **content}
+    path = save_dir / RECORD_NAME
+    path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path

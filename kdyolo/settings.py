@@ -1,0 +1,159 @@
+"""kdyolo's own training options, the recipe behind them, and the check of everything before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from kdyolo.errors import ConfigError
+from kdyolo.freeze import ALL, FreezeSchedule
+from kdyolo.resources import did_you_mean, shipped
+
+DEFAULT_RECIPE = "coco"
+# Keys that Ultralytics accepts beside those of its default.yaml.
+EXTRA_KEYS = ("augmentations", "save_dir")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options that Ultralytics does not know; everything else goes through to it unchanged.
+
+    Attributes:
+        backbone: Checkpoint whose backbone is injected.
+        weights: Ultralytics checkpoint (``.pt``) that the whole detector starts from, before the backbone is laid over.
+        random_init: Says explicitly that the run starts random.
+        allow_partial: Accept a backbone checkpoint that does not fill the backbone.
+        bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
+        freeze_epochs: Number of epochs with a frozen backbone, or ``"all"``.
+        recipe: Name of a shipped recipe, or a path.
+        work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
+    """
+
+    backbone: str | None = None
+    weights: str | None = None
+    random_init: bool = False
+    allow_partial: bool = False
+    bn_eps: float | None = None
+    freeze_epochs: int | Literal["all"] = 0
+    recipe: str = DEFAULT_RECIPE
+    work_dir: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+KEYS = tuple(f.name for f in fields(Settings))
+
+
+def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Separate kdyolo's options from Ultralytics', with the recipe's values under those given.
+
+    Args:
+        overrides: Keywords as given to ``train``: kdyolo's and Ultralytics' keys together.
+
+    Returns:
+        kdyolo's settings, and the overrides for Ultralytics with ``pretrained`` and ``save_dir`` following from them.
+
+    Raises:
+        ConfigError: Every unknown key, wrong value and contradiction found, in one error.
+    """
+    given = dict(overrides)
+    recipe = load_recipe(str(given.get("recipe") or DEFAULT_RECIPE))
+    merged = {**recipe, **given}
+    own = {k: v for k, v in merged.items() if k in KEYS and v is not None}
+    rest = {k: v for k, v in merged.items() if k not in KEYS}
+    mistakes = [_unknown(key) for key in rest if key not in DEFAULT_CFG_DICT and key not in EXTRA_KEYS]
+    if "freeze_epochs" in own:
+        try:
+            own["freeze_epochs"] = FreezeSchedule.parse(own["freeze_epochs"])
+        except ConfigError as e:
+            mistakes += e.mistakes
+            own["freeze_epochs"] = 0
+    for key in ("backbone", "weights", "work_dir"):
+        if key in own:
+            own[key] = str(own[key])
+    settings = replace(Settings(), **own)
+    mistakes += _contradictions(settings, rest) + _missing_files(settings)
+    rest = {k: v for k, v in rest.items() if k in DEFAULT_CFG_DICT or k in EXTRA_KEYS}
+    try:
+        get_cfg(DEFAULT_CFG_DICT, rest)  # Ultralytics' own type and range checks
+    except (TypeError, ValueError, SyntaxError) as e:
+        mistakes.append(str(e).strip())
+    if mistakes:
+        raise ConfigError(mistakes)
+    if settings.weights:
+        rest["pretrained"] = settings.weights
+    if settings.work_dir:
+        rest["save_dir"] = str(Path(settings.work_dir).resolve())
+    return settings, rest
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """Settings of a shipped recipe (by name) or of a YAML file.
+
+    Raises:
+        ConfigError: Not found, or not a mapping of settings.
+    """
+    files = shipped("recipes")
+    path = files.get(f"{name}.yaml", Path(name))
+    if not path.is_file():
+        names = [Path(f).stem for f in files]
+        raise ConfigError(
+            f"recipe {name!r} not found. Expected a YAML file or one of {', '.join(names)}.{did_you_mean(name, names)}"
+        )
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"recipe {path}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    if not isinstance(recipe, dict) or not all(isinstance(k, str) for k in recipe):
+        raise ConfigError(f"recipe {path}: expected 'setting: value' lines.")
+    return recipe
+
+
+def _unknown(key: str) -> str:
+    known = [*DEFAULT_CFG_DICT, *KEYS]
+    return f"unknown setting {key!r}.{did_you_mean(key, known)} See 'kdyolo train --help' and 'yolo cfg'."
+
+
+def _contradictions(settings: Settings, rest: Mapping[str, Any]) -> list[str]:
+    found = []
+    if settings.backbone and settings.random_init:
+        found.append("backbone and random_init exclude each other: the first loads weights, the second asks for none.")
+    if settings.weights and settings.random_init:
+        found.append("weights and random_init exclude each other: the first loads weights, the second asks for none.")
+    if settings.allow_partial and not settings.backbone:
+        found.append("allow_partial is about a backbone checkpoint, but no backbone is given.")
+    if settings.freeze_epochs and rest.get("freeze") not in (None, 0, []):
+        found.append(
+            f"freeze_epochs={settings.freeze_epochs} (command line: --freeze) and freeze={rest['freeze']} exclude "
+            "each other: the first freezes the backbone for a number of epochs and then thaws it; the second is "
+            "Ultralytics' own, which freezes a number of layers for the whole run. Give one of them."
+        )
+    if settings.freeze_epochs not in (0, ALL) and rest.get("time"):
+        found.append(
+            "time and freeze_epochs exclude each other: Ultralytics estimates the number of epochs from the fast "
+            "frozen ones, so the thaw would come at the wrong time. Give epochs instead."
+        )
+    if rest.get("task") not in (None, "detect"):
+        found.append(f"kdyolo trains detectors; found task={rest['task']}.")
+    if rest.get("distill_model"):
+        found.append("distill_model is not supported: the backbone has been distilled already.")
+    return found
+
+
+def _missing_files(settings: Settings) -> list[str]:
+    found = []
+    if settings.weights and not settings.weights.endswith(".pt"):
+        found.append(
+            f"weights takes an Ultralytics checkpoint (.pt), found {settings.weights}. Did you mean --backbone?"
+        )
+    elif settings.weights and "/" in settings.weights and not Path(settings.weights).is_file():
+        found.append(f"weights {settings.weights}: no such file.")
+    return found

@@ -1,0 +1,363 @@
+"""Where schedule, model and run meet: Ultralytics' trainer with a distilled backbone that freezes and thaws."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill, fit_arch
+from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, file_sha256, read_checkpoint
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
+from kdyolo.freeze import EarlyStoppingAfterThaw, FreezeSchedule, set_frozen
+from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock
+from kdyolo.model_yaml import Yaml, nested_for
+from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
+from kdyolo.settings import Settings, load_recipe, split_settings
+from kdyolo.validator import KDValidator
+
+BACKBONE_PREFIX = "model.0."  # names of the backbone's parameters and layers in a KDDetectionModel
+RESUME_MAY_CHANGE = frozenset({"device", "workers"})
+
+
+class KDTrainer(DetectionTrainer):  # type: ignore[misc]
+    """Trains a detector whose backbone comes from a distillation checkpoint and may be frozen at first.
+
+    Takes every Ultralytics setting, and kdyolo's own (:class:`kdyolo.settings.Settings`) among the same overrides.
+    Works as ``YOLO("yolov8n.yaml").train(trainer=KDTrainer, backbone="ckpt.pth", freeze_epochs=50, data=…)`` too.
+
+    Raises:
+        KDYOLOError: Options, checkpoint, model or data are not what they should be; nothing is left behind.
+    """
+
+    # Set by Ultralytics' trainer, which carries no type information.
+    model: Any
+    stopper: Any
+    freeze_layer_names: list[str]
+
+    def __init__(
+        self,
+        cfg: Any = DEFAULT_CFG,
+        overrides: dict[str, Any] | None = None,
+        _callbacks: dict[str, Any] | None = None,
+    ) -> None:
+        self.report: LoadReport | None = None
+        self.checkpoint: BackboneCheckpoint | None = None
+        self.log = RunLog()
+        created: Path | None = None
+        try:
+            if overrides and overrides.get("resume"):
+                self.settings, overrides = _resumed_settings(overrides)
+            else:
+                self.settings, overrides = split_settings(overrides or {})
+                created = _new_work_dir(overrides)
+                self._read_backbone(overrides.get("model"))
+                _check_data(overrides.get("data"))
+            super().__init__(cfg, overrides, _callbacks)
+            if self.ddp or RANK != -1:
+                raise RunError("training on several devices at once is not supported yet; give one device.")
+        except BaseException:
+            self.log.close()
+            if created is not None and created.exists():
+                shutil.rmtree(created)
+            raise
+        self.schedule = FreezeSchedule(self.settings.freeze_epochs, self.epochs)
+        self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
+
+    def train(self) -> None:
+        """Run the training; on Ctrl-C say how to go on."""
+        try:
+            with self.log.capture():
+                try:
+                    super().train()
+                except KeyboardInterrupt:
+                    LOGGER.info(self._how_to_resume())
+                    raise
+        except KDYOLOError:
+            if not self.last.exists() and not self.resume:  # bad input, found while setting up
+                shutil.rmtree(self.save_dir, ignore_errors=True)
+            raise
+
+    # ---- set-up --------------------------------------------------------------------------------------------------
+
+    def _read_backbone(self, model: str | None) -> None:
+        """Read the backbone checkpoint and refuse one that does not fit, before any data or folder is touched."""
+        if self.settings.backbone is None:
+            return
+        self.checkpoint = read_checkpoint(self.settings.backbone, self.settings.bn_eps)
+        arch = checkpoint_arch(self.checkpoint)
+        if model and Path(model).suffix in {".yaml", ".yml"}:
+            description = nested_for(model, arch, self.checkpoint.bn_eps)
+            name, max_channels, eps, levels = description["backbone"][0][3]
+            with torch.device("meta"):
+                backbone = DistilledBackbone(name, max_channels, eps, levels)
+            self.report = fill(backbone, self.checkpoint, self.settings.allow_partial)
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The data set's description, checked."""
+        try:
+            return super().get_dataset()  # type: ignore[no-any-return]
+        except (RuntimeError, FileNotFoundError) as e:
+            raise DatasetError(str(e)) from e
+
+    def get_model(
+        self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True
+    ) -> KDDetectionModel:
+        """Build the detector, start it from ``weights`` if given, and lay the distilled backbone over it."""
+        arch = checkpoint_arch(self.checkpoint) if self.checkpoint else None
+        eps = self.checkpoint.bn_eps if self.checkpoint else None
+        description = _description(cfg, weights, arch, eps)
+        model = KDDetectionModel(description, ch=self.data["channels"], nc=self.data["nc"], verbose=verbose)
+        self.set_model_names_for_load(model)
+        if weights is not None:
+            model.load(weights)
+        if self.checkpoint is not None:
+            self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
+        elif not self.resume and weights is not None:
+            model.backbone.set_bn_eps(description["backbone"][0][3][2])
+        model.yaml["kd"] = self._provenance(model)
+        return model
+
+    def get_validator(self) -> KDValidator:
+        """The validator of every epoch and of ``best.pt``."""
+        return KDValidator(self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks)
+
+    def set_model_attributes(self) -> None:
+        """Ultralytics' attributes; and, since it decides next what to freeze, our answer in its terms."""
+        super().set_model_attributes()
+        self.args.freeze = self._layers_to_freeze()
+
+    def _layers_to_freeze(self) -> list[str] | None:
+        """The backbone while the schedule freezes it; else Ultralytics' ``freeze``, which counts stock layers."""
+        if self.schedule.frozen_epochs:
+            return ["0"]
+        freeze = self.args.freeze
+        if freeze is None:
+            return None
+        stock = range(freeze) if isinstance(freeze, int) else freeze
+        model: KDDetectionModel = unwrap_model(self.model)
+        places = (str(layer).partition(".") for layer in stock)
+        return [
+            model.nested_layer(int(number)) + dot + inner if number.isdigit() else number + dot + inner
+            for number, dot, inner in places
+        ]
+
+    def _setup_train(self) -> None:
+        layer_freeze = self.args.freeze
+        try:
+            super()._setup_train()
+        finally:
+            self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
+        progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
+        self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
+        self.stopper.__dict__.update(progress)
+        if self.resume and self.schedule.is_frozen(self.start_epoch):
+            self._restore_backbone()
+        self._check_backbone("after set-up")
+        self._announce()
+        if not self.resume:
+            write_record(self.save_dir, self._record())
+
+    def _restore_backbone(self) -> None:
+        """Checkpoints keep fp16; a frozen backbone goes on from the file it came from, bit for bit."""
+        path, digest = self.settings.backbone, unwrap_model(self.model).yaml["kd"].get("sha256")
+        if path is None:
+            return
+        if not Path(path).is_file() or file_sha256(Path(path)) != digest:
+            raise RunError(
+                f"{path} is gone or has changed since the run started (expected sha256 {digest}). A frozen backbone "
+                "must go on from exactly that file: put it back, then resume."
+            )
+        self.checkpoint = read_checkpoint(path, self.settings.bn_eps)
+        for model in (unwrap_model(self.model), self.ema.ema):
+            self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
+
+    def _check_backbone(self, when: str) -> None:
+        """Compare the backbone that trains, and its EMA, with the file, bit for bit."""
+        if self.checkpoint is None:
+            return
+        for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
+            if names := differing(model.backbone, self.checkpoint):
+                raise RunError(
+                    f"{when}, {len(names)} backbone tensors of the {what} differ from {self.checkpoint.path.name} "
+                    f"though they must be equal, e.g. {names[0]}. Please report this with {LOG_NAME}."
+                )
+
+    def _announce(self) -> None:
+        model: KDDetectionModel = unwrap_model(self.model)
+        counts = [sum(p.numel() for p in part.parameters()) for part in (model.backbone, model)]
+        if self.report is not None:
+            LOGGER.info(self.report.table())
+        elif not self.resume and not self.settings.weights and self.args.pretrained in (True, False):
+            LOGGER.info(f"backbone: {model.backbone.arch.name} · random initialisation")
+            if self.schedule.frozen_epochs:
+                LOGGER.warning("the frozen backbone is random: its features carry no knowledge.")
+        LOGGER.info(self.schedule.describe(*counts))
+        if self.schedule.frozen_epochs and self.args.patience:
+            LOGGER.info(f"      patience={self.args.patience} counts unfrozen epochs only")
+
+    # ---- each epoch ----------------------------------------------------------------------------------------------
+
+    def _model_train(self) -> None:
+        """Train mode, and then the frozen part back to what the schedule says; called at every start of an epoch."""
+        super()._model_train()
+        if not self.schedule.frozen_epochs:
+            return
+        frozen = self.schedule.is_frozen(self.epoch)
+        backbone = unwrap_model(self.model).backbone
+        was_frozen = not next(backbone.parameters()).requires_grad
+        set_frozen(backbone, frozen)
+        names = [name for name in self.freeze_layer_names if name != BACKBONE_PREFIX]
+        self.freeze_layer_names = [BACKBONE_PREFIX, *names] if frozen else names
+        if was_frozen and not frozen:
+            trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            LOGGER.info(
+                f"epoch {self.epoch + 1}: backbone thawed, {trainable / 1e6:.1f} M parameters train from now on"
+            )
+
+    def save_model(self) -> bool:
+        """Write the epoch's checkpoints, in the stock layout, once a frozen backbone has proved untouched."""
+        if self.schedule.is_frozen(self.epoch):
+            self._check_backbone(f"in epoch {self.epoch + 1}, while frozen")
+        model, ema = self.model, self.ema.ema
+        self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
+        try:
+            return bool(super().save_model())
+        finally:
+            self.model, self.ema.ema = model, ema
+
+    def final_eval(self) -> None:
+        """Ultralytics' last validation, and then the finished stock checkpoints."""
+        super().final_eval()
+        for path in (self.last, self.best):
+            if path.exists():
+                make_stock_checkpoint(path)
+        LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")
+
+    def _how_to_resume(self) -> str:
+        if self.last.exists():
+            return f"\nInterrupted. Resume with: kdyolo train --resume {self.save_dir}"
+        return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
+
+    # ---- what is remembered --------------------------------------------------------------------------------------
+
+    def _provenance(self, model: KDDetectionModel) -> dict[str, Any]:
+        """Plain data that travels inside every checkpoint, in the model YAML's own dictionary."""
+        if self.resume:
+            return dict(model.yaml["kd"])
+        report = self.report
+        return {
+            "bn_eps": model.backbone.bn_eps,
+            "settings": self.settings.to_dict(),
+            "source": Path(report.path).name if report else None,
+            "sha256": report.sha256 if report else None,
+            "injected": f"{report.matched}/{report.total}" if report else None,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "seed": self.args.seed,
+        }
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_dict(),
+            "backbone": self.report.to_dict() if self.report else None,
+            "schedule": {
+                "freeze_epochs": self.schedule.freeze_epochs,
+                "epochs": self.epochs,
+                "frozen": f"1–{self.schedule.frozen_epochs}" if self.schedule.frozen_epochs else "none",
+                "thaws_in_epoch": self.schedule.frozen_epochs + 1 if self.schedule.thaws else None,
+            },
+            "recipe": {"name": self.settings.recipe, "values": load_recipe(self.settings.recipe)},
+            "data": str(self.args.data),
+            "seed": self.args.seed,
+            "model": unwrap_model(self.model).yaml["yaml_file"],
+        }
+
+
+def _description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
+    """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes."""
+    if isinstance(cfg, dict) and weights is not None:
+        try:
+            return nested_for(cfg, arch, eps)
+        except ModelError:
+            layers = weights.state_dict().items()
+            shapes = {name.partition(".")[2]: tensor.shape for name, tensor in layers}
+            own, agreeing = fit_arch(shapes)
+            if not agreeing:
+                raise
+            return nested_for(f"kd{own.name}.yaml", own, eps)
+    if cfg is None:
+        raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
+    if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
+        arch, _ = fit_arch({n.partition(".")[2]: t.shape for n, t in weights.state_dict().items()})
+    return nested_for(cfg, arch, eps)
+
+
+def _new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
+    """The work dir if it is ours to create (and so to remove, should set-up fail).
+
+    Raises:
+        ConfigError: It exists, is not empty, and ``exist_ok`` is not set.
+    """
+    if not overrides.get("save_dir"):
+        return None
+    path = Path(overrides["save_dir"])
+    if not path.exists():
+        return path
+    if not path.is_dir() or (any(path.iterdir()) and not overrides.get("exist_ok")):
+        raise ConfigError(
+            f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
+            "or overwrite it with --exist-ok."
+        )
+    return None
+
+
+def _check_data(data: Any) -> None:
+    if not data:
+        raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+    try:
+        check_det_dataset(data)
+    except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
+        raise DatasetError(f"data {data}: {str(e).strip()}") from e
+
+
+def _resumed_settings(overrides: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Settings of the run to resume, from its ``last.pt``, and the few overrides that may change.
+
+    Raises:
+        RunError: No such run, not one of kdyolo's, or finished.
+        ConfigError: A setting that may not change on resume.
+    """
+    last = Path(str(overrides["resume"]))
+    if not last.is_file():
+        raise RunError(f"cannot resume {last}: no such file. Expected the last.pt of a kdyolo run.")
+    model, checkpoint = load_checkpoint(last)
+    kd = model.yaml.get("kd") if isinstance(model.yaml, dict) else None
+    if not kd:
+        raise RunError(f"{last} was not written by kdyolo; resume it with 'yolo train resume model={last}'.")
+    if checkpoint.get("epoch", -1) < 0 or checkpoint.get("optimizer") is None:
+        raise RunError(f"{last}: this run is finished, there is nothing to resume. To train on, start a new run.")
+    saved = checkpoint["train_args"]
+    plumbing = {"resume", "model", "task", "mode", "pretrained"}
+    changed = [
+        key
+        for key, value in overrides.items()
+        if key not in plumbing | RESUME_MAY_CHANGE and value not in (None, saved.get(key), kd["settings"].get(key))
+    ]
+    if changed:
+        raise ConfigError(
+            f"a resumed run keeps its settings; {', '.join(changed)} cannot change "
+            f"(only {', '.join(sorted(RESUME_MAY_CHANGE))} can). Start a new run instead."
+        )
+    kept = {k: v for k, v in overrides.items() if k in plumbing | RESUME_MAY_CHANGE}
+    return Settings(**kd["settings"]), {**kept, "save_dir": str(last.resolve().parent.parent)}
