@@ -44,11 +44,12 @@ RECIPE: dict[str, Any] = {
 TEACHING_EPOCHS, FROZEN_EPOCHS, EPOCHS = 15, 6, 20
 
 
-def run_demo(out: Path) -> dict[str, Any]:
+def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
     """Draw, distil, convert, train frozen and thawed, evaluate; print where everything is.
 
     Args:
         out: Folder to write; must not exist or be empty.
+        splits: Split name → number of images.
 
     Returns:
         ``map``: mAP50-95 after each epoch, ``final``: that of ``best.pt``, ``predictions``: the saved picture.
@@ -61,7 +62,7 @@ def run_demo(out: Path) -> dict[str, Any]:
         raise ConfigError(f"{out} exists and is not empty. Choose another folder with --out, or remove it.")
     began = time.monotonic()
     _say(1, f"drawing a COCO data set of shapes in {out / 'shapes'}")
-    root = draw_dataset(out / "shapes")
+    root = draw_dataset(out / "shapes", splits)
     _say(2, "converting it: kdyolo convert")
     summary = convert_coco(root, out / "coco")
     LOGGER.info(summary.table())
@@ -72,7 +73,8 @@ def run_demo(out: Path) -> dict[str, Any]:
     model = KDYOLO(backbone=checkpoint)
     model.train(data=str(summary.yaml), freeze_epochs=FROZEN_EPOCHS, epochs=EPOCHS, work_dir=run, **RECIPE)
     _say(5, "evaluating: kdyolo val")
-    final = float(model.val(data=str(summary.yaml), imgsz=IMGSZ, device="cpu", plots=False).box.map)
+    metrics = model.val(data=str(summary.yaml), imgsz=IMGSZ, device="cpu", plots=False, save_dir=str(out / "val"))
+    final = float(metrics.box.map)
     picture = save_predictions(model, out)
     with (run / "results.csv").open(encoding="utf-8") as file:
         curve = [float(row["metrics/mAP50-95(B)"]) for row in csv.DictReader(file)]

@@ -26,7 +26,6 @@ from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
 from kdyolo.settings import Settings, load_recipe, split_settings
 from kdyolo.validator import KDValidator
 
-BACKBONE_PREFIX = "model.0."  # names of the backbone's parameters and layers in a KDDetectionModel
 RESUME_MAY_CHANGE = frozenset({"device", "workers"})
 
 
@@ -43,7 +42,6 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
-    freeze_layer_names: list[str]
 
     def __init__(
         self,
@@ -133,24 +131,15 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         return KDValidator(self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks)
 
     def set_model_attributes(self) -> None:
-        """Ultralytics' attributes; and, since it decides next what to freeze, our answer in its terms."""
-        super().set_model_attributes()
-        self.args.freeze = self._layers_to_freeze()
+        """Ultralytics' attributes; and its layer ``freeze``, which counts stock layers and comes next, in our terms.
 
-    def _layers_to_freeze(self) -> list[str] | None:
-        """The backbone while the schedule freezes it; else Ultralytics' ``freeze``, which counts stock layers."""
-        if self.schedule.frozen_epochs:
-            return ["0"]
-        freeze = self.args.freeze
-        if freeze is None:
-            return None
-        stock = range(freeze) if isinstance(freeze, int) else freeze
-        model: KDDetectionModel = unwrap_model(self.model)
-        places = (str(layer).partition(".") for layer in stock)
-        return [
-            model.nested_layer(int(number)) + dot + inner if number.isdigit() else number + dot + inner
-            for number, dot, inner in places
-        ]
+        Our own schedule is not applied here but at the start of every epoch, so that AutoBatch, which comes in between,
+        measures the memory that training takes after the thaw.
+        """
+        super().set_model_attributes()
+        if self.args.freeze is not None:
+            stock = range(self.args.freeze) if isinstance(self.args.freeze, int) else self.args.freeze
+            self.args.freeze = [_nested_place(unwrap_model(self.model), str(layer)) for layer in stock]
 
     def _setup_train(self) -> None:
         layer_freeze = self.args.freeze
@@ -209,16 +198,13 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     # ---- each epoch ----------------------------------------------------------------------------------------------
 
     def _model_train(self) -> None:
-        """Train mode, and then the frozen part back to what the schedule says; called at every start of an epoch."""
+        """Train mode, and then the backbone as the schedule has it; called at every start of an epoch."""
         super()._model_train()
         if not self.schedule.frozen_epochs:
             return
-        frozen = self.schedule.is_frozen(self.epoch)
         backbone = unwrap_model(self.model).backbone
-        was_frozen = not next(backbone.parameters()).requires_grad
+        was_frozen, frozen = not next(backbone.parameters()).requires_grad, self.schedule.is_frozen(self.epoch)
         set_frozen(backbone, frozen)
-        names = [name for name in self.freeze_layer_names if name != BACKBONE_PREFIX]
-        self.freeze_layer_names = [BACKBONE_PREFIX, *names] if frozen else names
         if was_frozen and not frozen:
             trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             LOGGER.info(
@@ -301,6 +287,12 @@ def _description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: fl
     if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
         arch, _ = fit_arch({n.partition(".")[2]: t.shape for n, t in weights.state_dict().items()})
     return nested_for(cfg, arch, eps)
+
+
+def _nested_place(model: KDDetectionModel, layer: str) -> str:
+    """``"21.cv1"``, a place in the stock layout → the same place in this model."""
+    number, dot, inner = layer.partition(".")
+    return f"{model.nested_layer(int(number)) if number.isdigit() else number}{dot}{inner}"
 
 
 def _new_work_dir(overrides: Mapping[str, Any]) -> Path | None:

@@ -1,0 +1,133 @@
+"""Shared fixtures. Ultralytics keeps its settings and fonts in a temporary folder here, and stays offline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Read by Ultralytics when it is imported, here and in every process that a test starts.
+_HOME = tempfile.TemporaryDirectory(prefix="kdyolo-tests-")
+os.environ["YOLO_CONFIG_DIR"] = _HOME.name
+os.environ["YOLO_OFFLINE"] = "true"
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from kdyolo import KDYOLO  # noqa: E402
+from kdyolo.backbone import DistilledBackbone  # noqa: E402
+from kdyolo.checkpoint import STAGES  # noqa: E402
+from kdyolo.coco.convert import convert_coco  # noqa: E402
+from kdyolo.demo import draw_dataset  # noqa: E402
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+# A run that takes two or three seconds: 8 images, 4 optimizer steps per epoch, brisk enough that weights really move.
+FAST: dict[str, Any] = {
+    "imgsz": 64,
+    "batch": 4,
+    "nbs": 4,
+    "device": "cpu",
+    "plots": False,
+    "warmup_epochs": 0,
+    "epochs": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real COCO images and checkpoints, from ``$KDYOLO_SHARED`` or beside the checkout."""
+    path = Path(os.environ.get("KDYOLO_SHARED") or CHECKOUT.parent / "shared")
+    if not (path / "coco128").is_dir():
+        pytest.skip(f"no real data: set KDYOLO_SHARED to the folder with coco128/ and checkpoints/ (looked in {path})")
+    return path.resolve()
+
+
+@pytest.fixture(autouse=True)
+def _inside_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths (``runs/detect/…``) land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YAML of a converted data set of drawn shapes: 8 training and 4 validation images of 64 px."""
+    folder = tmp_path_factory.mktemp("shapes")
+    root = draw_dataset(folder / "root", {"train": 8, "val": 4}, imgsz=64)
+    return convert_coco(root, folder / "data").yaml
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A resume file of the old system, scale n: random weights, BatchNorm statistics as if it had been trained."""
+    torch.manual_seed(0)
+    backbone = DistilledBackbone("yolov8n")
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.1)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean, 0.0, 0.1)
+            nn.init.uniform_(module.running_var, 0.005, 1.0)
+    path = tmp_path_factory.mktemp("checkpoint") / "epoch_4_model.pth"
+    tensors = {f"_orig_mod.backbone.{name}": tensor for name, tensor in old_names(backbone).items()}
+    torch.save({"backbone": tensors, "epoch": 4, "config": {"backbone": "yolov8", "model_size": "n"}}, path)
+    return path
+
+
+def old_names(backbone: DistilledBackbone) -> dict[str, torch.Tensor]:
+    """A backbone's tensors under the old system's names (``stage1.1.cv1.conv.weight``)."""
+    stage_of = {layer: ".".join(stage) for stage, layer in STAGES.items()}
+    split = ((name.partition("."), tensor) for name, tensor in backbone.layers.state_dict().items())
+    return {f"{stage_of[layer]}.{rest}": tensor for (layer, _, rest), tensor in split}
+
+
+@pytest.fixture
+def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
+    """``train(model_keywords, callbacks, **train_keywords)`` → a tiny trained detector, its run in ``tmp_path/run``."""
+
+    def run(start: dict[str, Any] | None = None, callbacks: dict[str, Any] | None = None, **keywords: Any) -> KDYOLO:
+        model = KDYOLO(**({"model": "kdyolov8n.yaml"} if start is None else start))
+        for event, callback in (callbacks or {}).items():
+            model.add_callback(event, callback)
+        model.train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run", **keywords})
+        return model
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that sees everything installed here but kdyolo: what a user of plain Ultralytics has."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    own = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    # A .pth file adds one folder and does not follow the .pth files in it, among them that of an editable install.
+    Path(own, "packages.pth").write_text(sysconfig.get_paths()["purelib"])
+    probe = [python, "-c", "import ultralytics, kdyolo.errors"]
+    found = subprocess.run(probe, cwd=folder, capture_output=True, text=True, check=False)
+    if "No module named 'kdyolo" not in found.stderr:
+        pytest.skip("kdyolo is not installed in editable mode here, so there is no environment without it")
+    return python
+
+
+def run_command(*command: str | Path, cwd: Path, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would, in a folder; its output is shown if it does not end as expected."""
+    hidden = ("PYTEST_CURRENT_TEST", "PYTHONPATH")  # Ultralytics behaves differently inside a test runner
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | env
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (done.returncode == 0) is ok, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
