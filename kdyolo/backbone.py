@@ -251,11 +251,11 @@ def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_part
     """
     report = compare(backbone, checkpoint)
     own = backbone.layers.state_dict()
-    nothing = all(name.endswith(COUNTER) for name in _matching(own, checkpoint))
+    nothing = all(name.endswith(COUNTER) for name in _matching(own, checkpoint.tensors))
     if nothing or not (report.complete or allow_partial):
         raise CheckpointError(_why_not(report, nothing))
     with torch.no_grad():
-        for name in _matching(own, checkpoint):
+        for name in _matching(own, checkpoint.tensors):
             own[name].copy_(checkpoint.tensors[name])
     backbone.set_bn_eps(checkpoint.bn_eps)
     return report
@@ -275,7 +275,7 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
             dropped[part] = dropped.get(part, 0) + 1
         elif name not in own:
             unexpected.append(checkpoint.origin[name])
-    matching = _matching(own, checkpoint)
+    matching = _matching(own, checkpoint.tensors)
     wrong = [
         f"{checkpoint.origin[name]} (expected {list(own[name].shape)}, found {list(checkpoint.tensors[name].shape)})"
         for name in own
@@ -299,10 +299,10 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
     )
 
 
-def differing(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> list[str]:
-    """Names of the backbone's tensors that are not, bit for bit, the checkpoint's; what it lacks is not compared."""
+def differing(backbone: DistilledBackbone, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the backbone's tensors that are not, bit for bit, the given ones of equal name and shape."""
     own = backbone.layers.state_dict()
-    return [name for name in _matching(own, checkpoint) if not torch.equal(own[name].cpu(), checkpoint.tensors[name])]
+    return [name for name in _matching(own, tensors) if not torch.equal(own[name].cpu(), tensors[name])]
 
 
 def load_backbone(
@@ -335,8 +335,8 @@ def load_backbone(
     return backbone.eval()
 
 
-def _matching(own: Mapping[str, Tensor], checkpoint: BackboneCheckpoint) -> list[str]:
-    return [n for n in own if n in checkpoint.tensors and checkpoint.tensors[n].shape == own[n].shape]
+def _matching(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in own if name in tensors and tensors[name].shape == own[name].shape]
 
 
 def _why_not(report: LoadReport, nothing: bool) -> str:

@@ -120,7 +120,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         start = {key: value for key, value in self._start.items() if value}
-        return super().train(trainer=trainer or KDTrainer, **{**start, **kwargs})
+        metrics = super().train(trainer=trainer or KDTrainer, **{**start, **kwargs})
+        self._start = {}  # trained on: a further call goes on from here, not from the checkpoint again
+        return metrics
 
 
 def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None) -> str:

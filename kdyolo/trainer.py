@@ -51,23 +51,25 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     ) -> None:
         self.report: LoadReport | None = None
         self.checkpoint: BackboneCheckpoint | None = None
+        self.frozen_tensors: dict[str, torch.Tensor] = {}
+        self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self.log = RunLog()
-        created: Path | None = None
         try:
             if overrides and overrides.get("resume"):
                 self.settings, overrides = _resumed_settings(overrides)
             else:
                 self.settings, overrides = split_settings(overrides or {})
-                created = _new_work_dir(overrides)
+                self._created = _new_work_dir(overrides)
                 self._read_backbone(overrides.get("model"))
                 _check_data(overrides.get("data"))
             super().__init__(cfg, overrides, _callbacks)
+            if not (self.resume or overrides.get("save_dir") or self.args.exist_ok):
+                self._created = self.save_dir  # numbered by Ultralytics, so always a new one
             if self.ddp or RANK != -1:
                 raise RunError("training on several devices at once is not supported yet; give one device.")
         except BaseException:
             self.log.close()
-            if created is not None and created.exists():
-                shutil.rmtree(created)
+            self._remove_what_was_created()
             raise
         self.schedule = FreezeSchedule(self.settings.freeze_epochs, self.epochs)
         self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
@@ -82,9 +84,13 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
                     LOGGER.info(self._how_to_resume())
                     raise
         except KDYOLOError:
-            if not self.last.exists() and not self.resume:  # bad input, found while setting up
-                shutil.rmtree(self.save_dir, ignore_errors=True)
+            if not self.last.exists():  # bad input, found while setting up
+                self._remove_what_was_created()
             raise
+
+    def _remove_what_was_created(self) -> None:
+        if self._created is not None and self._created.exists():
+            shutil.rmtree(self._created)
 
     # ---- set-up --------------------------------------------------------------------------------------------------
 
@@ -150,17 +156,22 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
         self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
         self.stopper.__dict__.update(progress)
-        if self.resume and self.schedule.is_frozen(self.start_epoch):
-            self._restore_backbone()
-        self._check_backbone("after set-up")
+        frozen = self.schedule.is_frozen(self.start_epoch)
+        if self.resume and frozen:
+            self._reinject()
+        if frozen:
+            tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
+            self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
+        self._check_injected()
         self._announce()
         if not self.resume:
             write_record(self.save_dir, self._record())
 
-    def _restore_backbone(self) -> None:
+    def _reinject(self) -> None:
         """Checkpoints keep fp16; a frozen backbone goes on from the file it came from, bit for bit."""
         path, digest = self.settings.backbone, unwrap_model(self.model).yaml["kd"].get("sha256")
         if path is None:
+            LOGGER.warning("no --backbone file to go on from: the frozen backbone continues rounded to fp16.")
             return
         if not Path(path).is_file() or file_sha256(Path(path)) != digest:
             raise RunError(
@@ -171,15 +182,24 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         for model in (unwrap_model(self.model), self.ema.ema):
             self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
 
-    def _check_backbone(self, when: str) -> None:
-        """Compare the backbone that trains, and its EMA, with the file, bit for bit."""
+    def _check_injected(self) -> None:
+        """Compare the backbone that will train, and its EMA, with the file, bit for bit."""
         if self.checkpoint is None:
             return
         for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
-            if names := differing(model.backbone, self.checkpoint):
+            if names := differing(model.backbone, self.checkpoint.tensors):
                 raise RunError(
-                    f"{when}, {len(names)} backbone tensors of the {what} differ from {self.checkpoint.path.name} "
-                    f"though they must be equal, e.g. {names[0]}. Please report this with {LOG_NAME}."
+                    f"after set-up, {len(names)} backbone tensors of the {what} differ from those in "
+                    f"{self.checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
+                )
+
+    def _check_frozen(self) -> None:
+        """Compare the frozen backbone, and its EMA, with what it was when training started, bit for bit."""
+        for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
+            if names := differing(model.backbone, self.frozen_tensors):
+                raise RunError(
+                    f"in epoch {self.epoch + 1}, {len(names)} tensors of the frozen backbone changed in the {what}, "
+                    f"e.g. {names[0]}. Does a callback touch the model? If not, please report it with {LOG_NAME}."
                 )
 
     def _announce(self) -> None:
@@ -211,10 +231,18 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
                 f"epoch {self.epoch + 1}: backbone thawed, {trainable / 1e6:.1f} M parameters train from now on"
             )
 
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ultralytics' return to ``last.pt`` after NaN; a frozen backbone goes back to its own, unrounded tensors."""
+        recovered = bool(super()._handle_nan_recovery(epoch))
+        if recovered and self.schedule.is_frozen(epoch):
+            for model in (unwrap_model(self.model), self.ema.ema):
+                model.backbone.layers.load_state_dict(self.frozen_tensors)
+        return recovered
+
     def save_model(self) -> bool:
         """Write the epoch's checkpoints, in the stock layout, once a frozen backbone has proved untouched."""
         if self.schedule.is_frozen(self.epoch):
-            self._check_backbone(f"in epoch {self.epoch + 1}, while frozen")
+            self._check_frozen()
         model, ema = self.model, self.ema.ema
         self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
         try:

@@ -26,8 +26,8 @@ class Watch:
 
     def __call__(self, trainer):
         model = unwrap_model(trainer.model)
-        self.model.append(differing(model.backbone, self.file))
-        self.ema.append(differing(trainer.ema.ema.backbone, self.file))
+        self.model.append(differing(model.backbone, self.file.tensors))
+        self.ema.append(differing(trainer.ema.ema.backbone, self.file.tensors))
         self.trainable.append({p.requires_grad for p in model.backbone.parameters()})
         self.modes.append({m.training for m in model.backbone.modules()})
         self.dfl.append(model.model[-1].dfl.conv.weight.requires_grad)
@@ -73,6 +73,26 @@ def test_a_touched_frozen_backbone_stops_the_run(train, checkpoint):
 
     with pytest.raises(RunError, match=r"3\.bn\.running_mean"):
         train({"backbone": checkpoint}, {"on_train_epoch_end": nudge}, freeze_epochs=2)
+
+
+@pytest.mark.parametrize(("epoch", "freeze"), [(1, 3), (2, 2), (2, 0)], ids=["frozen", "thawing", "never frozen"])
+def test_recovery_from_nan(train, checkpoint, tmp_path, epoch, freeze):
+    """Ultralytics goes back to last.pt and repeats the epoch; the schedule must hold in the repetition too."""
+    hit, watch = [], Watch(checkpoint)
+
+    def poison(trainer):
+        watch(trainer)
+        if trainer.epoch == epoch and not hit:
+            hit.append(epoch)
+            trainer.loss = torch.tensor(float("nan"))
+
+    train({"backbone": checkpoint}, {"on_train_epoch_end": poison}, freeze_epochs=freeze, epochs=4)
+    phases = [0, 1, 2, 3]
+    phases.insert(epoch, epoch)  # one epoch ran twice
+    assert [trainable == {False} for trainable in watch.trainable] == [e < freeze for e in phases]
+    assert [names == [] for names in watch.model] == [e < freeze for e in phases]
+    assert [names == [] for names in watch.ema] == [e < freeze for e in phases]
+    assert "recovering from last.pt" in (tmp_path / "run/train.log").read_text()
 
 
 class Plateau(KDTrainer):
@@ -324,6 +344,35 @@ def test_a_work_dir_in_use_is_refused(train, tmp_path):
     train(epochs=1, exist_ok=True)
     assert (tmp_path / "run/weights/best.pt").is_file()
     assert (tmp_path / "run/thesis.txt").is_file()
+
+
+def test_set_up_that_fails_removes_only_what_it_made(train, stock_weights, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    with pytest.raises(ModelError):
+        train({"model": "kdyolov8s.yaml"}, weights=str(stock_weights), exist_ok=True)
+    assert (tmp_path / "run/thesis.txt").read_text() == "mine"
+    with pytest.raises(ModelError):
+        train({"model": "kdyolov8s.yaml"}, weights=str(stock_weights), work_dir=None, project=str(tmp_path / "new"))
+    assert not list((tmp_path / "new").glob("*"))
+
+
+def test_several_devices_are_refused_for_now(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdyolo.trainer.RANK", 0)
+    with pytest.raises(RunError, match="several devices"):
+        train()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_training_goes_on_from_the_first(train, checkpoint, shapes, tmp_path):
+    model = train({"backbone": checkpoint}, epochs=1)
+    first, seen = model.model.float().state_dict(), {}
+    model.add_callback(
+        "on_train_start",
+        lambda trainer: seen.update({n: t.clone() for n, t in unwrap_model(trainer.model).state_dict().items()}),
+    )
+    model.train(**{**FAST, "data": str(shapes), "epochs": 1, "work_dir": tmp_path / "second"})
+    assert torch.equal(seen["model.0.layers.3.conv.weight"], first["model.3.conv.weight"])
 
 
 def test_partial_checkpoints_only_on_request(train, checkpoint, tmp_path):
