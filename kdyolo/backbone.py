@@ -114,6 +114,15 @@ class DistilledBackbone(nn.Module):
                 features.append(x)
         return features
 
+    @property
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Layers by part, shallow to deep: ``stem`` (stride 2), ``p2`` (stride 4) … ``p5``."""
+        parts: dict[str, list[nn.Module]] = {}
+        for layer, shape in zip(self.layers, layer_shapes(self.arch), strict=False):
+            name = "stem" if shape.stride == 2 else f"p{shape.stride.bit_length() - 1}"
+            parts.setdefault(name, []).append(layer)
+        return parts
+
     def set_bn_eps(self, eps: float) -> None:
         """Set every BatchNorm's epsilon; Ultralytics resets it to 1e-3 when it builds a model around this module."""
         self.bn_eps = eps

@@ -64,6 +64,12 @@ def cli() -> None:
     metavar="N|all",
     help="Freeze the backbone in epochs 1…N and train it from N+1 on; 0 (default) never, 'all' to the end.",
 )
+@click.option("--unfreeze-stages", metavar="PLAN", help='Thaw part by part, deepest first: "10:p5,20:p4,30:all".')
+@click.option("--backbone-lr", type=float, help="Learning rate of the backbone as a factor of the head's (default 1).")
+@click.option(
+    "--thaw-warmup", type=float, metavar="E", help="Epochs in which a thawed part reaches its rate (default 1)."
+)
+@click.option("--freeze-bn", type=click.Choice(["with-backbone", "always"]), help="Until when BatchNorm stands still.")
 @click.option("--recipe", metavar="NAME|FILE", help="Training recipe: coco (default), coco-mosaic, or a YAML file.")
 @click.option("--epochs", type=int, help="Number of epochs.")
 @click.option("--batch", help="Images per batch.")
@@ -83,7 +89,7 @@ def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
 
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
     """
-    given = {key: value for key, value in options.items() if value not in (None, False)}
+    given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(_key_values(settings, taken=given))
     from kdyolo.model import KDYOLO
 

@@ -1,9 +1,16 @@
-"""When the backbone is frozen (a pure function of the epoch), and how a model is made to agree with it."""
+"""Which part of the backbone trains when, and how fast: a pure function of the epoch, and how a model is made to agree.
+
+Parts are named from the image inwards: ``stem`` (stride 2), then ``p2`` … ``p5``, the layers of each pyramid level.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
 
 from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
@@ -11,51 +18,157 @@ from ultralytics.utils.torch_utils import EarlyStopping
 from kdyolo.errors import ConfigError
 
 ALL: Literal["all"] = "all"
+PARTS = ("stem", "p2", "p3", "p4", "p5")  # shallow to deep
+HEAD = "head"  # neck and head: everything that is not the backbone, never frozen
+FREEZE_BN = ("with-backbone", "always")
+NEVER = math.inf
 
 
 @dataclass(frozen=True)
 class FreezeSchedule:
-    """The backbone is frozen in the first ``freeze_epochs`` of ``epochs`` epochs and trains in the rest.
+    """When each part of the backbone trains, and with what share of the learning rate.
 
     Epochs count from 0, as Ultralytics' ``trainer.epoch`` does; people are told numbers from 1.
 
     Attributes:
-        freeze_epochs: 0 never frozen, ``"all"`` to the end, otherwise the number of frozen epochs.
+        freeze_epochs: Number of epochs in which the whole backbone is frozen; 0 never, ``"all"`` to the end.
         epochs: Length of the run.
+        unfreeze_stages: Gradual thaw, deepest part first, e.g. ``"10:p5,20:p4,30:all"``: p5 is frozen for 10 epochs, p4
+            for 20, the rest for 30. Parts that are not named never thaw. Instead of ``freeze_epochs``.
+        backbone_lr: Learning rate of the backbone as a factor of the head's, during the whole run.
+        thaw_warmup: Epochs over which the learning rate of a part that has just thawed rises from 0.
+        freeze_bn: ``"with-backbone"``: BatchNorm statistics stand still as long as their layers are frozen;
+            ``"always"``: those of the backbone for the whole run.
+
+    Raises:
+        ConfigError: Every mistake and contradiction found, in one error.
     """
 
-    freeze_epochs: int | Literal["all"]
-    epochs: int
+    freeze_epochs: int | Literal["all"] = 0
+    epochs: int = 100
+    unfreeze_stages: str | None = None
+    backbone_lr: float = 1.0
+    thaw_warmup: float = 1.0
+    freeze_bn: str = "with-backbone"
 
     def __post_init__(self) -> None:
+        mistakes = []
         if self.freeze_epochs != ALL and (type(self.freeze_epochs) is not int or self.freeze_epochs < 0):
-            raise ConfigError(f"freeze_epochs must be 0, a number of epochs or 'all'; found {self.freeze_epochs!r}.")
+            mistakes.append(f"freeze_epochs must be 0, a number of epochs or 'all'; found {self.freeze_epochs!r}.")
+        if self.unfreeze_stages is not None:
+            if self.freeze_epochs:
+                mistakes.append(
+                    "freeze_epochs (--freeze) and unfreeze_stages exclude each other: the first thaws the whole "
+                    "backbone at once, the second part by part. Give one of them."
+                )
+            mistakes += _parse_stages(self.unfreeze_stages)[1]
+        for name, value in (("backbone_lr", self.backbone_lr), ("thaw_warmup", self.thaw_warmup)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                mistakes.append(f"{name} must be a number of at least 0; found {value!r}.")
+        if self.freeze_bn not in FREEZE_BN:
+            mistakes.append(f"freeze_bn must be one of {', '.join(FREEZE_BN)}; found {self.freeze_bn!r}.")
+        if mistakes:
+            raise ConfigError(mistakes)
+
+    @cached_property
+    def thaw_epochs(self) -> dict[str, float]:
+        """Part → number of epochs it stays frozen, so the epoch (from 0) it starts to train in; ``inf``: never."""
+        if self.unfreeze_stages is not None:
+            return _parse_stages(self.unfreeze_stages)[0]
+        return dict.fromkeys(PARTS, NEVER if self.freeze_epochs == ALL else float(self.freeze_epochs))
+
+    @property
+    def thaws(self) -> dict[int, tuple[str, ...]]:
+        """Epoch (from 0) → parts that start to train in it, for every thaw that happens during the run."""
+        epochs = sorted({int(e) for e in self.thaw_epochs.values() if 0 < e < self.epochs})
+        return {epoch: tuple(p for p in PARTS if self.thaw_epochs[p] == epoch) for epoch in epochs}
+
+    @property
+    def ever_frozen(self) -> bool:
+        """Whether any part is frozen in any epoch."""
+        return any(epochs > 0 for epochs in self.thaw_epochs.values())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is ordinary training: nothing frozen, one learning rate."""
+        return not self.ever_frozen and self.backbone_lr == 1.0 and self.freeze_bn == FREEZE_BN[0]
 
     @property
     def frozen_epochs(self) -> int:
-        """Number of frozen epochs in this run, at most ``epochs``."""
-        return self.epochs if self.freeze_epochs == ALL else min(self.freeze_epochs, self.epochs)
+        """Epochs until all that will ever thaw has thawed (the whole run, if nothing does); patience starts then."""
+        if not self.ever_frozen:
+            return 0
+        thaws = [epochs for epochs in self.thaw_epochs.values() if epochs < self.epochs]
+        return int(max(thaws)) if thaws else self.epochs
 
-    @property
-    def thaws(self) -> bool:
-        """Whether a frozen backbone starts to train during this run."""
-        return 0 < self.frozen_epochs < self.epochs
+    def frozen_parts(self, epoch: int) -> tuple[str, ...]:
+        """Parts that are frozen in an epoch (from 0), shallow to deep."""
+        return tuple(part for part in PARTS if epoch < self.thaw_epochs[part])
 
     def is_frozen(self, epoch: int) -> bool:
-        """Whether the backbone is frozen in this epoch, counted from 0."""
-        return epoch < self.frozen_epochs
+        """Whether the whole backbone is frozen in an epoch, counted from 0."""
+        return len(self.frozen_parts(epoch)) == len(PARTS)
 
-    def describe(self, backbone_parameters: int, all_parameters: int) -> str:
-        """The plan in one line, epochs counted from 1."""
-        share = f"{backbone_parameters / 1e6:.1f} M of {all_parameters / 1e6:.1f} M parameters"
-        if self.frozen_epochs == 0:
-            return f"plan: epochs 1–{self.epochs}: all {all_parameters / 1e6:.1f} M parameters train, nothing is frozen"
-        span = f"plan: epochs 1–{self.frozen_epochs}: backbone frozen ({share})"
-        if self.thaws:
-            return f"{span}, from {self.frozen_epochs + 1}: all"
-        if self.freeze_epochs == ALL or self.freeze_epochs == self.epochs:
-            return f"{span}; it never thaws"
-        return f"{span}; it never thaws, because freezing lasts {self.freeze_epochs} and the run {self.epochs} epochs"
+    def lr_factor(self, part: str, progress: float) -> float:
+        """Learning rate of a part as a factor of the head's.
+
+        Args:
+            part: One of ``PARTS``, or ``"head"``.
+            progress: Epochs done so far, fractions included: 2.5 is the middle of the third epoch.
+        """
+        if part == HEAD:
+            return 1.0
+        thaw = self.thaw_epochs[part]
+        if progress <= thaw and thaw > 0:
+            return 0.0
+        ramp = min((progress - thaw) / self.thaw_warmup, 1.0) if thaw > 0 and self.thaw_warmup > 0 else 1.0
+        return self.backbone_lr * ramp
+
+    def groups(self) -> dict[str, str]:
+        """Part → name of the group of parts that share a learning rate throughout."""
+        same: dict[float, list[str]] = {}
+        for part in PARTS:
+            same.setdefault(self.thaw_epochs[part], []).append(part)
+        names = ((parts, "backbone" if len(parts) == len(PARTS) else "-".join(parts)) for parts in same.values())
+        return {part: name for parts, name in names for part in parts}
+
+    def describe(self, parameters: Mapping[str, int], all_parameters: int) -> str:
+        """The plan in a few lines, epochs counted from 1.
+
+        Args:
+            parameters: Part → number of its parameters, for the parts that the backbone has.
+            all_parameters: Number of parameters of the whole detector.
+        """
+        whole = f"{all_parameters / 1e6:.1f} M parameters"
+        if not self.ever_frozen:
+            plan = f"plan: epochs 1–{self.epochs}: all {whole} train, nothing is frozen"
+        else:
+            plan = self._describe_freeze(parameters, whole)
+        notes = []
+        if self.backbone_lr != 1.0:
+            notes.append(f"the backbone's learning rate is {self.backbone_lr:g} × the head's")
+        if self.thaws and self.thaw_warmup:
+            notes.append(f"after a thaw the learning rate rises over {self.thaw_warmup:g} epoch(s)")
+        if self.freeze_bn == "always":
+            notes.append("the backbone's BatchNorm statistics never move")
+        return "\n      ".join([plan, *notes])
+
+    def _describe_freeze(self, parameters: Mapping[str, int], whole: str) -> str:
+        frozen = self.frozen_parts(0)
+        what = "backbone" if len(frozen) == len(PARTS) else "-".join(frozen)
+        share = sum(parameters.get(part, 0) for part in frozen) / 1e6
+        plan = f"plan: epochs 1–{min(self.thaws, default=self.epochs)}: {what} frozen ({share:.1f} M of {whole})"
+        for epoch, parts in self.thaws.items():
+            plan += f", from {epoch + 1}: {', '.join(parts) if self.frozen_parts(epoch) else 'all'}"
+        never = [part for part in PARTS if self.thaw_epochs[part] >= self.epochs]
+        if not never:
+            return plan
+        who = "it" if len(never) == len(PARTS) else ", ".join(never)
+        beyond = max((e for p in never if (e := self.thaw_epochs[p]) != NEVER), default=self.epochs)
+        reason = (
+            f", because freezing lasts {int(beyond)} and the run {self.epochs} epochs" if beyond > self.epochs else ""
+        )
+        return f"{plan}; {who} never thaw{'s' if who == 'it' or len(never) == 1 else ''}{reason}"
 
     @staticmethod
     def parse(text: str | int) -> int | Literal["all"]:
@@ -71,14 +184,76 @@ class FreezeSchedule:
         return int(text)
 
 
-def set_frozen(backbone: nn.Module, frozen: bool) -> None:
-    """Freeze a backbone (no gradients, every layer in eval mode so that no statistic moves) or let it train again.
+def _parse_stages(text: str) -> tuple[dict[str, float], list[str]]:
+    """``"10:p5,20:all"`` → part → epochs it stays frozen, and every mistake in the text."""
+    thaw: dict[str, float] = {}
+    mistakes = []
+    for item in str(text).split(","):
+        number, colon, name = (piece.strip() for piece in item.partition(":"))
+        part = name.lower()
+        if not colon or not number.isdigit() or part not in (*PARTS, ALL):
+            mistakes.append(
+                f"unfreeze_stages: expected EPOCHS:PART with a part of {', '.join(PARTS)} or all; found {item!r}."
+            )
+        elif part in thaw:
+            mistakes.append(f"unfreeze_stages: {part} is named twice.")
+        else:
+            thaw[part] = float(number)
+    rest = thaw.pop(ALL, NEVER)
+    thaw = {part: thaw.get(part, rest) for part in PARTS}
+    for shallow, deep in pairwise(PARTS):
+        if thaw[shallow] < thaw[deep]:
+            mistakes.append(
+                f"unfreeze_stages: {shallow} would thaw before {deep}, but thawing goes from deep to shallow "
+                f"({', '.join(reversed(PARTS))})."
+            )
+    return thaw, mistakes
 
-    Only the backbone's own modules are touched; in particular the head's ``.dfl`` stays as Ultralytics left it.
+
+# ---- applying it -----------------------------------------------------------------------------------------------------
+
+
+def apply_schedule(parts: Mapping[str, list[nn.Module]], schedule: FreezeSchedule, epoch: int) -> None:
+    """Freeze and thaw the layers of a backbone as the schedule has it in an epoch (from 0). Idempotent.
+
+    A frozen layer has no gradients and is in eval mode, so that no statistic moves, whatever its kind. Only the
+    backbone's layers are touched; in particular the head's ``.dfl`` stays as Ultralytics left it.
+
+    Args:
+        parts: Part → its layers.
+        schedule: The schedule.
+        epoch: Epoch, from 0.
     """
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(not frozen)
-    backbone.train(not frozen)
+    frozen = schedule.frozen_parts(epoch)
+    for part, layers in parts.items():
+        for layer in layers:
+            layer.requires_grad_(part not in frozen)
+            layer.train(part not in frozen)
+            if schedule.freeze_bn == "always":
+                for module in layer.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+
+
+def split_param_groups(
+    groups: list[dict[str, Any]], parts: Mapping[str, list[nn.Module]], schedule: FreezeSchedule
+) -> list[dict[str, Any]]:
+    """Optimizer groups split so that each holds parameters of one learning rate only; ``"part"`` says whose.
+
+    Args:
+        groups: Param groups of an optimizer that has not made a step.
+        parts: Part → its layers.
+        schedule: The schedule.
+    """
+    names = schedule.groups()
+    owner = {id(p): names[part] for part, layers in parts.items() for layer in layers for p in layer.parameters()}
+    out = []
+    for group in groups:
+        by_part: dict[str, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_part.setdefault(owner.get(id(parameter), HEAD), []).append(parameter)
+        out += [{**group, "params": parameters, "part": part} for part, parameters in by_part.items()]
+    return out
 
 
 class EarlyStoppingAfterThaw(EarlyStopping):  # type: ignore[misc]
@@ -88,7 +263,7 @@ class EarlyStoppingAfterThaw(EarlyStopping):  # type: ignore[misc]
 
     Args:
         patience: Epochs without improvement, as in Ultralytics.
-        frozen_epochs: Number of frozen epochs at the start of the run.
+        frozen_epochs: Number of epochs at the start of the run that do not count.
     """
 
     patience: float

@@ -31,6 +31,10 @@ class Settings:
         allow_partial: Accept a backbone checkpoint that does not fill the backbone.
         bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
         freeze_epochs: Number of epochs with a frozen backbone, or ``"all"``.
+        unfreeze_stages: Gradual thaw, e.g. ``"10:p5,20:p4,30:all"``.
+        backbone_lr: Learning rate of the backbone as a factor of the head's.
+        thaw_warmup: Epochs over which a thawed part's learning rate rises from 0.
+        freeze_bn: ``"with-backbone"`` or ``"always"``.
         recipe: Name of a shipped recipe, or a path.
         work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
     """
@@ -41,12 +45,25 @@ class Settings:
     allow_partial: bool = False
     bn_eps: float | None = None
     freeze_epochs: int | Literal["all"] = 0
+    unfreeze_stages: str | None = None
+    backbone_lr: float = 1.0
+    thaw_warmup: float = 1.0
+    freeze_bn: str = "with-backbone"
     recipe: str = DEFAULT_RECIPE
     work_dir: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+    def schedule(self, epochs: int) -> FreezeSchedule:
+        """The freeze schedule of a run of so many epochs.
+
+        Raises:
+            ConfigError: Every mistake in the schedule's options.
+        """
+        options = ("freeze_epochs", "unfreeze_stages", "backbone_lr", "thaw_warmup", "freeze_bn")
+        return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in options})
 
 
 KEYS = tuple(f.name for f in fields(Settings))
@@ -80,7 +97,12 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
         if key in own:
             own[key] = str(own[key])
     settings = replace(Settings(), **own)
-    mistakes += _contradictions(settings, rest) + _missing_files(settings)
+    try:
+        ever_frozen = settings.schedule(epochs=1).ever_frozen
+    except ConfigError as e:
+        mistakes += e.mistakes
+        ever_frozen = True
+    mistakes += _contradictions(settings, ever_frozen, rest) + _missing_files(settings)
     rest = {k: v for k, v in rest.items() if k in DEFAULT_CFG_DICT or k in EXTRA_KEYS}
     try:
         get_cfg(DEFAULT_CFG_DICT, rest)  # Ultralytics' own type and range checks
@@ -122,7 +144,7 @@ def _unknown(key: str) -> str:
     return f"unknown setting {key!r}.{did_you_mean(key, known)} See 'kdyolo train --help' and 'yolo cfg'."
 
 
-def _contradictions(settings: Settings, rest: Mapping[str, Any]) -> list[str]:
+def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, Any]) -> list[str]:
     found = []
     if settings.backbone and settings.random_init:
         found.append("backbone and random_init exclude each other: the first loads weights, the second asks for none.")
@@ -130,13 +152,14 @@ def _contradictions(settings: Settings, rest: Mapping[str, Any]) -> list[str]:
         found.append("weights and random_init exclude each other: the first loads weights, the second asks for none.")
     if settings.allow_partial and not settings.backbone:
         found.append("allow_partial is about a backbone checkpoint, but no backbone is given.")
-    if settings.freeze_epochs and rest.get("freeze") not in (None, 0, []):
+    if ever_frozen and rest.get("freeze") not in (None, 0, []):
+        ours = settings.unfreeze_stages or settings.freeze_epochs
         found.append(
-            f"freeze_epochs={settings.freeze_epochs} (command line: --freeze) and freeze={rest['freeze']} exclude "
-            "each other: the first freezes the backbone for a number of epochs and then thaws it; the second is "
-            "Ultralytics' own, which freezes a number of layers for the whole run. Give one of them."
+            f"freeze_epochs={ours} (command line: --freeze) and freeze={rest['freeze']} exclude each other: the first "
+            "freezes the backbone for a number of epochs and then thaws it; the second is Ultralytics' own, which "
+            "freezes a number of layers for the whole run. Give one of them."
         )
-    if settings.freeze_epochs not in (0, ALL) and rest.get("time"):
+    if ever_frozen and settings.freeze_epochs != ALL and rest.get("time"):
         found.append(
             "time and freeze_epochs exclude each other: Ultralytics estimates the number of epochs from the fast "
             "frozen ones, so the thaw would come at the wrong time. Give epochs instead."

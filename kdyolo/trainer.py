@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill, fit_arch
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, file_sha256, read_checkpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
-from kdyolo.freeze import EarlyStoppingAfterThaw, FreezeSchedule, set_frozen
+from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_param_groups
 from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, nested_for
 from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
@@ -42,6 +43,9 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
+    epoch: int
+    optimizer: Any
+    lr: dict[str, float]
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self.log.close()
             self._remove_what_was_created()
             raise
-        self.schedule = FreezeSchedule(self.settings.freeze_epochs, self.epochs)
+        self.schedule = self.settings.schedule(self.epochs)
         self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
     def train(self) -> None:
@@ -156,10 +160,9 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
         self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
         self.stopper.__dict__.update(progress)
-        frozen = self.schedule.is_frozen(self.start_epoch)
-        if self.resume and frozen:
+        if self.resume and self.schedule.is_frozen(self.start_epoch):
             self._reinject()
-        if frozen:
+        if self.schedule.frozen_parts(self.start_epoch):
             tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
             self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
         self._check_injected()
@@ -193,10 +196,20 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
                     f"{self.checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
                 )
 
+    def _frozen_now(self) -> dict[str, torch.Tensor]:
+        """What the tensors of the parts that are frozen in this epoch were when training started."""
+        backbone = unwrap_model(self.model).backbone
+        frozen = {
+            id(layer) for part in self.schedule.frozen_parts(self.epoch) for layer in backbone.parts.get(part, [])
+        }
+        numbers = {str(i) for i, layer in enumerate(backbone.layers) if id(layer) in frozen}
+        return {n: t for n, t in self.frozen_tensors.items() if n.partition(".")[0] in numbers}
+
     def _check_frozen(self) -> None:
-        """Compare the frozen backbone, and its EMA, with what it was when training started, bit for bit."""
+        """Compare what is frozen, in the model and in its EMA, with what it was when training started, bit for bit."""
+        frozen = self._frozen_now()
         for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
-            if names := differing(model.backbone, self.frozen_tensors):
+            if names := differing(model.backbone, frozen):
                 raise RunError(
                     f"in epoch {self.epoch + 1}, {len(names)} tensors of the frozen backbone changed in the {what}, "
                     f"e.g. {names[0]}. Does a callback touch the model? If not, please report it with {LOG_NAME}."
@@ -204,14 +217,17 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def _announce(self) -> None:
         model: KDDetectionModel = unwrap_model(self.model)
-        counts = [sum(p.numel() for p in part.parameters()) for part in (model.backbone, model)]
+        parameters = {
+            part: sum(p.numel() for layer in layers for p in layer.parameters())
+            for part, layers in model.backbone.parts.items()
+        }
         if self.report is not None:
             LOGGER.info(self.report.table())
         elif not self.resume and not self.settings.weights and self.args.pretrained in (True, False):
             LOGGER.info(f"backbone: {model.backbone.arch.name} · random initialisation")
-            if self.schedule.frozen_epochs:
+            if self.schedule.ever_frozen:
                 LOGGER.warning("the frozen backbone is random: its features carry no knowledge.")
-        LOGGER.info(self.schedule.describe(*counts))
+        LOGGER.info(self.schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
         if self.schedule.frozen_epochs and self.args.patience:
             LOGGER.info(f"      patience={self.args.patience} counts unfrozen epochs only")
 
@@ -220,29 +236,74 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     def _model_train(self) -> None:
         """Train mode, and then the backbone as the schedule has it; called at every start of an epoch."""
         super()._model_train()
-        if not self.schedule.frozen_epochs:
+        if self.schedule.is_plain:
             return
-        backbone = unwrap_model(self.model).backbone
-        was_frozen, frozen = not next(backbone.parameters()).requires_grad, self.schedule.is_frozen(self.epoch)
-        set_frozen(backbone, frozen)
-        if was_frozen and not frozen:
-            trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-            LOGGER.info(
-                f"epoch {self.epoch + 1}: backbone thawed, {trainable / 1e6:.1f} M parameters train from now on"
-            )
+        apply_schedule(unwrap_model(self.model).backbone.parts, self.schedule, self.epoch)
+        if thawed := self.schedule.thaws.get(self.epoch):
+            what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
+            trainable = self._trainable() / 1e6
+            LOGGER.info(f"epoch {self.epoch + 1}: {what} thawed, {trainable:.1f} M parameters train from now on")
+
+    def _trainable(self) -> int:
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def run_callbacks(self, event: str) -> None:
+        """Ultralytics' callbacks; on the way, count batches and tell loggers the learning rates really used."""
+        if event == "on_train_epoch_start":
+            self.batches_done = 0
+        elif event == "on_train_batch_start":
+            self.batches_done += 1
+        elif event == "on_train_epoch_end" and not self.schedule.is_plain:
+            self.lr = self._logged()
+        super().run_callbacks(event)
+
+    def _logged(self) -> dict[str, float]:
+        """Learning rate of every group, and the phase; goes wherever the losses go."""
+        rates: dict[str, float] = {}
+        for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
+            name = f"lr/{group['part']}/{group['param_group']}"
+            rates[name if name not in rates else f"{name}-2"] = group["lr"] * factor  # MuSGD has a fast and a slow one
+        frozen = len(self.schedule.frozen_parts(self.epoch))
+        return {**rates, "freeze/frozen_parts": frozen, "freeze/trainable_parameters": self._trainable()}
+
+    def _lr_factors(self) -> list[float]:
+        """The schedule's factor for each optimizer group, now."""
+        progress = self.epoch + self.batches_done / len(self.train_loader)
+        part_of = {group: part for part, group in self.schedule.groups().items()}
+        names = (group.get("part", HEAD) for group in self.optimizer.param_groups)
+        return [self.schedule.lr_factor(part_of.get(name, HEAD), progress) for name in names]
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer, its groups split by part of the backbone: each can have its own learning rate."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
+        if not self.schedule.is_plain:
+            parts = unwrap_model(model).backbone.parts
+            optimizer.param_groups[:] = split_param_groups(optimizer.param_groups, parts, self.schedule)
+        return optimizer
+
+    def optimizer_step(self) -> None:
+        """One step with the schedule's factors on the learning rates, which are then as Ultralytics set them again."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        if not self.schedule.is_plain:
+            for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
+                group["lr"] *= factor
+        try:
+            super().optimizer_step()
+        finally:
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' return to ``last.pt`` after NaN; a frozen backbone goes back to its own, unrounded tensors."""
         recovered = bool(super()._handle_nan_recovery(epoch))
-        if recovered and self.schedule.is_frozen(epoch):
+        if recovered:
             for model in (unwrap_model(self.model), self.ema.ema):
-                model.backbone.layers.load_state_dict(self.frozen_tensors)
+                model.backbone.layers.load_state_dict(self._frozen_now(), strict=False)  # the frozen parts' own only
         return recovered
 
     def save_model(self) -> bool:
         """Write the epoch's checkpoints, in the stock layout, once a frozen backbone has proved untouched."""
-        if self.schedule.is_frozen(self.epoch):
-            self._check_frozen()
+        self._check_frozen()
         model, ema = self.model, self.ema.ema
         self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
         try:
@@ -286,10 +347,8 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             "settings": self.settings.to_dict(),
             "backbone": self.report.to_dict() if self.report else None,
             "schedule": {
-                "freeze_epochs": self.schedule.freeze_epochs,
-                "epochs": self.epochs,
-                "frozen": f"1–{self.schedule.frozen_epochs}" if self.schedule.frozen_epochs else "none",
-                "thaws_in_epoch": self.schedule.frozen_epochs + 1 if self.schedule.thaws else None,
+                **asdict(self.schedule),
+                "thaws": {epoch + 1: list(parts) for epoch, parts in self.schedule.thaws.items()},
             },
             "recipe": {"name": self.settings.recipe, "values": load_recipe(self.settings.recipe)},
             "data": str(self.args.data),

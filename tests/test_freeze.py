@@ -9,7 +9,7 @@ from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.errors import ConfigError
-from kdyolo.freeze import ALL, EarlyStoppingAfterThaw, FreezeSchedule, set_frozen
+from kdyolo.freeze import ALL, PARTS, EarlyStoppingAfterThaw, FreezeSchedule, apply_schedule
 
 EPOCHS = st.integers(1, 300)
 FREEZE = st.one_of(st.just(ALL), st.integers(0, 400))
@@ -21,7 +21,7 @@ def test_frozen_first_and_never_again(freeze, epochs):
     phases = [schedule.is_frozen(epoch) for epoch in range(epochs)]
     assert phases == sorted(phases, reverse=True)
     assert sum(phases) == (epochs if freeze == ALL else min(freeze, epochs)) == schedule.frozen_epochs
-    assert schedule.thaws == (phases != [phases[0]] * epochs)
+    assert bool(schedule.thaws) == (phases != [phases[0]] * epochs)
 
 
 @given(st.integers(0, 50), EPOCHS)
@@ -58,18 +58,132 @@ def test_refuses_other_values(value):
     ],
 )
 def test_plan_in_words(freeze, epochs, expected):
-    plan = FreezeSchedule(freeze, epochs).describe(1_272_656, 3_157_200)
+    plan = FreezeSchedule(freeze, epochs).describe({"p2": 272_656, "p5": 1_000_000}, 3_157_200)
     assert expected in plan
 
 
-def test_set_frozen_stops_gradients_and_every_statistic():
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm1d(4)).train()
-    set_frozen(module, True)
-    assert not any(p.requires_grad for p in module.parameters())
-    assert not any(m.training for m in module.modules())
-    set_frozen(module, False)
-    assert all(p.requires_grad for p in module.parameters())
-    assert all(m.training for m in module.modules())
+@st.composite
+def schedules(draw):
+    """Any valid schedule: all at once, or part by part from deep to shallow."""
+    epochs = draw(st.integers(1, 60))
+    options = {"backbone_lr": draw(st.floats(0, 2)), "thaw_warmup": draw(st.floats(0, 5)), "epochs": epochs}
+    if draw(st.booleans()):
+        return FreezeSchedule(draw(FREEZE), **options)
+    numbers = sorted(draw(st.lists(st.integers(0, 80), min_size=5, max_size=5)))
+    named = draw(st.integers(1, 5))  # parts that thaw at all, deepest first
+    stages = [f"{n}:{part}" for n, part in zip(numbers, reversed(PARTS), strict=True)][:named]
+    return FreezeSchedule(unfreeze_stages=",".join(stages), **options)
+
+
+@given(schedules())
+def test_parts_thaw_once_and_from_deep_to_shallow(schedule):
+    before = PARTS
+    for epoch in range(schedule.epochs):
+        frozen = schedule.frozen_parts(epoch)
+        assert frozen == PARTS[: len(frozen)]
+        assert len(frozen) <= len(before)
+        thawed = schedule.thaws.get(epoch, ())
+        if epoch:
+            assert set(before) - set(frozen) == set(thawed)
+        before = frozen
+    assert schedule.frozen_parts(schedule.frozen_epochs) == schedule.frozen_parts(schedule.epochs + 1000) or (
+        schedule.frozen_epochs == schedule.epochs
+        or any(schedule.thaw_epochs[p] >= schedule.epochs for p in schedule.frozen_parts(schedule.frozen_epochs))
+    )
+
+
+@given(schedules(), st.integers(0, 59), st.floats(0, 1))
+def test_a_learning_rate_for_what_trains_and_none_for_what_is_frozen(schedule, epoch, within):
+    progress = epoch + within
+    assert schedule.lr_factor("head", progress) == 1.0
+    for part in PARTS:
+        factor = schedule.lr_factor(part, progress)
+        assert 0 <= factor <= schedule.backbone_lr
+        if part in schedule.frozen_parts(epoch):
+            assert factor == 0
+        elif schedule.thaw_epochs[part] == 0:
+            assert factor == schedule.backbone_lr
+        elif progress >= schedule.thaw_epochs[part] + schedule.thaw_warmup:
+            assert factor == pytest.approx(schedule.backbone_lr) or progress == schedule.thaw_epochs[part]
+        assert schedule.lr_factor(part, progress + 0.1) >= factor
+
+
+def test_the_ramp_after_a_thaw():
+    schedule = FreezeSchedule(2, epochs=9, backbone_lr=0.1, thaw_warmup=2)
+    factors = [schedule.lr_factor("p3", progress) for progress in (0, 1.9, 2, 2.5, 3, 4, 9)]
+    assert factors == pytest.approx([0, 0, 0, 0.025, 0.05, 0.1, 0.1])
+
+
+def test_parts_of_one_rate_share_a_group():
+    assert set(FreezeSchedule(3, epochs=9).groups().values()) == {"backbone"}
+    gradual = FreezeSchedule(unfreeze_stages="1:p5,2:p4,5:all", epochs=9)
+    assert gradual.groups() == {"stem": "stem-p2-p3", "p2": "stem-p2-p3", "p3": "stem-p2-p3", "p4": "p4", "p5": "p5"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unfreeze_stages": "10:p6"}, "p6"),
+        ({"unfreeze_stages": "p5"}, "EPOCHS:PART"),
+        ({"unfreeze_stages": ""}, "EPOCHS:PART"),
+        ({"unfreeze_stages": "1:p5,2:p5"}, "twice"),
+        ({"unfreeze_stages": "10:p5,5:p4"}, "deep to shallow"),
+        ({"unfreeze_stages": "10:p4"}, "p4 would thaw before p5"),
+        ({"unfreeze_stages": "10:all", "freeze_epochs": 3}, "exclude each other"),
+        ({"backbone_lr": -1}, "backbone_lr"),
+        ({"backbone_lr": float("nan")}, "backbone_lr"),
+        ({"thaw_warmup": "1"}, "thaw_warmup"),
+        ({"freeze_bn": "never"}, "with-backbone, always"),
+    ],
+    ids=str,
+)
+def test_mistakes_in_a_schedule(options, words):
+    with pytest.raises(ConfigError, match=words):
+        FreezeSchedule(epochs=20, **options)
+
+
+def test_all_mistakes_of_a_schedule_at_once():
+    with pytest.raises(ConfigError) as error:
+        FreezeSchedule(-1, epochs=9, unfreeze_stages="x", backbone_lr=-1, thaw_warmup=-1, freeze_bn="no")
+    assert len(error.value.mistakes) == 6
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        (
+            "10:p5,20:p4,30:all",
+            "1–10: backbone frozen (1.5 M of 3.0 M parameters), from 11: p5, from 21: p4, from 31: all",
+        ),
+        ("0:p5,20:all", "epochs 1–20: stem-p2-p3-p4 frozen (1.0 M of 3.0 M parameters), from 21: all"),
+        ("10:p5", "from 11: p5; stem, p2, p3, p4 never thaw"),
+        (
+            "10:p5,200:all",
+            "from 11: p5; stem, p2, p3, p4 never thaw, because freezing lasts 200 and the run 100 epochs",
+        ),
+    ],
+)
+def test_gradual_plan_in_words(stages, expected):
+    plan = FreezeSchedule(unfreeze_stages=stages, epochs=100).describe({"p4": 1_000_000, "p5": 500_000}, 3_000_000)
+    assert expected in plan
+
+
+def test_notes_in_the_plan():
+    plan = FreezeSchedule(2, epochs=9, backbone_lr=0.1, thaw_warmup=3, freeze_bn="always").describe({"p5": 1}, 3)
+    for words in ("0.1 × the head's", "rises over 3 epoch(s)", "statistics never move"):
+        assert words in plan
+
+
+def test_a_frozen_part_has_no_gradients_and_no_moving_statistics():
+    deep = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm1d(4)).train()
+    parts = {"p4": [nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))], "p5": [deep]}
+    schedule = FreezeSchedule(unfreeze_stages="1:p5,2:all", epochs=4)
+    for epoch, expected in enumerate([{"p4", "p5"}, {"p4"}, set(), set()]):
+        apply_schedule(parts, schedule, epoch)
+        for part, (layer,) in parts.items():
+            trains = part not in expected
+            assert {p.requires_grad for p in layer.parameters()} == {trains}
+            assert {m.training for m in layer.modules()} == {trains}
 
 
 def stops_after(stopper, fitness):

@@ -29,7 +29,7 @@ class Watch:
         self.model.append(differing(model.backbone, self.file.tensors))
         self.ema.append(differing(trainer.ema.ema.backbone, self.file.tensors))
         self.trainable.append({p.requires_grad for p in model.backbone.parameters()})
-        self.modes.append({m.training for m in model.backbone.modules()})
+        self.modes.append({m.training for layer in model.backbone.layers for m in layer.modules()})
         self.dfl.append(model.model[-1].dfl.conv.weight.requires_grad)
 
 
@@ -132,7 +132,7 @@ def test_what_a_run_leaves(train, checkpoint, tmp_path):
     record = yaml.safe_load((run / "kdyolo.yaml").read_text())
     assert record["backbone"]["sha256"] == read_checkpoint(checkpoint).sha256
     assert (record["backbone"]["matched"], record["backbone"]["total"]) == (162, 162)
-    assert record["schedule"]["thaws_in_epoch"] == 2
+    assert list(record["schedule"]["thaws"]) == [2]
     assert record["recipe"]["name"] == "coco"
     assert record["recipe"]["values"]["optimizer"] == "SGD"
     assert {"kdyolo", "ultralytics", "torch", "python"} <= record["versions"].keys()
@@ -236,6 +236,97 @@ def test_other_layouts_train(train, checkpoint, tmp_path, model):
     assert watch.model[0] == []
     assert watch.model[1]
     assert min(trained.model.stride.tolist()) == 4
+
+
+# ---- the richer schedule ---------------------------------------------------------------------------------------------
+
+
+class Steps:
+    """Records what every optimizer step is made with: epoch, progress, and each group's learning rate."""
+
+    def __init__(self):
+        self.rates, self.trainer = [], None
+
+    def __call__(self, trainer):
+        self.trainer, step = trainer, trainer.optimizer.step
+
+        def recorded(*arguments, **keywords):
+            progress = trainer.epoch + trainer.batches_done / len(trainer.train_loader)
+            groups = trainer.optimizer.param_groups
+            self.rates.append((progress, [(g["part"], g["param_group"], g["initial_lr"], g["lr"]) for g in groups]))
+            return step(*arguments, **keywords)
+
+        trainer.optimizer.step = recorded
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "MuSGD", "auto"])
+def test_every_group_has_the_schedules_rate_in_every_phase(train, checkpoint, optimizer):
+    steps = Steps()
+    options = {"unfreeze_stages": "1:p5,2:p4,3:all", "backbone_lr": 0.25, "thaw_warmup": 2}
+    train(
+        {"backbone": checkpoint}, {"on_train_start": steps}, epochs=6, optimizer=optimizer, warmup_epochs=2, **options
+    )
+    schedule = steps.trainer.schedule
+    part_of = {group: part for part, group in schedule.groups().items()}
+    assert {round(progress) for progress, _ in steps.rates} >= {1, 2, 3, 4, 5, 6}
+    for progress, groups in steps.rates:
+        head = {(kind, initial): rate for part, kind, initial, rate in groups if part == "head"}
+        assert {part for part, *_ in groups} == {"head", "p5", "p4", "stem-p2-p3"}
+        for part, kind, initial, rate in groups:
+            if part != "head":
+                assert rate == pytest.approx(head[kind, initial] * schedule.lr_factor(part_of[part], progress)), part
+
+
+def test_a_gradual_thaw(train, checkpoint, tmp_path):
+    watch = Watch(checkpoint)
+    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, unfreeze_stages="1:p5,2:p4,3:all", epochs=4)
+    layers = [{int(name.split(".")[0]) for name in names} for names in watch.model]
+    assert layers == [set(), {7, 8, 9}, set(range(5, 10)), set(range(10))]
+    log = (tmp_path / "run/train.log").read_text()
+    assert "from 2: p5, from 3: p4, from 4: all" in log
+    assert "epoch 3: p4 thawed" in log
+    with (tmp_path / "run/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["freeze/frozen_parts"] for row in rows] == ["5", "4", "3", "0"]
+    trainable = [float(row["freeze/trainable_parameters"]) for row in rows]
+    assert trainable == sorted(trainable)
+    assert len(set(trainable)) == 4
+    assert [float(row["lr/p5/weight"]) > 0 for row in rows] == [False, True, True, True]
+
+
+def test_thawed_parts_start_without_momentum(train, checkpoint):
+    momenta = []
+
+    def look(trainer):
+        state = trainer.optimizer.state
+        first = unwrap_model(trainer.model).backbone.layers[0].conv.weight
+        momenta.append("momentum_buffer" in state.get(first, {}))
+
+    train({"backbone": checkpoint}, {"on_train_epoch_end": look}, freeze_epochs=2, epochs=3)
+    assert momenta == [False, False, True]
+
+
+def test_batchnorm_that_never_moves(train, checkpoint):
+    watch = Watch(checkpoint)
+    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, freeze_epochs=1, epochs=3, freeze_bn="always")
+    moved = set(watch.model[-1])
+    assert "0.conv.weight" in moved
+    assert "0.bn.weight" in moved
+    assert not [name for name in moved if "running" in name or "num_batches" in name]
+
+
+def test_a_slower_backbone_moves_less(train, checkpoint):
+    file = read_checkpoint(checkpoint).tensors["3.conv.weight"]
+    distance = []
+
+    def look(trainer):
+        weight = unwrap_model(trainer.model).backbone.layers[3].conv.weight.detach()
+        distance.append(float((weight - file).norm()))
+
+    for factor in (1.0, 0.01, 0.0):
+        train({"backbone": checkpoint}, {"on_train_end": look}, epochs=1, backbone_lr=factor, exist_ok=True)
+    assert distance[0] > 20 * distance[1] > 0
+    assert distance[2] == 0
 
 
 # ---- interrupt and resume --------------------------------------------------------------------------------------------
