@@ -215,8 +215,12 @@ def largest_difference(a: nn.Module, b: nn.Module, imgsz: int = 64) -> float:
     return difference if math.isfinite(difference) else math.inf
 
 
-def make_stock_checkpoint(path: Path) -> None:
+def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
     """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
+
+    Args:
+        path: The checkpoint.
+        train_args: Entries of its ``train_args`` to set.
 
     Raises:
         RunError: The finished model would not compute what the trained one does; the file is left as it was.
@@ -234,5 +238,6 @@ def make_stock_checkpoint(path: Path) -> None:
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
         checkpoint[key] = finished
+    checkpoint["train_args"].update(train_args)
     torch.save(checkpoint, partial := path.with_suffix(".partial"))
     partial.replace(path)

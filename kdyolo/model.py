@@ -111,12 +111,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             KDYOLOError: Something about options, checkpoint, model or data is wrong; nothing is left behind.
         """
         if kwargs.get("resume"):
-            if not (self.ckpt and self.ckpt.get("epoch", -1) >= 0 and self.ckpt.get("optimizer") is not None):
-                raise RunError(
-                    f"{self.ckpt_path or self.model_name} cannot be resumed: the run is finished or never started. "
-                    "Expected the last.pt of an interrupted run."
-                )
-            return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": self.ckpt_path})
+            last = self.ckpt_path if kwargs["resume"] is True else kwargs["resume"]
+            if last is None:
+                raise RunError(f"{self.model_name} cannot be resumed: expected the last.pt of an interrupted run.")
+            return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": str(last)})
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         start = {key: value for key, value in self._start.items() if value}

@@ -11,23 +11,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill, fit_arch
-from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, file_sha256, read_checkpoint
+from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
 from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_param_groups
 from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, nested_for
 from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
+from kdyolo.resume import STATE_NAME, AtomicPath, read_state, restore_state, save_state, seed_epoch
 from kdyolo.settings import Settings, load_recipe, split_settings
 from kdyolo.validator import KDValidator
 
-RESUME_MAY_CHANGE = frozenset({"device", "workers"})
+RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
+PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
 
 class KDTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -43,6 +45,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
+    wdir: Path
     epoch: int
     optimizer: Any
     lr: dict[str, float]
@@ -55,12 +58,19 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     ) -> None:
         self.report: LoadReport | None = None
         self.checkpoint: BackboneCheckpoint | None = None
-        self.frozen_tensors: dict[str, torch.Tensor] = {}
+        self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
+        self.last_step = -1  # iteration of the last optimizer step, counted from the start of the run
+        self.accumulated: dict[str, torch.Tensor] | None = None  # gradients to go on with after a resume
+        self.batches_done = 0  # in this epoch
+        self._nominal: int | None = None  # Ultralytics' accumulate, while ours stands in for it
+        self._shifted = -1
+        self._state: dict[str, Any] = {}  # what a resumed run goes on from
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self.log = RunLog()
         try:
             if overrides and overrides.get("resume"):
-                self.settings, overrides = _resumed_settings(overrides)
+                self._state = read_state(Path(str(overrides["resume"])))
+                self.settings, overrides = _resumed_settings(overrides, self._state)
             else:
                 self.settings, overrides = split_settings(overrides or {})
                 self._created = _new_work_dir(overrides)
@@ -76,6 +86,8 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self._remove_what_was_created()
             raise
         self.schedule = self.settings.schedule(self.epochs)
+        self.wdir = AtomicPath(self.wdir)
+        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
     def train(self) -> None:
@@ -160,9 +172,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
         self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
         self.stopper.__dict__.update(progress)
-        if self.resume and self.schedule.is_frozen(self.start_epoch):
-            self._reinject()
-        if self.schedule.frozen_parts(self.start_epoch):
+        if not self.resume and self.schedule.frozen_parts(0):
             tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
             self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
         self._check_injected()
@@ -170,20 +180,23 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         if not self.resume:
             write_record(self.save_dir, self._record())
 
-    def _reinject(self) -> None:
-        """Checkpoints keep fp16; a frozen backbone goes on from the file it came from, bit for bit."""
-        path, digest = self.settings.backbone, unwrap_model(self.model).yaml["kd"].get("sha256")
-        if path is None:
-            LOGGER.warning("no --backbone file to go on from: the frozen backbone continues rounded to fp16.")
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take the arguments of an interrupted run from its state, with the few changes that are allowed."""
+        if not self._state:
+            super().check_resume(overrides)
             return
-        if not Path(path).is_file() or file_sha256(Path(path)) != digest:
-            raise RunError(
-                f"{path} is gone or has changed since the run started (expected sha256 {digest}). A frozen backbone "
-                "must go on from exactly that file: put it back, then resume."
-            )
-        self.checkpoint = read_checkpoint(path, self.settings.bn_eps)
-        for model in (unwrap_model(self.model), self.ema.ema):
-            self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
+        changes = {k: v for k, v in overrides.items() if k in {*RESUME_MAY_CHANGE, "save_dir"}}
+        last = overrides["resume"]
+        self.args = get_cfg({**self._state["args"], **changes, "model": last, "resume": last})
+        self.resume = True
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Go on from the exact state of the run, not from the rounded weights of its checkpoint."""
+        if not self._state:
+            return
+        restore_state(self, self._state)
+        self._state = {}
+        LOGGER.info(f"resuming after epoch {self.start_epoch} of {self.epochs}")
 
     def _check_injected(self) -> None:
         """Compare the backbone that will train, and its EMA, with the file, bit for bit."""
@@ -236,6 +249,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     def _model_train(self) -> None:
         """Train mode, and then the backbone as the schedule has it; called at every start of an epoch."""
         super()._model_train()
+        seed_epoch(self)
         if self.schedule.is_plain:
             return
         apply_schedule(unwrap_model(self.model).backbone.parts, self.schedule, self.epoch)
@@ -292,6 +306,27 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         finally:
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
+        self.last_step = self._iteration
+        if self._nominal is not None:  # from here on Ultralytics' own count is right
+            self.accumulate, self._nominal = self._nominal, None
+
+    @property
+    def _iteration(self) -> int:
+        return self.epoch * len(self.train_loader) + self.batches_done - 1
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Ultralytics' preprocessing; after a resume, half-accumulated gradients are gone on with."""
+        if self.accumulated is not None:
+            for name, parameter in unwrap_model(self.model).named_parameters():
+                parameter.grad = self.accumulated.get(name, None)
+            self.accumulated, self._nominal = None, self.accumulate
+        if self._nominal is not None:
+            # Ultralytics steps when (iteration − last step) ≥ accumulate, and in a new process takes −1 for the last
+            # step. Until its first step here, `accumulate` is raised by the difference; warm-up sets it anew each time.
+            if self.accumulate != self._shifted:
+                self._nominal = self.accumulate
+            self._shifted = self.accumulate = self._nominal + self.last_step + 1
+        return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' return to ``last.pt`` after NaN; a frozen backbone goes back to its own, unrounded tensors."""
@@ -304,19 +339,24 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     def save_model(self) -> bool:
         """Write the epoch's checkpoints, in the stock layout, once a frozen backbone has proved untouched."""
         self._check_frozen()
-        model, ema = self.model, self.ema.ema
+        model, ema, epochs = self.model, self.ema.ema, self.args.epochs
         self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
+        # A stock resume knows neither schedule nor epsilon. This makes it stop with a message that says what to do.
+        self.args.epochs = f"(resume this run with: kdyolo train --resume {self.save_dir})"
         try:
-            return bool(super().save_model())
+            saved = bool(super().save_model())
         finally:
-            self.model, self.ema.ema = model, ema
+            self.model, self.ema.ema, self.args.epochs = model, ema, epochs
+        save_state(self)
+        return saved
 
     def final_eval(self) -> None:
         """Ultralytics' last validation, and then the finished stock checkpoints."""
         super().final_eval()
         for path in (self.last, self.best):
             if path.exists():
-                make_stock_checkpoint(path)
+                make_stock_checkpoint(path, train_args={"epochs": self.args.epochs})
+        (self.wdir / STATE_NAME).unlink(missing_ok=True)  # nothing is left to resume
         LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")
 
     def _how_to_resume(self) -> str:
@@ -410,33 +450,33 @@ def _check_data(data: Any) -> None:
         raise DatasetError(f"data {data}: {str(e).strip()}") from e
 
 
-def _resumed_settings(overrides: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Settings of the run to resume, from its ``last.pt``, and the few overrides that may change.
+def _resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Settings of the run to resume, and the few overrides that may change.
 
     Raises:
-        RunError: No such run, not one of kdyolo's, or finished.
-        ConfigError: A setting that may not change on resume.
+        ConfigError: A setting that may not change on resume, or a run made shorter.
+        RunError: All epochs have been trained.
     """
-    last = Path(str(overrides["resume"]))
-    if not last.is_file():
-        raise RunError(f"cannot resume {last}: no such file. Expected the last.pt of a kdyolo run.")
-    model, checkpoint = load_checkpoint(last)
-    kd = model.yaml.get("kd") if isinstance(model.yaml, dict) else None
-    if not kd:
-        raise RunError(f"{last} was not written by kdyolo; resume it with 'yolo train resume model={last}'.")
-    if checkpoint.get("epoch", -1) < 0 or checkpoint.get("optimizer") is None:
-        raise RunError(f"{last}: this run is finished, there is nothing to resume. To train on, start a new run.")
-    saved = checkpoint["train_args"]
-    plumbing = {"resume", "model", "task", "mode", "pretrained"}
+    last, saved, settings = Path(str(overrides["resume"])), state["args"], state["settings"]
     changed = [
         key
         for key, value in overrides.items()
-        if key not in plumbing | RESUME_MAY_CHANGE and value not in (None, saved.get(key), kd["settings"].get(key))
+        if key not in {*PLUMBING, *RESUME_MAY_CHANGE} and value not in (None, saved.get(key), settings.get(key))
     ]
+    mistakes = []
     if changed:
-        raise ConfigError(
+        mistakes.append(
             f"a resumed run keeps its settings; {', '.join(changed)} cannot change "
             f"(only {', '.join(sorted(RESUME_MAY_CHANGE))} can). Start a new run instead."
         )
-    kept = {k: v for k, v in overrides.items() if k in plumbing | RESUME_MAY_CHANGE}
-    return Settings(**kd["settings"]), {**kept, "save_dir": str(last.resolve().parent.parent)}
+    epochs = overrides.get("epochs") or saved["epochs"]
+    if epochs < saved["epochs"]:
+        mistakes.append(
+            f"a resumed run can be made longer, not shorter: it has {saved['epochs']} epochs, not {epochs}."
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+    if state["epoch"] + 1 >= epochs:
+        raise RunError(f"{last}: this run is finished, all {epochs} epochs are trained. Evaluate it with kdyolo val.")
+    kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
+    return Settings(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}

@@ -329,57 +329,6 @@ def test_a_slower_backbone_moves_less(train, checkpoint):
     assert distance[2] == 0
 
 
-# ---- interrupt and resume --------------------------------------------------------------------------------------------
-
-
-def interrupted(train, checkpoint, after_epoch, **keywords):
-    """A run that Ctrl-C ends in the epoch after ``after_epoch`` (from 0)."""
-
-    def stop(trainer):
-        if trainer.epoch > after_epoch:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train({"backbone": checkpoint}, {"on_train_batch_start": stop}, **keywords)
-
-
-@pytest.mark.parametrize(("after", "first_is_frozen"), [(0, True), (2, False)])
-def test_resume_goes_on_in_the_right_phase(train, checkpoint, tmp_path, after, first_is_frozen):
-    interrupted(train, checkpoint, after, freeze_epochs=3, epochs=5)
-    run = tmp_path / "run"
-    assert f"kdyolo train --resume {run}" in (run / "train.log").read_text()
-    watch = Watch(checkpoint)
-    model = KDYOLO(run / "weights/last.pt")
-    model.add_callback("on_train_epoch_end", watch)
-    model.train(resume=True)
-    assert len(watch.model) == 4 - after
-    assert (watch.model[0] == []) is first_is_frozen
-    assert (watch.ema[0] == []) is first_is_frozen
-    assert watch.trainable[-1] == {True}
-    with (run / "results.csv").open() as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4, 5]
-
-
-def test_resume_refuses_other_settings_and_finished_runs(train, checkpoint, tmp_path):
-    interrupted(train, checkpoint, 0, freeze_epochs=1, epochs=3)
-    last = tmp_path / "run/weights/last.pt"
-    with pytest.raises(ConfigError, match="lr0"):
-        KDYOLO(last).train(resume=True, lr0=0.5)
-    KDYOLO(last).train(resume=True)
-    with pytest.raises(RunError, match="finished"):
-        KDYOLO(last).train(resume=True)
-
-
-def test_resume_while_frozen_needs_the_same_checkpoint(train, checkpoint, tmp_path):
-    copy = tmp_path / "mine.pth"
-    copy.write_bytes(checkpoint.read_bytes())
-    interrupted(train, copy, 0, freeze_epochs=3, epochs=4)
-    copy.unlink()
-    with pytest.raises(RunError, match=r"mine\.pth is gone or has changed"):
-        KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
-    assert (tmp_path / "run/weights/last.pt").is_file()
-
-
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,133 @@
+"""Interrupted runs: what is kept beside ``last.pt``, so that going on gives, bit for bit, what never stopping gives.
+
+Ultralytics' checkpoints keep the EMA in fp16 only. ``weights/resume.pt`` keeps model and EMA in full precision,
+optimizer, scaler, early stopping, half-accumulated gradients, and which images mosaic draws from. Random numbers need
+no keeping: every epoch starts from seeds that follow from the run's seed and the epoch (see :func:`seed_epoch`).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import random
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+
+from kdyolo.errors import RunError
+
+if TYPE_CHECKING:
+    from kdyolo.trainer import KDTrainer
+
+STATE_NAME = "resume.pt"
+
+
+class AtomicPath(type(Path())):  # type: ignore[misc]
+    """A path whose ``write_bytes`` replaces the file completely or not at all, also if the process is killed in it."""
+
+    def write_bytes(self, data: Any) -> int:
+        """Write beside, flush to disk, rename."""
+        partial = Path(f"{self}.partial")
+        with partial.open("wb") as file:
+            count = file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self)
+        return count
+
+
+def seed_epoch(trainer: KDTrainer) -> None:
+    """Start an epoch from seeds that follow from the run's seed, the epoch and the attempt (after NaN, another one).
+
+    Without worker processes (on CPU always) data order and augmentation of an epoch then do not depend on what happened
+    before it. Worker processes draw ahead and keep their own state.
+    """
+    numbers = [trainer.args.seed, trainer.epoch, trainer.nan_recovery_attempts]
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    loader = trainer.train_loader
+    if loader.num_workers == 0 and isinstance(loader.sampler, torch.utils.data.RandomSampler):
+        loader.sampler.generator = torch.Generator().manual_seed(seed)  # its own: a loader draws from its generator too
+        loader.reset()
+
+
+def save_state(trainer: KDTrainer) -> None:
+    """Write ``resume.pt`` for the epoch that has just ended."""
+    model = unwrap_model(trainer.model)
+    state = {
+        "epoch": trainer.epoch,
+        "settings": trainer.settings.to_dict(),
+        "args": {k: v for k, v in vars(trainer.args).items() if k != "resume"},
+        "model": model.state_dict(),
+        "ema": trainer.ema.ema.state_dict(),
+        "updates": trainer.ema.updates,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "best_fitness": None if trainer.best_fitness is None else float(trainer.best_fitness),
+        "stopper": {"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
+        "last_step": trainer.last_step,
+        "gradients": {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+        "frozen_tensors": trainer.frozen_tensors,
+        "mosaic_buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
+    }
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    AtomicPath(trainer.wdir / STATE_NAME).write_bytes(buffer.getbuffer())
+
+
+def read_state(last: Path) -> dict[str, Any]:
+    """The state kept beside a ``last.pt``.
+
+    Raises:
+        RunError: There is none, because the run is finished, not one of kdyolo's, or incompletely copied.
+    """
+    path = last.parent / STATE_NAME
+    if not last.is_file():
+        raise RunError(f"cannot resume {last}: no such file. Expected the last.pt of an interrupted kdyolo run.")
+    if not path.is_file():
+        raise RunError(
+            f"{last} cannot be resumed: there is no {STATE_NAME} beside it. Either the run is finished (then start a "
+            f"new one, e.g. with --weights {last}), or it is not one of kdyolo's, or {STATE_NAME} was not copied along."
+        )
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
+        raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). The run cannot go on from here.") from e
+    return state
+
+
+def restore_state(trainer: KDTrainer, state: dict[str, Any]) -> None:
+    """Put a trainer that has been set up back to the end of the epoch that was saved."""
+    model = unwrap_model(trainer.model)
+    model.load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["ema"])
+    trainer.ema.updates = state["updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:
+        trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best_fitness = state["best_fitness"]
+    trainer.stopper.__dict__.update(state["stopper"])
+    trainer.frozen_tensors = state["frozen_tensors"]
+    trainer.start_epoch = state["epoch"] + 1
+    trainer.last_step = state["last_step"]
+    trainer.accumulated = state["gradients"]
+    for index in state["mosaic_buffer"]:  # mosaic draws from the images loaded last; loading them puts them there
+        trainer.train_loader.dataset.load_image(index)
+    _drop_rows_after(trainer.csv, trainer.start_epoch)
+
+
+def _drop_rows_after(path: Path, epochs: int) -> None:
+    """Remove rows of ``results.csv`` for epochs that were not saved and will be run again."""
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = file.read().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
+    AtomicPath(path).write_bytes("".join([header, *kept]).encode())

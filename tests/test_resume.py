@@ -1,0 +1,195 @@
+"""Interrupted runs: killed anywhere, resumed, and equal to the uninterrupted run to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAST
+from ultralytics import YOLO
+from ultralytics.utils.torch_utils import unwrap_model
+
+from kdyolo import KDYOLO, read_checkpoint
+from kdyolo.backbone import differing
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.resume import AtomicPath
+
+EPOCHS = 6
+# Frozen in epochs 0 and 1, thawed in 2, ramp until the end of 3. Three batches to a step and two to an epoch, so that
+# gradients wait across epochs; a learning-rate warm-up that ends within an epoch; mosaic closed before the end.
+OPTIONS = {
+    **FAST,
+    "epochs": EPOCHS,
+    "freeze_epochs": 2,
+    "thaw_warmup": 2,
+    "nbs": 12,
+    "warmup_epochs": 1.5,
+    "mosaic": 1.0,
+    "mixup": 0.5,
+    "close_mosaic": 2,
+    "seed": 11,
+}
+# Trains in a process of its own, which kills itself in the first batch of an epoch.
+VICTIM = """
+import os, signal, sys
+from kdyolo import KDYOLO
+checkpoint, data, work_dir, epoch, options = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), eval(sys.argv[5])
+model = KDYOLO(backbone=checkpoint)
+def kill(trainer):
+    if trainer.epoch == epoch:
+        os.kill(os.getpid(), signal.SIGKILL)
+model.add_callback("on_train_batch_end", kill)
+model.train(data=data, work_dir=work_dir, **options)
+"""
+
+
+def weights(trainer) -> dict[str, torch.Tensor]:
+    """Everything that a run ends with, in full precision: model and EMA."""
+    both = {"model": unwrap_model(trainer.model), "ema": trainer.ema.ema}
+    return {f"{what}.{n}": t.clone() for what, m in both.items() for n, t in m.state_dict().items()}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "results.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "time"} for row in csv.DictReader(file)]
+
+
+def killed(checkpoint: Path, shapes: Path, work_dir: Path, epoch: int, options: dict[str, object]) -> None:
+    arguments = (checkpoint, shapes, work_dir, epoch, options)
+    done = subprocess.run([sys.executable, "-c", VICTIM, *map(str, arguments)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(checkpoint, shapes, tmp_path_factory):
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    model = KDYOLO(backbone=checkpoint)
+    model.train(data=str(shapes), work_dir=run, **OPTIONS)
+    return weights(model.trainer), rows(run)
+
+
+@pytest.mark.parametrize(
+    "epoch", [1, 2, 3, 5], ids=["inside the freeze", "in the epoch of the thaw", "in the ramp", "after it"]
+)
+def test_killed_and_resumed_equals_uninterrupted(uninterrupted, checkpoint, shapes, tmp_path, epoch):
+    run = tmp_path / "run"
+    killed(checkpoint, shapes, run, epoch, OPTIONS)
+    file, phases = read_checkpoint(checkpoint).tensors, []
+    model = KDYOLO(run / "weights/last.pt")
+
+    def look(trainer):
+        backbone = unwrap_model(trainer.model).backbone
+        trains = {p.requires_grad for p in backbone.parameters()}
+        phases.append((trains, differing(backbone, file) == [], differing(trainer.ema.ema.backbone, file) == []))
+
+    model.add_callback("on_train_epoch_end", look)
+    model.train(resume=True)
+    assert phases == [({e >= 2}, e < 2, e < 2) for e in range(epoch, EPOCHS)]
+    expected, expected_rows = uninterrupted
+    found = weights(model.trainer)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert rows(run) == expected_rows
+    assert not (run / "weights/resume.pt").exists()
+
+
+def test_two_uninterrupted_runs_are_equal_and_another_seed_differs(uninterrupted, checkpoint, shapes, tmp_path):
+    for seed, same in ((11, True), (12, False)):
+        model = KDYOLO(backbone=checkpoint)
+        model.train(data=str(shapes), work_dir=tmp_path / str(seed), **{**OPTIONS, "seed": seed})
+        found = weights(model.trainer)
+        assert all(torch.equal(found[n], t) for n, t in uninterrupted[0].items()) is same
+
+
+def interrupt(train, checkpoint, in_epoch: int, **keywords) -> None:
+    """A run that Ctrl-C ends in an epoch, counted from 0."""
+
+    def stop(trainer):
+        if trainer.epoch == in_epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train({"backbone": checkpoint}, {"on_train_batch_start": stop}, **keywords)
+
+
+def test_ctrl_c_says_how_to_go_on(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 1, epochs=3)
+    run = tmp_path / "run"
+    assert f"kdyolo train --resume {run}" in (run / "train.log").read_text()
+    KDYOLO(run / "weights/last.pt").train(resume=True)
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert "resuming after epoch 1 of 3" in (run / "train.log").read_text()
+
+
+def test_ctrl_c_before_anything_was_saved(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 0)
+    assert "before the first epoch was saved" in (tmp_path / "run/train.log").read_text()
+
+
+def test_only_some_settings_may_change(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 1, epochs=3, freeze_epochs=1)
+    last = tmp_path / "run/weights/last.pt"
+    with pytest.raises(ConfigError, match="lr0, freeze_epochs cannot change"):
+        KDYOLO(last).train(resume=True, lr0=0.5, freeze_epochs=2)
+    with pytest.raises(ConfigError, match="longer, not shorter"):
+        KDYOLO(last).train(resume=True, epochs=2)
+    KDYOLO(last).train(resume=True, epochs=4, workers=1, device="cpu")
+    assert len(rows(tmp_path / "run")) == 4
+
+
+def test_a_finished_run_says_so(train, checkpoint, tmp_path):
+    train({"backbone": checkpoint}, epochs=1)
+    with pytest.raises(RunError, match="finished"):
+        KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+
+
+def test_a_moved_run_goes_on_where_it_is(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 1, epochs=2)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    KDYOLO(tmp_path / "elsewhere/weights/last.pt").train(resume=True)
+    assert len(rows(tmp_path / "elsewhere")) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_patience_goes_on_counting(train, checkpoint, tmp_path):
+    from test_trainer import Plateau
+
+    interrupt(train, checkpoint, 4, epochs=9, freeze_epochs=2, patience=3, trainer=Plateau)
+    KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True, trainer=Plateau)
+    assert len(rows(tmp_path / "run")) == 5  # 2 frozen and 3 more, the best was the first
+
+
+def test_a_stock_resume_by_mistake_stops_with_advice(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 1, epochs=3, freeze_epochs=1)
+    with pytest.raises(TypeError, match="kdyolo train --resume"):
+        YOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+
+
+def test_a_damaged_state_is_refused(train, checkpoint, tmp_path):
+    interrupt(train, checkpoint, 1, epochs=3)
+    state = tmp_path / "run/weights/resume.pt"
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(RunError, match="damaged"):
+        KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+    assert (tmp_path / "run/results.csv").is_file()
+
+
+def test_a_kill_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
+    path = AtomicPath(tmp_path / "last.pt")
+    path.write_bytes(b"old")
+
+    def killed(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        path.write_bytes(b"new")
+    assert path.read_bytes() == b"old"
+    monkeypatch.undo()
+    path.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert isinstance(path.parent / "epoch1.pt", AtomicPath)
