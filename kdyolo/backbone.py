@@ -42,6 +42,12 @@ class Arch:
         """Family and scale in one word, e.g. ``"yolov8s"``."""
         return f"{self.family}{self.scale}"
 
+    @property
+    def yaml_name(self) -> str:
+        """The model YAML with these widths: a stock name where the last stage is capped and kdyolo's is not."""
+        stock = stock_scale(self.family, self.scale)[2]
+        return f"{'kd' if stock == UNCAPPED or self.max_channels != stock else ''}{self.name}.yaml"
+
     @classmethod
     def parse(cls, name: str, max_channels: int | None = None) -> Arch:
         """``"yolov8s"`` → its arch; ``max_channels`` defaults to the stock cap of that scale.

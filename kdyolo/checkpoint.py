@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,15 +159,19 @@ def read_checkpoint(path: str | Path, bn_eps: float | None = None) -> BackboneCh
             twice, or holds one that is not finite.
     """
     path = Path(path).expanduser()
-    if bn_eps is not None and not 0 < bn_eps < 1:
-        raise CheckpointError(f"bn_eps must lie between 0 and 1, found {bn_eps}.")
+    if bn_eps == 0:
+        raise CheckpointError("bn_eps must lie between 0 and 1, found 0.")
     content = _load(path)
-    tensors, origin, unexpected, dropped = _sort_out(dict(_walk(content)), path)
+    tensors, origin, unexpected, dropped = _sort_out(list(_walk(content, path)), path)
     _check_values(tensors, origin, path)
     meta = _recorded(content)
     epoch = meta.pop("epoch", None)
     vfmkd = any(re.search(r"(^|\.)(stem|stage\d)\.", key) for key in origin.values())
-    recorded_eps = meta.get("bn_eps")
+    eps = float(bn_eps or meta.get("bn_eps") or (VFMKD_BN_EPS if vfmkd else ULTRALYTICS_BN_EPS))
+    if not 0 < eps < 1:
+        raise CheckpointError(
+            f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
+        )
     return BackboneCheckpoint(
         path=path,
         sha256=file_sha256(path),
@@ -179,7 +183,7 @@ def read_checkpoint(path: str | Path, bn_eps: float | None = None) -> BackboneCh
         origin=origin,
         unexpected=unexpected,
         dropped=dropped,
-        bn_eps=float(bn_eps or recorded_eps or (VFMKD_BN_EPS if vfmkd else ULTRALYTICS_BN_EPS)),
+        bn_eps=eps,
         epoch=epoch if isinstance(epoch, int) else None,
         meta=meta,
     )
@@ -232,6 +236,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _load_torch(path: Path, is_zip: bool) -> Any:
     try:
+        if path.suffix == ".safetensors":  # torch.load goes by this suffix when it is given a path
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as e:
         blocked = _blocked_types(path, str(e)) if "eights only load failed" in str(e) else ""
@@ -256,23 +263,24 @@ def _blocked_types(path: Path, message: str) -> str:
     except ValueError:  # not a zip: only the message knows
         names = []
     names = names or re.findall(r"(?:GLOBAL|global|class|type):? [`'<]*([\w.]+\.\w+)", message)
-    return ", ".join(sorted(set(names))[:5])
+    telling_first = sorted(set(names), key=lambda name: (name.startswith("torch."), name.count("."), name))
+    return ", ".join(telling_first[:5])
 
 
-def _walk(content: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+def _walk(content: Any, path: Path, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """Every tensor in nested containers with its full path; dotted keys count as several segments."""
     if isinstance(content, Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):
         for key, value in content.items():
-            yield from _walk(value, (*prefix, *str(key).split(".")))
+            yield from _walk(value, path, (*prefix, *str(key).split(".")))
     elif isinstance(content, (list, tuple)):
         for i, value in enumerate(content):
-            yield from _walk(value, (*prefix, str(i)))
+            yield from _walk(value, path, (*prefix, str(i)))
     elif isinstance(content, torch.nn.Module):  # only where another library has widened torch's allow-list
         kind = f"{type(content).__module__}.{type(content).__qualname__}"
         raise CheckpointError(
-            f"{'.'.join(prefix) or 'the file'} is a pickled {kind}; expected tensors in plain containers. "
+            f"{path}: {'.'.join(prefix) or 'the file'} is a pickled {kind}; expected tensors in plain containers. "
             "Save its state_dict() instead, or pass a whole Ultralytics detector as --weights."
         )
 
@@ -298,14 +306,14 @@ def backbone_name(key: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
 
 
 def _sort_out(
-    found: dict[tuple[str, ...], Tensor], path: Path
+    found: Sequence[tuple[tuple[str, ...], Tensor]], path: Path
 ) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...], dict[str, int]]:
     """Backbone tensors by YOLOv8 name, their keys, what should not be there, and what is dropped on purpose."""
     tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     prefixes: set[tuple[str, ...]] = set()
     others: list[tuple[str, ...]] = []
-    for key, tensor in found.items():
+    for key, tensor in found:
         prefix, name = backbone_name(key)
         if name is None:
             others.append(key)
@@ -320,7 +328,7 @@ def _sort_out(
     unexpected, dropped = [], Counter[str]()
     for key in others:
         prefix, _ = backbone_name(key)
-        part = key[len(prefix)] if len(key) > len(prefix) else key[-1]
+        part = key[len(prefix)] if len(key) > len(prefix) else ".".join(key) or "one tensor without a name"
         if prefix in prefixes and not DROPPED.match(part):
             unexpected.append(".".join(key))
         else:
@@ -337,7 +345,8 @@ def _sort_out(
 def _check_values(tensors: dict[str, Tensor], origin: dict[str, str], path: Path) -> None:
     for name, tensor in tensors.items():
         counter = name.endswith("num_batches_tracked")
-        if tensor.layout != torch.strided or tensor.is_complex() or (not tensor.is_floating_point() and not counter):
+        dense = tensor.layout == torch.strided and not tensor.is_meta
+        if not dense or tensor.is_complex() or (not tensor.is_floating_point() and not counter):
             raise CheckpointError(
                 f"{path}: {origin[name]} is {tensor.dtype} ({tensor.layout}); expected dense floating-point weights. "
                 "Quantised or sparse backbones must be converted first."

@@ -67,8 +67,12 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
         if ch != 3:
             raise ModelError(f"distilled backbones take RGB images (3 channels); the data set says {ch}.")
         description = nested_for(cfg, arch, bn_eps)
-        with _registered():
-            super().__init__(description, ch=ch, nc=nc, verbose=verbose)
+        try:
+            with _registered():
+                super().__init__(description, ch=ch, nc=nc, verbose=verbose)
+        except Exception as e:  # the parser's errors are of any type, and all about the YAML
+            where = description.get("yaml_file")
+            raise ModelError(f"{where}: this model cannot be built ({type(e).__name__}: {e}). Check its rows.") from e
         self.backbone.set_bn_eps(description["backbone"][0][3][2])  # Ultralytics has just set 1e-3 everywhere
 
     @property
@@ -84,10 +88,11 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
 
     def nested_name(self, name: str) -> str:
         """A tensor's name in the stock layout → its name here (``model.3.conv.weight`` → ``model.0.layers.3.…``)."""
-        root, number, *rest = name.split(".")
+        root, _, rest = name.partition(".")
+        number, dot, tensor = rest.partition(".")
         if root != "model" or not number.isdigit():
             return name
-        return ".".join((root, self.nested_layer(int(number)), *rest))
+        return f"{root}.{self.nested_layer(int(number))}{dot}{tensor}"
 
     def nested_layer(self, number: int) -> str:
         """A layer's number in the stock layout → its dotted place here, without the leading ``model``."""
@@ -113,12 +118,17 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
             if not name.startswith(head) and (name not in given or given[name].shape != tensor.shape)
         ]
         if lost:
-            fits = fit_arch({n: t.shape for n, t in source.backbone.layers.state_dict().items()})[0].name
+            arch = fit_arch({n: t.shape for n, t in source.backbone.layers.state_dict().items()})[0]
             raise ModelError(
                 f"weights do not fit {self.yaml.get('yaml_file')}: {len(lost)} of {len(own)} tensors outside the head "
-                f"differ, e.g. {lost[0]}. Their backbone fits {fits}: use --model kd{fits}.yaml."
+                f"differ, e.g. {lost[0]}. Their backbone fits {arch.name}: use --model {arch.yaml_name}."
             )
         super().load(source, verbose=verbose)
+
+
+def weights_arch(model: nn.Module) -> tuple[Arch, int]:
+    """The backbone that a stock detector's weights fit best, and how many tensors agree."""
+    return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()})
 
 
 # ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
-from kdyolo.backbone import checkpoint_arch, fill, fit_arch
+from kdyolo.backbone import checkpoint_arch, fill
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, ModelError, RunError
-from kdyolo.graph import KDDetectionModel
+from kdyolo.graph import KDDetectionModel, weights_arch
 from kdyolo.model_yaml import nested_for
 from kdyolo.trainer import KDTrainer
 from kdyolo.validator import KDValidator
@@ -83,11 +83,12 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
         checkpoint = self._checkpoint
-        arch = checkpoint_arch(checkpoint) if checkpoint else None
+        weights = YOLO(self._start["weights"]).model if self._start["weights"] else None
+        arch = checkpoint_arch(checkpoint) if checkpoint else weights_arch(weights)[0] if weights else None
         description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
         self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
-        if self._start["weights"]:
-            self.model.load(YOLO(self._start["weights"]).model, verbose=verbose)
+        if weights:
+            self.model.load(weights, verbose=verbose)
         if checkpoint:
             self.report = fill(self.model.backbone, checkpoint, self._start["allow_partial"])
         self.cfg = self.model_name = cfg
@@ -128,8 +129,7 @@ def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None) -
     if checkpoint is not None:
         return f"kd{checkpoint_arch(checkpoint).name}.yaml"
     if weights is not None:
-        shapes = {name.partition(".")[2]: t.shape for name, t in YOLO(weights).model.state_dict().items()}
-        arch, agreeing = fit_arch(shapes)
+        arch, agreeing = weights_arch(YOLO(weights).model)
         if not agreeing:
             raise ModelError(f"{weights}: not a YOLOv8 detector. Choose the --model that it was made with.")
         return f"kd{arch.name}.yaml"

@@ -62,7 +62,8 @@ def load_model_yaml(name: str | Path) -> Yaml:
 
 def is_nested(description: Yaml) -> bool:
     """Whether a description is in the kdyolo layout."""
-    return bool(description["backbone"]) and description["backbone"][0][2] == BACKBONE
+    rows = description["backbone"]
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], list) and BACKBONE in rows[0][2:3]
 
 
 def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = None) -> Yaml:
@@ -77,6 +78,7 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
     Raises:
         ModelError: Malformed rows, no scale letter, an unknown family or level.
     """
+    _check_rows(description)
     d = deepcopy(description)
     where = d.get("yaml_file", "model YAML")
     rows: list[Row] = d["backbone"]
@@ -101,6 +103,21 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
     return d
 
 
+def _check_rows(d: Yaml) -> None:
+    where = d.get("yaml_file", "model YAML")
+    for part in ("backbone", "head"):
+        rows = d.get(part)
+        for row in rows if isinstance(rows, list) and rows else [rows]:
+            if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)):
+                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {row!r}.")
+    if not isinstance(d.get("scales"), dict):
+        raise ModelError(
+            f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {d.get('scales')!r}."
+        )
+    if is_nested(d) and not all(row[3] for row in d["backbone"][1:]):
+        raise ModelError(f"{where}: an Index row names a level, e.g. [0, 1, Index, [P3]]; found no argument.")
+
+
 def _own_arch(d: Yaml, arch: Arch | None) -> Arch:
     where, args = d.get("yaml_file", "model YAML"), d["backbone"][0][3]
     scale = d.get("scale") or (arch.scale if arch else "")
@@ -108,6 +125,12 @@ def _own_arch(d: Yaml, arch: Arch | None) -> Arch:
         raise ModelError(f"{where}: no scale letter. Name one of n, s, m, l, x, e.g. kdyolov8s.yaml.")
     if not 1 <= len(args) <= 2 or args[0] not in FAMILIES:
         raise ModelError(f"{where}: {BACKBONE} takes [family, max_channels], family one of {FAMILIES}; found {args}.")
+    stock_cap = stock_scale(args[0], scale)[2]
+    if len(args) == 2 and (type(args[1]) is not int or args[1] < stock_cap):
+        raise ModelError(
+            f"{where}: max_channels of the backbone must be a number of at least {stock_cap}, scale {scale}'s own; "
+            f"found {args[1]!r}. 1024 caps nothing."
+        )
     return Arch.parse(f"{args[0]}{scale}", args[1] if len(args) == 2 else None)
 
 
@@ -133,7 +156,7 @@ def to_stock_yaml(description: Yaml) -> Yaml:
     )
     if layer_shapes(arch)[:built] != layer_shapes(Arch.parse(name, cap))[:built]:
         d["scales"] = {d["scale"]: [depth, width, max_channels]}
-        for row in head:
+        for row in head[:-1]:  # not the last, Detect, whose number is that of the classes
             row[3] = [min(a, cap) if type(a) is int else a for a in row[3]]
     stock_file = re.sub(r"^kd", "", Path(d.get("yaml_file", f"{name}.yaml")).name)
     return {**d, "backbone": backbone_rows(arch.family)[:built], "head": head, "yaml_file": stock_file}
@@ -145,6 +168,7 @@ def from_stock_yaml(description: Yaml) -> Yaml:
     Raises:
         ModelError: The backbone is not one of the known families', or the head uses layers that are no pyramid level.
     """
+    _check_rows(description)
     d, where = deepcopy(description), description.get("yaml_file", "model")
     rows, scale = d["backbone"], d.get("scale")
     family = next((f for f in FAMILIES if backbone_rows(f)[: len(rows)] == rows), None)

@@ -17,11 +17,11 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill, fit_arch
+from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
 from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_param_groups
-from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock
+from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock, weights_arch
 from kdyolo.model_yaml import Yaml, nested_for
 from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
 from kdyolo.resume import STATE_NAME, AtomicPath, read_state, restore_state, save_state, seed_epoch
@@ -403,16 +403,14 @@ def _description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: fl
         try:
             return nested_for(cfg, arch, eps)
         except ModelError:
-            layers = weights.state_dict().items()
-            shapes = {name.partition(".")[2]: tensor.shape for name, tensor in layers}
-            own, agreeing = fit_arch(shapes)
+            own, agreeing = weights_arch(weights)
             if not agreeing:
                 raise
-            return nested_for(f"kd{own.name}.yaml", own, eps)
+            return nested_for(own.yaml_name, own, eps)
     if cfg is None:
         raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
     if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
-        arch, _ = fit_arch({n.partition(".")[2]: t.shape for n, t in weights.state_dict().items()})
+        arch, _ = weights_arch(weights)
     return nested_for(cfg, arch, eps)
 
 
