@@ -181,7 +181,7 @@ def convert(
     sources = [Source(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     summary = convert_coco(root, out, name=name, link=link, sources=sources, skip_invalid=skip_invalid)
     click.echo(summary.table())
-    click.echo(summary.yaml)
+    click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 
 @_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")

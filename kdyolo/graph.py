@@ -124,6 +124,8 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
                 f"differ, e.g. {lost[0]}. Their backbone fits {arch.name}: use --model {arch.yaml_name}."
             )
         super().load(source, verbose=verbose)
+        self.backbone.set_bn_eps(source.backbone.bn_eps)  # part of what the weights compute
+        self.yaml["backbone"][0][3][2] = source.backbone.bn_eps
 
 
 def weights_arch(model: nn.Module) -> tuple[Arch, int]:

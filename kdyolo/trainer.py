@@ -143,8 +143,6 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             model.load(weights)
         if self.checkpoint is not None:
             self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
-        elif not self.resume and weights is not None:
-            model.backbone.set_bn_eps(description["backbone"][0][3][2])
         model.yaml["kd"] = self._provenance(model)
         return model
 

@@ -134,6 +134,12 @@ def test_train_and_val_options_arrive(capsys, shapes, checkpoint, tmp_path):
     )
 
 
+def test_convert_prints_the_yaml_as_it_was_asked_for(capsys, shapes, tmp_path):
+    main(["convert", str(shapes.parent.parent / "root"), "--out", "datasets/coco"])
+    assert capsys.readouterr().out.splitlines()[-1] == "datasets/coco/coco.yaml"
+    assert (tmp_path / "datasets/coco/coco.yaml").is_file()
+
+
 def test_resume_from_the_run_folder(shapes, checkpoint, tmp_path, monkeypatch):
     from kdyolo.trainer import KDTrainer
 

@@ -81,6 +81,23 @@ def test_a_stock_rebuild_computes_the_same(run, name):
     assert float((a - b).abs().max() / a.abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["best", "epoch0"])
+def test_as_weights_it_computes_the_same(run, shapes, tmp_path, name):
+    """Also where the epsilon is still that of the distillation."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    stock, outputs = YOLO(run / f"weights/{name}.pt").model.float().eval(), []
+
+    def look(trainer):
+        outputs.append(trainer.ema.ema(image)[0])
+
+    model = KDYOLO(weights=run / f"weights/{name}.pt")
+    model.add_callback("on_train_start", look)
+    model.train(data=str(shapes), work_dir=tmp_path / "again", **{**FAST, "epochs": 1})
+    with torch.no_grad():
+        expected = stock(image)[0]
+    assert float((outputs[0] - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
 def test_yolo_val_predict_export_and_train_without_kdyolo(run, shapes, bare_python, tmp_path):
     best = run / "weights/best.pt"
     image = next((shapes.parent / "images/val").iterdir())
