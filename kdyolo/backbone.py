@@ -225,8 +225,7 @@ def fit_arch(shapes: Mapping[str, Sequence[int]]) -> tuple[Arch, int]:
         for scale in SCALES
         for cap in dict.fromkeys((stock_scale(family, scale)[2], UNCAPPED))
     ]
-    # A deeper arch holds every tensor of a shallower one of equal width: of two that agree alike, the smaller fits.
-    best = max(candidates, key=lambda arch: (agreeing(arch), -len(_expected_shapes(arch))))
+    best = max(candidates, key=agreeing)
     return best, agreeing(best)
 
 

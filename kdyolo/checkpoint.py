@@ -7,6 +7,7 @@ ambiguous or not finite. Which network the tensors fit is decided in :mod:`kdyol
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 from collections import Counter
@@ -25,6 +26,7 @@ WRAPPERS = frozenset(
     {
         *("_orig_mod", "module", "backbone", "csp_darknet", "state_dict", "model_state_dict", "model"),
         *("wrapped_model", "_backbone"),  # LightlyTrain's exports
+        "layers",  # DistilledBackbone's own state dict
     }
 )
 
@@ -158,7 +160,7 @@ def read_checkpoint(path: str | Path, bn_eps: float | None = None) -> BackboneCh
         CheckpointError: The file cannot be read, needs more than plain tensors, holds no backbone tensor, holds one
             twice, or holds one that is not finite.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where this leaves "~nobody" alone
     if bn_eps == 0:
         raise CheckpointError("bn_eps must lie between 0 and 1, found 0.")
     content = _load(path)
@@ -203,13 +205,13 @@ def file_sha256(path: Path) -> str:
 
 def _load(path: Path) -> Any:
     """The file's content as nested plain containers with tensors, by what its first bytes say it is."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file. Expected a .pt, .pth or .safetensors file.")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: expected a weights file, found a folder.")
     try:
         with path.open("rb") as file:
             head = file.read(16)
+    except FileNotFoundError as e:
+        raise CheckpointError(f"{path}: no such file. Expected a .pt, .pth or .safetensors file.") from e
+    except IsADirectoryError as e:
+        raise CheckpointError(f"{path}: expected a weights file, found a folder.") from e
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read ({e.strerror}).") from e
     if not head:
@@ -243,7 +245,9 @@ def _load_torch(path: Path, is_zip: bool) -> Any:
     except pickle.UnpicklingError as e:
         blocked = _blocked_types(path, str(e)) if "eights only load failed" in str(e) else ""
         if not blocked:
-            raise CheckpointError(f"{path}: damaged or not a PyTorch file ({str(e).splitlines()[0]}).") from e
+            raise CheckpointError(
+                f"{path}: damaged, or not a file that torch.save wrote. Copy it again, or save the state_dict() anew."
+            ) from e
         raise CheckpointError(
             f"{path}: refused, because reading it would run code for {blocked}. Expected tensors in plain "
             "containers. Save only the backbone's state_dict(), e.g. torch.save(model.state_dict(), 'clean.pth'); "
@@ -251,6 +255,10 @@ def _load_torch(path: Path, is_zip: bool) -> Any:
         ) from e
     except Exception as e:  # torch reports damaged files through many types; all of them mean the same here
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        if "TorchScript" in str(e):
+            raise CheckpointError(
+                f"{path}: a TorchScript archive, which is a program. Expected weights: save the state_dict() instead."
+            ) from e
         raise CheckpointError(
             f"{path}: damaged, truncated or not a PyTorch weights file ({reason}). Copy or download it again."
         ) from e
@@ -276,7 +284,7 @@ def _walk(content: Any, path: Path, prefix: tuple[str, ...] = ()) -> Iterator[tu
             yield from _walk(value, path, (*prefix, *str(key).split(".")))
     elif isinstance(content, (list, tuple)):
         for i, value in enumerate(content):
-            yield from _walk(value, path, (*prefix, str(i)))
+            yield from _walk(value, path, (*prefix, f"[{i}]"))
     elif isinstance(content, torch.nn.Module):  # only where another library has widened torch's allow-list
         kind = f"{type(content).__module__}.{type(content).__qualname__}"
         raise CheckpointError(
@@ -346,12 +354,12 @@ def _check_values(tensors: dict[str, Tensor], origin: dict[str, str], path: Path
     for name, tensor in tensors.items():
         counter = name.endswith("num_batches_tracked")
         dense = tensor.layout == torch.strided and not tensor.is_meta
-        if not dense or tensor.is_complex() or (not tensor.is_floating_point() and not counter):
+        if not dense or (not tensor.is_floating_point() and not counter):
             raise CheckpointError(
                 f"{path}: {origin[name]} is {tensor.dtype} ({tensor.layout}); expected dense floating-point weights. "
                 "Quantised or sparse backbones must be converted first."
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise CheckpointError(
                 f"{path}: {origin[name]} holds NaN or Inf. The distillation run diverged; use an earlier epoch."
             )

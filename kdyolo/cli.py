@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -239,6 +240,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         ours = isinstance(e, KDYOLOError)
+        if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
+            sys.exit(EXIT_ERROR)
         click.echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {e}", err=True)
         if not ours and not debug:
             click.echo("Run the same command with --debug to see where this comes from.", err=True)

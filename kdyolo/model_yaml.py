@@ -114,6 +114,10 @@ def _check_rows(d: Yaml) -> None:
         raise ModelError(
             f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {d.get('scales')!r}."
         )
+    before = len(d["backbone"])
+    sources = (j if j >= 0 else before + i + j for i, row in enumerate(d["head"]) for j in _sources(row))
+    if is_nested(d) and before > 1 and 0 in sources:
+        raise ModelError(f"{where}: a head row uses row 0, which is a list of maps; use the Index row of a level.")
     if is_nested(d) and not all(row[3] for row in d["backbone"][1:]):
         raise ModelError(f"{where}: an Index row names a level, e.g. [0, 1, Index, [P3]]; found no argument.")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.errors import RunError
@@ -47,7 +48,7 @@ def seed_epoch(trainer: KDTrainer) -> None:
     Without worker processes (on CPU always) data order and augmentation of an epoch then do not depend on what happened
     before it. Worker processes draw ahead and keep their own state.
     """
-    numbers = [trainer.args.seed, trainer.epoch, trainer.nan_recovery_attempts]
+    numbers = [trainer.args.seed, trainer.epoch, trainer.nan_recovery_attempts, max(RANK, 0)]
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -63,6 +64,7 @@ def save_state(trainer: KDTrainer) -> None:
     model = unwrap_model(trainer.model)
     state = {
         "epoch": trainer.epoch,
+        "yaml": model.yaml,
         "settings": trainer.settings.to_dict(),
         "args": {k: v for k, v in vars(trainer.args).items() if k != "resume"},
         "model": model.state_dict(),
@@ -120,7 +122,8 @@ def restore_state(trainer: KDTrainer, state: dict[str, Any]) -> None:
     trainer.accumulated = state["gradients"]
     for index in state["mosaic_buffer"]:  # mosaic draws from the images loaded last; loading them puts them there
         trainer.train_loader.dataset.load_image(index)
-    _drop_rows_after(trainer.csv, trainer.start_epoch)
+    if RANK in {-1, 0}:
+        _drop_rows_after(trainer.csv, trainer.start_epoch)
 
 
 def _drop_rows_after(path: Path, epochs: int) -> None:

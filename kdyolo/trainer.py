@@ -6,17 +6,20 @@ import shutil
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.cfg import get_cfg
+from ultralytics.cfg import get_cfg, get_save_dir
+from ultralytics.data import build_dataloader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo import distributed
 from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
@@ -47,7 +50,9 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     stopper: Any
     wdir: Path
     epoch: int
+    start_epoch: int
     optimizer: Any
+    amp: bool
     lr: dict[str, float]
 
     def __init__(
@@ -66,21 +71,25 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         self._shifted = -1
         self._state: dict[str, Any] = {}  # what a resumed run goes on from
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
+        self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         self.log = RunLog()
         try:
+            device = distributed.start((overrides or {}).get("device")) if distributed.is_distributed() else None
             if overrides and overrides.get("resume"):
-                self._state = read_state(Path(str(overrides["resume"])))
+                self._state = distributed.on_first(read_state, Path(str(overrides["resume"])))
                 self.settings, overrides = _resumed_settings(overrides, self._state)
             else:
                 self.settings, overrides = split_settings(overrides or {})
-                self._created = _new_work_dir(overrides)
+                if device is not None:  # one folder for all ranks
+                    overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
+                self._created = distributed.on_first(_new_work_dir, overrides)
                 self._read_backbone(overrides.get("model"))
                 _check_data(overrides.get("data"))
             super().__init__(cfg, overrides, _callbacks)
             if not (self.resume or overrides.get("save_dir") or self.args.exist_ok):
                 self._created = self.save_dir  # numbered by Ultralytics, so always a new one
-            if self.ddp or RANK != -1:
-                raise RunError("training on several devices at once is not supported yet; give one device.")
+            if device is not None:
+                self.device, self.world_size, self.ddp = device, torch.distributed.get_world_size(), False
         except BaseException:
             self.log.close()
             self._remove_what_was_created()
@@ -88,10 +97,13 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         self.schedule = self.settings.schedule(self.epochs)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
-        self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
+        if distributed.is_first() and not self.ddp:
+            self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
     def train(self) -> None:
         """Run the training; on Ctrl-C say how to go on."""
+        if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
+            vars(self.args).update(self.settings.to_dict())
         try:
             with self.log.capture():
                 try:
@@ -105,7 +117,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             raise
 
     def _remove_what_was_created(self) -> None:
-        if self._created is not None and self._created.exists():
+        if distributed.is_first() and self._created is not None and self._created.exists():
             shutil.rmtree(self._created)
 
     # ---- set-up --------------------------------------------------------------------------------------------------
@@ -161,12 +173,40 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             stock = range(self.args.freeze) if isinstance(self.args.freeze, int) else self.args.freeze
             self.args.freeze = [_nested_place(unwrap_model(self.model), str(layer)) for layer in stock]
 
+    def setup_model(self) -> Any:
+        """Build the model; a resumed run's from its kept description, so that only rank 0 needs its files."""
+        if not self._state:
+            return super().setup_model()
+        self.model = self.get_model(self._state["yaml"], verbose=distributed.is_first())
+        return None
+
+    def _setup_ddp(self) -> None:
+        """Nothing: the process group was joined before anything else."""
+
+    def _build_train_pipeline(self) -> None:
+        self.world_size = torch.distributed.get_world_size() if distributed.is_distributed() else self.world_size
+        super()._build_train_pipeline()
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader; for evaluation one with all images, since rank 0 evaluates alone."""
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if mode == "train" or not distributed.is_distributed():
+            return loader
+        workers = self.args.workers * 2
+        return build_dataloader(loader.dataset, batch_size, workers, shuffle=False, rank=-1, device=self.device)
+
     def _setup_train(self) -> None:
         layer_freeze = self.args.freeze
+        # Ultralytics would wrap the model now, for a GPU and for what trains now; `_model_train` does it instead.
+        world_size, self.world_size = self.world_size, 0
         try:
             super()._setup_train()
         finally:
             self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
+            self.world_size = world_size
+        if distributed.is_distributed():
+            self.amp = distributed.share(self.amp)  # decided on rank 0
+            self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and self.args.amp != "bf16")
         progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
         self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
         self.stopper.__dict__.update(progress)
@@ -175,7 +215,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
         self._check_injected()
         self._announce()
-        if not self.resume:
+        if not self.resume and distributed.is_first():
             write_record(self.save_dir, self._record())
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
@@ -248,8 +288,14 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         """Train mode, and then the backbone as the schedule has it; called at every start of an epoch."""
         super()._model_train()
         seed_epoch(self)
-        if self.schedule.is_plain:
-            return
+        if not self.schedule.is_plain:
+            self._apply_schedule()
+        trains = tuple(p.requires_grad for p in self.model.parameters())
+        if distributed.is_distributed() and trains != self._wrapped_for:
+            self.model = distributed.wrap(self.model, self.device, bool(self.args.compile))
+            self._wrapped_for = trains
+
+    def _apply_schedule(self) -> None:
         apply_schedule(unwrap_model(self.model).backbone.parts, self.schedule, self.epoch)
         if thawed := self.schedule.thaws.get(self.epoch):
             what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
@@ -326,13 +372,38 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self._shifted = self.accumulate = self._nominal + self.last_step + 1
         return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
+    def validate(self) -> Any:
+        """Evaluate on rank 0; the others go on to where they wait for its verdict."""
+        if not distributed.is_distributed():
+            return super().validate()
+        if not distributed.is_first():
+            return None, None
+        with distributed.alone(self):
+            return super().validate()
+
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' return to ``last.pt`` after NaN; a frozen backbone goes back to its own, unrounded tensors."""
+        if distributed.is_distributed():
+            return self._recover_on_all_ranks(epoch)
         recovered = bool(super()._handle_nan_recovery(epoch))
         if recovered:
             for model in (unwrap_model(self.model), self.ema.ema):
                 model.backbone.layers.load_state_dict(self._frozen_now(), strict=False)  # the frozen parts' own only
         return recovered
+
+    def _recover_on_all_ranks(self, epoch: int) -> bool:
+        """The same for several ranks, from the state that rank 0 keeps: the others may not see its files."""
+        finite = (self.loss is None or bool(self.loss.isfinite())) and (self.fitness is None or isfinite(self.fitness))
+        if distributed.share(finite) or epoch == self.start_epoch:
+            return False
+        self.nan_recovery_attempts += 1
+        if self.nan_recovery_attempts > 3:
+            raise RunError("NaN or Inf in the loss again after 3 attempts to recover from last.pt.")
+        LOGGER.warning(f"NaN or Inf detected (attempt {self.nan_recovery_attempts}/3), recovering from last.pt...")
+        start_epoch = self.start_epoch
+        restore_state(self, distributed.on_first(read_state, self.last))
+        self.start_epoch, self.accumulated, self.scheduler.last_epoch = start_epoch, None, epoch - 1
+        return True
 
     def save_model(self) -> bool:
         """Write the epoch's checkpoints, in the stock layout, once a frozen backbone has proved untouched."""
@@ -349,8 +420,11 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         return saved
 
     def final_eval(self) -> None:
-        """Ultralytics' last validation, and then the finished stock checkpoints."""
-        super().final_eval()
+        """Ultralytics' last validation, and then the finished stock checkpoints; on rank 0."""
+        if not distributed.is_first():
+            return
+        with distributed.alone(self):
+            super().final_eval()
         for path in (self.last, self.best):
             if path.exists():
                 make_stock_checkpoint(path, train_args={"epochs": self.args.epochs})
@@ -416,6 +490,11 @@ def _nested_place(model: KDDetectionModel, layer: str) -> str:
     """``"21.cv1"``, a place in the stock layout → the same place in this model."""
     number, dot, inner = layer.partition(".")
     return f"{model.nested_layer(int(number)) if number.isdigit() else number}{dot}{inner}"
+
+
+def _numbered_dir(overrides: dict[str, Any]) -> str:
+    """The run folder as Ultralytics would name it."""
+    return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
 
 
 def _new_work_dir(overrides: Mapping[str, Any]) -> Path | None:

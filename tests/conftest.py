@@ -21,12 +21,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
+from ultralytics import settings  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
 from kdyolo.backbone import DistilledBackbone  # noqa: E402
 from kdyolo.checkpoint import STAGES  # noqa: E402
 from kdyolo.coco.convert import convert_coco  # noqa: E402
 from kdyolo.demo import draw_dataset  # noqa: E402
+
+settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -397,13 +397,6 @@ def test_set_up_that_fails_removes_only_what_it_made(train, stock_weights, tmp_p
     assert not list((tmp_path / "new").glob("*"))
 
 
-def test_several_devices_are_refused_for_now(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdyolo.trainer.RANK", 0)
-    with pytest.raises(RunError, match="several devices"):
-        train()
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_second_training_goes_on_from_the_first(train, checkpoint, shapes, tmp_path):
     model = train({"backbone": checkpoint}, epochs=1)
     first, seen = model.model.float().state_dict(), {}

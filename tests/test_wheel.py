@@ -44,5 +44,5 @@ def test_the_main_job_from_an_empty_folder(wheel, bare_python, checkpoint, shape
     options = "--imgsz 64 --batch 4 --device cpu --epochs 2 plots=False"
     kdyolo(f"train --data data/coco.yaml --backbone {checkpoint} --freeze 1 --work-dir run {options}")
     kdyolo(f"train --data data/coco.yaml --model kdyolov8n-p2.yaml --recipe coco-mosaic --work-dir second {options}")
-    kdyolo("val --model run/weights/best.pt --data data/coco.yaml --imgsz 64 --device cpu plots=False")
-    assert sorted(p.name for p in empty.iterdir()) == ["data", "run", "runs", "second"]
+    kdyolo("val --model run/weights/best.pt --data data/coco.yaml --imgsz 64 --device cpu plots=False save_dir=val")
+    assert sorted(p.name for p in empty.iterdir()) == ["data", "run", "second", "val"]

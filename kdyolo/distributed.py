@@ -1,0 +1,123 @@
+"""Several processes in one run: the process group, what ranks share, and wrapping a model whose frozen part changes.
+
+Rank, world size and run folder come from the process group, on one node or many, never from the device string. Rank 0
+alone prints, saves and evaluates; what only it knows is broadcast, so nobody waits for a file that another node holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from ultralytics.utils import LOCAL_RANK, RANK
+
+T = TypeVar("T")
+
+# Rank 0 evaluates while the others wait, so this is as long as an evaluation may take, not how long a death goes
+# unnoticed: a lost peer breaks gloo's connections at once, and torchrun ends the ranks of a node together.
+TIMEOUT = timedelta(hours=3)
+
+# Modules that copied the ranks when they were imported and act on them while evaluating.
+_RANK_USERS = ("ultralytics.engine.trainer", "ultralytics.engine.validator", "ultralytics.models.yolo.detect.val")
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of several of a run (started by torchrun, or by Ultralytics for ``device=0,1``)."""
+    return bool(RANK != -1)
+
+
+def is_first() -> bool:
+    """Whether this process prints, saves and evaluates."""
+    return RANK in {-1, 0}
+
+
+def start(device: Any) -> torch.device:
+    """Join the process group, before anything else asks for ranks.
+
+    Args:
+        device: Ultralytics' device setting: ``"cpu"``, nothing, or GPUs of which each local rank takes its own.
+
+    Returns:
+        This process's device.
+    """
+    text = str(device if device is not None else "")
+    cuda = torch.cuda.is_available() and text != "cpu"
+    gpus = [int(gpu) for gpu in text.split(",") if gpu.strip().isdigit()]
+    mine = (
+        torch.device("cuda", gpus[LOCAL_RANK] if len(gpus) > LOCAL_RANK else LOCAL_RANK)
+        if cuda
+        else torch.device("cpu")
+    )
+    if cuda:
+        torch.cuda.set_device(mine)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    return mine
+
+
+def share(value: T) -> T:
+    """Rank 0's value, on every rank."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def on_first(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns on rank 0, on every rank; and if it raises there, its error on every rank."""
+    result: Any = None
+    error: Exception | None = None
+    if is_first():
+        try:
+            result = function(*arguments)
+        except Exception as e:  # raised again below, on all ranks
+            error = e
+    result, error = share((result, error))
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def alone(trainer: Any) -> Iterator[None]:
+    """Let rank 0 evaluate as if it were the only process.
+
+    Ultralytics' validator splits the images over ranks and reduces losses with an operation that gloo lacks, and takes
+    every device but cuda for cuda. It looks at constants, which are set here for the time of the evaluation.
+    """
+    modules = [importlib.import_module(name) for name in _RANK_USERS]
+    saved = [(m, name, getattr(m, name)) for m in modules for name in ("RANK", "LOCAL_RANK") if hasattr(m, name)]
+    world_size = trainer.world_size
+    try:
+        trainer.world_size = 0
+        for module, name, _ in saved:
+            setattr(module, name, -1)
+        yield
+    finally:
+        trainer.world_size = world_size
+        for module, name, value in saved:
+            setattr(module, name, value)
+
+
+def wrap(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:
+    """Wrap a model for what trains now; a model that is wrapped already is unwrapped first.
+
+    DistributedDataParallel reduces the gradients of those parameters that require them *when it is built*. After a thaw
+    the old wrapper would leave the thawed part's gradients to each rank, without an error, and the ranks would drift.
+    """
+    again = isinstance(model, DistributedDataParallel)
+    return DistributedDataParallel(
+        model.module if again else model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        find_unused_parameters=not compiled,
+        broadcast_buffers=False,  # BatchNorm statistics are each rank's own, as in Ultralytics
+        init_sync=not again,
+    )
