@@ -296,7 +296,13 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self._wrapped_for = trains
 
     def _apply_schedule(self) -> None:
-        apply_schedule(unwrap_model(self.model).backbone.parts, self.schedule, self.epoch)
+        backbone = unwrap_model(self.model).backbone
+        apply_schedule(backbone.parts, self.schedule, self.epoch)
+        # Forward alone is faster in NHWC on CPUs; on GPUs Ultralytics has the whole model in it already.
+        channels_last = self.device.type == "cpu" and self.schedule.is_frozen(self.epoch)
+        if channels_last != backbone.channels_last:
+            backbone.set_channels_last(channels_last)
+            self.ema._pairs = None  # the EMA remembers tensors by their storage, which has just changed
         if thawed := self.schedule.thaws.get(self.epoch):
             what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
             trainable = self._trainable() / 1e6

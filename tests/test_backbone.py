@@ -550,3 +550,20 @@ def test_two_backbones_of_one_seed_are_equal_whatever_was_cached() -> None:
         states.append(DistilledBackbone("yolov8n").state_dict())
         module_under_test.layer_shapes.cache_clear()
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+
+
+def test_channels_last_computes_the_same() -> None:
+    torch.manual_seed(0)
+    backbone = DistilledBackbone("yolov8n").eval()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        before = backbone(images)
+        backbone.set_channels_last(True)
+        during = backbone(images)
+        backbone.set_channels_last(False)
+        after = backbone(images)
+    for a, b, c in zip(before, during, after, strict=True):
+        assert b.is_contiguous(memory_format=torch.channels_last)
+        assert float((a - b).abs().max() / a.abs().max()) < 1e-5
+        assert torch.equal(a, c)
+    assert all(t.is_contiguous() for t in backbone.state_dict().values())

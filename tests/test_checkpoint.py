@@ -386,7 +386,11 @@ def damaged_files() -> Iterator[tuple[str, Callable[[Path], object], str]]:
     yield "json", lambda path: path.write_text(json.dumps({"a": 1})), "not a weights file"
     yield "git lfs", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "not a weights file"
     yield "zip of text", zip_of_text, "not a (PyTorch|file that torch.save wrote)"
-    yield "zip magic", lambda path: path.write_bytes(b"PK\x03\x04 and nothing else"), "not a (PyTorch|file that torch.save wrote)"
+    yield (
+        "zip magic",
+        lambda path: path.write_bytes(b"PK\x03\x04 and nothing else"),
+        "not a (PyTorch|file that torch.save wrote)",
+    )
     yield (
         "pickle magic",
         lambda path: path.write_bytes(b"\x80\x02 and nothing else"),
