@@ -78,6 +78,12 @@ class FreezeSchedule:
         return dict.fromkeys(PARTS, NEVER if self.freeze_epochs == ALL else float(self.freeze_epochs))
 
     @property
+    def named_parts(self) -> set[str]:
+        """Parts that ``unfreeze_stages`` names one by one."""
+        items = (self.unfreeze_stages or "").split(",")
+        return {item.partition(":")[2].strip().lower() for item in items} & set(PARTS)
+
+    @property
     def thaws(self) -> dict[int, tuple[str, ...]]:
         """Epoch (from 0) → parts that start to train in it, for every thaw that happens during the run."""
         epochs = sorted({int(e) for e in self.thaw_epochs.values() if 0 < e < self.epochs})

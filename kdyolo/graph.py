@@ -133,6 +133,33 @@ def weights_arch(model: nn.Module) -> tuple[Arch, int]:
     return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()})
 
 
+def describe(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
+    """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes.
+
+    Args:
+        cfg: What Ultralytics' trainer gives: a YAML's name, or the description inside a checkpoint.
+        weights: Detector to start from, if any.
+        arch: What a backbone checkpoint's shapes fit, if one is given.
+        eps: Its BatchNorm epsilon.
+
+    Raises:
+        ModelError: Neither the description nor the weights are of a known family.
+    """
+    if isinstance(cfg, dict) and weights is not None:
+        try:
+            return nested_for(cfg, arch, eps)
+        except ModelError:
+            own, agreeing = weights_arch(weights)
+            if not agreeing:
+                raise
+            return nested_for(own.yaml_name, own, eps)
+    if cfg is None:
+        raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
+    if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
+        arch, _ = weights_arch(weights)
+    return nested_for(cfg, arch, eps)
+
+
 # ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------
 
 

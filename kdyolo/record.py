@@ -9,17 +9,24 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 import ultralytics
 import yaml
 from ultralytics.utils import LOGGER
 from ultralytics.utils.git import GitRepo
+from ultralytics.utils.torch_utils import unwrap_model
 
 import kdyolo
+from kdyolo.settings import load_recipe
+
+if TYPE_CHECKING:
+    from kdyolo.graph import KDDetectionModel
+    from kdyolo.trainer import KDTrainer
 
 LOG_NAME = "train.log"
 RECORD_NAME = "kdyolo.yaml"
@@ -112,9 +119,57 @@ def git_commit() -> str | None:
     return str(commit) if commit else None
 
 
-def write_record(save_dir: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``kdyolo.yaml``: versions, command line and git commit, then the run's own ``content`` (plain data)."""
-    record = {"versions": versions(), "command": shlex.join(sys.argv), "git_commit": git_commit(), **content}
-    path = save_dir / RECORD_NAME
+def announce(trainer: KDTrainer) -> None:
+    """Log what training starts from, and the plan."""
+    model: KDDetectionModel = unwrap_model(trainer.model)
+    if trainer.started_from is not None:
+        LOGGER.info(f"detector: {model.yaml['yaml_file']} · started from {trainer.started_from}")
+    if trainer.report is not None:
+        LOGGER.info(trainer.report.table())
+    elif trainer.started_from is None and not trainer.resume:
+        LOGGER.info(f"backbone: {model.backbone.arch.name} · random initialisation")
+        if trainer.schedule.ever_frozen:
+            LOGGER.warning("the frozen backbone is random: its features carry no knowledge.")
+    parameters = {
+        part: sum(p.numel() for layer in layers for p in layer.parameters())
+        for part, layers in model.backbone.parts.items()
+    }
+    LOGGER.info(trainer.schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
+    if trainer.schedule.frozen_epochs and trainer.args.patience:
+        LOGGER.info(f"      patience={trainer.args.patience} counts unfrozen epochs only")
+
+
+def provenance(trainer: KDTrainer, model: KDDetectionModel) -> dict[str, Any]:
+    """Plain data that travels inside every checkpoint, in the model YAML's own dictionary."""
+    report = trainer.report
+    return {
+        "bn_eps": model.backbone.bn_eps,
+        "settings": trainer.settings.to_dict(),
+        "source": Path(report.path).name if report else None,
+        "sha256": report.sha256 if report else None,
+        "injected": f"{report.matched}/{report.total}" if report else None,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "seed": trainer.args.seed,
+    }
+
+
+def write_record(trainer: KDTrainer) -> Path:
+    """Write ``kdyolo.yaml``: how this run came about, as plain data."""
+    schedule, settings = trainer.schedule, trainer.settings
+    record = {
+        "versions": versions(),
+        "command": shlex.join(sys.argv),
+        "git_commit": git_commit(),
+        "settings": settings.to_dict(),
+        "started_from": trainer.started_from,
+        "backbone": trainer.report.to_dict() if trainer.report else None,
+        "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},
+        "recipe": {"name": settings.recipe, "values": load_recipe(settings.recipe)},
+        "data": str(trainer.args.data),
+        "seed": trainer.args.seed,
+        "model": unwrap_model(trainer.model).yaml["yaml_file"],
+    }
+    path: Path = trainer.save_dir / RECORD_NAME
     path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path

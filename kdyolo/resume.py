@@ -11,6 +11,7 @@ import csv
 import os
 import pickle
 import random
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,15 @@ import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.errors import RunError
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.settings import Settings
 
 if TYPE_CHECKING:
     from kdyolo.trainer import KDTrainer
 
 STATE_NAME = "resume.pt"
+RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
+PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
 
 class AtomicPath(type(Path())):  # type: ignore[misc]
@@ -134,3 +138,35 @@ def _drop_rows_after(path: Path, epochs: int) -> None:
         header, *rows = file.read().splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
     AtomicPath(path).write_bytes("".join([header, *kept]).encode())
+
+
+def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Settings of the run to resume, and the few overrides that may change.
+
+    Raises:
+        ConfigError: A setting that may not change on resume, or a run made shorter.
+        RunError: All epochs have been trained.
+    """
+    last, saved, settings = Path(str(overrides["resume"])), state["args"], state["settings"]
+    changed = [
+        key
+        for key, value in overrides.items()
+        if key not in {*PLUMBING, *RESUME_MAY_CHANGE} and value not in (None, saved.get(key), settings.get(key))
+    ]
+    mistakes = []
+    if changed:
+        mistakes.append(
+            f"a resumed run keeps its settings; {', '.join(changed)} cannot change "
+            f"(only {', '.join(sorted(RESUME_MAY_CHANGE))} can). Start a new run instead."
+        )
+    epochs = overrides.get("epochs") or saved["epochs"]
+    if epochs < saved["epochs"]:
+        mistakes.append(
+            f"a resumed run can be made longer, not shorter: it has {saved['epochs']} epochs, not {epochs}."
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+    if state["epoch"] + 1 >= epochs:
+        raise RunError(f"{last}: this run is finished, all {epochs} epochs are trained. Evaluate it with kdyolo val.")
+    kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
+    return Settings(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}

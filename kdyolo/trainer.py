@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,25 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import distributed
-from kdyolo.backbone import Arch, DistilledBackbone, checkpoint_arch, differing, fill
+from kdyolo.backbone import DistilledBackbone, checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError, RunError
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_param_groups
-from kdyolo.graph import KDDetectionModel, make_stock_checkpoint, to_stock, weights_arch
+from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, nested_for
-from kdyolo.record import LOG_NAME, RunLog, git_commit, versions, write_record
-from kdyolo.resume import STATE_NAME, AtomicPath, read_state, restore_state, save_state, seed_epoch
-from kdyolo.settings import Settings, load_recipe, split_settings
+from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
+from kdyolo.resume import (
+    RESUME_MAY_CHANGE,
+    STATE_NAME,
+    AtomicPath,
+    read_state,
+    restore_state,
+    resumed_settings,
+    save_state,
+    seed_epoch,
+)
+from kdyolo.settings import split_settings
 from kdyolo.validator import KDValidator
-
-RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
-PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
 
 class KDTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -63,6 +68,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     ) -> None:
         self.report: LoadReport | None = None
         self.checkpoint: BackboneCheckpoint | None = None
+        self.started_from: str | None = None  # weights of a whole detector
         self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
         self.last_step = -1  # iteration of the last optimizer step, counted from the start of the run
         self.accumulated: dict[str, torch.Tensor] | None = None  # gradients to go on with after a resume
@@ -77,7 +83,7 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             device = distributed.start((overrides or {}).get("device")) if distributed.is_distributed() else None
             if overrides and overrides.get("resume"):
                 self._state = distributed.on_first(read_state, Path(str(overrides["resume"])))
-                self.settings, overrides = _resumed_settings(overrides, self._state)
+                self.settings, overrides = resumed_settings(overrides, self._state)
             else:
                 self.settings, overrides = split_settings(overrides or {})
                 if device is not None:  # one folder for all ranks
@@ -148,14 +154,21 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         """Build the detector, start it from ``weights`` if given, and lay the distilled backbone over it."""
         arch = checkpoint_arch(self.checkpoint) if self.checkpoint else None
         eps = self.checkpoint.bn_eps if self.checkpoint else None
-        description = _description(cfg, weights, arch, eps)
+        description = describe(cfg, weights, arch, eps)
         model = KDDetectionModel(description, ch=self.data["channels"], nc=self.data["nc"], verbose=verbose)
+        if unknown := self.schedule.named_parts - model.backbone.parts.keys():
+            raise ConfigError(
+                f"unfreeze_stages names {', '.join(sorted(unknown))}, which {model.yaml['yaml_file']} does not have; "
+                f"its parts are {', '.join(model.backbone.parts)}."
+            )
         self.set_model_names_for_load(model)
         if weights is not None:
             model.load(weights)
+            self.started_from = str(self.settings.weights or self.args.model)
         if self.checkpoint is not None:
             self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
-        model.yaml["kd"] = self._provenance(model)
+        if not self.resume:  # else it came along in the description
+            model.yaml["kd"] = provenance(self, model)
         return model
 
     def get_validator(self) -> KDValidator:
@@ -214,9 +227,9 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
             self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
         self._check_injected()
-        self._announce()
+        announce(self)
         if not self.resume and distributed.is_first():
-            write_record(self.save_dir, self._record())
+            write_record(self)
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Take the arguments of an interrupted run from its state, with the few changes that are allowed."""
@@ -265,22 +278,6 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
                     f"in epoch {self.epoch + 1}, {len(names)} tensors of the frozen backbone changed in the {what}, "
                     f"e.g. {names[0]}. Does a callback touch the model? If not, please report it with {LOG_NAME}."
                 )
-
-    def _announce(self) -> None:
-        model: KDDetectionModel = unwrap_model(self.model)
-        parameters = {
-            part: sum(p.numel() for layer in layers for p in layer.parameters())
-            for part, layers in model.backbone.parts.items()
-        }
-        if self.report is not None:
-            LOGGER.info(self.report.table())
-        elif not self.resume and not self.settings.weights and self.args.pretrained in (True, False):
-            LOGGER.info(f"backbone: {model.backbone.arch.name} · random initialisation")
-            if self.schedule.ever_frozen:
-                LOGGER.warning("the frozen backbone is random: its features carry no knowledge.")
-        LOGGER.info(self.schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
-        if self.schedule.frozen_epochs and self.args.patience:
-            LOGGER.info(f"      patience={self.args.patience} counts unfrozen epochs only")
 
     # ---- each epoch ----------------------------------------------------------------------------------------------
 
@@ -442,55 +439,6 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             return f"\nInterrupted. Resume with: kdyolo train --resume {self.save_dir}"
         return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
 
-    # ---- what is remembered --------------------------------------------------------------------------------------
-
-    def _provenance(self, model: KDDetectionModel) -> dict[str, Any]:
-        """Plain data that travels inside every checkpoint, in the model YAML's own dictionary."""
-        if self.resume:
-            return dict(model.yaml["kd"])
-        report = self.report
-        return {
-            "bn_eps": model.backbone.bn_eps,
-            "settings": self.settings.to_dict(),
-            "source": Path(report.path).name if report else None,
-            "sha256": report.sha256 if report else None,
-            "injected": f"{report.matched}/{report.total}" if report else None,
-            "versions": versions(),
-            "git_commit": git_commit(),
-            "seed": self.args.seed,
-        }
-
-    def _record(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings.to_dict(),
-            "backbone": self.report.to_dict() if self.report else None,
-            "schedule": {
-                **asdict(self.schedule),
-                "thaws": {epoch + 1: list(parts) for epoch, parts in self.schedule.thaws.items()},
-            },
-            "recipe": {"name": self.settings.recipe, "values": load_recipe(self.settings.recipe)},
-            "data": str(self.args.data),
-            "seed": self.args.seed,
-            "model": unwrap_model(self.model).yaml["yaml_file"],
-        }
-
-
-def _description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
-    """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes."""
-    if isinstance(cfg, dict) and weights is not None:
-        try:
-            return nested_for(cfg, arch, eps)
-        except ModelError:
-            own, agreeing = weights_arch(weights)
-            if not agreeing:
-                raise
-            return nested_for(own.yaml_name, own, eps)
-    if cfg is None:
-        raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
-    if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
-        arch, _ = weights_arch(weights)
-    return nested_for(cfg, arch, eps)
-
 
 def _nested_place(model: KDDetectionModel, layer: str) -> str:
     """``"21.cv1"``, a place in the stock layout → the same place in this model."""
@@ -529,35 +477,3 @@ def _check_data(data: Any) -> None:
         check_det_dataset(data)
     except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
         raise DatasetError(f"data {data}: {str(e).strip()}") from e
-
-
-def _resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Settings of the run to resume, and the few overrides that may change.
-
-    Raises:
-        ConfigError: A setting that may not change on resume, or a run made shorter.
-        RunError: All epochs have been trained.
-    """
-    last, saved, settings = Path(str(overrides["resume"])), state["args"], state["settings"]
-    changed = [
-        key
-        for key, value in overrides.items()
-        if key not in {*PLUMBING, *RESUME_MAY_CHANGE} and value not in (None, saved.get(key), settings.get(key))
-    ]
-    mistakes = []
-    if changed:
-        mistakes.append(
-            f"a resumed run keeps its settings; {', '.join(changed)} cannot change "
-            f"(only {', '.join(sorted(RESUME_MAY_CHANGE))} can). Start a new run instead."
-        )
-    epochs = overrides.get("epochs") or saved["epochs"]
-    if epochs < saved["epochs"]:
-        mistakes.append(
-            f"a resumed run can be made longer, not shorter: it has {saved['epochs']} epochs, not {epochs}."
-        )
-    if mistakes:
-        raise ConfigError(mistakes)
-    if state["epoch"] + 1 >= epochs:
-        raise RunError(f"{last}: this run is finished, all {epochs} epochs are trained. Evaluate it with kdyolo val.")
-    kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
-    return Settings(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}

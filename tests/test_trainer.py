@@ -227,6 +227,9 @@ def test_trained_again_from_its_own_best(train, checkpoint, shapes, tmp_path):
     again = KDYOLO(tmp_path / "run/weights/best.pt")
     again.train(**{**FAST, "data": str(shapes), "epochs": 1, "work_dir": tmp_path / "again"})
     assert (tmp_path / "again/weights/best.pt").is_file()
+    log = (tmp_path / "again/train.log").read_text()
+    assert "started from" in log
+    assert "random initialisation" not in log
 
 
 @pytest.mark.parametrize("model", ["kdyolov8n-p2.yaml", "kdyolov8n-p234.yaml"])
@@ -292,6 +295,12 @@ def test_a_gradual_thaw(train, checkpoint, tmp_path):
     assert trainable == sorted(trainable)
     assert len(set(trainable)) == 4
     assert [float(row["lr/p5/weight"]) > 0 for row in rows] == [False, True, True, True]
+
+
+def test_a_part_that_the_model_does_not_have_is_refused(train, checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match=r"names p5, which kdyolov8n-p234\.yaml does not have.*stem, p2, p3, p4"):
+        train({"model": "kdyolov8n-p234.yaml", "backbone": checkpoint}, unfreeze_stages="1:p5,2:all")
+    assert not (tmp_path / "run").exists()
 
 
 def test_thawed_parts_start_without_momentum(train, checkpoint):
