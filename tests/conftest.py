@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sysconfig
@@ -123,6 +124,16 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "No module named 'kdyolo" not in found.stderr:
         pytest.skip("kdyolo is not installed in editable mode here, so there is no environment without it")
     return python
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Relative path → digest of the content, or the target of a link."""
+
+    def digest(path: Path) -> str:
+        return f"→ {path.readlink()}" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
+
+    files = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
+    return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
 def run_command(*command: str | Path, cwd: Path, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,5 @@
 """convert_coco: what it writes from valid data and what Ultralytics makes of the result."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -56,16 +56,6 @@ def root(tmp_path) -> Path:
     make_split(tmp_path / "root", "train", [image()], [box()])
     make_split(tmp_path / "root", "val", [image()])
     return tmp_path / "root"
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Relative path → digest of the content, or the target of a link."""
-
-    def digest(path: Path) -> str:
-        return f"→ {path.readlink()}" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-    files = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
-    return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
 def convert_one(tmp_path, annotations, *, images=None, categories=CATEGORIES, **options):

@@ -1,13 +1,13 @@
 """Where convert_coco writes and where it refuses to, and what a failure in the middle leaves behind."""
 
 import contextlib
-import hashlib
 import json
 import shutil
 from itertools import count
 from pathlib import Path
 
 import pytest
+from conftest import tree
 
 from kdyolo.coco.convert import Source, convert_coco
 from kdyolo.errors import DatasetError
@@ -32,16 +32,6 @@ def root(tmp_path) -> Path:
     for split in ("train", "val"):
         make_split(tmp_path / "root", split)
     return tmp_path / "root"
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Relative path → digest of the content, or the target of a link."""
-
-    def digest(path: Path) -> str:
-        return f"→ {path.readlink()}" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-    files = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
-    return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
 def test_foreign_output_is_refused(root, tmp_path):
