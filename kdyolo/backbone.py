@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import parse_model, yaml_model_load
 from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from kdyolo.checkpoint import ULTRALYTICS_BN_EPS, BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import CheckpointError, ModelError
@@ -109,13 +111,13 @@ class DistilledBackbone(nn.Module):
         for module in self.layers.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BN_MOMENTUM
-        self.channels_last = False
+        self._folded: tuple[nn.Sequential, ...] = ()  # a tuple hides the copy from nn.Module
         self.set_bn_eps(bn_eps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] (RGB in 0–1, H and W multiples of 32) → maps [B, channels, H/stride, W/stride]."""
-        features, x = [], images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
-        for i, layer in enumerate(self.layers):
+        features, x = [], images.contiguous(memory_format=torch.channels_last) if self._folded else images
+        for i, layer in enumerate(self._folded[0] if self._folded else self.layers):
             x = layer(x)
             if i in self.taps:
                 features.append(x)
@@ -130,10 +132,13 @@ class DistilledBackbone(nn.Module):
             parts.setdefault(name, []).append(layer)
         return parts
 
-    def set_channels_last(self, on: bool) -> None:
-        """Lay out weights and activations as NHWC or NCHW: the same values, and the first is faster forward on CPUs."""
-        self.channels_last = on
-        self.to(memory_format=torch.channels_last if on else torch.contiguous_format)
+    def set_folded(self, on: bool) -> None:
+        """Compute through a copy in NHWC with BatchNorm folded into the convolutions: same features, faster on CPUs.
+
+        Only while nothing of the backbone changes: the copy does not follow. It has no gradients, and it is not a part
+        of the module, so that parameters, state dict and checkpoints stay as they are.
+        """
+        self._folded = (_folded_copy(self.layers),) if on else ()
 
     def set_bn_eps(self, eps: float) -> None:
         """Set every BatchNorm's epsilon; Ultralytics resets it to 1e-3 when it builds a model around this module."""
@@ -141,6 +146,16 @@ class DistilledBackbone(nn.Module):
         for module in self.layers.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = eps
+
+
+def _folded_copy(layers: nn.Sequential) -> nn.Sequential:
+    copy = deepcopy(layers).eval().requires_grad_(False)
+    for module in copy.modules():
+        if isinstance(module, Conv):
+            module.conv = fuse_conv_and_bn(module.conv, module.bn)
+            module.forward = module.forward_fuse
+            del module.bn
+    return copy.to(memory_format=torch.channels_last)
 
 
 # ---- the architecture, as Ultralytics describes it -------------------------------------------------------------------

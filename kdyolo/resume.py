@@ -76,6 +76,7 @@ def save_state(trainer: KDTrainer) -> None:
         "updates": trainer.ema.updates,
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
+        "threads": torch.get_num_threads(),
         "best_fitness": None if trainer.best_fitness is None else float(trainer.best_fitness),
         "stopper": {"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
         "last_step": trainer.last_step,

@@ -26,6 +26,7 @@ from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_pa
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, nested_for
 from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
+from kdyolo.resources import cpu_threads
 from kdyolo.resume import (
     RESUME_MAY_CHANGE,
     STATE_NAME,
@@ -96,6 +97,8 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
                 self._created = self.save_dir  # numbered by Ultralytics, so always a new one
             if device is not None:
                 self.device, self.world_size, self.ddp = device, torch.distributed.get_world_size(), False
+            elif self.device.type == "cpu":  # a resumed run goes on with as many, because sums depend on it
+                torch.set_num_threads(min(self._state.get("threads", cpu_threads()), cpu_threads()))
         except BaseException:
             self.log.close()
             self._remove_what_was_created()
@@ -295,11 +298,8 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     def _apply_schedule(self) -> None:
         backbone = unwrap_model(self.model).backbone
         apply_schedule(backbone.parts, self.schedule, self.epoch)
-        # Forward alone is faster in NHWC on CPUs; on GPUs Ultralytics has the whole model in it already.
-        channels_last = self.device.type == "cpu" and self.schedule.is_frozen(self.epoch)
-        if channels_last != backbone.channels_last:
-            backbone.set_channels_last(channels_last)
-            self.ema._pairs = None  # the EMA remembers tensors by their storage, which has just changed
+        # Measured on CPUs only; on GPUs with AMP, folded weights would also be rounded differently.
+        backbone.set_folded(self.device.type == "cpu" and self.schedule.is_frozen(self.epoch))
         if thawed := self.schedule.thaws.get(self.epoch):
             what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
             trainable = self._trainable() / 1e6

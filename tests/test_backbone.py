@@ -552,18 +552,27 @@ def test_two_backbones_of_one_seed_are_equal_whatever_was_cached() -> None:
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
-def test_channels_last_computes_the_same() -> None:
+def test_folded_backbone_computes_the_same_and_changes_nothing() -> None:
     torch.manual_seed(0)
-    backbone = DistilledBackbone("yolov8n").eval()
-    images = torch.rand(2, 3, 64, 96)
+    backbone = DistilledBackbone("yolov8n", bn_eps=1e-5).eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.01, 2)
+    images, state = torch.rand(2, 3, 64, 96), {n: t.clone() for n, t in backbone.state_dict().items()}
     with torch.no_grad():
         before = backbone(images)
-        backbone.set_channels_last(True)
-        during = backbone(images)
-        backbone.set_channels_last(False)
-        after = backbone(images)
+    backbone.set_folded(True)
+    during = backbone(images)
+    assert list(backbone.state_dict()) == list(state)
+    assert sum(p.numel() for p in backbone.parameters()) == sum(p.numel() for p in backbone.layers.parameters())
+    backbone.set_folded(False)
+    after = backbone(images)
     for a, b, c in zip(before, during, after, strict=True):
         assert b.is_contiguous(memory_format=torch.channels_last)
+        assert not b.requires_grad
+        assert c.requires_grad
+        assert not torch.equal(a, b)  # it is another computation
         assert float((a - b).abs().max() / a.abs().max()) < 1e-5
         assert torch.equal(a, c)
-    assert all(t.is_contiguous() for t in backbone.state_dict().values())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.state_dict().items())
