@@ -14,7 +14,6 @@ from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data import build_dataloader
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -22,9 +21,10 @@ from kdyolo import distributed
 from kdyolo.backbone import DistilledBackbone, checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
-from kdyolo.freeze import HEAD, EarlyStoppingAfterThaw, apply_schedule, split_param_groups
+from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, nested_for
+from kdyolo.plots import plot_results
 from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
 from kdyolo.resources import cpu_threads
 from kdyolo.resume import (
@@ -37,11 +37,12 @@ from kdyolo.resume import (
     save_state,
     seed_epoch,
 )
+from kdyolo.scheduled import ScheduledTrainer
 from kdyolo.settings import split_settings
 from kdyolo.validator import KDValidator
 
 
-class KDTrainer(DetectionTrainer):  # type: ignore[misc]
+class KDTrainer(ScheduledTrainer):
     """Trains a detector whose backbone comes from a distillation checkpoint and may be frozen at first.
 
     Takes every Ultralytics setting, and kdyolo's own (:class:`kdyolo.settings.Settings`) among the same overrides.
@@ -52,14 +53,10 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
     """
 
     # Set by Ultralytics' trainer, which carries no type information.
-    model: Any
     stopper: Any
     wdir: Path
-    epoch: int
     start_epoch: int
-    optimizer: Any
     amp: bool
-    lr: dict[str, float]
 
     def __init__(
         self,
@@ -71,11 +68,6 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         self.checkpoint: BackboneCheckpoint | None = None
         self.started_from: str | None = None  # weights of a whole detector
         self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
-        self.last_step = -1  # iteration of the last optimizer step, counted from the start of the run
-        self.accumulated: dict[str, torch.Tensor] | None = None  # gradients to go on with after a resume
-        self.batches_done = 0  # in this epoch
-        self._nominal: int | None = None  # Ultralytics' accumulate, while ours stands in for it
-        self._shifted = -1
         self._state: dict[str, Any] = {}  # what a resumed run goes on from
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
@@ -302,78 +294,8 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
         backbone.set_folded(self.device.type == "cpu" and self.schedule.is_frozen(self.epoch))
         if thawed := self.schedule.thaws.get(self.epoch):
             what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
-            trainable = self._trainable() / 1e6
+            trainable = self.trainable_parameters() / 1e6
             LOGGER.info(f"epoch {self.epoch + 1}: {what} thawed, {trainable:.1f} M parameters train from now on")
-
-    def _trainable(self) -> int:
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-
-    def run_callbacks(self, event: str) -> None:
-        """Ultralytics' callbacks; on the way, count batches and tell loggers the learning rates really used."""
-        if event == "on_train_epoch_start":
-            self.batches_done = 0
-        elif event == "on_train_batch_start":
-            self.batches_done += 1
-        elif event == "on_train_epoch_end" and not self.schedule.is_plain:
-            self.lr = self._logged()
-        super().run_callbacks(event)
-
-    def _logged(self) -> dict[str, float]:
-        """Learning rate of every group, and the phase; goes wherever the losses go."""
-        rates: dict[str, float] = {}
-        for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
-            name = f"lr/{group['part']}/{group['param_group']}"
-            rates[name if name not in rates else f"{name}-2"] = group["lr"] * factor  # MuSGD has a fast and a slow one
-        frozen = len(self.schedule.frozen_parts(self.epoch))
-        return {**rates, "freeze/frozen_parts": frozen, "freeze/trainable_parameters": self._trainable()}
-
-    def _lr_factors(self) -> list[float]:
-        """The schedule's factor for each optimizer group, now."""
-        progress = self.epoch + self.batches_done / len(self.train_loader)
-        part_of = {group: part for part, group in self.schedule.groups().items()}
-        names = (group.get("part", HEAD) for group in self.optimizer.param_groups)
-        return [self.schedule.lr_factor(part_of.get(name, HEAD), progress) for name in names]
-
-    def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer, its groups split by part of the backbone: each can have its own learning rate."""
-        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
-        if not self.schedule.is_plain:
-            parts = unwrap_model(model).backbone.parts
-            optimizer.param_groups[:] = split_param_groups(optimizer.param_groups, parts, self.schedule)
-        return optimizer
-
-    def optimizer_step(self) -> None:
-        """One step with the schedule's factors on the learning rates, which are then as Ultralytics set them again."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        if not self.schedule.is_plain:
-            for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
-                group["lr"] *= factor
-        try:
-            super().optimizer_step()
-        finally:
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-        self.last_step = self._iteration
-        if self._nominal is not None:  # from here on Ultralytics' own count is right
-            self.accumulate, self._nominal = self._nominal, None
-
-    @property
-    def _iteration(self) -> int:
-        return self.epoch * len(self.train_loader) + self.batches_done - 1
-
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ultralytics' preprocessing; after a resume, half-accumulated gradients are gone on with."""
-        if self.accumulated is not None:
-            for name, parameter in unwrap_model(self.model).named_parameters():
-                parameter.grad = self.accumulated.get(name, None)
-            self.accumulated, self._nominal = None, self.accumulate
-        if self._nominal is not None:
-            # Ultralytics steps when (iteration − last step) ≥ accumulate, and in a new process takes −1 for the last
-            # step. Until its first step here, `accumulate` is raised by the difference; warm-up sets it anew each time.
-            if self.accumulate != self._shifted:
-                self._nominal = self.accumulate
-            self._shifted = self.accumulate = self._nominal + self.last_step + 1
-        return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
     def validate(self) -> Any:
         """Evaluate on rank 0; the others go on to where they wait for its verdict."""
@@ -421,6 +343,13 @@ class KDTrainer(DetectionTrainer):  # type: ignore[misc]
             self.model, self.ema.ema, self.args.epochs = model, ema, epochs
         save_state(self)
         return saved
+
+    def plot_metrics(self) -> None:
+        """Ultralytics' ``results.png``; of a run with a freeze, our own, which shows it."""
+        if self.schedule.ever_frozen:
+            self.on_plot(plot_results(self.csv, self.schedule))
+        else:
+            super().plot_metrics()
 
     def final_eval(self) -> None:
         """Ultralytics' last validation, and then the finished stock checkpoints; on rank 0."""
