@@ -92,13 +92,12 @@ def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
     """
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(_key_values(settings, taken=given))
-    from kdyolo.model import KDYOLO
-
     if resume is not None:
         _resume(Path(resume), given)
         return
     if not given.get("data"):
         raise ConfigError("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
+    from kdyolo.model import KDYOLO
     from kdyolo.settings import split_settings
 
     split_settings(given)  # every mistake in the options at once, before any file is opened
@@ -108,12 +107,10 @@ def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
 
 
 def _resume(run: Path, given: dict[str, Any]) -> None:
-    from kdyolo.model import KDYOLO
+    from kdyolo.trainer import KDTrainer
 
-    last = run / "weights" / "last.pt" if run.is_dir() else run
-    if not last.is_file():
-        raise ConfigError(f"--resume {run}: expected a run folder with weights/last.pt, or a last.pt; found neither.")
-    KDYOLO(last).train(resume=True, **given)
+    last = str(run if run.suffix == ".pt" else run / "weights" / "last.pt")
+    KDTrainer(overrides={**given, "task": "detect", "mode": "train", "model": last, "resume": last}).train()
 
 
 @_command(

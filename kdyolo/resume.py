@@ -97,7 +97,10 @@ def read_state(last: Path) -> dict[str, Any]:
     """
     path = last.parent / STATE_NAME
     if not last.is_file():
-        raise RunError(f"cannot resume {last}: no such file. Expected the last.pt of an interrupted kdyolo run.")
+        raise RunError(
+            f"cannot resume: {last} is no file. Expected the folder of an interrupted run, or the weights/last.pt "
+            "in it."
+        )
     if not path.is_file():
         raise RunError(
             f"{last} cannot be resumed: there is no {STATE_NAME} beside it. Either the run is finished (then start a "

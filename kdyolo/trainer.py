@@ -77,6 +77,7 @@ class KDTrainer(ScheduledTrainer):
             if overrides and overrides.get("resume"):
                 self._state = distributed.on_first(read_state, Path(str(overrides["resume"])))
                 self.settings, overrides = resumed_settings(overrides, self._state)
+                overrides["save_dir"] = distributed.share(overrides["save_dir"])
             else:
                 self.settings, overrides = split_settings(overrides or {})
                 if device is not None:  # one folder for all ranks

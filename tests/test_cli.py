@@ -76,7 +76,7 @@ def test_version():
         (["train", "--data", "x.yaml", "--model", "kdyolo8n.yaml"], 1, ["no such model YAML", "kdyolov8n.yaml"]),
         (["train", "--data", "x.yaml", "--model", "kdyolov8n.yaml"], 1, ["x.yaml"]),
         (["train", "--data", "x.yaml", "--backbone", "nope.pth"], 1, ["nope.pth: no such file"]),
-        (["train", "--resume", "nowhere"], 2, ["last.pt"]),
+        (["train", "--resume", "nowhere"], 1, ["last.pt"]),
         (["val", "--model", "nope.pt", "--data", "x.yaml"], 2, ["nope.pt: no such file"]),
         (["convert", "nowhere", "--out", "out"], 1, ["nowhere"]),
         (["convert", "--annotations", "a.json", "--split", "val", "--out", "out"], 2, ["belong together"]),

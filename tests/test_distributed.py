@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import socket
 import subprocess
 import sys
@@ -143,23 +144,45 @@ def test_a_rank_that_dies_ends_the_run_with_its_error(checkpoint, shapes, tmp_pa
 COMMAND = "--epochs 3 --imgsz 64 --batch 8 --device cpu --freeze 1 --work-dir run plots=False nbs=8 warmup_epochs=0"
 
 
-def test_two_nodes_each_in_its_own_folder(checkpoint, shapes, tmp_path):
+def two_nodes(folder: Path, *arguments: object) -> list[tuple[int, str]]:
+    """Run a kdyolo command as two nodes of one process each, each in its own folder; exit code and output of both."""
     port, nodes = free_port(), []
     for rank in (0, 1):
-        folder = tmp_path / f"node{rank}"
-        folder.mkdir()
+        own = folder / f"node{rank}"
+        own.mkdir(exist_ok=True)
         launch = (
             f"-m torch.distributed.run --nnodes 2 --nproc-per-node 1 --node-rank {rank} --master-addr 127.0.0.1 "
-            f"--master-port {port} -m kdyolo train --data {shapes} --backbone {checkpoint} {COMMAND}"
+            f"--master-port {port}"
         )
-        command = [sys.executable, *launch.split()]
-        nodes.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        command = [sys.executable, *launch.split(), *map(str, arguments)]
+        nodes.append(subprocess.Popen(command, cwd=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     outputs = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], outputs
-    run = tmp_path / "node0/run"
-    assert (run / "weights/best.pt").is_file()
-    assert "plan: epochs 1–1: backbone frozen" in outputs[0]
-    assert "plan:" not in outputs[1]
+    return [(node.returncode, output) for node, output in zip(nodes, outputs, strict=True)]
+
+
+def test_two_nodes_each_in_its_own_folder(checkpoint, shapes, tmp_path):
+    data = ("--data", shapes, "--backbone", checkpoint)
+    (first, output), (second, quiet) = two_nodes(tmp_path, "-m", "kdyolo", "train", *data, *COMMAND.split())
+    assert (first, second) == (0, 0), output + quiet
+    assert (tmp_path / "node0/run/weights/best.pt").is_file()
+    assert "plan: epochs 1–1: backbone frozen" in output
+    assert "plan:" not in quiet
+    assert not any((tmp_path / "node1").iterdir())
+
+
+def test_two_nodes_go_on_with_a_run_that_only_the_first_one_has(checkpoint, shapes, tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER)
+    options = {**OPTIONS, "work_dir": "run"}
+    worker = (tmp_path / "worker.py", checkpoint, shapes, tmp_path, "dies", options)
+    assert [code != 0 for code, _ in two_nodes(tmp_path, *worker)] == [True, True]
+    for folder in (tmp_path / "node1").iterdir():
+        shutil.rmtree(folder)
+    (first, output), (second, quiet) = two_nodes(
+        tmp_path, "-m", "kdyolo", "train", "--resume", "run", "--device", "cpu"
+    )
+    assert (first, second) == (0, 0), output + quiet
+    with (tmp_path / "node0/run/results.csv").open() as csv_file:
+        assert [row["epoch"] for row in csv.DictReader(csv_file)] == ["1", "2", "3", "4"]
     assert not any((tmp_path / "node1").iterdir())
 
 
