@@ -116,8 +116,8 @@ class DistilledBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] (RGB in 0–1, H and W multiples of 32) → maps [B, channels, H/stride, W/stride]."""
-        features, x = [], images.contiguous(memory_format=torch.channels_last) if self._folded else images
-        for i, layer in enumerate(self._folded[0] if self._folded else self.layers):
+        features, x = [], images.contiguous(memory_format=torch.channels_last) if self.folded else images
+        for i, layer in enumerate(self._folded[0] if self.folded else self.layers):
             x = layer(x)
             if i in self.taps:
                 features.append(x)
@@ -139,6 +139,11 @@ class DistilledBackbone(nn.Module):
         of the module, so that parameters, state dict and checkpoints stay as they are.
         """
         self._folded = (_folded_copy(self.layers),) if on else ()
+
+    @property
+    def folded(self) -> bool:
+        """Whether :meth:`set_folded` is on."""
+        return bool(self._folded)
 
     def set_bn_eps(self, eps: float) -> None:
         """Set every BatchNorm's epsilon; Ultralytics resets it to 1e-3 when it builds a model around this module."""

@@ -87,10 +87,10 @@ def torchrun(*arguments: object, cwd: Path, processes: int = 2) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
-def trained(checkpoint: Path, shapes: Path, folder: Path, mode: str) -> list[dict[str, object]]:
+def trained(checkpoint: Path, shapes: Path, folder: Path, mode: str, **more: object) -> list[dict[str, object]]:
     script = folder / "worker.py"
     script.write_text(WORKER)
-    options = {**OPTIONS, "work_dir": str(folder / "run")}
+    options = {**OPTIONS, **more, "work_dir": str(folder / "run")}
     done = torchrun(script, checkpoint, shapes, folder, mode, options, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo import KDYOLO, KDTrainer, read_checkpoint
 from kdyolo.backbone import differing
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, ModelError, RunError
+from kdyolo.resources import cpu_threads
 
 
 class Watch:
@@ -454,3 +456,23 @@ def test_a_trained_backbone_learns_faster_frozen_than_random_does(shared, tmp_pa
             last = list(csv.DictReader(file))[-1]
         losses[name] = float(last["train/box_loss"]) + float(last["train/cls_loss"])
     assert losses["distilled"] < 0.95 * losses["random"], losses
+
+
+def test_threads_on_a_cpu(monkeypatch):
+    """Ultralytics sets OMP_NUM_THREADS=1 on import, so only a larger number is a person's wish."""
+    cores = len(os.sched_getaffinity(0))
+    for asked, expected in (("1", cores), ("3", 3), ("many", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert cpu_threads() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert cpu_threads() == cores
+
+
+def test_the_folded_backbone_is_used_while_all_of_it_is_frozen_and_no_longer(train, checkpoint):
+    used = []
+
+    def look(trainer):
+        used.append(unwrap_model(trainer.model).backbone.folded)
+
+    train({"backbone": checkpoint}, {"on_train_batch_end": look}, unfreeze_stages="1:p5,2:all", epochs=3)
+    assert used == [True, True, False, False, False, False]
