@@ -74,7 +74,8 @@ def cli() -> None:
 @click.option("--recipe", metavar="NAME|FILE", help="Training recipe: coco (default), coco-mosaic, or a YAML file.")
 @click.option("--epochs", type=int, help="Number of epochs.")
 @click.option("--batch", help="Images per batch.")
-@click.option("--imgsz", type=int, help="Image size in pixels; images are letterboxed to a square.")
+@click.option("--imgsz", type=int, help="Image size in pixels: the side of the square that the network sees.")
+@click.option("--resize", type=click.Choice(["letterbox", "stretch"]), help="Keep the aspect ratio (default) or not.")
 @click.option("--device", help="cpu, 0, mps, …")
 @click.option("--workers", type=int, help="Data loader workers.")
 @click.option("--seed", type=int, help="Random seed.")
@@ -134,6 +135,28 @@ def val(settings: Sequence[str], model: str, **options: Any) -> None:
     from kdyolo.model import KDYOLO
 
     KDYOLO(model).val(**given)
+
+
+@_command(
+    "  kdyolo predict --model runs/detect/train/weights/best.pt --source images/\n"
+    "  kdyolo predict --model best.pt --source street.jpg --conf 0.5 save_txt=True"
+)
+@click.option("--model", required=True, type=click.Path(), help="Trained checkpoint (.pt).")
+@click.option("--source", required=True, help="Image, folder, video, glob, URL or camera number.")
+@click.option("--imgsz", type=int, help="Image size in pixels. Default: the one trained with.")
+@click.option("--conf", type=float, help="Smallest score to show. Default: 0.25.")
+@click.option("--device", help="cpu, 0, mps, …")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def predict(settings: Sequence[str], model: str, **options: Any) -> None:
+    """Draw a trained detector's predictions, on images resized as in its training."""
+    if not Path(model).is_file():
+        raise ConfigError(f"--model {model}: no such file.")
+    given = {key: value for key, value in options.items() if value is not None}
+    given.update(_key_values(settings, taken=given))
+    from kdyolo.model import KDYOLO
+
+    for _ in KDYOLO(model).predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
+        pass
 
 
 @_command(

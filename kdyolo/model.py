@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
 from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.graph import KDDetectionModel, weights_arch
 from kdyolo.model_yaml import nested_for
+from kdyolo.resize import StretchingPredictor, resize_of
+from kdyolo.settings import STRETCH
 from kdyolo.trainer import KDTrainer
 from kdyolo.validator import KDValidator
 
@@ -76,9 +79,12 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
-        """Detection only, with kdyolo's model and trainer."""
-        detect = super().task_map["detect"]
-        return {"detect": {**detect, "model": KDDetectionModel, "trainer": KDTrainer, "validator": KDValidator}}
+        """Detection only, with kdyolo's model and trainer, and images resized as the model was trained."""
+        resize = resize_of(self.model)
+        predictor = {"predictor": StretchingPredictor} if resize == STRETCH else {}
+        validator = partial(KDValidator, resize=resize)
+        kd = {"model": KDDetectionModel, "trainer": KDTrainer, "validator": validator, **predictor}
+        return {"detect": {**super().task_map["detect"], **kd}}
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""

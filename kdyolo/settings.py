@@ -18,6 +18,7 @@ from kdyolo.resources import did_you_mean, shipped
 DEFAULT_RECIPE = "coco"
 # Keys that Ultralytics accepts beside those of its default.yaml.
 EXTRA_KEYS = ("augmentations", "save_dir")
+LETTERBOX, STRETCH = "letterbox", "stretch"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Settings:
         backbone_lr: Learning rate of the backbone as a factor of the head's.
         thaw_warmup: Epochs over which a thawed part's learning rate rises from 0.
         freeze_bn: ``"with-backbone"`` or ``"always"``.
+        resize: ``"letterbox"`` keeps the aspect ratio and pads, as Ultralytics does; ``"stretch"`` does not keep it.
         recipe: Name of a shipped recipe, or a path.
         work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
     """
@@ -49,6 +51,7 @@ class Settings:
     backbone_lr: float = 1.0
     thaw_warmup: float = 1.0
     freeze_bn: str = "with-backbone"
+    resize: str = LETTERBOX
     recipe: str = DEFAULT_RECIPE
     work_dir: str | None = None
 
@@ -164,6 +167,10 @@ def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, An
             "time and freeze_epochs exclude each other: Ultralytics estimates the number of epochs from the fast "
             "frozen ones, so the thaw would come at the wrong time. Give epochs instead."
         )
+    if settings.resize not in (LETTERBOX, STRETCH):
+        found.append(f"resize must be {LETTERBOX} or {STRETCH}; found {settings.resize!r}.")
+    if settings.resize == STRETCH and rest.get("rect"):
+        found.append("resize=stretch and rect exclude each other: stretched images are square.")
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
     if rest.get("distill_model"):

@@ -14,6 +14,8 @@ from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data import build_dataloader
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.rtdetr.train import RTDETRTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -38,7 +40,7 @@ from kdyolo.resume import (
     seed_epoch,
 )
 from kdyolo.scheduled import ScheduledTrainer
-from kdyolo.settings import split_settings
+from kdyolo.settings import STRETCH, split_settings
 from kdyolo.validator import KDValidator
 
 
@@ -169,7 +171,13 @@ class KDTrainer(ScheduledTrainer):
 
     def get_validator(self) -> KDValidator:
         """The validator of every epoch and of ``best.pt``."""
-        return KDValidator(self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks)
+        return KDValidator(
+            self.test_loader,
+            save_dir=self.save_dir,
+            args=copy(self.args),
+            _callbacks=self.callbacks,
+            resize=self.settings.resize,
+        )
 
     def set_model_attributes(self) -> None:
         """Ultralytics' attributes; and its layer ``freeze``, which counts stock layers and comes next, in our terms.
@@ -195,6 +203,11 @@ class KDTrainer(ScheduledTrainer):
     def _build_train_pipeline(self) -> None:
         self.world_size = torch.distributed.get_world_size() if distributed.is_distributed() else self.world_size
         super()._build_train_pipeline()
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
+        build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
+        return build(self, img_path, mode, batch)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' loader; for evaluation one with all images, since rank 0 evaluates alone."""
