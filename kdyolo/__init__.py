@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdyolo.backbone import DistilledBackbone, load_backbone
     from kdyolo.checkpoint import read_checkpoint
     from kdyolo.coco.convert import convert_coco
+    from kdyolo.export import export_stock, extract_backbone
     from kdyolo.freeze import FreezeSchedule
     from kdyolo.model import KDYOLO
     from kdyolo.trainer import KDTrainer
@@ -24,6 +25,8 @@ _HOME = {
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.freeze",
     "convert_coco": "kdyolo.coco.convert",
+    "export_stock": "kdyolo.export",
+    "extract_backbone": "kdyolo.export",
     "load_backbone": "kdyolo.backbone",
     "read_checkpoint": "kdyolo.checkpoint",
 }
@@ -35,6 +38,8 @@ __all__ = [
     "KDTrainer",
     "__version__",
     "convert_coco",
+    "export_stock",
+    "extract_backbone",
     "load_backbone",
     "read_checkpoint",
 ]

@@ -205,6 +205,37 @@ def convert(
     click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 
+@_command(
+    "  kdyolo export-stock runs/detect/train\n"
+    "  kdyolo export-stock runs/detect/train/weights/epoch40.pt --out detector.pt"
+)
+@click.argument("source", metavar="RUN|CKPT", type=click.Path())
+@click.option("--out", type=click.Path(), help="File to write. Default: NAME-stock.pt beside the checkpoint.")
+@click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
+def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
+    """Write a plain Ultralytics checkpoint from any of a run's, also from the middle of a run.
+
+    Its outputs are compared with the source's before it is written.
+    """
+    from kdyolo.export import export_stock as write
+
+    click.echo(write(source, out, exist_ok))
+
+
+@_command(
+    "  kdyolo extract runs/detect/train/weights/best.pt --out backbone.safetensors\n"
+    "  kdyolo train --data datasets/other/other.yaml --backbone backbone.safetensors"
+)
+@click.argument("source", metavar="RUN|CKPT", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="File to write, ending in .safetensors.")
+@click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
+def extract(source: str, out: str, exist_ok: bool) -> None:
+    """Write a detector's backbone on its own, so that it can be injected again, bit for bit."""
+    from kdyolo.export import extract_backbone
+
+    click.echo(extract_backbone(source, out, exist_ok))
+
+
 @_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder to write.")
 def demo(out: str) -> None:
