@@ -13,6 +13,7 @@ import click
 
 from kdyolo import __version__
 from kdyolo.errors import ConfigError, KDYOLOError
+from kdyolo.resources import let_threads_sleep
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -274,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one message and an exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    let_threads_sleep()
     try:
         cli.main(arguments, prog_name="kdyolo", standalone_mode=False)
     except click.exceptions.Exit as e:

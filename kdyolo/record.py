@@ -168,6 +168,7 @@ def write_record(trainer: KDTrainer) -> Path:
         "recipe": {"name": settings.recipe, "values": load_recipe(settings.recipe)},
         "data": str(trainer.args.data),
         "seed": trainer.args.seed,
+        "cpu_threads": torch.get_num_threads(),
         "model": unwrap_model(trainer.model).yaml["yaml_file"],
     }
     path: Path = trainer.save_dir / RECORD_NAME

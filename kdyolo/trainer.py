@@ -92,8 +92,8 @@ class KDTrainer(ScheduledTrainer):
                 self._created = self.save_dir  # numbered by Ultralytics, so always a new one
             if device is not None:
                 self.device, self.world_size, self.ddp = device, torch.distributed.get_world_size(), False
-            elif self.device.type == "cpu":  # a resumed run goes on with as many, because sums depend on it
-                torch.set_num_threads(min(self._state.get("threads", cpu_threads()), cpu_threads()))
+            elif self.device.type == "cpu" and (threads := self._state.get("threads", cpu_threads())):
+                torch.set_num_threads(threads)  # a resumed run goes on with as many: sums are rounded accordingly
         except BaseException:
             self.log.close()
             self._remove_what_was_created()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -51,7 +52,8 @@ def main() -> None:
         for _ in range(options.rounds):
             for arm in ARMS:
                 command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm, "--data", str(data)]
-                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+                env = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # as the kdyolo command has it
+                done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
                 runs[arm].append(json.loads(done.stdout.splitlines()[-1]))
     report(runs, options)
 

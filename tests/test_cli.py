@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,13 @@ def test_the_three_commands_on_real_coco_images(shared, bare_python, tmp_path):
     stock = [bare_python, "-c", code, "val", f"model={tmp_path / 'run/weights/best.pt'}", f"data={data}"]
     done = run_command(*stock, "imgsz=160", "device=cpu", "plots=False", cwd=tmp_path)
     assert "26        206" in done.stdout  # images and boxes of the validation split
+
+
+def test_training_by_command_uses_every_core(shapes, tmp_path):
+    options = ("--data", shapes, "--model", "kdyolov8n.yaml", "--epochs", "1", "--imgsz", "32", "--device", "cpu")
+    expected = {"passive": len(os.sched_getaffinity(0)), "active": min(8, max(1, os.cpu_count() - 1))}
+    for policy, threads in expected.items():
+        env = {"OMP_WAIT_POLICY": policy} if policy == "active" else {}  # the command asks for the other itself
+        command = (sys.executable, "-m", "kdyolo", "train", *options, "--work-dir", policy, "plots=False", "val=False")
+        run_command(*command, cwd=tmp_path, **env)
+        assert yaml.safe_load((tmp_path / policy / "kdyolo.yaml").read_text())["cpu_threads"] == threads

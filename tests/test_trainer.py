@@ -459,7 +459,10 @@ def test_a_trained_backbone_learns_faster_frozen_than_random_does(shared, tmp_pa
 
 
 def test_threads_on_a_cpu(monkeypatch):
-    """Ultralytics sets OMP_NUM_THREADS=1 on import, so only a larger number is a person's wish."""
+    """Every core, if threads sleep while they wait; Ultralytics sets OMP_NUM_THREADS=1 on import, so 1 is no wish."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert cpu_threads() is None
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     cores = len(os.sched_getaffinity(0))
     for asked, expected in (("1", cores), ("3", 3), ("many", cores)):
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
