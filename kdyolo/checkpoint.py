@@ -290,7 +290,8 @@ def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[Source], pa
         if source is None and key[:depth] in prefixes:
             unexpected.append(".".join(key))
         else:
-            dropped["ema" if part.startswith("ema_") and source else part] += 1
+            flattened = part.startswith("ema_") and len(key) == depth + 1  # older MMDetection's averages, each a part
+            dropped["ema" if flattened else part] += 1
     if not tensors:
         raise CheckpointError(_nothing(path, dropped))
     if len(used) > 1:

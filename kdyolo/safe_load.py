@@ -36,7 +36,7 @@ STAND_INS = re.compile(
     r"(numpy|mmengine|mmcv|mmdet|mmyolo|omegaconf|lightning|pytorch_lightning|lightning_fabric|pathlib|datetime)\..+"
     r"|argparse\.Namespace|collections\.(defaultdict|deque)|builtins\.(list|dict|tuple|int|float|str|bool|range)"
 )
-DICT_LIKE = re.compile(r".*(AttributeDict|defaultdict|ConfigDict|\.dict)$")
+DICT_LIKE = re.compile(r".*(AttributeDict|ConfigDict|\.dict)")
 
 # First bytes of files that are often taken for weights → what they are and what to do.
 LOOKALIKES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
@@ -210,7 +210,7 @@ def _load_zip(path: Path, size: int, trust: bool) -> tuple[Any, bool]:
     except Exception as e:  # torch's scanner reports a malformed pickle through many types
         raise CheckpointError(f"{path}: damaged, its pickle cannot be read ({e}). Copy it again.") from e
     if all(STAND_INS.fullmatch(name) for name in unsafe):
-        stand_ins = [(_dict_stand_in if DICT_LIKE.match(name) else _StandIn, name) for name in unsafe]
+        stand_ins = [(_stand_in(name), name) for name in unsafe]
         with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
             return _torch_load(path, mapped=True), verified
     if trust:
@@ -287,8 +287,15 @@ class _StandIn:
         pass
 
 
-def _dict_stand_in(*args: Any) -> OrderedDict[Any, Any]:
+def _empty_dict(*args: Any) -> OrderedDict[Any, Any]:
     return OrderedDict()
+
+
+def _stand_in(name: str) -> Any:
+    """For dictionaries one that torch's loader fills, so that what is in them can be read."""
+    if name == "collections.defaultdict":  # called with a factory
+        return _empty_dict
+    return OrderedDict if DICT_LIKE.fullmatch(name) else _StandIn
 
 
 def _load_ultralytics(path: Path) -> Any:
