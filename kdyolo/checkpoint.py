@@ -23,7 +23,7 @@ from kdyolo.facts import COUNTER
 from kdyolo.safe_load import Content, load_content
 from kdyolo.sources import SOURCES, WRAPPERS, InputNorm, Source, load_key_map, source_named
 
-MAX_DEPTH, MAX_NODES = 32, 1_000_000  # of nested containers: far beyond any checkpoint, and soon counted
+MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
 STEM = "0"
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
@@ -227,8 +227,8 @@ def _walk(
 ) -> Iterator[tuple[Key, Tensor]]:
     """Every tensor in nested containers with its full key; dotted keys count as several segments."""
     nodes = [0] if nodes is None else nodes
-    nodes[0] += 1
-    if len(prefix) > MAX_DEPTH * 4 or nodes[0] > MAX_NODES:
+    nodes[0] += isinstance(content, (Tensor, Mapping, list, tuple))
+    if len(prefix) > MAX_DEPTH or nodes[0] > MAX_NODES:
         raise CheckpointError(f"{path}: refused, its containers are nested without end. This is no checkpoint.")
     if isinstance(content, Tensor):
         yield prefix, content

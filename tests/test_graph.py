@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 from ultralytics.nn import tasks
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from kdyolo.arch import UNCAPPED, Arch
@@ -29,7 +29,7 @@ from kdyolo.graph import (
     make_stock_checkpoint,
     to_stock,
 )
-from kdyolo.model_yaml import is_nested
+from kdyolo.model_yaml import is_nested, nested_for, to_stock_yaml
 from kdyolo.resources import shipped
 
 STRIDES = {
@@ -135,20 +135,23 @@ def test_every_shipped_yaml_builds_at_every_scale(file: str, scale: str) -> None
 @pytest.mark.parametrize("family", ["yolo11", "yolo12", "yolo26"])
 @pytest.mark.parametrize("scale", "nsmlx")
 def test_every_scale_of_every_family_has_the_stock_detectors_tensors(family: str, scale: str) -> None:
-    def shapes(model: DetectionModel) -> dict[str, torch.Size]:
-        return {name: tensor.shape for name, tensor in model.state_dict().items()}
+    def shapes(layers: nn.Module, prefix: str = "") -> dict[str, torch.Size]:
+        return {f"{prefix}{name}": tensor.shape for name, tensor in layers.state_dict().items()}
 
+    description, theirs = nested_for(f"kd{family}{scale}.yaml"), yaml_model_load(f"{family}{scale}.yaml")
     with torch.device("meta"):
-        ours = KDDetectionModel(f"kd{family}{scale}.yaml", verbose=False)
-        assert shapes(to_stock(ours)) == shapes(DetectionModel(f"{family}{scale}.yaml", verbose=False))
-    assert list(ours.backbone.strides) == STRIDES[f"kd{family}.yaml"]
+        stock_layers = shapes(parse_model(theirs, ch=3, verbose=False)[0])
+        assert shapes(parse_model(to_stock_yaml(description), ch=3, verbose=False)[0]) == stock_layers
+        backbone = DistilledBackbone(*description["backbone"][0][3])
+    assert shapes(backbone.layers).items() <= stock_layers.items()
+    assert list(backbone.strides) == STRIDES[f"kd{family}.yaml"]
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *("yolov8n", "yolov8s", "yolov8n-p2", "yolov8s-p2"),
-        *("yolo11n", "yolo11m", "yolo12n", "yolo12l", "yolo26n", "yolo26m"),
+        *("yolo11n", "yolo11m", "yolo12n", "yolo12s", "yolo26n", "yolo26s"),
     ],
 )
 def test_these_are_exactly_ultralytics_models(name: str) -> None:
