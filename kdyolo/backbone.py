@@ -1,4 +1,4 @@
-"""The distilled backbone as a module: images in, one feature map per pyramid level out.
+"""The distilled backbone as a module: images in, one feature map per pyramid level out; and filling it strictly.
 
 Its layers are built by Ultralytics from the family's own model YAML, so there is no second description of the
 architecture to keep in step; channels and strides are read off the layers, never typed.
@@ -6,71 +6,25 @@ architecture to keep in step; channels and strides are read off the layers, neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import parse_model, yaml_model_load
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
-from kdyolo.checkpoint import ULTRALYTICS_BN_EPS, BackboneCheckpoint, LoadReport, read_checkpoint
-from kdyolo.errors import CheckpointError, ModelError
+from kdyolo.arch import FAMILIES, SCALES, Arch, backbone_rows, build_layers, fitting_archs, layer_shapes, level_taps
+from kdyolo.checkpoint import BackboneCheckpoint, read_checkpoint
+from kdyolo.errors import CheckpointError
+from kdyolo.facts import COUNTER
+from kdyolo.report import LoadReport
+from kdyolo.sources import ULTRALYTICS_BN_EPS
 
-FAMILIES = ("yolov8",)
-SCALES = "nsmlx"
 LEVELS = ("P3", "P4", "P5")
-UNCAPPED = 1024  # YOLOv8's widest row: a cap this high caps nothing
 BN_MOMENTUM = 0.03  # Ultralytics' value
-COUNTER = "num_batches_tracked"  # a scalar in every BatchNorm: it fits anywhere and proves nothing
-
-
-@dataclass(frozen=True)
-class Arch:
-    """Which backbone: family, scale letter, and the cap on row widths before they are scaled (``max_channels``)."""
-
-    family: str
-    scale: str
-    max_channels: int
-
-    @property
-    def name(self) -> str:
-        """Family and scale in one word, e.g. ``"yolov8s"``."""
-        return f"{self.family}{self.scale}"
-
-    @property
-    def yaml_name(self) -> str:
-        """The model YAML with these widths: a stock name where the last stage is capped and kdyolo's is not."""
-        stock = stock_scale(self.family, self.scale)[2]
-        return f"{'kd' if stock == UNCAPPED or self.max_channels != stock else ''}{self.name}.yaml"
-
-    @classmethod
-    def parse(cls, name: str, max_channels: int | None = None) -> Arch:
-        """``"yolov8s"`` → its arch; ``max_channels`` defaults to the stock cap of that scale.
-
-        Raises:
-            ModelError: Unknown family or scale.
-        """
-        family, scale = name[:-1], name[-1:]
-        if family not in FAMILIES or scale not in SCALES:
-            raise ModelError(
-                f"unknown backbone {name!r}: expected one of {FAMILIES} followed by one of {list(SCALES)}."
-            )
-        return cls(family, scale, max_channels or stock_scale(family, scale)[2])
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """What comes out of one backbone layer: channels, and stride in pixels of the input image."""
-
-    channels: int
-    stride: int
 
 
 class DistilledBackbone(nn.Module):
@@ -88,6 +42,7 @@ class DistilledBackbone(nn.Module):
         layers: The stock layers, numbered as in the family's YAML.
         channels: Channels of each returned map.
         strides: Stride of each returned map, in pixels.
+        left_out: What an injected checkpoint did not fill, as layer numbers (``"9"``) or tensor names; never frozen.
 
     Raises:
         ModelError: Unknown arch or level.
@@ -111,6 +66,7 @@ class DistilledBackbone(nn.Module):
         for module in self.layers.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BN_MOMENTUM
+        self.left_out: tuple[str, ...] = ()
         self._folded: tuple[nn.Sequential, ...] = ()  # a tuple hides the copy from nn.Module
         self.set_bn_eps(bn_eps)
 
@@ -125,20 +81,35 @@ class DistilledBackbone(nn.Module):
 
     @property
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Layers by part, shallow to deep: ``stem`` (stride 2), ``p2`` (stride 4) … ``p5``."""
+        """Modules by part, shallow to deep: ``stem`` (stride 2), ``p2`` (stride 4) … ``p5``.
+
+        They are whole layers; of a layer that is partly left out, the largest modules that are not.
+        """
         parts: dict[str, list[nn.Module]] = {}
-        for layer, shape in zip(self.layers, layer_shapes(self.arch), strict=False):
+        for i, (layer, shape) in enumerate(zip(self.layers, layer_shapes(self.arch), strict=False)):
             name = "stem" if shape.stride == 2 else f"p{shape.stride.bit_length() - 1}"
-            parts.setdefault(name, []).append(layer)
+            parts[name] = parts.get(name, []) + _filled(layer, str(i), self.left_out)
         return parts
+
+    def names_in(self, parts: Iterable[str]) -> set[str]:
+        """Names of the tensors in ``layers`` that belong to some of the parts."""
+        modules = self.parts
+        inside = {
+            id(tensor)
+            for part in parts
+            for module in modules.get(part, [])
+            for tensor in module.state_dict(keep_vars=True).values()
+        }
+        return {name for name, tensor in self.layers.state_dict(keep_vars=True).items() if id(tensor) in inside}
 
     def set_folded(self, on: bool) -> None:
         """Compute through a copy in NHWC with BatchNorm folded into the convolutions: same features, faster on CPUs.
 
-        Only while nothing of the backbone changes: the copy does not follow. It has no gradients, and it is not a part
+        Only while nothing of the backbone changes: the copy does not follow, so with something left out it is not
+        used. It has no gradients, and it is not a part
         of the module, so that parameters, state dict and checkpoints stay as they are.
         """
-        self._folded = (_folded_copy(self.layers),) if on else ()
+        self._folded = (_folded_copy(self.layers),) if on and not self.left_out else ()
 
     @property
     def folded(self) -> bool:
@@ -153,6 +124,16 @@ class DistilledBackbone(nn.Module):
                 module.eps = eps
 
 
+def _filled(module: nn.Module, name: str, left_out: Sequence[str]) -> list[nn.Module]:
+    """The largest modules within one that hold nothing of what is left out."""
+    if any(name == out or name.startswith(f"{out}.") for out in left_out):
+        return []
+    if not any(out.startswith(f"{name}.") for out in left_out):
+        return [module]
+    children = ((f"{name}.{child}", inner) for child, inner in module.named_children())
+    return [found for child, inner in children for found in _filled(inner, child, left_out)]
+
+
 def _folded_copy(layers: nn.Sequential) -> nn.Sequential:
     copy = deepcopy(layers).eval().requires_grad_(False)
     for module in copy.modules():
@@ -163,119 +144,39 @@ def _folded_copy(layers: nn.Sequential) -> nn.Sequential:
     return copy.to(memory_format=torch.channels_last)
 
 
-# ---- the architecture, as Ultralytics describes it -------------------------------------------------------------------
-
-
-@lru_cache
-def _family_yaml(family: str) -> dict[str, Any]:
-    description: dict[str, Any] = yaml_model_load(f"{family}.yaml")
-    return description
-
-
-def stock_scale(family: str, scale: str) -> tuple[float, float, int]:
-    """Depth factor, width factor and channel cap of a stock scale."""
-    depth, width, max_channels = _family_yaml(family)["scales"][scale]
-    return depth, width, max_channels
-
-
-def backbone_rows(family: str) -> list[list[Any]]:
-    """The family's own backbone rows ``[from, repeats, module, args]``, a fresh copy."""
-    rows: list[list[Any]] = deepcopy(_family_yaml(family)["backbone"])
-    return rows
-
-
-def build_layers(arch: Arch, count: int | None = None) -> nn.Sequential:
-    """The first ``count`` backbone layers (default: all), randomly initialised, built by Ultralytics' own parser."""
-    depth, width, _ = stock_scale(arch.family, arch.scale)
-    description = {
-        "nc": 1,
-        "scale": arch.scale,
-        "scales": {arch.scale: [depth, width, arch.max_channels]},
-        "backbone": backbone_rows(arch.family)[:count],
-        "head": [],
-    }
-    layers, _ = parse_model(description, ch=3, verbose=False)
-    return layers  # type: ignore[no-any-return]
-
-
-@lru_cache
-def layer_shapes(arch: Arch) -> tuple[LayerShape, ...]:
-    """Channels and stride after each layer, found by sending a shape (no data) through the network."""
-    size = 64
-    with torch.device("meta"):
-        x, shapes = torch.zeros(1, 3, size, size), []
-        for layer in build_layers(arch).eval():
-            x = layer(x)
-            shapes.append(LayerShape(x.shape[1], size // x.shape[2]))
-    return tuple(shapes)
-
-
-def level_taps(arch: Arch, levels: Sequence[str]) -> tuple[int, ...]:
-    """Layer numbers whose outputs are the named levels: the last layer at stride 2^k is level ``Pk``.
-
-    Raises:
-        ModelError: A level that this backbone does not have, or levels out of order.
-    """
-    last = {f"P{shape.stride.bit_length() - 1}": i for i, shape in enumerate(layer_shapes(arch))}
-    unknown = [level for level in levels if level not in last]
-    if unknown or not levels:
-        raise ModelError(f"{arch.name} has no level {unknown or '(none given)'}: expected some of {sorted(last)}.")
-    taps = tuple(last[level] for level in levels)
-    if list(taps) != sorted(set(taps)):
-        raise ModelError(f"levels must go from shallow to deep, each once; found {list(levels)}.")
-    return taps
-
-
-@lru_cache
-def _expected_shapes(arch: Arch) -> Mapping[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in build_layers(arch).state_dict().items()}
-
-
-def fit_arch(shapes: Mapping[str, Sequence[int]]) -> tuple[Arch, int]:
-    """The arch whose tensors agree best with the given names and shapes, and how many agree.
-
-    Args:
-        shapes: YOLOv8 layer name → shape.
-    """
-
-    def agreeing(arch: Arch) -> int:
-        return sum(
-            tuple(shapes.get(name, ())) == tuple(shape) and not name.endswith(COUNTER)
-            for name, shape in _expected_shapes(arch).items()
-        )
-
-    candidates = [
-        Arch(family, scale, cap)
-        for family in FAMILIES
-        for scale in SCALES
-        for cap in dict.fromkeys((stock_scale(family, scale)[2], UNCAPPED))
-    ]
-    best = max(candidates, key=agreeing)
-    return best, agreeing(best)
-
-
 # ---- filling it ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_arch(checkpoint: BackboneCheckpoint) -> Arch:
+def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None) -> Arch:
     """The arch that a checkpoint's shapes fit.
 
+    Args:
+        checkpoint: The checkpoint.
+        family: Which of several families to take, should the shapes fit them equally and the file not say.
+
     Raises:
-        CheckpointError: Hardly any tensor has the shape that some known backbone expects.
+        CheckpointError: Hardly any tensor has the shape that some known backbone expects; or several fit.
     """
-    arch, agreeing = fit_arch({name: tensor.shape for name, tensor in checkpoint.tensors.items()})
+    best, agreeing = fitting_archs(checkpoint.shapes)
     if agreeing == 0:
-        name, tensor = next(iter(checkpoint.tensors.items()))
+        name, shape = next(iter(checkpoint.shapes.items()))
         raise CheckpointError(
             f"{checkpoint.path}: nothing matched. Expected a {' / '.join(FAMILIES)} backbone of scale "
-            f"{', '.join(SCALES)}; found e.g. {checkpoint.origin[name]} with shape {list(tensor.shape)}."
+            f"{', '.join(SCALES)}; found e.g. {checkpoint.origin[name]} with shape {list(shape)}."
         )
-    return arch
+    for wanted in (checkpoint.family, family):
+        if arch := next((arch for arch in best if arch.family == wanted), None):
+            return arch
+    if len(best) > 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: ambiguous, its shapes are those of {' and of '.join(a.name for a in best)}, and "
+            f"the file does not say which. Say --model {' or --model '.join(f'kd{a.name}.yaml' for a in best)}."
+        )
+    return best[0]
 
 
 def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_partial: bool = False) -> LoadReport:
-    """Copy a checkpoint's tensors into a backbone and set its BatchNorm epsilon.
+    """Copy a checkpoint's tensors into a backbone, set its BatchNorm epsilon and note what was left out.
 
     Args:
         backbone: Filled in place.
@@ -287,56 +188,86 @@ def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_part
 
     Raises:
         CheckpointError: A tensor is missing, unexpected or of another shape and ``allow_partial`` is false; or nothing
-            matched at all.
+            matched at all; or the file is of another family with tensors of the same shapes.
     """
     report = compare(backbone, checkpoint)
     own = backbone.layers.state_dict()
-    nothing = all(name.endswith(COUNTER) for name in _matching(own, checkpoint.tensors))
-    if nothing or not (report.complete or allow_partial):
+    matching = _matching(own, checkpoint.tensors)
+    nothing = all(name.endswith(COUNTER) for name in matching)
+    if nothing or not (report.complete or allow_partial) or (report.complete and report.fits != report.model):
         raise CheckpointError(_why_not(report, nothing))
     with torch.no_grad():
-        for name in _matching(own, checkpoint.tensors):
+        for name in matching:
             own[name].copy_(checkpoint.tensors[name])
     backbone.set_bn_eps(checkpoint.bn_eps)
+    backbone.left_out = report.left_out
     return report
 
 
 def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadReport:
     """How a checkpoint's names and shapes fit a backbone; nothing is loaded."""
     own = backbone.layers.state_dict()
-    all_layers, built = len(backbone_rows(backbone.arch.family)), len(backbone.layers)
-    dropped, unexpected = dict(checkpoint.dropped), list(checkpoint.unexpected)
-    for name in checkpoint.tensors:
-        layer = int(name.split(".", 1)[0])
-        if layer >= all_layers:
-            dropped["neck and head"] = dropped.get("neck and head", 0) + 1
-        elif layer >= built:
-            part = f"layers deeper than {backbone.levels[-1]}"
-            dropped[part] = dropped.get(part, 0) + 1
-        elif name not in own:
-            unexpected.append(checkpoint.origin[name])
     matching = _matching(own, checkpoint.tensors)
+    untrained = _untrained(own, checkpoint)
+    unexpected, dropped = _beyond(backbone, own, checkpoint)
     wrong = [
-        f"{checkpoint.origin[name]} (expected {list(own[name].shape)}, found {list(checkpoint.tensors[name].shape)})"
-        for name in own
-        if name in checkpoint.tensors and checkpoint.tensors[name].shape != own[name].shape
+        f"{checkpoint.origin[name]} (expected {list(tensor.shape)}, found {list(checkpoint.shapes[name])})"
+        for name, tensor in own.items()
+        if name in checkpoint.shapes and checkpoint.shapes[name] != tuple(tensor.shape)
     ]
+    norm = f"{checkpoint.input_norm} mean and std, {checkpoint.norm_said_by}"
     return LoadReport(
         model=backbone.arch.name,
         matched=len(matching),
         total=len(own),
         values=sum(own[name].numel() for name in matching),
-        missing=tuple(name for name in own if name not in checkpoint.tensors),
-        unexpected=tuple(unexpected),
+        missing=tuple(name for name in own if name not in checkpoint.shapes and name not in untrained),
+        unexpected=(*checkpoint.unexpected, *unexpected),
         wrong_shape=tuple(wrong),
         dropped=dropped,
-        fits=checkpoint_arch(checkpoint).name,
+        untrained=untrained,
+        left_out=_collapsed(own, set(own) - set(matching)),
+        fits=checkpoint_arch(checkpoint, backbone.arch.family).name,
         path=str(checkpoint.path),
         sha256=checkpoint.sha256,
         source=checkpoint.source,
+        kind=checkpoint.kind,
         epoch=checkpoint.epoch,
         bn_eps=checkpoint.bn_eps,
+        input_norm="0-1" if str(checkpoint.input_norm) == "0-1" else norm,
+        verified=checkpoint.verified,
     )
+
+
+def _untrained(own: Mapping[str, Tensor], checkpoint: BackboneCheckpoint) -> tuple[str, ...]:
+    """Names of the tensors of layers that the checkpoint is known to leave untrained, in the file or not."""
+    layers = set(checkpoint.untrained)
+    if checkpoint.untrained_tail:  # the layers after the last one in the file
+        last = max((int(name.partition(".")[0]) for name in checkpoint.tensors if name in own), default=-1)
+        layers |= {name.partition(".")[0] for name in own if int(name.partition(".")[0]) > last}
+    return tuple(name for name in own if name.partition(".")[0] in layers)
+
+
+def _beyond(
+    backbone: DistilledBackbone, own: Mapping[str, Tensor], checkpoint: BackboneCheckpoint
+) -> tuple[list[str], dict[str, int]]:
+    """Keys of the file that the backbone does not know, and what is dropped because it lies deeper."""
+    all_layers, built = len(backbone_rows(backbone.arch.family)), len(backbone.layers)
+    dropped, unexpected = dict(checkpoint.dropped), []
+    for name in checkpoint.shapes:
+        layer = int(name.partition(".")[0])
+        if layer >= built:
+            part = "neck and head" if layer >= all_layers else f"layers deeper than {backbone.levels[-1]}"
+            dropped[part] = dropped.get(part, 0) + 1
+        elif name not in own:
+            unexpected.append(checkpoint.origin[name])
+    return unexpected, dropped
+
+
+def _collapsed(own: Mapping[str, Tensor], names: set[str]) -> tuple[str, ...]:
+    """Tensor names, with the number of a layer instead of all of its names."""
+    whole = {name.partition(".")[0] for name in own} - {name.partition(".")[0] for name in set(own) - names}
+    return tuple(dict.fromkeys(n.partition(".")[0] if n.partition(".")[0] in whole else n for n in own if n in names))
 
 
 def differing(backbone: DistilledBackbone, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -351,6 +282,10 @@ def load_backbone(
     levels: Sequence[str] = LEVELS,
     allow_partial: bool = False,
     bn_eps: float | None = None,
+    family: str | None = None,
+    key_map: str | Path | None = None,
+    input_norm: str | None = None,
+    trust: bool = False,
 ) -> DistilledBackbone:
     """Read a distilled backbone from a file, as an ``nn.Module`` in eval mode that reproduces the original network.
 
@@ -359,6 +294,10 @@ def load_backbone(
         levels: Pyramid levels that ``forward`` returns.
         allow_partial: Accept a file that does not fill the backbone; the report is logged.
         bn_eps: BatchNorm epsilon, where the file's own (or its format's) is not right.
+        family: E.g. ``"yolo26"``, where the shapes fit several and the file does not say.
+        key_map: See :func:`kdyolo.checkpoint.read_checkpoint`, as for the next two.
+        input_norm: Normalisation of the images it was trained with.
+        trust: Unpickle completely.
 
     Returns:
         The backbone; ``forward(images [B, 3, H, W] in 0–1)`` gives ``[P3, P4, P5]`` of strides 8, 16, 32.
@@ -366,11 +305,11 @@ def load_backbone(
     Raises:
         CheckpointError: See :func:`kdyolo.checkpoint.read_checkpoint` and :func:`fill`.
     """
-    checkpoint = read_checkpoint(path, bn_eps)
-    arch = checkpoint_arch(checkpoint)
+    checkpoint = read_checkpoint(path, bn_eps, key_map=key_map, input_norm=input_norm, trust=trust)
+    arch = checkpoint_arch(checkpoint, family)
     backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, levels)
     report = fill(backbone, checkpoint, allow_partial)
-    if not report.complete:
+    if report.left_out or not report.complete:
         LOGGER.warning(report.table())
     return backbone.eval()
 
@@ -380,17 +319,22 @@ def _matching(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[
 
 
 def _why_not(report: LoadReport, nothing: bool) -> str:
-    if nothing:
-        problem = "nothing matched, so the backbone would stay random"
-    else:
-        problem = f"does not fill the backbone of {report.model}"
-    advice = (
-        f"The shapes fit {report.fits}: use --model kd{report.fits}.yaml."
-        if report.fits != report.model
-        else "Check that the whole backbone was exported, or accept the rest random with --allow-partial."
-    )
     counts = (
         f"matched {report.matched} of {report.total}, missing {len(report.missing)}, "
         f"unexpected {len(report.unexpected)}, wrong shape {len(report.wrong_shape)}"
     )
+    if nothing:
+        problem = "nothing matched, so the backbone would stay random"
+    elif report.complete:
+        problem = (
+            f"is {report.fits}'s, whose tensors have the same shapes as {report.model}'s but compute something else"
+        )
+    else:
+        problem = f"does not fill the backbone of {report.model}"
+    if any(name.endswith("conv.bias") for name in report.unexpected):
+        advice = "Its BatchNorms have been fused into the convolutions: save the model before fuse() or export."
+    elif report.fits != report.model:
+        advice = f"The shapes fit {report.fits}: use --model kd{report.fits}.yaml."
+    else:
+        advice = "Check that the whole backbone was exported, or accept the rest random with --allow-partial."
     return f"{report.path}: {problem} ({counts}).\n{report.table()}\n{advice}"

@@ -85,6 +85,9 @@ def cli() -> None:
 @click.option("--exist-ok", is_flag=True, help="Allow a work dir that is not empty.")
 @click.option("--allow-partial", is_flag=True, help="Accept a checkpoint that does not fill the backbone.")
 @click.option("--bn-eps", type=float, help="BatchNorm epsilon of the backbone, if the recognised one is wrong.")
+@click.option("--input-norm", metavar="NORM", help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.")
+@click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
+@click.option("--trust", is_flag=True, help="Unpickle checkpoints completely: RUNS ANY CODE that they bring.")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder or last.pt.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
@@ -103,7 +106,7 @@ def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
     from kdyolo.settings import split_settings
 
     split_settings(given)  # every mistake in the options at once, before any file is opened
-    start = ("backbone", "weights", "random_init", "allow_partial", "bn_eps")
+    start = ("backbone", "weights", "random_init", "allow_partial", "bn_eps", "input_norm", "key_map", "trust")
     model = KDYOLO(given.pop("model", None), **{key: given.pop(key) for key in start if key in given})
     model.train(**given)
 

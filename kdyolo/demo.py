@@ -21,10 +21,10 @@ from torchvision.io import read_image, write_png
 from torchvision.utils import draw_bounding_boxes, make_grid
 from ultralytics.utils import LOGGER
 
-from kdyolo.checkpoint import STAGES
 from kdyolo.coco.convert import convert_coco
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.model import KDYOLO
+from kdyolo.sources import STAGES
 
 # Sparse ids in no order, as real annotation files have them.
 CATEGORIES = {3: "disc", 17: "square", 44: "triangle"}
@@ -195,7 +195,7 @@ def make_checkpoint(out: Path, data: Path) -> Path:
     weights = teacher.model.float().state_dict()
     path = out / f"epoch_{TEACHING_EPOCHS}_backbone_mmdet.pth"
     state_dict = {}
-    for stage, layer in ((".".join(stage), layer) for stage, layer in STAGES.items()):
+    for stage, layer in STAGES.items():
         prefix = f"model.{layer}."
         state_dict.update({f"{stage}.{k[len(prefix) :]}": v for k, v in weights.items() if k.startswith(prefix)})
     meta = {"epoch": TEACHING_EPOCHS, "backbone": "yolov8", "model_size": "n", "bn_eps": 1e-3}

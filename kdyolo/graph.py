@@ -19,10 +19,11 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Index
 from ultralytics.nn.tasks import DetectionModel
 
-from kdyolo.backbone import Arch, DistilledBackbone, fit_arch
-from kdyolo.checkpoint import ULTRALYTICS_BN_EPS
+from kdyolo.arch import Arch, fit_arch
+from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ModelError, RunError
-from kdyolo.model_yaml import Yaml, from_stock_yaml, nested_for, to_stock_yaml
+from kdyolo.model_yaml import Yaml, family_of, from_stock_yaml, nested_for, to_stock_yaml
+from kdyolo.sources import ULTRALYTICS_BN_EPS
 
 
 @contextlib.contextmanager
@@ -118,7 +119,8 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
             if not name.startswith(head) and (name not in given or given[name].shape != tensor.shape)
         ]
         if lost:
-            arch = fit_arch({n: t.shape for n, t in source.backbone.layers.state_dict().items()})[0]
+            shapes = {n: t.shape for n, t in source.backbone.layers.state_dict().items()}
+            arch = fit_arch(shapes, source.backbone.arch.family)[0]
             raise ModelError(
                 f"weights do not fit {self.yaml.get('yaml_file')}: {len(lost)} of {len(own)} tensors outside the head "
                 f"differ, e.g. {lost[0]}. Their backbone fits {arch.name}: use --model {arch.yaml_name}."
@@ -130,7 +132,8 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
 
 def weights_arch(model: nn.Module) -> tuple[Arch, int]:
     """The backbone that a stock detector's weights fit best, and how many tensors agree."""
-    return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()})
+    family = family_of(getattr(model, "yaml", None) or None)
+    return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()}, family)
 
 
 def describe(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
@@ -172,7 +175,7 @@ def to_stock(model: KDDetectionModel) -> DetectionModel:
 
 
 def from_stock(model: DetectionModel, like: Yaml | None = None) -> KDDetectionModel:
-    """A stock YOLOv8 detector in the kdyolo layout; parameters and buffers are shared.
+    """A stock detector in the kdyolo layout; parameters and buffers are shared.
 
     Args:
         model: Stock layers.
@@ -193,7 +196,8 @@ def from_stock(model: DetectionModel, like: Yaml | None = None) -> KDDetectionMo
         )
     twin, built = _shallow_twin(model), len(stock["backbone"])
     # Weights of another scale than `like` keep their own: KDDetectionModel.load compares shapes and says what fits.
-    arch, _ = fit_arch({k: v.shape for k, v in twin.model[:built].state_dict().items()})
+    family = Arch.parse(description["backbone"][0][3][0]).family
+    arch, _ = fit_arch({k: v.shape for k, v in twin.model[:built].state_dict().items()}, family)
     with torch.device("meta"):  # a shell: its own layers are replaced at once
         backbone = DistilledBackbone(arch.name, arch.max_channels, levels=description["backbone"][0][3][3])
     backbone.layers = nn.Sequential(*twin.model[:built])
@@ -246,12 +250,24 @@ def fold_bn_eps(model: DetectionModel) -> None:
 
 
 def largest_difference(a: nn.Module, b: nn.Module, imgsz: int = 64) -> float:
-    """Largest difference of two detectors' outputs on one seeded image, relative to the largest output."""
+    """Largest difference of two detectors' outputs on one seeded image, relative to the largest output.
+
+    Compared are boxes and scores of all places, also of end-to-end heads, whose final output is sorted.
+    """
     image = torch.rand(1, 3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        first, second = (deepcopy(m).float().cpu().eval()(image)[0] for m in (a, b))
-    difference = float((first - second).abs().max() / first.abs().max().clamp(min=1e-9))
-    return difference if math.isfinite(difference) else math.inf
+        first, second = (_raw_outputs(deepcopy(m).float().cpu().eval()(image)[1]) for m in (a, b))
+    differences = [
+        float((x - y).abs().max() / x.abs().max().clamp(min=1e-9)) for x, y in zip(first, second, strict=True)
+    ]
+    return max(d if math.isfinite(d) else math.inf for d in differences)
+
+
+def _raw_outputs(predictions: Any) -> list[Tensor]:
+    """All boxes and scores in what a head returns beside its final output."""
+    if isinstance(predictions, dict):
+        return [t for key, value in predictions.items() if key != "feats" for t in _raw_outputs(value)]
+    return [predictions]
 
 
 def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:

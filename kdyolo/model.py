@@ -9,13 +9,16 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
+from kdyolo.arch import FAMILIES
 from kdyolo.backbone import checkpoint_arch, fill
-from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
+from kdyolo.checkpoint import BackboneCheckpoint
 from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.graph import KDDetectionModel, weights_arch
-from kdyolo.model_yaml import nested_for
+from kdyolo.model_yaml import family_of, nested_for
+from kdyolo.report import LoadReport
 from kdyolo.resize import StretchingPredictor, resize_of
-from kdyolo.settings import STRETCH
+from kdyolo.safe_load import restricted_ultralytics
+from kdyolo.settings import STRETCH, Settings
 from kdyolo.trainer import KDTrainer
 from kdyolo.validator import KDValidator
 
@@ -33,6 +36,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         random_init: Says explicitly that the model starts random.
         allow_partial: Accept a backbone checkpoint that does not fill the backbone.
         bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
+        input_norm: Normalisation of images that the backbone was trained with: ``"0-1"``, ``"imagenet"``, or numbers.
+        key_map: YAML file with the names that the backbone checkpoint uses, if no known source does.
+        trust: Unpickle checkpoints completely, which runs whatever code their authors put in.
         verbose: Log the model table.
 
     Raises:
@@ -53,20 +59,26 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         random_init: bool = False,
         allow_partial: bool = False,
         bn_eps: float | None = None,
+        input_norm: str | None = None,
+        key_map: str | Path | None = None,
+        trust: bool = False,
         verbose: bool = False,
     ) -> None:
         if random_init and (backbone or weights):
             raise ConfigError("random_init excludes backbone and weights: they load weights, it asks for none.")
-        checkpoint = read_checkpoint(backbone, bn_eps) if backbone else None
         given: dict[str, Any] = {
             "backbone": str(backbone) if backbone else None,
             "weights": str(weights) if weights else None,
             "random_init": random_init,
             "allow_partial": allow_partial,
             "bn_eps": bn_eps,
+            "input_norm": input_norm,
+            "key_map": str(key_map) if key_map else None,
+            "trust": trust,
         }
-        name = str(model) if model else _default_model(checkpoint, given["weights"])
-        if name.endswith(".pt") and any(given.values()):
+        checkpoint = Settings(**given).read_backbone()
+        name = str(model) if model else _default_model(checkpoint, given["weights"], trust)
+        if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
             raise ConfigError(
                 f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
                 "and leave model out."
@@ -89,8 +101,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
         checkpoint = self._checkpoint
-        weights = YOLO(self._start["weights"]).model if self._start["weights"] else None
-        arch = checkpoint_arch(checkpoint) if checkpoint else weights_arch(weights)[0] if weights else None
+        weights = _load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
+        family = family_of(cfg)
+        arch = checkpoint_arch(checkpoint, family) if checkpoint else weights_arch(weights)[0] if weights else None
         description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
         self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
         if weights:
@@ -102,6 +115,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.overrides.update(model=cfg, task=self.task)
         self.model.args = {**DEFAULT_CFG_DICT, **self.overrides}
         self.model.task = self.task
+
+    def _load(self, weights: str, task: str | None = None) -> None:
+        with restricted_ultralytics(self._start["trust"]):
+            super()._load(weights, task=task)
 
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.
@@ -130,13 +147,20 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         return metrics
 
 
-def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None) -> str:
+def _load_weights(path: str, trust: bool) -> Any:
+    with restricted_ultralytics(trust):
+        return YOLO(path).model
+
+
+def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None, trust: bool) -> str:
     """The model YAML that the checkpoint's or the weights' shapes ask for."""
     if checkpoint is not None:
         return f"kd{checkpoint_arch(checkpoint).name}.yaml"
     if weights is not None:
-        arch, agreeing = weights_arch(YOLO(weights).model)
+        arch, agreeing = weights_arch(_load_weights(weights, trust))
         if not agreeing:
-            raise ModelError(f"{weights}: not a YOLOv8 detector. Choose the --model that it was made with.")
+            raise ModelError(
+                f"{weights}: no detector of {', '.join(FAMILIES)}. Choose the --model that it was made with."
+            )
         return f"kd{arch.name}.yaml"
     return DEFAULT_MODEL

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 from ultralytics.nn.tasks import guess_model_scale
 
-from kdyolo.backbone import FAMILIES, Arch, backbone_rows, layer_shapes, level_taps, stock_scale
-from kdyolo.checkpoint import ULTRALYTICS_BN_EPS
+from kdyolo.arch import FAMILIES, Arch, backbone_rows, layer_shapes, level_taps, stock_scale
 from kdyolo.errors import ModelError
 from kdyolo.resources import did_you_mean, shipped
+from kdyolo.sources import ULTRALYTICS_BN_EPS
 
 BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
@@ -193,6 +193,22 @@ def from_stock_yaml(description: Yaml) -> Yaml:
     return {**d, "backbone": backbone, "head": head, "yaml_file": f"kd{Path(where).name}"}
 
 
+def family_of(cfg: str | Path | Yaml | None) -> str | None:
+    """The backbone family that a YAML's name, path or description asks for, as far as it says without being built."""
+    if cfg is None or (not isinstance(cfg, dict) and Path(cfg).suffix not in {".yaml", ".yml", ""}):
+        return None
+    if not isinstance(cfg, dict):
+        stem = Path(cfg).stem.removeprefix("kd")
+        if found := next((family for family in FAMILIES if stem.startswith(family)), None):
+            return found
+        cfg = load_model_yaml(cfg)
+    try:
+        return Arch.parse(nested_for(cfg)["backbone"][0][3][0]).family
+    except ModelError:  # not complete yet: a scale letter is still to come from the checkpoint
+        rows = cfg["backbone"]
+        return str(rows[0][3][0]) if is_nested(cfg) and rows[0][3] else None
+
+
 def _sources(row: Row) -> list[int]:
     return row[0] if isinstance(row[0], list) else [row[0]]
 
@@ -210,7 +226,7 @@ def nested_for(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: float |
     """Whatever names or describes a detector → its resolved kdyolo-layout description.
 
     Args:
-        cfg: A YAML name or path, kdyolo's or stock YOLOv8's (``yolov8s.yaml`` means ``kdyolov8s.yaml`` with stock
+        cfg: A YAML name or path, kdyolo's or stock (``yolov8s.yaml`` means ``kdyolov8s.yaml`` with stock
             widths), or a description in either layout.
         arch: See :func:`resolve`.
         bn_eps: See :func:`resolve`.

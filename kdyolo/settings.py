@@ -11,9 +11,11 @@ import yaml
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from kdyolo.checkpoint import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import ConfigError
 from kdyolo.freeze import ALL, FreezeSchedule
 from kdyolo.resources import did_you_mean, shipped
+from kdyolo.sources import InputNorm, load_key_map
 
 DEFAULT_RECIPE = "coco"
 # Keys that Ultralytics accepts beside those of its default.yaml.
@@ -31,6 +33,9 @@ class Settings:
         random_init: Says explicitly that the run starts random.
         allow_partial: Accept a backbone checkpoint that does not fill the backbone.
         bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
+        input_norm: Normalisation of images that the backbone was trained with: ``"0-1"``, ``"imagenet"``, or numbers.
+        key_map: YAML file with the names that the backbone checkpoint uses, if no known source does.
+        trust: Unpickle checkpoints completely, which runs whatever code their authors put in.
         freeze_epochs: Number of epochs with a frozen backbone, or ``"all"``.
         unfreeze_stages: Gradual thaw, e.g. ``"10:p5,20:p4,30:all"``.
         backbone_lr: Learning rate of the backbone as a factor of the head's.
@@ -46,6 +51,9 @@ class Settings:
     random_init: bool = False
     allow_partial: bool = False
     bn_eps: float | None = None
+    input_norm: str | None = None
+    key_map: str | None = None
+    trust: bool = False
     freeze_epochs: int | Literal["all"] = 0
     unfreeze_stages: str | None = None
     backbone_lr: float = 1.0
@@ -67,6 +75,17 @@ class Settings:
         """
         options = ("freeze_epochs", "unfreeze_stages", "backbone_lr", "thaw_warmup", "freeze_bn")
         return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in options})
+
+    def read_backbone(self) -> BackboneCheckpoint | None:
+        """The backbone checkpoint, read as asked for.
+
+        Raises:
+            CheckpointError: See :func:`kdyolo.checkpoint.read_checkpoint`.
+        """
+        if self.backbone is None:
+            return None
+        how = {name: getattr(self, name) for name in ("bn_eps", "key_map", "input_norm", "trust")}
+        return read_checkpoint(self.backbone, **how)
 
 
 KEYS = tuple(f.name for f in fields(Settings))
@@ -96,7 +115,7 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
         except ConfigError as e:
             mistakes += e.mistakes
             own["freeze_epochs"] = 0
-    for key in ("backbone", "weights", "work_dir"):
+    for key in ("backbone", "weights", "work_dir", "key_map"):
         if key in own:
             own[key] = str(own[key])
     settings = replace(Settings(), **own)
@@ -153,8 +172,16 @@ def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, An
         found.append("backbone and random_init exclude each other: the first loads weights, the second asks for none.")
     if settings.weights and settings.random_init:
         found.append("weights and random_init exclude each other: the first loads weights, the second asks for none.")
-    if settings.allow_partial and not settings.backbone:
-        found.append("allow_partial is about a backbone checkpoint, but no backbone is given.")
+    for name in ("allow_partial", "bn_eps", "input_norm", "key_map"):
+        if getattr(settings, name) and not settings.backbone:
+            found.append(f"{name} is about a backbone checkpoint, but no backbone is given.")
+    if settings.trust and not (settings.backbone or settings.weights):
+        found.append("trust is about a checkpoint, but neither backbone nor weights is given.")
+    try:
+        InputNorm.parse(str(settings.input_norm or "0-1"))
+        _ = load_key_map(settings.key_map) if settings.key_map else None
+    except ConfigError as e:
+        found += e.mistakes
     if ever_frozen and rest.get("freeze") not in (None, 0, []):
         ours = settings.unfreeze_stages or settings.freeze_epochs
         found.append(

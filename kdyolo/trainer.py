@@ -21,13 +21,14 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import distributed
 from kdyolo.backbone import DistilledBackbone, checkpoint_arch, differing, fill
-from kdyolo.checkpoint import BackboneCheckpoint, LoadReport, read_checkpoint
+from kdyolo.checkpoint import BackboneCheckpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
-from kdyolo.model_yaml import Yaml, nested_for
+from kdyolo.model_yaml import Yaml, family_of, nested_for
 from kdyolo.plots import plot_results
 from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
+from kdyolo.report import LoadReport
 from kdyolo.resources import cpu_threads
 from kdyolo.resume import (
     RESUME_MAY_CHANGE,
@@ -39,6 +40,7 @@ from kdyolo.resume import (
     save_state,
     seed_epoch,
 )
+from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.scheduled import ScheduledTrainer
 from kdyolo.settings import STRETCH, split_settings
 from kdyolo.validator import KDValidator
@@ -128,11 +130,9 @@ class KDTrainer(ScheduledTrainer):
 
     def _read_backbone(self, model: str | None) -> None:
         """Read the backbone checkpoint and refuse one that does not fit, before any data or folder is touched."""
-        if self.settings.backbone is None:
-            return
-        self.checkpoint = read_checkpoint(self.settings.backbone, self.settings.bn_eps)
-        arch = checkpoint_arch(self.checkpoint)
-        if model and Path(model).suffix in {".yaml", ".yml"}:
+        self.checkpoint = self.settings.read_backbone()
+        if self.checkpoint and model and Path(model).suffix in {".yaml", ".yml"}:
+            arch = checkpoint_arch(self.checkpoint, family_of(model))
             description = nested_for(model, arch, self.checkpoint.bn_eps)
             name, max_channels, eps, levels = description["backbone"][0][3]
             with torch.device("meta"):
@@ -150,7 +150,7 @@ class KDTrainer(ScheduledTrainer):
         self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True
     ) -> KDDetectionModel:
         """Build the detector, start it from ``weights`` if given, and lay the distilled backbone over it."""
-        arch = checkpoint_arch(self.checkpoint) if self.checkpoint else None
+        arch = checkpoint_arch(self.checkpoint, family_of(cfg)) if self.checkpoint else None
         eps = self.checkpoint.bn_eps if self.checkpoint else None
         description = describe(cfg, weights, arch, eps)
         model = KDDetectionModel(description, ch=self.data["channels"], nc=self.data["nc"], verbose=verbose)
@@ -165,7 +165,9 @@ class KDTrainer(ScheduledTrainer):
             self.started_from = str(self.settings.weights or self.args.model)
         if self.checkpoint is not None:
             self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
-        if not self.resume:  # else it came along in the description
+        if self.resume:
+            model.backbone.left_out = tuple(model.yaml.get("kd", {}).get("left_out", ()))
+        else:
             model.yaml["kd"] = provenance(self, model)
         return model
 
@@ -193,7 +195,8 @@ class KDTrainer(ScheduledTrainer):
     def setup_model(self) -> Any:
         """Build the model; a resumed run's from its kept description, so that only rank 0 needs its files."""
         if not self._state:
-            return super().setup_model()
+            with restricted_ultralytics(self.settings.trust):
+                return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_first())
         return None
 
@@ -256,6 +259,11 @@ class KDTrainer(ScheduledTrainer):
             return
         restore_state(self, self._state)
         self._state = {}
+        model = unwrap_model(self.model)
+        if hasattr(model.model[-1], "one2one_cv2"):  # how the two losses of end-to-end heads are weighted
+            model.criterion = model.init_criterion()
+            model.criterion.updates = self.start_epoch - 1
+            model.criterion.update()
         LOGGER.info(f"resuming after epoch {self.start_epoch} of {self.epochs}")
 
     def _check_injected(self) -> None:
@@ -271,12 +279,8 @@ class KDTrainer(ScheduledTrainer):
 
     def _frozen_now(self) -> dict[str, torch.Tensor]:
         """What the tensors of the parts that are frozen in this epoch were when training started."""
-        backbone = unwrap_model(self.model).backbone
-        frozen = {
-            id(layer) for part in self.schedule.frozen_parts(self.epoch) for layer in backbone.parts.get(part, [])
-        }
-        numbers = {str(i) for i, layer in enumerate(backbone.layers) if id(layer) in frozen}
-        return {n: t for n, t in self.frozen_tensors.items() if n.partition(".")[0] in numbers}
+        frozen = unwrap_model(self.model).backbone.names_in(self.schedule.frozen_parts(self.epoch))
+        return {name: tensor for name, tensor in self.frozen_tensors.items() if name in frozen}
 
     def _check_frozen(self) -> None:
         """Compare what is frozen, in the model and in its EMA, with what it was when training started, bit for bit."""

@@ -26,9 +26,9 @@ from ultralytics import settings  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
 from kdyolo.backbone import DistilledBackbone  # noqa: E402
-from kdyolo.checkpoint import STAGES  # noqa: E402
 from kdyolo.coco.convert import convert_coco  # noqa: E402
 from kdyolo.demo import draw_dataset  # noqa: E402
+from kdyolo.sources import STAGES  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
 
@@ -90,7 +90,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def old_names(backbone: DistilledBackbone) -> dict[str, torch.Tensor]:
     """A backbone's tensors under the old system's names (``stage1.1.cv1.conv.weight``)."""
-    stage_of = {layer: ".".join(stage) for stage, layer in STAGES.items()}
+    stage_of = {layer: stage for stage, layer in STAGES.items()}
     split = ((name.partition("."), tensor) for name, tensor in backbone.layers.state_dict().items())
     return {f"{stage_of[layer]}.{rest}": tensor for (layer, _, rest), tensor in split}
 

@@ -15,10 +15,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 from ultralytics.nn import tasks
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from kdyolo.backbone import UNCAPPED, Arch, DistilledBackbone
+from kdyolo.arch import UNCAPPED, Arch
+from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ModelError, RunError
 from kdyolo.graph import (
     KDDetectionModel,
@@ -28,19 +29,22 @@ from kdyolo.graph import (
     make_stock_checkpoint,
     to_stock,
 )
-from kdyolo.model_yaml import is_nested
+from kdyolo.model_yaml import is_nested, nested_for, to_stock_yaml
 from kdyolo.resources import shipped
 
 STRIDES = {
     "kdyolov8.yaml": [8, 16, 32],
     "kdyolov8-p2.yaml": [4, 8, 16, 32],
     "kdyolov8-p234.yaml": [4, 8, 16],
+    "kdyolo11.yaml": [8, 16, 32],
+    "kdyolo12.yaml": [8, 16, 32],
+    "kdyolo26.yaml": [8, 16, 32],
 }
 UNCAPPED_P5 = {"n": 256, "s": 512, "m": 768, "l": 1024, "x": 1280}
 
 
 def with_letter(file: str, scale: str) -> str:
-    return file.replace("yolov8", f"yolov8{scale}")
+    return re.sub(r"(yolov?\d+)", rf"\1{scale}", file)
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -117,7 +121,7 @@ def safe_globals() -> Iterator[None]:
 # ---- building --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", sorted(shipped("models")))
+@pytest.mark.parametrize("file", sorted(f for f in shipped("models") if "v8" in f))
 @pytest.mark.parametrize("scale", UNCAPPED_P5)
 def test_every_shipped_yaml_builds_at_every_scale(file: str, scale: str) -> None:
     model = KDDetectionModel(with_letter(file, scale), verbose=False)
@@ -128,8 +132,29 @@ def test_every_shipped_yaml_builds_at_every_scale(file: str, scale: str) -> None
         assert model.backbone.channels[-1] == UNCAPPED_P5[scale]
 
 
-@pytest.mark.parametrize("name", ["yolov8n", "yolov8s", "yolov8n-p2", "yolov8s-p2"])
-def test_n_and_s_are_exactly_ultralytics_models(name: str) -> None:
+@pytest.mark.parametrize("family", ["yolo11", "yolo12", "yolo26"])
+@pytest.mark.parametrize("scale", "nsmlx")
+def test_every_scale_of_every_family_has_the_stock_detectors_tensors(family: str, scale: str) -> None:
+    def shapes(layers: nn.Module, prefix: str = "") -> dict[str, torch.Size]:
+        return {f"{prefix}{name}": tensor.shape for name, tensor in layers.state_dict().items()}
+
+    description, theirs = nested_for(f"kd{family}{scale}.yaml"), yaml_model_load(f"{family}{scale}.yaml")
+    with torch.device("meta"):
+        stock_layers = shapes(parse_model(theirs, ch=3, verbose=False)[0])
+        assert shapes(parse_model(to_stock_yaml(description), ch=3, verbose=False)[0]) == stock_layers
+        backbone = DistilledBackbone(*description["backbone"][0][3])
+    assert shapes(backbone.layers).items() <= stock_layers.items()
+    assert list(backbone.strides) == STRIDES[f"kd{family}.yaml"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolov8n", "yolov8s", "yolov8n-p2", "yolov8s-p2"),
+        *("yolo11n", "yolo11m", "yolo12n", "yolo12s", "yolo26n", "yolo26s"),
+    ],
+)
+def test_these_are_exactly_ultralytics_models(name: str) -> None:
     ours, theirs = kd(f"kd{name}.yaml"), stock(f"{name}.yaml")
     for p in ours.parameters():
         nn.init.constant_(p, 0.0)  # nothing of its own initialisation may be left

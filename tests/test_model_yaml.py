@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from ultralytics.nn.tasks import yaml_model_load
 
-from kdyolo.backbone import UNCAPPED, Arch, DistilledBackbone
+from kdyolo.arch import UNCAPPED, Arch
+from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ModelError
 from kdyolo.model_yaml import (
     BACKBONE,
@@ -29,17 +31,21 @@ LEVELS = {
     "kdyolov8.yaml": ["P3", "P4", "P5"],
     "kdyolov8-p2.yaml": ["P2", "P3", "P4", "P5"],
     "kdyolov8-p234.yaml": ["P2", "P3", "P4"],
+    "kdyolo11.yaml": ["P3", "P4", "P5"],
+    "kdyolo12.yaml": ["P3", "P4", "P5"],
+    "kdyolo26.yaml": ["P3", "P4", "P5"],
 }
+STOCK = ["yolov8.yaml", "yolov8-p2.yaml", "yolo11.yaml", "yolo12.yaml", "yolo26.yaml"]
 # What describes a network; the rest is where the description came from.
-NETWORK = ("nc", "scales", "scale", "backbone", "head")
+NETWORK = ("nc", "scales", "scale", "backbone", "head", "end2end", "reg_max")
 
 
 def with_letter(file: str, scale: str) -> str:
-    return file.replace("yolov8", f"yolov8{scale}")
+    return re.sub(r"(yolov?\d+)", rf"\1{scale}", file)
 
 
 def network(description: dict[str, Any]) -> dict[str, Any]:
-    return {key: description[key] for key in NETWORK}
+    return {key: description.get(key) for key in NETWORK}
 
 
 def user_yaml(path: Path, **changes: Any) -> Path:
@@ -117,7 +123,9 @@ def test_channels_follow_from_the_module(file: str, scale: str) -> None:
     rows = nested_for(with_letter(file, scale))["backbone"]
     arch, cap, eps, levels = rows[0][3]
     module = DistilledBackbone(arch, cap, eps, levels)
-    assert (arch, cap, levels) == (f"yolov8{scale}", UNCAPPED, LEVELS[file])
+    family = re.match(r"kd(yolov?\d+)", file)[1]
+    assert (arch, levels) == (f"{family}{scale}", LEVELS[file])
+    assert cap == UNCAPPED if family == "yolov8" else Arch.parse(arch).max_channels
     assert [row[3] for row in rows[1:]] == [[channels, i] for i, channels in enumerate(module.channels)]
 
 
@@ -220,7 +228,7 @@ def test_without_a_scale_letter_there_is_no_model(name: str) -> None:
         nested_for(name)
 
 
-@pytest.mark.parametrize("name", ["yolov5n.yaml", "yolo11n.yaml", "yolov8n-seg.yaml", "rtdetr-l.yaml"])
+@pytest.mark.parametrize("name", ["yolov5n.yaml", "yolov10n.yaml", "yolov8n-seg.yaml", "rtdetr-l.yaml"])
 def test_families_that_are_not_supported_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="no such model YAML"):
         nested_for(name)
@@ -231,22 +239,22 @@ def test_families_that_are_not_supported_are_refused(name: str) -> None:
 # ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["", "-p2"])
+@pytest.mark.parametrize("name", STOCK)
 @pytest.mark.parametrize("scale", SCALES)
-def test_with_stock_widths_the_stock_layout_is_ultralytics_own_file(variant: str, scale: str) -> None:
-    name = f"yolov8{scale}{variant}.yaml"
+def test_with_stock_widths_the_stock_layout_is_ultralytics_own_file(name: str, scale: str) -> None:
+    name = with_letter(name, scale)
     stock = yaml_model_load(name)
     flat = to_stock_yaml(nested_for(name))
     assert network(flat) == network(stock)
     assert flat["yaml_file"] == name
-    if scale in "ns":  # their P5 is below every cap
+    if scale in "ns" or "v8" not in name:  # their P5 is below every cap
         assert flat == to_stock_yaml(nested_for(f"kd{name}"))
 
 
-@pytest.mark.parametrize("variant", ["", "-p2"])
+@pytest.mark.parametrize("name", STOCK)
 @pytest.mark.parametrize("scale", SCALES)
-def test_from_stock_is_the_inverse_of_to_stock(variant: str, scale: str) -> None:
-    name = f"yolov8{scale}{variant}.yaml"
+def test_from_stock_is_the_inverse_of_to_stock(name: str, scale: str) -> None:
+    name = with_letter(name, scale)
     nested = nested_for(name)
     assert from_stock_yaml(to_stock_yaml(nested)) == nested
     stock = yaml_model_load(name)

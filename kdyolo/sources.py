@@ -1,0 +1,248 @@
+"""Who wrote a checkpoint: one table per source of its names for a backbone's layers, and what its networks assume.
+
+A table is data: ``layers`` maps a source's name for a layer to the layer's number in Ultralytics' model YAML,
+``segments`` the names inside a layer; ``None`` drops on purpose. A user adds one as a YAML file (``--key-map``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import yaml
+
+from kdyolo.errors import ConfigError
+
+VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
+ULTRALYTICS_BN_EPS = 1e-3  # what Ultralytics sets on every BatchNorm2d it builds
+
+# Containers and wrappers that may stand, in any nesting, before a backbone tensor's own name.
+WRAPPERS = frozenset(
+    {
+        *("_orig_mod", "module", "state_dict", "model_state_dict", "model", "net"),  # torch.compile, DDP, containers
+        *("student", "student_model"),  # distillation loops, e.g. as Lightning modules
+        *("backbone", "csp_darknet"),
+        *("embedding_model", "wrapped_model", "_backbone"),  # LightlyTrain
+    }
+)
+
+# What no backbone is, in any source: other parts of a distillation run, and the state of its training.
+TRAINING: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(
+        (
+            *("*adapter*", "*head*", "neck*", "sam_*", "teacher*", "project*", "*loss*", "data_preprocessor"),
+            *("ema*", "*_ema", "optimizer*", "optim_*", "*scheduler*", "scaler*"),
+            *("message_hub", "callbacks", "loops", "updates"),
+        )
+    )
+)
+
+
+@dataclass(frozen=True)
+class InputNorm:
+    """How images were normalised for a backbone: ``(x − mean) / std`` per channel, x RGB in 0–1."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __str__(self) -> str:
+        for name, norm in NORMS.items():
+            if norm == self:
+                return name
+        return "/".join(",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+
+    @classmethod
+    def parse(cls, text: str) -> InputNorm:
+        """``"0-1"``, ``"imagenet"`` or ``"MEAN,MEAN,MEAN/STD,STD,STD"`` (RGB, of images in 0–1).
+
+        Raises:
+            ConfigError: Anything else.
+        """
+        if text in NORMS:
+            return NORMS[text]
+        try:
+            mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+        except ValueError:
+            mean, std = (), ()
+        if len(mean) != 3 or len(std) != 3 or not all(abs(v) < 1e3 for v in mean) or not all(0 < v < 1e3 for v in std):
+            raise ConfigError(
+                f"input_norm must be 0-1, imagenet, or three means and three deviations of RGB images in 0–1, e.g. "
+                f"0.485,0.456,0.406/0.229,0.224,0.225; found {text!r}."
+            )
+        return cls(mean, std)
+
+
+NORMS: dict[str, InputNorm] = {
+    "0-1": InputNorm(),
+    "imagenet": InputNorm((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one tool names a backbone's layers.
+
+    Attributes:
+        name: Short name, e.g. ``"vfmkd"``.
+        layers: Dotted name of a layer → its number in Ultralytics' YAML, or ``None`` for a part that is dropped on
+            purpose. ``#`` stands for any whole number, on the right for the one found; other segments may use ``*``.
+        segments: Name inside a layer → Ultralytics' name.
+        strip: Further wrappers that may stand before the names.
+        telltale: Pattern that some key of the file must contain for this source to be considered. Default: none needed.
+        bn_eps: BatchNorm epsilon its networks are trained with.
+        input_norm: How it normalises images.
+        untrained_tail: Whether it leaves the backbone's last layers untrained, so that a file may lack them.
+    """
+
+    name: str
+    layers: Mapping[str, str | None]
+    segments: Mapping[str, str] = field(default_factory=dict)
+    strip: frozenset[str] = frozenset()
+    telltale: str | None = None
+    bn_eps: float = ULTRALYTICS_BN_EPS
+    input_norm: InputNorm = field(default_factory=InputNorm)
+    untrained_tail: bool = False
+
+    @cached_property
+    def _patterns(self) -> list[tuple[tuple[str, ...], str | None]]:
+        longest_first = sorted(self.layers.items(), key=lambda item: -item[0].count("."))
+        return [(tuple(pattern.split(".")), target) for pattern, target in longest_first]
+
+    def unwrap(self, key: tuple[str, ...]) -> int:
+        """How many segments of a key are wrappers before a name."""
+        return next((i for i, s in enumerate(key) if s not in WRAPPERS and s not in self.strip), len(key))
+
+    def rename(self, key: tuple[str, ...]) -> str | Literal[False] | None:
+        """A key without wrappers → the tensor's name in Ultralytics' numbers; ``None``: dropped; ``False``: unknown."""
+        for pattern, target in self._patterns:
+            if len(key) < len(pattern) or not all(map(_matches, key, pattern)):
+                continue
+            if target is None:
+                return None
+            rest = key[len(pattern) :]
+            if rest:
+                number = next((s for s, p in zip(key, pattern, strict=False) if p == "#"), "")
+                return ".".join((target.replace("#", number), *(self.segments.get(s, s) for s in rest)))
+        return False
+
+    def considered(self, keys: Iterable[str]) -> bool:
+        """Whether a file with these keys can be of this source."""
+        return self.telltale is None or any(re.search(self.telltale, key) for key in keys)
+
+
+def _matches(segment: str, pattern: str) -> bool:
+    return segment.isdigit() if pattern == "#" else fnmatchcase(segment, pattern)
+
+
+# CSPDarknet's stages → YOLOv8's layer numbers.
+STAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "stem": "0",
+        "stage1.0": "1",
+        "stage1.1": "2",
+        "stage2.0": "3",
+        "stage2.1": "4",
+        "stage3.0": "5",
+        "stage3.1": "6",
+        "stage4.0": "7",
+        "stage4.1": "8",
+        "stage4.2": "9",
+    }
+)
+_BLOCK = {"main_conv": "cv1", "final_conv": "cv2", "blocks": "m"}
+
+# In this order; the first one that knows a key names it.
+SOURCES: tuple[Source, ...] = (
+    # YOLOv8CSPDarknet of MMYOLO, saved by MMEngine, which keeps averaged weights as `state_dict` and the raw ones as
+    # `ema_state_dict`. Its blocks and SPPF count their convolutions, which vfmkd's older names do not.
+    Source(
+        "MMYOLO",
+        {**STAGES, **TRAINING, "bbox_head": None},
+        {**_BLOCK, "conv1": "cv1", "conv2": "cv2"},
+        telltale=r"(^|\.)stage\d\.1\.blocks\.\d+\.conv[12]\.|(^|\.)stage4\.2\.conv[12]\.",
+    ),
+    # The old system: today's names, and the older ones of its C2f.
+    Source("vfmkd", {**STAGES, **TRAINING}, _BLOCK, bn_eps=VFMKD_BN_EPS),
+    # LightlyTrain wraps the layers it trains, which for YOLOv8 end before SPPF, and feeds ImageNet-normalised images.
+    Source(
+        "LightlyTrain",
+        {"#": "#", **TRAINING},
+        telltale=r"(^|\.)wrapped_model\._backbone\.\d+\.",
+        input_norm=NORMS["imagenet"],
+        untrained_tail=True,
+    ),
+    # kdyolo's own DistilledBackbone.
+    Source("kdyolo", {"layers.#": "#"}, telltale=r"(^|\.)layers\.\d+\."),
+    # Ultralytics' numbering, whatever stands around it.
+    Source("Ultralytics", {"#": "#", **TRAINING}),
+)
+
+
+def source_named(name: str) -> Source:
+    """The shipped source of that name."""
+    return next(source for source in SOURCES if source.name == name)
+
+
+def load_key_map(path: str | Path) -> Source:
+    """A source from a user's YAML file; its keys are the attributes of :class:`Source`, ``layers`` is required.
+
+    Raises:
+        ConfigError: Every mistake found in the file.
+    """
+    where, path = f"key map {path}", Path(path)
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{where}: cannot be read ({e}).") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{where}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    if not isinstance(given, dict) or not isinstance(given.get("layers"), dict):
+        raise ConfigError(
+            f"{where}: expected 'layers:' with lines 'name in the file: layer number', e.g. 'encoder.stem: 0'; "
+            "'null' instead of a number drops a part."
+        )
+    source, mistakes = Source(path.stem, {}), []
+    known = {f.name for f in fields(Source)} - {"name"}
+    for key, value in given.items():
+        try:
+            if key not in known:
+                raise ValueError(f"unknown key, expected one of {', '.join(sorted(known))}")
+            source = replace(source, **{key: _read_entry(key, value)})
+        except (ConfigError, ValueError, TypeError, re.error) as e:
+            mistakes.append(f"{where}: {key}: {e}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return source
+
+
+def _read_entry(key: str, value: Any) -> Any:
+    if key == "layers":
+        layers = {str(k): None if v is None else str(v) for k, v in value.items()}
+        wrong = [f"{k}: {v}" for k, v in layers.items() if v is not None and not re.fullmatch(r"#|\d+(\.\w+)*", v)]
+        if wrong:
+            raise ValueError(f"expected layer numbers, '#' or null; found {', '.join(wrong)}")
+        return {**TRAINING, **layers}
+    if key == "segments":
+        if not isinstance(value, dict):
+            raise ValueError(f"expected 'name in the file: name in Ultralytics' lines; found {value!r}")
+        return {str(k): str(v) for k, v in value.items()}
+    if key == "strip":
+        return frozenset(str(v) for v in ([value] if isinstance(value, str) else value))
+    if key == "input_norm":
+        return InputNorm.parse(str(value))
+    if key == "bn_eps":
+        if not 0 < float(value) < 1:
+            raise ValueError(f"must lie between 0 and 1; found {value!r}")
+        return float(value)
+    if key == "telltale":
+        re.compile(value)
+        return value
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false; found {value!r}")
+    return value
