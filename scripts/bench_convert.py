@@ -6,9 +6,10 @@ Usage:
     python scripts/bench_convert.py --records ../shared/coco128 --where /data/tmp            # on another disk
 
 The file repeats the records of a small COCO folder under new ids until it has ``--images`` images; the image files are
-empty, since none is opened. The floor decodes the same bytes with typed structs and creates the same files with the same
-content, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms take turns,
-round by round, so that a busy machine is busy for all of them.
+empty, since none is opened. The floor decodes the same bytes with typed structs and creates the same files, their
+content known, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms take turns,
+round by round, so that a busy machine is busy for all of them. Peak memory is an upper bound: that of the
+process, and of a helper process for each further core, with the pages that they share counted for each.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdyolo.coco.workers import cores
+
 ARMS = ("floor", "kdyolo", "ultralytics")
 SPLIT = "train2017"
 TRAIN2017 = 118_287  # images
@@ -38,7 +41,7 @@ def main() -> None:
     """Build the file, run every arm in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, required=True, help="COCO folder whose records are repeated")
-    parser.add_argument("--where", type=Path, default=Path("/dev/shm"), help="an existing folder, on a RAM disk at best")
+    parser.add_argument("--where", type=Path, default=Path("/dev/shm"), help="existing folder, best on a RAM disk")
     parser.add_argument("--images", type=int, default=TRAIN2017)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
@@ -76,7 +79,8 @@ def run_arm(options: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     parts = work()
     seconds = time.perf_counter() - began
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own, helper = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    memory = own + helper * (cores() - 1)
     shutil.rmtree(out)
     return {"seconds": seconds, "memory": memory, "parts": parts or {}}
 
@@ -111,7 +115,6 @@ def prepare_floor(root: Path, out: Path) -> Callable[[], dict[str, float]]:
     annotation = msgspec.defstruct("annotation", fields, gc=False)
     file = msgspec.defstruct("file", [("images", list[image]), ("annotations", list[annotation])])  # type: ignore[valid-type]
     decoder = msgspec.json.Decoder(file)
-    # The content of a label file is some number of such lines; how many, the labels of the whole file decide.
     texts = dict(label_texts(root))
 
     def work() -> dict[str, float]:
@@ -122,11 +125,12 @@ def prepare_floor(root: Path, out: Path) -> Callable[[], dict[str, float]]:
         labels.mkdir(parents=True)
         images.mkdir(parents=True)
         for name, text in texts.items():
-            with open(f"{labels}/{name}.txt", "wb") as label:  # noqa: PTH123 - a floor is as quick as it can be
-                label.write(text)
+            label = os.open(f"{labels}/{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            os.write(label, text)
+            os.close(label)
         written = time.perf_counter()
         for name in texts:
-            os.symlink(f"{root}/{SPLIT}/{name}.jpg", f"{images}/{name}.jpg")
+            os.symlink(f"{root}/{SPLIT}/{name}.jpg", f"{images}/{name}.jpg")  # noqa: PTH211
         linked = time.perf_counter()
         return {"decode": decoded - began, "label files": written - decoded, "links": linked - written}
 
@@ -155,7 +159,7 @@ def build(records: Path, root: Path, images: int) -> dict[str, Any]:
     path = annotations / f"instances_{SPLIT}.json"
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "images": [')
-        for number, (image, of_image, boxes) in used:
+        for number, (image, _, boxes) in used:
             file.write(", " * (number > 1) + image.replace("@name", f"{number:012d}").replace('"@id"', str(number)))
             counts[f"{number:012d}"] = boxes
             (folder / f"{number:012d}.jpg").touch()
@@ -171,7 +175,7 @@ def build(records: Path, root: Path, images: int) -> dict[str, Any]:
 
 
 def image_templates(source: dict[str, Any]) -> Iterator[tuple[str, list[str], int]]:
-    """For each image: its JSON and those of its annotations with placeholders for the ids, and how many are no crowds."""
+    """For each image: its JSON, those of its annotations (with placeholders for ids), how many are no crowds."""
     of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in source["annotations"]:
         of_image[annotation["image_id"]].append(annotation)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from coco_files import write_file
 
 from kdyolo.coco.convert import Source, convert_coco
 from kdyolo.errors import DatasetError
@@ -24,16 +25,7 @@ def document() -> dict:
 
 def write(root: Path, content: dict | str | bytes, split: str = "train2017") -> Path:
     """The annotation file of a split, and beside it more image files than the document has."""
-    path = root / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, dict):
-        content = json.dumps(content)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    folder = root / "images" / split
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("7.jpg", "7.png", "8.jpg", "9.jpg"):
-        (folder / name).touch()
-    return path
+    return write_file(root, split, content, ("7.jpg", "7.png", "8.jpg", "9.jpg")).annotations
 
 
 def edited(key: str, index: int, **changes) -> dict:
