@@ -7,8 +7,8 @@ Usage:
 
 The file repeats the records of a small COCO folder under new ids until it has ``--images`` images; the image files are
 empty, since none is opened. The floor decodes the same bytes with typed structs and creates the same files, their
-content known, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms take turns,
-round by round, so that a busy machine is busy for all of them. Peak memory is an upper bound: that of the
+content known, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms
+take turns, round by round, so that a busy machine is busy for all of them. Peak memory is an upper bound: that of the
 process, and of a helper process for each further core, with the pages that they share counted for each.
 """
 

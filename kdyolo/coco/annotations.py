@@ -11,7 +11,7 @@ import codecs
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,8 @@ from kdyolo.errors import DatasetError
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
 
+FindProblems = Callable[[Path, Iterable[str]], dict[str, str]]
+_LONGEST = 500  # characters of a quotation in a message
 Kind = Literal["image", "annotation", "category"]
 
 
@@ -112,6 +114,7 @@ def read_annotations(
     skip_invalid: bool = False,
     detailed: bool = False,
     areas: bool = False,
+    problems: FindProblems | None = None,
     whole: bool = False,
 ) -> Annotations:
     """Read a COCO file and check its records.
@@ -121,6 +124,7 @@ def read_annotations(
         image_folder: where the images of this file lie; each must exist, none is opened.
         skip_invalid: count invalid images and annotations by reason and leave them out, instead of raising.
         detailed: give ``DetailedAnnotation`` records.
+        problems: tells which images of a folder cannot be used, and why; otherwise that they exist is enough.
         areas: an ``area`` that is no number is invalid; needs ``detailed``.
         whole: read everything now, and check all of it.
 
@@ -132,7 +136,7 @@ def read_annotations(
     log = _Log(path, skip_invalid)
     if not whole:
         with suppress(NeedsWholeFile, OSError):  # what cannot be read says so below
-            return _read_slices(path, image_folder, record_type, log)
+            return _read_slices(path, image_folder, record_type, problems, log)
     data = _read_bytes(path)
     try:
         file = msgspec.json.decode(data, type=_CocoFile[record_type])  # type: ignore[valid-type]
@@ -140,16 +144,18 @@ def read_annotations(
         file = _decode_by_record(path, data, record_type, log)
     del data  # half a gigabyte for train2017
     categories = _check_categories(file.categories, log)
-    images = _present_images(_check_images(file.images, image_folder, log), image_folder, log)
+    images = _usable_images(_check_images(file.images, image_folder, log), image_folder, problems, log)
     annotations = list(_valid_annotations(file.annotations, images, categories, areas, log))
     skipped = dict(log.skipped["image"]), dict(log.skipped["annotation"])
     return Annotations(path, images, categories, [lambda: annotations], True, *skipped)
 
 
-def _read_slices(path: Path, image_folder: Path, record_type: type[AnnotationRecord], log: _Log) -> Annotations:
+def _read_slices(
+    path: Path, image_folder: Path, record_type: type[AnnotationRecord], problems: FindProblems | None, log: _Log
+) -> Annotations:
     head, slices = cut(path, _decode_head)
     categories = _check_categories(head.categories, log)
-    images = _present_images(_check_images(head.images, image_folder, log), image_folder, log)
+    images = _usable_images(_check_images(head.images, image_folder, log), image_folder, problems, log)
     decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
     batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode) for s in slices]
     return Annotations(path, images, categories, batches, False, dict(log.skipped["image"]), {})
@@ -177,11 +183,17 @@ class _Log:
             if kind == "image" and isinstance(record_id, int):
                 self.skipped_image_ids.add(record_id)
             return
-        name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {record_id!r})"
+        name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {_brief(repr(record_id))})"
         advice = "Correct the record"
         if kind != "category":
             advice += ", or leave invalid records out with --skip-invalid (skip_invalid=True)"
-        raise DatasetError(f"{self.path}: {name}: {reason}{detail and ': '}{detail}. {advice}.")
+        raise DatasetError(f"{self.path}: {name}: {_brief(reason)}{detail and ': '}{_brief(detail)}. {advice}.")
+
+
+def _brief(text: str) -> str:
+    """One line of a bearable length."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -232,7 +244,7 @@ def _load_json(path: Path, data: bytes) -> Any:
 
 def _entries(path: Path, document: dict[str, Any], key: str) -> list[Any]:
     if key not in document:
-        found = ", ".join(repr(name) for name in list(document)[:8]) or "nothing"
+        found = _brief(", ".join(repr(name) for name in list(document)[:8])) or "nothing"
         _not_coco(path, f"no {key!r} (only {found})")
     value = document[key]
     if not isinstance(value, list):
@@ -308,8 +320,10 @@ def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[i
     return valid
 
 
-def _present_images(indexed: dict[int, tuple[int, ImageRecord]], folder: Path, log: _Log) -> dict[int, ImageRecord]:
-    """Those whose file exists, as image id → record; missing files are reported together."""
+def _usable_images(
+    indexed: dict[int, tuple[int, ImageRecord]], folder: Path, problems: FindProblems | None, log: _Log
+) -> dict[int, ImageRecord]:
+    """Those whose file exists and has no problem, as image id → record; missing files are reported together."""
     names = find_missing(folder, (record.file_name for _, record in indexed.values()))
     missing = {key: pair for key, pair in indexed.items() if pair[1].file_name in names} if names else {}
     if missing and not log.skip_invalid:
@@ -322,6 +336,10 @@ def _present_images(indexed: dict[int, tuple[int, ImageRecord]], folder: Path, l
     for key, (index, _) in missing.items():
         log.invalid("image", index, key, "image file is missing")
     present = {key: record for key, (_, record) in indexed.items() if key not in missing}
+    found = problems(folder, (record.file_name for record in present.values())) if problems else {}
+    for key in [key for key, record in present.items() if record.file_name in found]:
+        name = present.pop(key).file_name
+        log.invalid("image", indexed[key][0], key, "image cannot be used", f"{folder / name}: {found[name]}")
     if not present:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in log.skipped["image"].items())
         raise DatasetError(

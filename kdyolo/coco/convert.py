@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -29,6 +29,9 @@ from kdyolo.coco.slices import NeedsWholeFile
 from kdyolo.coco.summary import ConversionSummary, SplitSummary, official_warning
 from kdyolo.coco.workers import share
 from kdyolo.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from kdyolo.coco.verify import Inspector
 
 __all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
 
@@ -80,7 +83,14 @@ def convert_coco(
     roles = pick_roles([source.split for source in sources])
     check_out(out, root, sources)
 
-    read = partial(read_annotations, skip_invalid=skip_invalid, detailed=min_area > 0 or segments, areas=min_area > 0)
+    inspector = _inspector() if verify_images else None
+    read = partial(
+        read_annotations,
+        skip_invalid=skip_invalid,
+        detailed=min_area > 0 or segments,
+        areas=min_area > 0,
+        problems=inspector.problems if inspector else None,
+    )
     data = [read(source.annotations, source.images) for source in sources]
     categories = _merge_categories(data)
     chosen = _choose(categories, classes)
@@ -102,13 +112,17 @@ def convert_coco(
     publish([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
     summaries = {split.source.split: split.summary() for split in splits}
     everything = not (classes or min_area or include_crowd)
+    warnings = [*_warnings(roles, summaries, everything)]
+    if inspector:
+        for split in splits:
+            warnings += _use_findings(split, inspector, out, len(chosen))
     return ConversionSummary(
         out / f"{name}.yaml",
         dataset["names"],
         dataset["category_ids"],
         roles,
         summaries,
-        tuple(_warnings(roles, summaries, everything)),
+        tuple(warnings),
     )
 
 
@@ -177,6 +191,37 @@ def _outlines() -> Any:
     from kdyolo.coco.outlines import outline_of  # numpy, OpenCV and Ultralytics wait until they are needed
 
     return outline_of
+
+
+def _inspector() -> Inspector:
+    from kdyolo.coco.verify import Inspector  # Pillow waits until it is needed
+
+    return Inspector()
+
+
+def _use_findings(split: _Split, inspector: Inspector, out: Path, classes: int) -> Iterable[str]:
+    """Warn about images of another size than their records say, and write the label cache of a verified split."""
+    from kdyolo.coco.label_cache import write_label_cache
+
+    name, folder = split.source.split, split.source.images
+    found = {image.file_name: inspector.found[folder, image.file_name] for image in split.data.images.values()}
+    others = [
+        f"{image.file_name} ({image.width}×{image.height}, the file {f.width}×{f.height})"
+        for image in split.data.images.values()
+        if (f := found[image.file_name]) and (f.width, f.height) != (image.width, image.height)
+    ]
+    if others:
+        yield (
+            f"{name}: {len(others)} images have another size than their records say, which labels follow; perhaps an "
+            f"EXIF orientation turns them: {', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+        )
+    if broken := [file for file, f in found.items() if f.broken_end]:
+        yield (
+            f"{name}: {len(broken)} JPEGs lack their end marker; Ultralytics writes them anew in {out} at its first "
+            f"scan: {', '.join(broken[:3])}{', …' if len(broken) > 3 else ''}"
+        )
+    elif not write_label_cache(out, name, {file: (f.height, f.width) for file, f in found.items()}, classes):
+        yield f"{name}: no label cache was written, as this Ultralytics has a new format of it; it will scan once"
 
 
 def _check_arguments(

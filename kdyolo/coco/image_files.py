@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 IMAGE_SUFFIXES = frozenset(
     {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
 )
+LARGEST = 10**9  # pixels a side: beyond any image, and well within what a float holds exactly
 # Names that need no closer look, such as 000000000009.jpg: path objects cost more than everything else here.
 _ORDINARY = re.compile(r"\w[\w-]*\.(?:jpe?g|png)", re.ASCII).fullmatch
 
@@ -37,6 +38,8 @@ def image_problem(name: str, width: int, height: int) -> tuple[str, str] | None:
     """
     if width <= 0 or height <= 0:
         return "width and height must be positive", f"found {width}×{height}"
+    if width > LARGEST or height > LARGEST:
+        return f"width and height must be at most {LARGEST}", f"found {str(width)[:20]}×{str(height)[:20]}"
     return None if _ORDINARY(name) else _name_problem(name)
 
 

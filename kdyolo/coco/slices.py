@@ -2,8 +2,8 @@
 
 Where to cut is guessed, and a guess is never trusted: if ``[A]`` and ``[B]`` are both JSON arrays then ``[A,B]`` is one
 too, with the elements of both, and if the file with ``0`` in place of a list is a JSON object then that list is the
-value of that key. So whatever decodes in slices would decode to the same as a whole; a wrong cut makes a slice that does
-not decode, and the file is then read as a whole.
+value of that key. So whatever decodes in slices would decode to the same as a whole. A wrong cut makes a slice that
+does not decode, and the file is then read as a whole.
 """
 
 from __future__ import annotations
@@ -111,9 +111,14 @@ def _try_end(before: bytes, after: bytes, decode_head: Callable[[bytes], Head]) 
 
 def _cut_list(path: Path, file: BinaryIO, start: int, end: int) -> list[Slice]:
     cuts = [start]
-    for target in range(start + SLICE, end - SLICE // 2, SLICE):
+    target = start + SLICE
+    while target < end - SLICE // 2:
         file.seek(target)
         if found := _NEXT_RECORD.search(file.read(min(_BLOCK, end - target))):
-            cuts += [target + found.start(1), target + found.start(1) + 1]
+            target += found.start(1)
+            cuts += [target, target + 1]
+            target += SLICE
+        else:  # a record of more than a megabyte
+            target += _BLOCK
     cuts.append(end)
     return [Slice(path, left, right) for left, right in zip(cuts[::2], cuts[1::2], strict=True)]

@@ -36,7 +36,7 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], *, at_least: int
         KDYOLOError: a process was killed; and whatever ``work`` raises.
     """
     count = max(1, min(cores(), len(items) // at_least)) if _may_fork() else 1
-    size = -(-len(items) // count)
+    size = max(1, -(-len(items) // count))
     runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
     if len(runs) == 1:
         return [work(items)]
