@@ -92,6 +92,7 @@ CATEGORY = {
     ),
     "duplicate name": (with_more("categories", {"id": 3, "name": "cat"}), "category 2 (id 3): duplicate category name"),
     "no name": (edited("categories", 1, name=DROP), "category 1 (id 2): Object missing required field `name`"),
+    "no text": (edited("categories", 0, name="\ud800"), "category 0 (id 1): name is not text: '\\ud800'"),
     "float id": (edited("categories", 0, id=1.5), "category 0 (id 1.5): Expected `int`, got `float`"),
 }
 

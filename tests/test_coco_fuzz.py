@@ -111,6 +111,7 @@ QUIETLY = settings(
 @QUIETLY
 @given(data=st.one_of(mutated(), damaged()), options=OPTIONS, size=st.sampled_from([200, 1 << 24]))
 @example(data=b"\xef\xbb\xbf" + json.dumps(DOCUMENT).encode(), options={"skip_invalid": False}, size=1 << 24)
+@example(data=json.dumps({**DOCUMENT, "images": ["\ud800"]}).encode(), options={"skip_invalid": False}, size=200)
 def test_a_data_set_or_one_clear_error(tmp_path, data, options, size):
     make_split(tmp_path / "root", "val", [image()], [box()])
     write_file(tmp_path / "root", "train", data, NAMES)

@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from kdyolo.coco.image_files import find_missing, image_problem, normalise
+from kdyolo.coco.image_files import find_missing, has_surrogates, image_problem, normalise
 from kdyolo.coco.slices import NeedsWholeFile, Slice, cut
 from kdyolo.errors import DatasetError
 
@@ -191,8 +191,8 @@ class _Log:
 
 
 def _brief(text: str) -> str:
-    """One line of a bearable length."""
-    text = " ".join(text.split())
+    """One line of a bearable length, which any terminal can print."""
+    text = " ".join(text.split()).encode(errors="backslashreplace").decode()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
@@ -269,7 +269,7 @@ def _convert_each(entries: list[Any], record_type: type[_Record], kind: Kind, lo
     for index, entry in enumerate(entries):
         try:
             records.append(msgspec.convert(entry, record_type))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:  # half of a surrogate pair is no text
             log.invalid(kind, index, entry.get("id") if isinstance(entry, dict) else None, str(error))
     return records
 
@@ -282,6 +282,8 @@ def _check_categories(records: list[CategoryRecord], log: _Log) -> dict[int, str
     for index, record in enumerate(records):
         if record.id in names:
             log.invalid("category", index, record.id, "duplicate category id", f"{names[record.id]!r} has it too")
+        if has_surrogates(record.name):
+            log.invalid("category", index, record.id, "name is not text", repr(record.name))
         if record.name in names.values():
             log.invalid("category", index, record.id, "duplicate category name", repr(record.name))
         names[record.id] = record.name

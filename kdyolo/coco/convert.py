@@ -27,7 +27,7 @@ from kdyolo.coco.progress import Progress
 from kdyolo.coco.publish import LINKS, Link, SplitPlan, annotations_name, list_name, publish
 from kdyolo.coco.slices import NeedsWholeFile
 from kdyolo.coco.summary import ConversionSummary, SplitSummary, official_warning
-from kdyolo.coco.workers import share
+from kdyolo.coco.workers import no_collection, share
 from kdyolo.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
 
 
+@no_collection()
 def convert_coco(
     root: str | Path | None = None,
     out: str | Path | None = None,

@@ -52,12 +52,13 @@ def _name_problem(name: str) -> tuple[str, str] | None:
             "file_name has no suffix that Ultralytics reads",
             f"{name!r} is none of {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
-    if name.splitlines() != [name] or "\0" in name or _surrogates(name):
+    if name.splitlines() != [name] or "\0" in name or has_surrogates(name):
         return "file_name does not fit on a line of UTF-8 text", repr(name)
     return None
 
 
-def _surrogates(text: str) -> bool:
+def has_surrogates(text: str) -> bool:
+    """Whether there are halves of surrogate pairs in it, which JSON can hold and UTF-8 cannot."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

@@ -154,7 +154,9 @@ def make_labels(
             labels.small += 1
         else:
             width, height = image.width, image.height
-            box = clip_box(annotation.bbox, width, height)
+            left, top, w, h = box = annotation.bbox
+            if left < 0 or top < 0 or left + w > width or top + h > height:
+                box = clip_box(box, width, height)
             line = label_line(index, box, width, height)
             if line is None:
                 labels.empty += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +20,18 @@ _MOST = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Spare the search for cycles among millions of records that have none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def share(work: Callable[[Sequence[T]], R], items: Sequence[T], *, at_least: int, progress: Progress) -> list[R]:
