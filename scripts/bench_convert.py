@@ -76,13 +76,19 @@ def run_arm(options: argparse.Namespace) -> dict[str, Any]:
         return build(options.records, root, options.images)
     prepare = {"floor": prepare_floor, "kdyolo": prepare_kdyolo, "ultralytics": prepare_ultralytics}[options.arm]
     work = prepare(root, out)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), cpu_seconds()
     parts = work()
-    seconds = time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, cpu_seconds() - busy
     own, helper = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     memory = own + helper * (cores() - 1)
     shutil.rmtree(out)
-    return {"seconds": seconds, "memory": memory, "parts": parts or {}}
+    return {"seconds": seconds, "cpu": busy, "memory": memory, "parts": parts or {}}
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of the helpers that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def prepare_kdyolo(root: Path, out: Path) -> Callable[[], None]:
@@ -190,16 +196,19 @@ def report(runs: dict[str, list[dict[str, Any]]]) -> None:
     """Print medians over all rounds, and kdyolo's ratios to the others."""
     median = {arm: statistics.median(run["seconds"] for run in of) for arm, of in runs.items()}
     memory = {arm: statistics.median(run["memory"] for run in of) for arm, of in runs.items()}
-    print(f"{'arm':<12} {'seconds':>8} {'min–max':>14} {'peak GB':>8}")
+    print(f"{'arm':<12} {'seconds':>8} {'min–max':>14} {'CPU s':>6} {'peak GB':>8}")
     for arm, of in runs.items():
         seconds = [run["seconds"] for run in of]
         spread = f"{min(seconds):.2f}–{max(seconds):.2f}"
-        print(f"{arm:<12} {median[arm]:>8.2f} {spread:>14} {memory[arm] / 1e9:>8.2f}")
+        busy = statistics.median(run["cpu"] for run in of)
+        print(f"{arm:<12} {median[arm]:>8.2f} {spread:>14} {busy:>6.1f} {memory[arm] / 1e9:>8.2f}")
     for run in runs.get("floor", [])[:1]:
         print("the floor: " + ", ".join(f"{part} {seconds:.2f} s" for part, seconds in run["parts"].items()))
     if "ultralytics" in runs and "kdyolo" in runs:
         print(f"ultralytics / kdyolo:  {median['ultralytics'] / median['kdyolo']:.1f} × as fast")
         print(f"kdyolo / ultralytics:  {memory['kdyolo'] / memory['ultralytics']:.2f} of the memory")
+    if "ultralytics" in runs and "floor" in runs:
+        print(f"ultralytics / floor:   {median['ultralytics'] / median['floor']:.1f} × as fast")
     if "floor" in runs and "kdyolo" in runs:
         print(f"kdyolo / floor:        {median['kdyolo'] / median['floor']:.2f} of the time")
 

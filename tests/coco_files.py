@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from kdyolo.coco.convert import Source
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
@@ -35,3 +37,9 @@ def make_split(root, split, images=None, annotations=(), categories=CATEGORIES, 
     images = [image()] if images is None else list(images)
     document = {"info": {}, "images": images, "annotations": list(annotations), "categories": list(categories)}
     return write_file(root, split, document, [record["file_name"] for record in images], folder)
+
+
+def seeded(examples: int) -> settings:
+    """Hypothesis with so many examples, the same ones each time; they share ``tmp_path``."""
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks)

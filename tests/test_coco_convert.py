@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from coco_files import CATEGORIES, box, image, make_split
+from coco_files import CATEGORIES, box, image, make_split, seeded
 from conftest import tree
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kdyolo.coco.convert import Source, convert_coco
@@ -350,13 +350,7 @@ annotation = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@seeded(60)
 @given(records=st.lists(annotation, max_size=8), width=st.integers(1, 200), height=st.integers(1, 200))
 def test_labels_lie_in_the_image_and_nothing_is_lost(tmp_path, records, width, height):
     annotations = [{"id": i, **record} for i, record in enumerate(records)]
@@ -378,13 +372,7 @@ def test_labels_lie_in_the_image_and_nothing_is_lost(tmp_path, records, width, h
             assert centre + size / 2 <= 1 + 1e-6
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@seeded(60)
 @given(st.data())
 def test_boxes_inside_come_back_to_a_millionth(tmp_path, data):
     width, height = data.draw(st.integers(1, 5000)), data.draw(st.integers(1, 5000))

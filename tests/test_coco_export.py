@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from coco_files import box, image, make_split
+from coco_files import box, image, make_split, seeded
 from conftest import tree
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -128,8 +128,7 @@ def test_changed_labels_are_what_counts(tmp_path):
     }
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@seeded(25)
 @given(st.data())
 def test_labels_come_back_to_the_letter(tmp_path, data):
     """Labels → COCO → labels, for any boxes inside an image of any size, without an original file."""

@@ -221,6 +221,12 @@ def exif(orientation: int) -> Image.Exif:
     return tags
 
 
+def one_box_each(root: Path, names: list[str]) -> Path:
+    """A split 'train' with a box in each of these images; gives the folder of its images."""
+    boxes = [box(i, image_id=i) for i in range(len(names))]
+    return make_split(root, "train", [image(i, name) for i, name in enumerate(names)], boxes).images
+
+
 def test_absolute_names_inside_the_folder(tmp_path):
     folder = tmp_path / "root/images/train"
     source = make_split(tmp_path / "root", "train", [image(1, "sub/a.jpg"), image(2, "b.jpg")], [box()])
@@ -274,10 +280,7 @@ def test_a_new_cache_format_is_left_alone(tmp_path, monkeypatch):
 
 def test_sizes_of_the_records_win_and_others_are_reported(tmp_path):
     names = ["a.jpg", "exif.jpg", "turned.png", "other.jpg"]
-    make_split(
-        tmp_path / "root", "train", [image(i, n) for i, n in enumerate(names)], [box(i, image_id=i) for i in range(4)]
-    )
-    folder = tmp_path / "root/images/train"
+    folder = one_box_each(tmp_path / "root", names)
     photo(folder / "a.jpg")
     photo(folder / "exif.jpg", exif=exif(6))
     photo(folder / "turned.png", exif=exif(8))
@@ -293,10 +296,7 @@ def test_sizes_of_the_records_win_and_others_are_reported(tmp_path):
 
 def test_images_that_cannot_be_used(tmp_path):
     names = ["good.jpg", "text.jpg", "tiny.png", "cut.jpg"]
-    make_split(
-        tmp_path / "root", "train", [image(i, n) for i, n in enumerate(names)], [box(i, image_id=i) for i in range(4)]
-    )
-    folder = tmp_path / "root/images/train"
+    folder = one_box_each(tmp_path / "root", names)
     photo(folder / "good.jpg")
     (folder / "text.jpg").write_text("no image")
     photo(folder / "tiny.png", (9, 9))

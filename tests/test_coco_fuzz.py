@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-from coco_files import box, image, make_split, write_file
+from coco_files import box, image, make_split, seeded, write_file
 from conftest import tree
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdyolo.cli import main
@@ -99,16 +99,9 @@ OPTIONS = st.fixed_dictionaries(
     {"skip_invalid": st.booleans()},
     optional={"segments": st.just(True), "min_area": st.just(5.0), "include_crowd": st.just(True)},
 )
-QUIETLY = settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
-@QUIETLY
+@seeded(100)
 @given(data=st.one_of(mutated(), damaged()), options=OPTIONS, size=st.sampled_from([200, 1 << 24]))
 @example(data=b"\xef\xbb\xbf" + json.dumps(DOCUMENT).encode(), options={"skip_invalid": False}, size=1 << 24)
 @example(data=json.dumps({**DOCUMENT, "images": ["\ud800"]}).encode(), options={"skip_invalid": False}, size=200)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.coco.annotations import AnnotationRecord, Annotations, read_annotations
+from kdyolo.coco.annotations import AnnotationRecord, Annotations, DetailedAnnotation, read_annotations
 from kdyolo.coco.labels import Labels, Selection, make_labels
 from kdyolo.coco.layout import (
     HEADER,
@@ -96,7 +96,7 @@ def convert_coco(
     categories = _merge_categories(data)
     chosen = _choose(categories, classes)
     class_of = dict.fromkeys(categories) | {category_id: index for index, category_id in enumerate(chosen)}
-    selection = Selection(class_of, min_area, include_crowd, _outlines() if segments else None)
+    selection = Selection(class_of, min_area, include_crowd, _outline_of if segments else None)
     splits = [
         _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
         for source, of_split in zip(sources, data, strict=True)
@@ -112,19 +112,12 @@ def convert_coco(
     check()
     publish([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
     summaries = {split.source.split: split.summary() for split in splits}
-    everything = not (classes or min_area or include_crowd)
-    warnings = [*_warnings(roles, summaries, everything)]
+    warnings = [*_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
     if inspector:
         for split in splits:
             warnings += _use_findings(split, inspector, out, len(chosen))
-    return ConversionSummary(
-        out / f"{name}.yaml",
-        dataset["names"],
-        dataset["category_ids"],
-        roles,
-        summaries,
-        tuple(warnings),
-    )
+    yaml_path = out / f"{name}.yaml"
+    return ConversionSummary(yaml_path, dataset["names"], dataset["category_ids"], roles, summaries, tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -188,10 +181,11 @@ def _label_batches(data: Annotations, selection: Selection) -> Labels:
     return first
 
 
-def _outlines() -> Any:
-    from kdyolo.coco.outlines import outline_of  # numpy, OpenCV and Ultralytics wait until they are needed
+def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
+    # In each process when it needs it: numpy, OpenCV and Ultralytics take seconds, and end all forking where they run.
+    from kdyolo.coco.outlines import outline_of
 
-    return outline_of
+    return outline_of(annotation, width, height)
 
 
 def _inspector() -> Inspector:

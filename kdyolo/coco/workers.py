@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kdyolo.coco.progress import Progress
 from kdyolo.errors import KDYOLOError
@@ -84,14 +84,14 @@ def _child(
     sender.send(result)
 
 
-def _receive(receiver: Connection) -> R:  # type: ignore[type-var] # ties the parent's type to what the child sends
+def _receive(receiver: Connection) -> Any:
     try:
         result, error = receiver.recv()
     except EOFError:
         raise KDYOLOError("a process of the conversion was killed, perhaps for want of memory. Try again.") from None
     if error is not None:
         raise error
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def cores() -> int:
