@@ -155,7 +155,7 @@ def make_labels(
         else:
             width, height = image.width, image.height
             left, top, w, h = box = annotation.bbox
-            if left < 0 or top < 0 or left + w > width or top + h > height:
+            if left < 0 or top < 0 or left + w > width or top + h > height:  # cheaper than a call for each box
                 box = clip_box(box, width, height)
             line = label_line(index, box, width, height)
             if line is None:

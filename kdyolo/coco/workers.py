@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +81,8 @@ def _child(
         result: tuple[R | None, Exception | None] = work(run), None
     except Exception as error:
         result = None, error
-    sender.send(result)
+    with suppress(BrokenPipeError):  # the parent was killed, so nobody is left to tell
+        sender.send(result)
 
 
 def _receive(receiver: Connection) -> Any:
