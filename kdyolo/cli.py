@@ -166,7 +166,8 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 @_command(
     "  kdyolo convert COCO2017/ --out datasets/coco\n"
     "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
-    "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop"
+    "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop\n"
+    "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100"
 )
 @click.argument("root", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder to write.")
@@ -182,15 +183,19 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 @click.option("--images", multiple=True, type=click.Path(), help="Image folder of that split (repeatable).")
 @click.option("--split", multiple=True, help="Name of that split (repeatable).")
 @click.option("--skip-invalid", is_flag=True, help="Count invalid records and go on, instead of stopping.")
+@click.option("--classes", metavar="NAME,NAME", help="Convert these categories only.")
+@click.option("--min-area", type=float, default=0.0, metavar="PX²", help="Leave out objects with a smaller area.")
+@click.option("--include-crowd", is_flag=True, help="Write crowd regions as ordinary objects.")
+@click.option("--segments", is_flag=True, help="Write polygons instead of boxes, for segmentation heads.")
+@click.option("--verify-images", is_flag=True, help="Open every image, and compare its size; then training need not.")
 def convert(
     root: str | None,
     out: str,
-    name: str,
-    link: Any,
     annotations: Sequence[str],
     images: Sequence[str],
     split: Sequence[str],
-    skip_invalid: bool,
+    classes: str | None,
+    **options: Any,
 ) -> None:
     """Turn COCO annotations into an Ultralytics data set.
 
@@ -204,7 +209,8 @@ def convert(
             f"found {len(annotations)}, {len(images)} and {len(split)}."
         )
     sources = [Source(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
-    summary = convert_coco(root, out, name=name, link=link, sources=sources, skip_invalid=skip_invalid)
+    chosen = [name.strip() for name in classes.split(",")] if classes else ()
+    summary = convert_coco(root, out, sources=sources, classes=chosen, **options)
     click.echo(summary.table())
     click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
@@ -238,6 +244,23 @@ def extract(source: str, out: str, exist_ok: bool) -> None:
     from kdyolo.export import extract_backbone
 
     click.echo(extract_backbone(source, out, exist_ok))
+
+
+@_command(
+    "  kdyolo to-coco datasets/coco/coco.yaml --out instances.json\n"
+    "  kdyolo to-coco datasets/coco/coco.yaml --split val --out instances_val.json"
+)
+@click.argument("dataset", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="JSON file to write.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="One part of the data set. Default: all.")
+def to_coco(dataset: str, out: str, split: str | None) -> None:
+    """Write COCO annotations from the labels of an Ultralytics data set.
+
+    DATASET is its YAML. Where kdyolo converted it from COCO, ids come back as they were.
+    """
+    from kdyolo.coco.export import to_coco
+
+    click.echo(to_coco(dataset, out, split=split))
 
 
 @_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")

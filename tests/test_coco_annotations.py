@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from coco_files import write_file
 
 from kdyolo.coco.convert import Source, convert_coco
 from kdyolo.errors import DatasetError
@@ -24,16 +25,7 @@ def document() -> dict:
 
 def write(root: Path, content: dict | str | bytes, split: str = "train2017") -> Path:
     """The annotation file of a split, and beside it more image files than the document has."""
-    path = root / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, dict):
-        content = json.dumps(content)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    folder = root / "images" / split
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("7.jpg", "7.png", "8.jpg", "9.jpg"):
-        (folder / name).touch()
-    return path
+    return write_file(root, split, content, ("7.jpg", "7.png", "8.jpg", "9.jpg")).annotations
 
 
 def edited(key: str, index: int, **changes) -> dict:
@@ -100,6 +92,7 @@ CATEGORY = {
     ),
     "duplicate name": (with_more("categories", {"id": 3, "name": "cat"}), "category 2 (id 3): duplicate category name"),
     "no name": (edited("categories", 1, name=DROP), "category 1 (id 2): Object missing required field `name`"),
+    "no text": (edited("categories", 0, name="\ud800"), "category 0 (id 1): name is not text: '\\ud800'"),
     "float id": (edited("categories", 0, id=1.5), "category 0 (id 1.5): Expected `int`, got `float`"),
 }
 
@@ -114,114 +107,65 @@ def test_category_problems_are_never_skipped(tmp_path, case, skip_invalid):
 
 
 NAN, INF = float("nan"), float("inf")
+# case: (index, changes, reason); image 0 (id 7) has the three annotations, image 1 (id 8) has none
+LEAVES, SUFFIX = "file_name leaves the image folder", "file_name has no suffix that Ultralytics reads"
+LINE, SIZE = "file_name does not fit on a line of UTF-8 text", "width and height must be positive"
+IMAGE_CHANGES = {
+    "no id": (0, {"id": DROP}, "Object missing required field `id`"),
+    "string id": (0, {"id": "7"}, "Expected `int`, got `str` - at `$.id`"),
+    "float id": (0, {"id": 7.0}, "Expected `int`, got `float` - at `$.id`"),
+    "no file name": (0, {"file_name": DROP}, "Object missing required field `file_name`"),
+    "number as name": (1, {"file_name": 8}, "Expected `str`, got `int` - at `$.file_name`"),
+    "no width": (0, {"width": DROP}, "Object missing required field `width`"),
+    "null height": (0, {"height": None}, "Expected `int`, got `null` - at `$.height`"),
+    "NaN width": (1, {"width": NAN}, "Expected `int`, got `float` - at `$.width`"),
+    "negative width": (0, {"width": -100}, SIZE),
+    "zero height": (1, {"height": 0}, SIZE),
+    "endless width": (0, {"width": 10**400}, "width and height must be at most 1000000000"),
+    "parent folder": (0, {"file_name": "../7.jpg"}, LEAVES),
+    "inner parent": (0, {"file_name": "a/../../7.jpg"}, LEAVES),
+    "absolute": (0, {"file_name": "/tmp/7.jpg"}, LEAVES),
+    "drive": (0, {"file_name": "C:\\7.jpg"}, LEAVES),
+    "no image": (0, {"file_name": "7.gif"}, SUFFIX),
+    "empty name": (0, {"file_name": ""}, SUFFIX),
+    "two lines": (0, {"file_name": "7\n.jpg"}, LINE),
+    "surrogate": (0, {"file_name": "\udcff.jpg"}, LINE),
+    "duplicate id": (1, {"id": 7}, "duplicate image id"),
+    "one name": (1, {"file_name": "7.jpg"}, "two images of one name"),
+    "one name, written otherwise": (1, {"file_name": "./7.jpg"}, "two images of one name"),
+    "one label": (1, {"file_name": "7.png"}, "two images share a label file"),
+}
 # case: (document, record as it is named, reason, number of annotations that are skipped with it)
-IMAGE = {
-    "no id": (edited("images", 0, id=DROP), "image 0 (no id)", "Object missing required field `id`", 3),
-    "string id": (edited("images", 0, id="7"), "image 0 (id '7')", "Expected `int`, got `str` - at `$.id`", 3),
-    "float id": (edited("images", 0, id=7.0), "image 0 (id 7.0)", "Expected `int`, got `float` - at `$.id`", 3),
-    "no record": (with_more("images", [1]), "image 2 (no id)", "Expected `object`, got `array`", 0),
-    "no file name": (
-        edited("images", 0, file_name=DROP),
-        "image 0 (id 7)",
-        "Object missing required field `file_name`",
-        3,
-    ),
-    "number as name": (
-        edited("images", 1, file_name=8),
-        "image 1 (id 8)",
-        "Expected `str`, got `int` - at `$.file_name`",
-        0,
-    ),
-    "no width": (edited("images", 0, width=DROP), "image 0 (id 7)", "Object missing required field `width`", 3),
-    "null height": (
-        edited("images", 0, height=None),
-        "image 0 (id 7)",
-        "Expected `int`, got `null` - at `$.height`",
-        3,
-    ),
-    "NaN width": (edited("images", 1, width=NAN), "image 1 (id 8)", "Expected `int`, got `float` - at `$.width`", 0),
-    "negative width": (edited("images", 0, width=-100), "image 0 (id 7)", "width and height must be positive", 3),
-    "zero height": (edited("images", 1, height=0), "image 1 (id 8)", "width and height must be positive", 0),
-    "parent folder": (
-        edited("images", 0, file_name="../7.jpg"),
-        "image 0 (id 7)",
-        "file_name leaves the image folder",
-        3,
-    ),
-    "inner parent": (
-        edited("images", 0, file_name="a/../../7.jpg"),
-        "image 0 (id 7)",
-        "file_name leaves the image folder",
-        3,
-    ),
-    "absolute": (edited("images", 0, file_name="/tmp/7.jpg"), "image 0 (id 7)", "file_name leaves the image folder", 3),
-    "drive": (edited("images", 0, file_name="C:\\7.jpg"), "image 0 (id 7)", "file_name leaves the image folder", 3),
-    "no image": (
-        edited("images", 0, file_name="7.gif"),
-        "image 0 (id 7)",
-        "file_name has no suffix that Ultralytics reads",
-        3,
-    ),
-    "empty name": (
-        edited("images", 0, file_name=""),
-        "image 0 (id 7)",
-        "file_name has no suffix that Ultralytics reads",
-        3,
-    ),
-    "two lines": (
-        edited("images", 0, file_name="7\n.jpg"),
-        "image 0 (id 7)",
-        "file_name does not fit on a line of UTF-8 text",
-        3,
-    ),
-    "surrogate": (
-        edited("images", 0, file_name="\udcff.jpg"),
-        "image 0 (id 7)",
-        "file_name does not fit on a line of UTF-8 text",
-        3,
-    ),
-    "duplicate id": (edited("images", 1, id=7), "image 1 (id 7)", "duplicate image id", 0),
-    "one name": (edited("images", 1, file_name="7.jpg"), "image 1 (id 8)", "two images of one name", 0),
-    "one name, written otherwise": (
-        edited("images", 1, file_name="./7.jpg"),
-        "image 1 (id 8)",
-        "two images of one name",
-        0,
-    ),
-    "one label": (edited("images", 1, file_name="7.png"), "image 1 (id 8)", "two images share a label file", 0),
+IMAGE = {"no record": (with_more("images", [1]), "image 2 (no id)", "Expected `object`, got `array`", 0)}
+for _case, (_index, _changes, _reason) in IMAGE_CHANGES.items():
+    _id = _changes.get("id", 7 + _index)
+    _named = f"image {_index} (no id)" if _id is DROP else f"image {_index} (id {_id!r})"
+    IMAGE[_case] = (edited("images", _index, **_changes), _named, _reason, 0 if _index else 3)
+# case: (changes of annotation 2, reason)
+ANNOTATION_CHANGES = {
+    "no id": ({"id": DROP}, "Object missing required field `id`"),
+    "string id": ({"id": "42"}, "Expected `int`, got `str` - at `$.id`"),
+    "true as id": ({"id": True}, "Expected `int`, got `bool` - at `$.id`"),
+    "duplicate id": ({"id": 41}, "duplicate annotation id"),
+    "no box": ({"bbox": DROP}, "Object missing required field `bbox`"),
+    "three numbers": ({"bbox": [1, 2, 3]}, "Expected `array` of length 4, got 3 - at `$.bbox`"),
+    "five numbers": ({"bbox": [1] * 5}, "Expected `array` of length 4, got 5 - at `$.bbox`"),
+    "text in box": ({"bbox": [1, "2", 3, 4]}, "Expected `float`, got `str` - at `$.bbox[1]`"),
+    "null as box": ({"bbox": None}, "Expected `array`, got `null` - at `$.bbox`"),
+    "NaN": ({"bbox": [1, NAN, 3, 4]}, "bbox is not finite"),
+    "Infinity": ({"bbox": [1, 2, INF, 4]}, "bbox is not finite"),
+    "float image": ({"image_id": 7.0}, "Expected `int`, got `float` - at `$.image_id`"),
+    "unknown image": ({"image_id": 999}, "unknown image"),
+    "unknown category": ({"category_id": 999}, "unknown category"),
+    "no category": ({"category_id": DROP}, "Object missing required field `category_id`"),
 }
 ANNOTATION = {
-    "no id": (edited("annotations", 2, id=DROP), "(no id)", "Object missing required field `id`"),
-    "string id": (edited("annotations", 2, id="42"), "(id '42')", "Expected `int`, got `str` - at `$.id`"),
-    "true as id": (edited("annotations", 2, id=True), "(id True)", "Expected `int`, got `bool` - at `$.id`"),
-    "no box": (edited("annotations", 2, bbox=DROP), "(id 42)", "Object missing required field `bbox`"),
-    "three numbers": (
-        edited("annotations", 2, bbox=[1, 2, 3]),
-        "(id 42)",
-        "Expected `array` of length 4, got 3 - at `$.bbox`",
-    ),
-    "five numbers": (
-        edited("annotations", 2, bbox=[1] * 5),
-        "(id 42)",
-        "Expected `array` of length 4, got 5 - at `$.bbox`",
-    ),
-    "text in box": (
-        edited("annotations", 2, bbox=[1, "2", 3, 4]),
-        "(id 42)",
-        "Expected `float`, got `str` - at `$.bbox[1]`",
-    ),
-    "null as box": (edited("annotations", 2, bbox=None), "(id 42)", "Expected `array`, got `null` - at `$.bbox`"),
-    "NaN": (edited("annotations", 2, bbox=[1, NAN, 3, 4]), "(id 42)", "bbox is not finite"),
-    "Infinity": (edited("annotations", 2, bbox=[1, 2, INF, 4]), "(id 42)", "bbox is not finite"),
-    "float image": (edited("annotations", 2, image_id=7.0), "(id 42)", "Expected `int`, got `float` - at `$.image_id`"),
-    "unknown image": (edited("annotations", 2, image_id=999), "(id 42)", "unknown image"),
-    "unknown category": (edited("annotations", 2, category_id=999), "(id 42)", "unknown category"),
-    "no category": (
-        edited("annotations", 2, category_id=DROP),
-        "(id 42)",
-        "Object missing required field `category_id`",
-    ),
-    "duplicate id": (edited("annotations", 2, id=41), "(id 41)", "duplicate annotation id"),
+    case: (
+        edited("annotations", 2, **changes),
+        "(no id)" if changes.get("id") is DROP else f"(id {changes.get('id', 42)!r})",
+        reason,
+    )
+    for case, (changes, reason) in ANNOTATION_CHANGES.items()
 }
 
 

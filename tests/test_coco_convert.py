@@ -1,6 +1,5 @@
 """convert_coco: what it writes from valid data and what Ultralytics makes of the result."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,45 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from coco_files import CATEGORIES, box, image, make_split, seeded
 from conftest import tree
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kdyolo.coco.annotations import IMAGE_SUFFIXES
 from kdyolo.coco.convert import Source, convert_coco
+from kdyolo.coco.image_files import IMAGE_SUFFIXES
 from kdyolo.coco.labels import label_path
 from kdyolo.errors import ConfigError
-
-CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
-
-
-@pytest.fixture(scope="session")
-def coco128() -> Path:
-    shared = Path(os.environ.get("KDYOLO_SHARED") or Path(__file__).resolve().parents[2] / "shared")
-    if not (shared / "coco128" / "annotations").is_dir():
-        pytest.skip(f"no coco128 in {shared}: set KDYOLO_SHARED to the folder that holds it")
-    return shared / "coco128"
-
-
-def image(image_id=1, file_name="a.jpg", width=100, height=50):
-    return {"id": image_id, "file_name": file_name, "width": width, "height": height}
-
-
-def box(annotation_id=1, bbox=(10, 10, 20, 20), image_id=1, category_id=1, **more):
-    return {"id": annotation_id, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), **more}
-
-
-def make_split(root, split, images, annotations=(), categories=CATEGORIES, folder="images/{}"):
-    """A COCO folder's split with empty image files: the converter never opens them."""
-    document = {"info": {}, "images": list(images), "annotations": list(annotations), "categories": list(categories)}
-    path = root / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document))
-    for record in images:
-        file = root / folder.format(split) / record["file_name"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    return Source(path, root / folder.format(split), split)
 
 
 @pytest.fixture
@@ -66,6 +35,11 @@ def convert_one(tmp_path, annotations, *, images=None, categories=CATEGORIES, **
 
 
 # --- Real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def coco128(shared) -> Path:
+    return shared / "coco128"
 
 
 def test_coco128_labels_equal_pycocotools(coco128, tmp_path):
@@ -376,13 +350,7 @@ annotation = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@seeded(60)
 @given(records=st.lists(annotation, max_size=8), width=st.integers(1, 200), height=st.integers(1, 200))
 def test_labels_lie_in_the_image_and_nothing_is_lost(tmp_path, records, width, height):
     annotations = [{"id": i, **record} for i, record in enumerate(records)]
@@ -404,13 +372,7 @@ def test_labels_lie_in_the_image_and_nothing_is_lost(tmp_path, records, width, h
             assert centre + size / 2 <= 1 + 1e-6
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@seeded(60)
 @given(st.data())
 def test_boxes_inside_come_back_to_a_millionth(tmp_path, data):
     width, height = data.draw(st.integers(1, 5000)), data.draw(st.integers(1, 5000))

@@ -2,36 +2,40 @@
 
 import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import count
 from pathlib import Path
 
 import pytest
-from conftest import tree
+from coco_files import CATEGORIES, box, image, make_split
+from conftest import CHECKOUT, tree
 
 from kdyolo.coco.convert import Source, convert_coco
+from kdyolo.coco.publish import annotations_name
 from kdyolo.errors import DatasetError
 
 
-def make_split(root: Path, split: str, file_names=("a.jpg",), categories=((1, "cat"), (2, "dog"))) -> None:
-    """A split with one box in its first image; the image files are empty, as the converter never opens them."""
-    document = {
-        "images": [{"id": i, "file_name": n, "width": 100, "height": 50} for i, n in enumerate(file_names)],
-        "annotations": [{"id": 1, "image_id": 0, "category_id": categories[0][0], "bbox": [10, 10, 20, 20]}],
-        "categories": [{"id": i, "name": name} for i, name in categories],
-    }
-    for folder in (root / "annotations", root / "images" / split):
-        folder.mkdir(parents=True, exist_ok=True)
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
-    for name in file_names:
-        (root / "images" / split / name).touch()
+def one_box(root: Path, split: str, file_names=("a.jpg",), categories=CATEGORIES) -> None:
+    """A split with one box in its first image."""
+    images = [image(i, name) for i, name in enumerate(file_names)]
+    make_split(root, split, images, [box(image_id=0, category_id=categories[0]["id"])], categories)
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
     for split in ("train", "val"):
-        make_split(tmp_path / "root", split)
+        one_box(tmp_path / "root", split)
     return tmp_path / "root"
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Files and links as ``tree`` gives them, and the folders too."""
+    return tree(folder) | {str(path.relative_to(folder)): "folder" for path in folder.rglob("*") if path.is_dir()}
 
 
 def test_foreign_output_is_refused(root, tmp_path):
@@ -85,19 +89,21 @@ def test_other_name_with_other_classes_in_one_folder_is_refused(root, tmp_path):
     convert_coco(root, tmp_path / "out", name="one")
     convert_coco(root, tmp_path / "out", name="two")  # the same classes
     for split in ("train", "val"):
-        make_split(root, split, categories=[(5, "new")])
+        one_box(root, split, categories=[{"id": 5, "name": "new"}])
     before = tree(tmp_path / "out")
     with pytest.raises(DatasetError, match=r"one\.yaml: this earlier conversion shares train\.txt, val\.txt"):
         convert_coco(root, tmp_path / "out", name="two")
     assert tree(tmp_path / "out") == before
 
 
+# --- Failures in the middle -------------------------------------------------------------------------------------------
+
 FULL = OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(("failure", "seen_as"), [(FULL, DatasetError), (KeyboardInterrupt(), KeyboardInterrupt)])
 @pytest.mark.parametrize("earlier", ["nothing", "empty", "conversion"])
-@pytest.mark.parametrize("function", ["symlink_to", "rename", "write_bytes"])
+@pytest.mark.parametrize("function", ["symlink", "open", "write", "mkdir", "rename"])
 def test_failure_while_writing_leaves_everything_as_it_was(
     root, tmp_path, monkeypatch, failure, seen_as, earlier, function
 ):
@@ -106,39 +112,157 @@ def test_failure_while_writing_leaves_everything_as_it_was(
         out.mkdir(parents=True)
     if earlier == "conversion":
         convert_coco(root, out)
-        make_split(root, "train", ["a.jpg", "b.jpg"])
-    before, entries = tree(tmp_path), sorted(tmp_path.rglob("*"))
-    original = getattr(Path, function)
+        one_box(root, "train", ["a.jpg", "sub/b.jpg"])
+    before = everything(tmp_path)
+    original = getattr(os, function)
     done = False
-    # Each call in turn is the one that fails, until none is left to fail. Undoing renames as well.
+    # Each call in turn is the one that fails, until none is left to fail. Undoing makes such calls as well.
     for fail_at in count():
         calls = count()
 
-        def fail(path, *args, fail_at=fail_at, calls=calls):
-            if next(calls) == fail_at:
+        def fail(*args, fail_at=fail_at, calls=calls, **keywords):
+            # A disk that is full still lists folders, and finds those that exist.
+            harmless = (
+                not args[1] & os.O_CREAT if function == "open" else function == "mkdir" and Path(args[0]).is_dir()
+            )
+            if not harmless and next(calls) == fail_at:
                 raise failure
-            return original(path, *args)
+            return original(*args, **keywords)
 
-        monkeypatch.setattr(Path, function, fail)
-        with contextlib.suppress(seen_as):
-            convert_coco(root, out)
-            done = True
+        with monkeypatch.context() as patched:
+            patched.setattr(os, function, fail)
+            with contextlib.suppress(seen_as):
+                convert_coco(root, out)
+                done = True
         if done:
             break
-        assert tree(tmp_path) == before
-        assert sorted(tmp_path.rglob("*")) == entries
+        assert everything(tmp_path) == before
     assert fail_at > 0
 
 
 @pytest.mark.parametrize(
-    ("link", "advice"), [("copy", "Check free space"), ("hardlink", "Use link 'symlink' or 'copy'")]
+    ("link", "function", "advice"),
+    [("copy", "copyfile", "Check free space"), ("hardlink", "link", "Use link 'symlink' or 'copy'")],
 )
-def test_failure_is_told_with_its_cause(root, tmp_path, monkeypatch, link, advice):
+def test_failure_is_told_with_its_cause(root, tmp_path, monkeypatch, link, function, advice):
     def fail(*args):
         raise FULL
 
-    monkeypatch.setattr(shutil, "copyfile", fail)
-    monkeypatch.setattr(Path, "hardlink_to", fail)
+    monkeypatch.setattr(shutil if function == "copyfile" else os, function, fail)
     with pytest.raises(DatasetError, match=f"out: cannot be written: .*No space left on device. {advice}") as caught:
         convert_coco(root, tmp_path / "out", link=link)
     assert caught.value.__cause__ is FULL
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder_is_refused_and_left_alone(root, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    for out in (tmp_path / "locked", tmp_path / "locked/new"):
+        with pytest.raises(DatasetError, match=r"cannot be written: .*Permission denied"):
+            convert_coco(root, out)
+    assert not any((tmp_path / "locked").iterdir())
+
+
+# Runs a conversion again and again, each time dying at once when one more system call was made than the last time, and
+# then a second time to its end. Prints how often it died.
+KILLED = """
+import os, shutil, sys
+from itertools import count
+from pathlib import Path
+from kdyolo.coco.convert import convert_coco
+
+root, out, earlier, result = map(Path, sys.argv[1:])
+for die_at in count():
+    shutil.rmtree(out, ignore_errors=True)
+    if earlier.exists():
+        convert_coco(earlier, out)
+    child = os.fork()
+    if child == 0:
+        calls = count()
+        def dying(function):
+            def call(*args, **keywords):
+                if next(calls) == die_at:
+                    os._exit(9)
+                return function(*args, **keywords)
+            return call
+        for name in ("symlink", "write", "mkdir", "rename", "unlink", "rmdir"):
+            setattr(os, name, dying(getattr(os, name)))
+        convert_coco(root, out)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+    convert_coco(root, out)
+    shutil.copytree(out, result / str(die_at), symlinks=True)
+print(die_at)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("earlier", ["nothing", "conversion"])
+def test_killed_anywhere_a_second_run_completes_it(tmp_path, earlier):
+    root = tmp_path / "root"
+    one_box(root, "train")
+    if earlier == "conversion":
+        one_box(tmp_path / "earlier", "train", ["old.jpg", "sub/a.jpg"])
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, root, out, tmp_path / "earlier", tmp_path / "results"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    convert_coco(root, tmp_path / "expected")
+    expected = everything(tmp_path / "expected")
+    moved_yaml = (tmp_path / "expected/coco.yaml").read_text().replace(str(tmp_path / "expected"), str(out))
+    results = list((tmp_path / "results").iterdir())
+    assert len(results) == int(done.stdout) > 15
+    for result in results:
+        found = everything(result)
+        assert (result / "coco.yaml").read_text() == moved_yaml
+        assert {**found, "coco.yaml": expected["coco.yaml"]} == expected
+
+
+# --- Two converters ---------------------------------------------------------------------------------------------------
+
+CONVERT = "import sys; from kdyolo.coco.convert import convert_coco; convert_coco(sys.argv[1], sys.argv[2])"
+
+
+def test_converters_in_one_folder_take_turns(tmp_path):
+    """Four at once, of two different sources: the folder is one of the two conversions, complete, and no mixture."""
+    sources = [tmp_path / "few", tmp_path / "many"]
+    for source, number in zip(sources, (300, 500), strict=True):
+        for split in ("train", "val"):
+            names = [f"{source.name}{i}.jpg" for i in range(number)]
+            make_split(source, split, [image(i, name) for i, name in enumerate(names)], [box(image_id=0)])
+    out = tmp_path / "out"
+    command = (sys.executable, "-c", CONVERT)
+    running = [subprocess.Popen([*command, sources[i % 2], out], cwd=CHECKOUT) for i in range(4)]
+    assert [process.wait(60) for process in running] == [0] * 4
+    stems = {path.stem for path in (out / "images/train").iterdir()}
+    assert stems in [{f"few{i}" for i in range(300)}, {f"many{i}" for i in range(500)}]
+    for split in ("train", "val"):
+        assert {path.stem for path in (out / "labels" / split).iterdir()} == stems
+        assert (out / f"{split}.txt").read_text().count("\n") == len(stems)
+        document = json.loads((out / annotations_name(split)).read_text())
+        assert stems == {record["file_name"].removesuffix(".jpg") for record in document["images"]}
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("annotations", "coco.yaml", "images", "labels", "train.txt", "val.txt")
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_signals_while_several_processes_write(tmp_path, sign):
+    """Ctrl-C leaves nothing; after ``kill -9`` a second run completes it, whatever the helpers still did."""
+    names = [f"{i}.jpg" for i in range(10_000)]
+    make_split(tmp_path / "root", "train", [image(i, name) for i, name in enumerate(names)], [box(image_id=0)])
+    out = tmp_path / "out"
+    command = (sys.executable, "-m", "kdyolo", "convert", tmp_path / "root", "--out", out)
+    process = subprocess.Popen(command, cwd=CHECKOUT)
+    written = out / ".kdyolo-staging/new/labels/train"
+    while not written.is_dir() or next(written.iterdir(), None) is None:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(sign)
+    assert process.wait(30) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+    if sign == signal.SIGINT:
+        assert not out.exists()
+    convert_coco(tmp_path / "root", out)
+    assert [len(list((out / folder / "train").iterdir())) for folder in ("images", "labels")] == [len(names)] * 2
+    assert not any(path.name.startswith(".kdyolo") for path in out.iterdir())

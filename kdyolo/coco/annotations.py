@@ -1,7 +1,8 @@
 """Read one COCO annotation file and check every record in it.
 
-The fast path decodes the bytes once into typed records and never builds the segmentations. Only when that is refused is
-the file read a second time with the standard library, record by record, to say exactly which one is wrong.
+The fast path decodes slices of the file into typed records, each when it is used, and builds nothing that nobody asks
+for. Only when something is irregular is the file read as a whole, at last with the standard library record by record,
+to say exactly which one is wrong.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import codecs
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, NoReturn, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from kdyolo.coco.image_files import find_missing, has_surrogates, image_problem, normalise
+from kdyolo.coco.slices import NeedsWholeFile, Slice, cut
 from kdyolo.errors import DatasetError
 
-# Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
-IMAGE_SUFFIXES = frozenset(
-    {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
-)
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
 
+FindProblems = Callable[[Path, Iterable[str]], dict[str, str]]
+_LONGEST = 500  # characters of a quotation in a message
 Kind = Literal["image", "annotation", "category"]
 
 
@@ -53,14 +57,30 @@ class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class _CocoFile(msgspec.Struct):
+class DetailedAnnotation(AnnotationRecord, frozen=True, gc=False):
+    """The same with what only some conversions ask for; both are checked where they are used."""
+
+    area: Any = None
+    segmentation: Any = None
+
+
+_Annotation = TypeVar("_Annotation", bound=AnnotationRecord)
+_Record = TypeVar("_Record", bound=ImageRecord | AnnotationRecord | CategoryRecord)
+
+
+class _CocoFile(msgspec.Struct, Generic[_Annotation]):
     images: list[ImageRecord]
-    annotations: list[AnnotationRecord]
+    annotations: list[_Annotation]
     categories: list[CategoryRecord]
 
 
-_DECODER = msgspec.json.Decoder(_CocoFile)
-_Record = TypeVar("_Record", ImageRecord, AnnotationRecord, CategoryRecord)
+class _Head(msgspec.Struct):
+    images: list[ImageRecord]
+    annotations: Literal[0]  # stands for the list
+    categories: list[CategoryRecord]
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
 
 
 @dataclass(frozen=True)
@@ -70,48 +90,82 @@ class Annotations:
     Attributes:
         path: the file.
         images: image id → record, in the order of the file; ``file_name`` is relative and has no ``.`` or ``..`` in it.
-        annotations: only those that belong to one of ``images`` and to one of ``categories``.
         categories: category id → name.
-        total: number of entries that ``annotations`` has in the file.
+        batches: functions that each give some annotations, in the order of the file.
+        checked: every annotation belongs to one of ``images`` and to one of ``categories``, and no two have one id.
+            Otherwise whoever uses them has to look, and to read the file as a whole when one does not.
         skipped_images: reason → count; empty unless invalid records may be skipped.
         skipped_annotations: the same for annotations.
     """
 
     path: Path
     images: dict[int, ImageRecord]
-    annotations: list[AnnotationRecord]
     categories: dict[int, str]
-    total: int
+    batches: list[Callable[[], list[AnnotationRecord]]]
+    checked: bool
     skipped_images: dict[str, int]
     skipped_annotations: dict[str, int]
 
 
-def read_annotations(path: Path, image_folder: Path, *, skip_invalid: bool = False) -> Annotations:
-    """Read a COCO file and check each of its records.
+def read_annotations(
+    path: Path,
+    image_folder: Path,
+    *,
+    skip_invalid: bool = False,
+    detailed: bool = False,
+    areas: bool = False,
+    problems: FindProblems | None = None,
+    whole: bool = False,
+) -> Annotations:
+    """Read a COCO file and check its records.
 
     Args:
         path: JSON file in COCO's object detection format, UTF-8 with or without a byte-order mark.
         image_folder: where the images of this file lie; each must exist, none is opened.
         skip_invalid: count invalid images and annotations by reason and leave them out, instead of raising.
+        detailed: give ``DetailedAnnotation`` records.
+        problems: tells which images of a folder cannot be used, and why; otherwise that they exist is enough.
+        areas: an ``area`` that is no number is invalid; needs ``detailed``.
+        whole: read everything now, and check all of it.
 
     Raises:
         DatasetError: the file cannot be read or is no COCO file, or a record in it is invalid. Records are counted from
             0, as ``jq '.annotations[17]'`` does.
     """
+    record_type = DetailedAnnotation if detailed else AnnotationRecord
     log = _Log(path, skip_invalid)
+    if not whole:
+        with suppress(NeedsWholeFile, OSError):  # what cannot be read says so below
+            return _read_slices(path, image_folder, record_type, problems, log)
     data = _read_bytes(path)
     try:
-        file = _DECODER.decode(data)
-        total = len(file.annotations)
+        file = msgspec.json.decode(data, type=_CocoFile[record_type])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        file, total = _decode_by_record(path, data, log)
+        file = _decode_by_record(path, data, record_type, log)
     del data  # half a gigabyte for train2017
     categories = _check_categories(file.categories, log)
-    images = _present_images(_check_images(file.images, log), image_folder, log)
-    annotations = list(_valid_annotations(file.annotations, images, categories, log))
-    return Annotations(
-        path, images, annotations, categories, total, dict(log.skipped["image"]), dict(log.skipped["annotation"])
-    )
+    images = _usable_images(_check_images(file.images, image_folder, log), image_folder, problems, log)
+    annotations = list(_valid_annotations(file.annotations, images, categories, areas, log))
+    skipped = dict(log.skipped["image"]), dict(log.skipped["annotation"])
+    return Annotations(path, images, categories, [lambda: annotations], True, *skipped)
+
+
+def _read_slices(
+    path: Path, image_folder: Path, record_type: type[AnnotationRecord], problems: FindProblems | None, log: _Log
+) -> Annotations:
+    head, slices = cut(path, _decode_head)
+    categories = _check_categories(head.categories, log)
+    images = _usable_images(_check_images(head.images, image_folder, log), image_folder, problems, log)
+    decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
+    batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode) for s in slices]
+    return Annotations(path, images, categories, batches, False, dict(log.skipped["image"]), {})
+
+
+def _decode_slice(of_file: Slice, decode: Callable[[bytes], list[AnnotationRecord]]) -> list[AnnotationRecord]:
+    try:
+        return decode(of_file.read())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NeedsWholeFile from error
 
 
 @dataclass
@@ -129,11 +183,17 @@ class _Log:
             if kind == "image" and isinstance(record_id, int):
                 self.skipped_image_ids.add(record_id)
             return
-        name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {record_id!r})"
+        name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {_brief(repr(record_id))})"
         advice = "Correct the record"
         if kind != "category":
             advice += ", or leave invalid records out with --skip-invalid (skip_invalid=True)"
-        raise DatasetError(f"{self.path}: {name}: {reason}{detail and ': '}{detail}. {advice}.")
+        raise DatasetError(f"{self.path}: {name}: {_brief(reason)}{detail and ': '}{_brief(detail)}. {advice}.")
+
+
+def _brief(text: str) -> str:
+    """One line of a bearable length, which any terminal can print."""
+    text = " ".join(text.split()).encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -143,24 +203,26 @@ def _read_bytes(path: Path) -> bytes:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Expected a COCO JSON file.") from error
     if not data or data.isspace():
         raise DatasetError(f"{path}: expected a COCO JSON file, found an empty one. Download or export it again.")
+    for magic, program in _COMPRESSED.items():
+        if data.startswith(magic):
+            raise DatasetError(f"{path}: expected JSON, found a compressed file. Unpack it first, with {program}.")
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 # --- The slow path: which record is it? -------------------------------------------------------------------------------
 
 
-def _decode_by_record(path: Path, data: bytes, log: _Log) -> tuple[_CocoFile, int]:
-    """The same as the fast path, naming what it refused; also the number of annotations before any was skipped."""
+def _decode_by_record(path: Path, data: bytes, record_type: type[_Annotation], log: _Log) -> _CocoFile[_Annotation]:
+    """The same as the typed decoder, naming what it refused."""
     document = _load_json(path, data)
     if not isinstance(document, dict):
         _not_coco(path, f"a JSON {_json_type(document)} at the top level")
     images, annotations, categories = (_entries(path, document, key) for key in ("images", "annotations", "categories"))
-    file = _CocoFile(
+    return _CocoFile(
         _convert_each(images, ImageRecord, "image", log),
-        _convert_each(annotations, AnnotationRecord, "annotation", log),
+        _convert_each(annotations, record_type, "annotation", log),
         _convert_each(categories, CategoryRecord, "category", log),
     )
-    return file, len(annotations)
 
 
 def _load_json(path: Path, data: bytes) -> Any:
@@ -182,7 +244,7 @@ def _load_json(path: Path, data: bytes) -> Any:
 
 def _entries(path: Path, document: dict[str, Any], key: str) -> list[Any]:
     if key not in document:
-        found = ", ".join(repr(name) for name in list(document)[:8]) or "nothing"
+        found = _brief(", ".join(repr(name) for name in list(document)[:8])) or "nothing"
         _not_coco(path, f"no {key!r} (only {found})")
     value = document[key]
     if not isinstance(value, list):
@@ -207,7 +269,7 @@ def _convert_each(entries: list[Any], record_type: type[_Record], kind: Kind, lo
     for index, entry in enumerate(entries):
         try:
             records.append(msgspec.convert(entry, record_type))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:  # half of a surrogate pair is no text
             log.invalid(kind, index, entry.get("id") if isinstance(entry, dict) else None, str(error))
     return records
 
@@ -220,6 +282,8 @@ def _check_categories(records: list[CategoryRecord], log: _Log) -> dict[int, str
     for index, record in enumerate(records):
         if record.id in names:
             log.invalid("category", index, record.id, "duplicate category id", f"{names[record.id]!r} has it too")
+        if has_surrogates(record.name):
+            log.invalid("category", index, record.id, "name is not text", repr(record.name))
         if record.name in names.values():
             log.invalid("category", index, record.id, "duplicate category name", repr(record.name))
         names[record.id] = record.name
@@ -228,23 +292,22 @@ def _check_categories(records: list[CategoryRecord], log: _Log) -> dict[int, str
     return names
 
 
-def _check_images(records: list[ImageRecord], log: _Log) -> dict[int, tuple[int, ImageRecord]]:
+def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[int, tuple[int, ImageRecord]]:
     """Image id → (index in the file, record with a normalised file name), for the valid ones."""
     if not records and not log.skipped["image"]:
         _not_coco(log.path, "no image in 'images'")
     valid: dict[int, tuple[int, ImageRecord]] = {}
     owner_of: dict[str, str] = {}  # file name without suffix, which is the label's name → file name
     for index, record in enumerate(records):
-        name = str(PurePosixPath(record.file_name))
+        name = normalise(record.file_name, folder)
         stem = name.rpartition(".")[0]
-        reason, detail = _image_problem(record) or ("", "")
         if record.id in valid:
             # The id stays with the first record, and so do its annotations.
             log.invalid(
                 "image", index, record.id, "duplicate image id", f"{valid[record.id][1].file_name!r} has it too"
             )
-        elif reason:
-            log.invalid("image", index, record.id, reason, detail)
+        elif problem := image_problem(name, record.width, record.height):
+            log.invalid("image", index, record.id, *problem)
         elif owner_of.get(stem) == name:
             log.invalid("image", index, record.id, "two images of one name", repr(name))
         elif stem in owner_of:
@@ -259,31 +322,12 @@ def _check_images(records: list[ImageRecord], log: _Log) -> dict[int, tuple[int,
     return valid
 
 
-def _image_problem(record: ImageRecord) -> tuple[str, str] | None:
-    """What is wrong with this image on its own: (reason, detail)."""
-    name = record.file_name
-    if record.width <= 0 or record.height <= 0:
-        return "width and height must be positive", f"found {record.width}×{record.height}"
-    windows = PureWindowsPath(name)  # knows / and \ and drives, so that no system is left out
-    if windows.anchor or ".." in windows.parts:
-        return "file_name leaves the image folder", repr(name)
-    if name.rpartition(".")[2].lower() not in IMAGE_SUFFIXES or not PurePosixPath(name).suffix:
-        return (
-            "file_name has no suffix that Ultralytics reads",
-            f"{name!r} is none of {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
-    if name.splitlines() != [name] or "\0" in name or _surrogates(name):
-        return "file_name does not fit on a line of UTF-8 text", repr(name)
-    return None
-
-
-def _surrogates(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _present_images(indexed: dict[int, tuple[int, ImageRecord]], folder: Path, log: _Log) -> dict[int, ImageRecord]:
-    """Those whose file exists, as image id → record; missing files are reported together."""
-    missing = {key: pair for key, pair in indexed.items() if not (folder / pair[1].file_name).is_file()}
+def _usable_images(
+    indexed: dict[int, tuple[int, ImageRecord]], folder: Path, problems: FindProblems | None, log: _Log
+) -> dict[int, ImageRecord]:
+    """Those whose file exists and has no problem, as image id → record; missing files are reported together."""
+    names = find_missing(folder, (record.file_name for _, record in indexed.values()))
+    missing = {key: pair for key, pair in indexed.items() if pair[1].file_name in names} if names else {}
     if missing and not log.skip_invalid:
         first = ", ".join(f"{record.file_name} (image {i}, id {key})" for key, (i, record) in list(missing.items())[:3])
         raise DatasetError(
@@ -294,6 +338,10 @@ def _present_images(indexed: dict[int, tuple[int, ImageRecord]], folder: Path, l
     for key, (index, _) in missing.items():
         log.invalid("image", index, key, "image file is missing")
     present = {key: record for key, (_, record) in indexed.items() if key not in missing}
+    found = problems(folder, (record.file_name for record in present.values())) if problems else {}
+    for key in [key for key, record in present.items() if record.file_name in found]:
+        name = present.pop(key).file_name
+        log.invalid("image", indexed[key][0], key, "image cannot be used", f"{folder / name}: {found[name]}")
     if not present:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in log.skipped["image"].items())
         raise DatasetError(
@@ -303,8 +351,8 @@ def _present_images(indexed: dict[int, tuple[int, ImageRecord]], folder: Path, l
 
 
 def _valid_annotations(
-    records: list[AnnotationRecord], images: dict[int, ImageRecord], categories: dict[int, str], log: _Log
-) -> Iterator[AnnotationRecord]:
+    records: list[_Annotation], images: dict[int, ImageRecord], categories: dict[int, str], areas: bool, log: _Log
+) -> Iterator[_Annotation]:
     seen: set[int] = set()
     for index, record in enumerate(records):
         if record.id in seen:
@@ -317,6 +365,13 @@ def _valid_annotations(
             log.invalid("annotation", index, record.id, "unknown category", f"no category has id {record.category_id}")
         elif not all(map(math.isfinite, record.bbox)):
             log.invalid("annotation", index, record.id, "bbox is not finite", str(list(record.bbox)))
+        elif areas and isinstance(record, DetailedAnnotation) and area_problem(record.area):
+            log.invalid("annotation", index, record.id, "area is not a number", repr(record.area))
         else:
             seen.add(record.id)
             yield record
+
+
+def area_problem(area: object) -> bool:
+    """Whether an annotation's ``area`` is neither missing nor a number that can be compared."""
+    return area is not None and (type(area) not in (int, float) or area != area)  # the last is true of NaN alone

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.coco.annotations import Annotations, read_annotations
-from kdyolo.coco.labels import SplitLabels, make_labels
+from kdyolo.coco.annotations import AnnotationRecord, Annotations, DetailedAnnotation, read_annotations
+from kdyolo.coco.labels import Labels, Selection, make_labels
 from kdyolo.coco.layout import (
     HEADER,
     Source,
@@ -21,92 +23,20 @@ from kdyolo.coco.layout import (
     is_plain_name,
     pick_roles,
 )
+from kdyolo.coco.progress import Progress
 from kdyolo.coco.publish import LINKS, Link, SplitPlan, annotations_name, list_name, publish
+from kdyolo.coco.slices import NeedsWholeFile
+from kdyolo.coco.summary import ConversionSummary, SplitSummary, official_warning
+from kdyolo.coco.workers import no_collection, share
 from kdyolo.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from kdyolo.coco.verify import Inspector
 
 __all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
 
 
-@dataclass(frozen=True)
-class SplitSummary:
-    """What became of one split: ``boxes + crowds + empty + sum(skipped_annotations.values()) == annotations``.
-
-    Attributes:
-        annotations: entries under ``annotations`` in the file.
-        images: images written.
-        backgrounds: of these, with an empty label file.
-        boxes: lines written to label files.
-        crowds: crowd regions (``iscrowd`` 1) left out of the labels.
-        clipped: boxes written that reached beyond their image.
-        empty: boxes dropped because they have no area inside their image.
-        skipped_images: reason → number of invalid image records left out.
-        skipped_annotations: reason → number of invalid annotation records left out.
-    """
-
-    annotations: int
-    images: int
-    backgrounds: int
-    boxes: int
-    crowds: int
-    clipped: int
-    empty: int
-    skipped_images: dict[str, int]
-    skipped_annotations: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ConversionSummary:
-    """What ``convert_coco`` wrote.
-
-    Attributes:
-        yaml: the dataset YAML, for ``--data``.
-        names: class index 0…nc−1 → name.
-        category_ids: class index 0…nc−1 → category id in the annotations.
-        roles: train, val and perhaps test → split.
-        splits: split → counts.
-        warnings: sentences a person should read.
-    """
-
-    yaml: Path
-    names: dict[int, str]
-    category_ids: dict[int, int]
-    roles: dict[str, str]
-    splits: dict[str, SplitSummary]
-    warnings: tuple[str, ...]
-
-    def table(self) -> str:
-        """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""
-        head = ("split", "role", "images", "background", "boxes", "crowds left out", "clipped", "empty dropped")
-        rows = [head, *(self._row(split) for split in self.splits)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_justify(row, widths)).rstrip() for row in rows]
-        lines.append(f"{len(self.names)} classes")
-        for split, counts in self.splits.items():
-            lines += _skip_lines(split, "image", counts.skipped_images)
-            lines += _skip_lines(split, "annotation", counts.skipped_annotations)
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
-
-    def _row(self, split: str) -> tuple[str, ...]:
-        s = self.splits[split]
-        role = ", ".join(role for role, of_split in self.roles.items() if of_split == split) or "-"
-        counts = (s.images, s.backgrounds, s.boxes, s.crowds, s.clipped, s.empty)
-        return (split, role, *map(str, counts))
-
-    def __str__(self) -> str:
-        return self.table()
-
-
-def _justify(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Words to the left, numbers (from the third column on) to the right."""
-    return [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-
-
-def _skip_lines(split: str, kind: str, reasons: dict[str, int]) -> list[str]:
-    return [
-        f"{split}: skipped {count} {kind}{'s'[: count != 1]}: {reason}" for reason, count in sorted(reasons.items())
-    ]
-
-
+@no_collection()
 def convert_coco(
     root: str | Path | None = None,
     out: str | Path | None = None,
@@ -115,6 +45,11 @@ def convert_coco(
     link: Link = "symlink",
     sources: Sequence[Source] = (),
     skip_invalid: bool = False,
+    classes: Sequence[str] = (),
+    min_area: float = 0.0,
+    include_crowd: bool = False,
+    segments: bool = False,
+    verify_images: bool = False,
 ) -> ConversionSummary:
     """Convert COCO detection annotations to an Ultralytics dataset, completely or not at all.
 
@@ -128,12 +63,19 @@ def convert_coco(
         link: how images and annotation files get into ``out``: links to the originals, or copies.
         sources: the splits one by one, for any other layout.
         skip_invalid: leave invalid images and annotations out and count them, instead of raising.
+        classes: names of the categories to convert; all if empty. They are numbered by their category ids, as without
+            a choice, and images without any of them stay as background.
+        min_area: in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are left out.
+        include_crowd: write crowd regions as ordinary objects.
+        segments: write polygons instead of boxes, for segmentation heads.
+        verify_images: open every image: one that cannot be read is invalid, one of another size than its record says
+            is reported. Ultralytics' label cache is written as well, since that is what its first scan is for.
 
     Raises:
         ConfigError: arguments contradict each other, or splits have no clear roles.
         DatasetError: the data is not what it should be (which file, which record), or ``out`` cannot be written.
     """
-    _check_arguments(root, out, name, link, sources)
+    _check_arguments(root, out, name, link, sources, min_area)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
     sources = (
         [Source(Path(s.annotations), Path(s.images), s.split) for s in sources] if root is None else find_sources(root)
@@ -142,27 +84,143 @@ def convert_coco(
     roles = pick_roles([source.split for source in sources])
     check_out(out, root, sources)
 
-    data = [read_annotations(source.annotations, source.images, skip_invalid=skip_invalid) for source in sources]
-    categories = _merge_categories(data)
-    class_of = {category_id: index for index, category_id in enumerate(categories)}
-    labels = [make_labels(of_split, class_of) for of_split in data]
-
-    dataset = _dataset_yaml(out, roles, categories)
-    check_other_yamls(out, name, dataset)
-    plans = [
-        SplitPlan(source.split, source.annotations.resolve(), source.images.resolve(), of_split.texts)
-        for source, of_split in zip(sources, labels, strict=True)
-    ]
-    text = f"{HEADER}\n{yaml.safe_dump(dataset, sort_keys=False, allow_unicode=True)}"
-    publish(plans, f"{name}.yaml", text, out, link)
-    splits = {s.split: _summarise(d, lb) for s, d, lb in zip(sources, data, labels, strict=True)}
-    return ConversionSummary(
-        out / f"{name}.yaml", dataset["names"], dataset["category_ids"], roles, splits, _warnings(roles)
+    inspector = _inspector() if verify_images else None
+    read = partial(
+        read_annotations,
+        skip_invalid=skip_invalid,
+        detailed=min_area > 0 or segments,
+        areas=min_area > 0,
+        problems=inspector.problems if inspector else None,
     )
+    data = [read(source.annotations, source.images) for source in sources]
+    categories = _merge_categories(data)
+    chosen = _choose(categories, classes)
+    class_of = dict.fromkeys(categories) | {category_id: index for index, category_id in enumerate(chosen)}
+    selection = Selection(class_of, min_area, include_crowd, _outline_of if segments else None)
+    splits = [
+        _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
+        for source, of_split in zip(sources, data, strict=True)
+    ]
+
+    dataset = _dataset_yaml(out, roles, chosen)
+    text = f"{HEADER}\n{yaml.safe_dump(dataset, sort_keys=False, allow_unicode=True)}"
+
+    def check() -> None:
+        check_out(out, root, sources)
+        check_other_yamls(out, name, dataset)
+
+    check()
+    publish([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
+    summaries = {split.source.split: split.summary() for split in splits}
+    warnings = [*_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
+    if inspector:
+        for split in splits:
+            warnings += _use_findings(split, inspector, out, len(chosen))
+    yaml_path = out / f"{name}.yaml"
+    return ConversionSummary(yaml_path, dataset["names"], dataset["category_ids"], roles, summaries, tuple(warnings))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split that is ready to be written."""
+
+    source: Source
+    data: Annotations
+    labels: Labels
+
+    def plan(self) -> SplitPlan:
+        texts = self.labels.lines
+        files = sorted((image.file_name, texts.get(image_id, "")) for image_id, image in self.data.images.items())
+        return SplitPlan(self.source.split, self.source.annotations.resolve(), self.source.images.resolve(), files)
+
+    def summary(self) -> SplitSummary:
+        labels = self.labels
+        return SplitSummary(
+            annotations=len(labels.ids) + sum(self.data.skipped_annotations.values()),
+            images=len(self.data.images),
+            backgrounds=len(self.data.images) - len(labels.lines),
+            boxes=labels.boxes,
+            crowds=labels.crowds,
+            clipped=labels.clipped,
+            empty=labels.empty,
+            skipped_images=self.data.skipped_images,
+            skipped_annotations=self.data.skipped_annotations,
+            unselected=labels.unselected,
+            small=labels.small,
+            boxy=labels.boxy,
+        )
+
+
+def _label(
+    data: Annotations, selection: Selection, read_whole: Callable[[], Annotations]
+) -> tuple[Annotations, Labels]:
+    """The labels of one file; if something in it is irregular, from reading it again with a close look."""
+    try:
+        labels = _label_batches(data, selection)
+        if data.checked or len(set(labels.ids)) == len(labels.ids):
+            return data, labels
+    except NeedsWholeFile:
+        pass
+    data = read_whole()
+    return data, _label_batches(data, selection)
+
+
+def _label_batches(data: Annotations, selection: Selection) -> Labels:
+    with Progress("reading", len(data.batches), "slices") as progress:
+
+        def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> Labels:
+            labels = Labels()
+            for batch in batches:
+                labels.extend(make_labels(batch(), data.images, selection))
+                progress.advance()
+            return labels
+
+        first, *others = share(work, data.batches, at_least=1, progress=progress)
+    for part in others:
+        first.extend(part)
+    return first
+
+
+def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
+    # In each process when it needs it: numpy, OpenCV and Ultralytics take seconds, and end all forking where they run.
+    from kdyolo.coco.outlines import outline_of
+
+    return outline_of(annotation, width, height)
+
+
+def _inspector() -> Inspector:
+    from kdyolo.coco.verify import Inspector  # Pillow waits until it is needed
+
+    return Inspector()
+
+
+def _use_findings(split: _Split, inspector: Inspector, out: Path, classes: int) -> Iterable[str]:
+    """Warn about images of another size than their records say, and write the label cache of a verified split."""
+    from kdyolo.coco.label_cache import write_label_cache
+
+    name, folder = split.source.split, split.source.images
+    found = {image.file_name: inspector.found[folder, image.file_name] for image in split.data.images.values()}
+    others = [
+        f"{image.file_name} ({image.width}×{image.height}, the file {f.width}×{f.height})"
+        for image in split.data.images.values()
+        if (f := found[image.file_name]) and (f.width, f.height) != (image.width, image.height)
+    ]
+    if others:
+        yield (
+            f"{name}: {len(others)} images have another size than their records say, which labels follow; perhaps an "
+            f"EXIF orientation turns them: {', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+        )
+    if broken := [file for file, f in found.items() if f.broken_end]:
+        yield (
+            f"{name}: {len(broken)} JPEGs lack their end marker; Ultralytics writes them anew in {out} at its first "
+            f"scan: {', '.join(broken[:3])}{', …' if len(broken) > 3 else ''}"
+        )
+    elif not write_label_cache(out, name, {file: (f.height, f.width) for file, f in found.items()}, classes):
+        yield f"{name}: no label cache was written, as this Ultralytics has a new format of it; it will scan once"
 
 
 def _check_arguments(
-    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[Source]
+    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[Source], min_area: float
 ) -> None:
     mistakes = []
     if (root is None) == (not sources):
@@ -174,8 +232,27 @@ def _check_arguments(
         mistakes.append(f"name {name!r} cannot name a file: use letters, digits, '_', '-', '.'")
     if link not in LINKS:
         mistakes.append(f"expected link to be one of {', '.join(LINKS)}, found {link!r}")
+    if not 0 <= min_area < float("inf"):
+        mistakes.append(f"expected min_area to be a number of pixels², 0 or more, found {min_area}")
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _choose(categories: Mapping[int, str], classes: Sequence[str]) -> dict[int, str]:
+    """The categories to convert: those with these names, or all.
+
+    Raises:
+        ConfigError: no category has such a name; all such names at once.
+    """
+    mistakes = []
+    for name in classes:
+        if name not in categories.values():
+            close = get_close_matches(name, categories.values(), n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(list(categories.values())[:10])}…"
+            mistakes.append(f"no category is called {name!r}. {hint}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return {key: name for key, name in categories.items() if name in classes} if classes else dict(categories)
 
 
 def _merge_categories(data: Iterable[Annotations]) -> dict[int, str]:
@@ -208,24 +285,12 @@ def _dataset_yaml(out: Path, roles: dict[str, str], categories: dict[int, str]) 
     }
 
 
-def _summarise(data: Annotations, labels: SplitLabels) -> SplitSummary:
-    return SplitSummary(
-        annotations=data.total,
-        images=len(labels.texts),
-        backgrounds=sum(not text for text in labels.texts.values()),
-        boxes=labels.boxes,
-        crowds=labels.crowds,
-        clipped=labels.clipped,
-        empty=labels.empty,
-        skipped_images=data.skipped_images,
-        skipped_annotations=data.skipped_annotations,
-    )
-
-
-def _warnings(roles: dict[str, str]) -> tuple[str, ...]:
-    if roles["train"] != roles["val"]:
-        return ()
-    return (
-        f"there is only one split, {roles['train']!r}, so train and val both point to it: "
-        "mAP will be measured on the training images and says nothing about others",
-    )
+def _warnings(roles: dict[str, str], splits: dict[str, SplitSummary], everything: bool) -> Iterable[str]:
+    if roles["train"] == roles["val"]:
+        yield (
+            f"there is only one split, {roles['train']!r}, so train and val both point to it: "
+            "mAP will be measured on the training images and says nothing about others"
+        )
+    for split, counts in splits.items():
+        if warning := official_warning(split, counts, everything):
+            yield warning

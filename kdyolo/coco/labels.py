@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from kdyolo.coco.annotations import Annotations
+from kdyolo.coco.annotations import AnnotationRecord, DetailedAnnotation, ImageRecord, area_problem
+from kdyolo.coco.slices import NeedsWholeFile
 
 Box = tuple[float, float, float, float]
+Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
 
 # COCO writes two decimals, so x + w lands a few 1e-13 beyond the border where it means the border. Not worth a count.
 _NOISE_PX = 1e-9
-_ZERO = "0.000000"
+# A side of at most this fraction of the image would be written as 0.000000.
+_NOTHING = 5e-7
+_BOX_LINE = "%d %.6f %.6f %.6f %.6f\n"
 
 
 @dataclass(frozen=True)
-class SplitLabels:
-    """The labels of one split.
+class Selection:
+    """Which annotations become labels, and in which form.
 
     Attributes:
-        texts: file name of the image → content of its label file, sorted by file name; empty for a background.
+        class_of: category id → class index 0…nc−1, or None for a category that is left out.
+        min_area: in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are left out.
+        include_crowd: write crowd regions as ordinary objects.
+        outline_of: gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image of some width
+            and height, or None where it has none. Without it boxes are written.
+    """
+
+    class_of: Mapping[int, int | None]
+    min_area: float = 0.0
+    include_crowd: bool = False
+    outline_of: Outline | None = None
+
+    @property
+    def needs_detail(self) -> bool:
+        """Whether it looks at areas or outlines."""
+        return self.min_area > 0 or self.outline_of is not None
+
+
+@dataclass
+class Labels:
+    """Lines for some annotations, and what became of all of them.
+
+    Attributes:
+        lines: image id → lines of its label file, where there are any.
+        ids: of all annotations seen.
         boxes: lines written.
         crowds: crowd regions left out.
         clipped: written boxes that reached beyond the image.
         empty: boxes dropped because nothing of them lies in the image, or too little to be written.
+        unselected: annotations of categories that are left out.
+        small: annotations below the smallest area.
+        boxy: outlines that are those of the box, for want of a polygon.
     """
 
-    texts: dict[str, str]
-    boxes: int
-    crowds: int
-    clipped: int
-    empty: int
+    lines: dict[int, str] = field(default_factory=dict)
+    ids: list[int] = field(default_factory=list)
+    boxes: int = 0
+    crowds: int = 0
+    clipped: int = 0
+    empty: int = 0
+    unselected: int = 0
+    small: int = 0
+    boxy: int = 0
+
+    def extend(self, other: Labels) -> None:
+        """Append labels of annotations that come later in the same file."""
+        for image_id, text in other.lines.items():
+            self.lines[image_id] = self.lines.get(image_id, "") + text
+        self.ids += other.ids
+        for count in ("boxes", "crowds", "clipped", "empty", "unselected", "small", "boxy"):
+            setattr(self, count, getattr(self, count) + getattr(other, count))
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
@@ -60,37 +103,95 @@ def label_line(class_index: int, box: Box, width: int, height: int) -> str | Non
         The line with its newline, or None where w or h is not positive or would be written as zero.
     """
     left, top, w, h = box
-    if w <= 0 or h <= 0:
+    if w <= _NOTHING * width or h <= _NOTHING * height:
         return None
-    w_text, h_text = f"{w / width:.6f}", f"{h / height:.6f}"
-    if _ZERO in (w_text, h_text):
-        return None
-    return f"{class_index} {(left + w / 2) / width:.6f} {(top + h / 2) / height:.6f} {w_text} {h_text}\n"
+    return _BOX_LINE % (class_index, (left + w / 2) / width, (top + h / 2) / height, w / width, h / height)
 
 
-def make_labels(data: Annotations, class_of: Mapping[int, int]) -> SplitLabels:
-    """The label file of every image of a split.
+def outline_line(class_index: int, outline: list[float], width: int, height: int) -> str | None:
+    """One line ``class x1 y1 x2 y2 …`` with the corners of a polygon, clipped to the image, as fractions of it.
 
     Args:
-        data: valid records; boxes of any size and place.
-        class_of: category id → class index 0…nc−1, for every category of ``data``.
+        class_index: 0…nc−1.
+        outline: x1, y1, x2, y2, … in pixels.
+        width: of the image in pixels.
+        height: of the image in pixels.
+
+    Returns:
+        The line with its newline, or None where nothing of the polygon's area lies in the image.
     """
-    lines: dict[int, list[str]] = {image_id: [] for image_id in data.images}
-    crowds = clipped = empty = 0
-    for annotation in data.annotations:
-        if annotation.iscrowd:
-            crowds += 1
-            continue
-        image = data.images[annotation.image_id]
-        box = clip_box(annotation.bbox, image.width, image.height)
-        line = label_line(class_of[annotation.category_id], box, image.width, image.height)
-        if line is None:
-            empty += 1
-            continue
-        clipped += box is not annotation.bbox
-        lines[annotation.image_id].append(line)
-    texts = {data.images[image_id].file_name: "".join(of_image) for image_id, of_image in lines.items()}
-    return SplitLabels(dict(sorted(texts.items())), sum(map(len, lines.values())), crowds, clipped, empty)
+    xs = [min(max(x / width, 0.0), 1.0) for x in outline[::2]]
+    ys = [min(max(y / height, 0.0), 1.0) for y in outline[1::2]]
+    if max(xs) - min(xs) <= _NOTHING or max(ys) - min(ys) <= _NOTHING:
+        return None
+    return f"{class_index} {' '.join('%.6f %.6f' % corner for corner in zip(xs, ys, strict=True))}\n"  # noqa: UP031
+
+
+def make_labels(
+    annotations: Iterable[AnnotationRecord], images: Mapping[int, ImageRecord], selection: Selection
+) -> Labels:
+    """The lines of some annotations of one file; boxes may have any size and place.
+
+    Raises:
+        NeedsWholeFile: an annotation belongs to no image or to no category, or its area is no number.
+    """
+    labels = Labels()
+    lines, ids = labels.lines, labels.ids
+    known, class_of, outline_of = images.get, selection.class_of, selection.outline_of
+    skip_crowds, min_area = not selection.include_crowd, selection.min_area
+    for annotation in annotations:
+        image_id = annotation.image_id
+        image = known(image_id)
+        if image is None or annotation.category_id not in class_of:
+            raise NeedsWholeFile
+        ids.append(annotation.id)
+        index = class_of[annotation.category_id]
+        if index is None:
+            labels.unselected += 1
+        elif skip_crowds and annotation.iscrowd:
+            labels.crowds += 1
+        elif min_area and _is_small(annotation, min_area):
+            labels.small += 1
+        else:
+            width, height = image.width, image.height
+            left, top, w, h = box = annotation.bbox
+            if left < 0 or top < 0 or left + w > width or top + h > height:  # cheaper than a call for each box
+                box = clip_box(box, width, height)
+            line = label_line(index, box, width, height)
+            if line is None:
+                labels.empty += 1
+                continue
+            if outline_of is not None:
+                line = _outlined(index, annotation, box, image, outline_of, labels)
+            labels.boxes += 1
+            if box is not annotation.bbox:
+                labels.clipped += 1
+            lines[image_id] = lines[image_id] + line if image_id in lines else line
+    return labels
+
+
+def _is_small(annotation: AnnotationRecord, min_area: float) -> bool:
+    assert isinstance(annotation, DetailedAnnotation)
+    if area_problem(annotation.area):
+        raise NeedsWholeFile
+    area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
+    return bool(area < min_area)
+
+
+def _outlined(
+    index: int, annotation: AnnotationRecord, box: Box, image: ImageRecord, outline_of: Outline, labels: Labels
+) -> str:
+    """The line of an annotation's polygon; for want of one, the box's corners, as Ultralytics' converter does."""
+    assert isinstance(annotation, DetailedAnnotation)
+    outline = outline_of(annotation, image.width, image.height)
+    line = outline and outline_line(index, outline, image.width, image.height)
+    if not line:
+        labels.boxy += 1
+        left, top, w, h = box
+        corners = [left, top, left + w, top, left + w, top + h, left, top + h]
+        line = outline_line(index, corners, image.width, image.height)
+        assert line is not None  # a box that was to be written has an area
+    return line
 
 
 def label_path(split: str, file_name: str) -> str:

@@ -1,22 +1,32 @@
-"""Write a planned dataset so that OUT has all of it or is as it was before."""
+"""Write a planned dataset so that OUT has all of it or is as it was before.
+
+Everything is written to a staging folder inside OUT, under a lock, and then moved into place. What is moved stands in a
+journal first, so that a move that fails, or dies with its process, is undone: at once, or by the next conversion.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from filelock import FileLock, Timeout
+
 from kdyolo.coco.labels import label_path
-from kdyolo.coco.layout import STAGING_PREFIX
+from kdyolo.coco.layout import LOCK, STAGING
+from kdyolo.coco.progress import Progress, notice
+from kdyolo.coco.workers import share
 from kdyolo.errors import DatasetError
 
 Link = Literal["symlink", "hardlink", "copy"]
 LINKS: tuple[str, ...] = get_args(Link)
+_WORTH_A_PROCESS = 10_000  # files
+_JOURNAL = "journal.json"
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,13 @@ class SplitPlan:
         split: its name.
         annotations: the source JSON, resolved.
         images: the source folder, resolved.
-        labels: file name of the image → content of its label file, in the order of the list file.
+        labels: (file name of the image, content of its label file), in the order of the list file.
     """
 
     split: str
     annotations: Path
     images: Path
-    labels: Mapping[str, str]
+    labels: Sequence[tuple[str, str]]
 
 
 def list_name(split: str) -> str:
@@ -46,7 +56,14 @@ def annotations_name(split: str) -> str:
     return f"annotations/instances_{split}.json"
 
 
-def publish(plans: Sequence[SplitPlan], yaml_name: str, yaml_text: str, out: Path, link: Link) -> None:
+def cache_name(split: str) -> str:
+    """The label cache of a split, relative to OUT, where Ultralytics writes and looks for it."""
+    return f"labels/{split}.cache"
+
+
+def publish(
+    plans: Sequence[SplitPlan], yaml_name: str, yaml_text: str, out: Path, link: Link, check: Callable[[], None]
+) -> None:
     """Write everything to a staging folder, then move it into place.
 
     Args:
@@ -56,104 +73,177 @@ def publish(plans: Sequence[SplitPlan], yaml_name: str, yaml_text: str, out: Pat
         out: resolved path of a folder that is missing, empty or an earlier conversion. There, the entries of these
             splits are replaced and others left alone.
         link: how images and annotations get there.
+        check: called once nobody else writes to OUT; raises if OUT is not for us.
 
     Raises:
         DatasetError: the system refused to write. OUT is as it was, then and after an interruption.
     """
     try:
-        with _staging(out) as staging:
-            new, old = staging / "new", staging / "old"
-            new.mkdir()
-            for plan in plans:
-                _write_split(plan, new, link)
-            (new / yaml_name).write_bytes(yaml_text.encode())
-            if out.exists():
-                _replace(_entries(plans, yaml_name), new, out, old)
-            else:
-                new.rename(out)
+        with _locked(out):
+            staging = out / STAGING
+            clear_staging(out)
+            check()
+            try:
+                new = staging / "new"
+                new.mkdir(parents=True)
+                with Progress("writing", sum(2 * len(plan.labels) for plan in plans), "files") as progress:
+                    for plan in plans:
+                        _write_split(plan, new, link, progress)
+                (new / yaml_name).write_bytes(yaml_text.encode())
+                _swap(_entries(plans, yaml_name), staging, out)
+            finally:
+                clear_staging(out)
     except OSError as error:
         advice = "Use link 'symlink' or 'copy' across disks, or check" if link == "hardlink" else "Check"
         raise DatasetError(f"{out}: cannot be written: {error}. {advice} free space and permissions.") from error
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, with the parents it needed if nothing else came to lie in them.
-
-    It lies beside a new OUT and inside an existing one, which may be a mount point: renaming works within a disk only.
-    """
-    home = out if out.is_dir() else out.parent
-    created = [folder for folder in (home, *home.parents) if not folder.exists()]
-    staging = home / f"{STAGING_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+def _locked(out: Path) -> Iterator[None]:
+    """OUT exists and nobody else writes to it; afterwards it is gone if nothing came to lie in it."""
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        staging.mkdir(parents=True)
-        yield staging
+        lock = _acquire(out)
+        try:
+            yield
+        finally:
+            # Removed while it is held: whoever waits for it finds that out and makes a new one.
+            with suppress(OSError):
+                (out / LOCK).unlink()
+            lock.release()
     finally:
-        if staging.exists():
-            shutil.rmtree(staging)
         for folder in created:
-            _remove_empty(folder)
+            with suppress(OSError):  # not empty, or gone
+                folder.rmdir()
 
 
-def _write_split(plan: SplitPlan, new: Path, link: Link) -> None:
+def _acquire(out: Path) -> FileLock:
+    lock = FileLock(out / LOCK)
+    while True:
+        _make(out)
+        try:
+            lock.acquire(timeout=1)
+            return lock
+        except Timeout:
+            notice(f"waiting for another conversion that writes to {out}")
+        except FileNotFoundError:  # the other one failed and took its new folder away
+            continue
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> None:
     """Links to all images, labels, list and annotations of a split, under the folder ``new``."""
-    images = {name: new / "images" / plan.split / name for name in plan.labels}
-    labels = {name: new / label_path(plan.split, name) for name in plan.labels}
-    annotations = new / annotations_name(plan.split)
-    for folder in sorted({path.parent for path in (*images.values(), *labels.values(), annotations)}):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, text in plan.labels.items():
-        _place(plan.images / name, images[name], link)
-        labels[name].write_bytes(text.encode())
-    _place(plan.annotations, annotations, link)
-    lines = [f"./images/{plan.split}/{name}\n" for name in plan.labels]
+    images = f"{new}/images/{plan.split}"
+    names = [name for name, _ in plan.labels]
+    nested = {name.rpartition("/")[0]: name for name in names}
+    folders = {f"{images}/{folder}" for folder in nested} | {f"{new}/annotations"}
+    folders |= {f"{new}/{label_path(plan.split, name)}".rpartition("/")[0] for name in nested.values()}
+    for folder in sorted(folders):
+        _make(Path(folder))
+
+    def write(files: Sequence[tuple[str, str | None]]) -> None:
+        for name, text in files:
+            if text is None:
+                _place(f"{plan.images}/{name}", f"{images}/{name}", link)
+            else:
+                _write_new(f"{new}/{label_path(plan.split, name)}", text.encode())
+            progress.advance()
+
+    share(write, _in_writing_order(plan.labels), at_least=_WORTH_A_PROCESS, progress=progress)
+    _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
+    lines = [f"./images/{plan.split}/{name}\n" for name in names]
     (new / list_name(plan.split)).write_bytes("".join(lines).encode())
 
 
-def _place(source: Path, target: Path, link: Link) -> None:
+def _in_writing_order(labels: Sequence[tuple[str, str]]) -> list[tuple[str, str | None]]:
+    """(image, text of its label) for each label to write and (image, None) for each link to make.
+
+    Of two processes that take a half each, one makes links while the other writes labels: in one folder they would
+    wait for each other at every file.
+    """
+    half = len(labels) // 2
+    links: list[tuple[str, str | None]] = [(name, None) for name, _ in labels]
+    return [*labels[:half], *links, *labels[half:]]
+
+
+def _write_new(path: str, content: bytes) -> None:
+    """``open(path, "xb").write(content)`` with half of the system calls, as there are so many of these files."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        while content:  # a disk that is nearly full takes a part
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
+
+
+def _place(source: str, target: str, link: Link) -> None:
     if link == "symlink":
-        target.symlink_to(source)
+        os.symlink(source, target)  # noqa: PTH211 - path objects would take longer than the link
     elif link == "hardlink":
-        target.hardlink_to(source.resolve())  # a hard link to a symbolic link would be one itself
+        os.link(os.path.realpath(source), target)  # a hard link to a symbolic link would be one itself
     else:
         shutil.copyfile(source, target)
 
 
+# --- Moving into place ------------------------------------------------------------------------------------------------
+
+
 def _entries(plans: Sequence[SplitPlan], yaml_name: str) -> list[str]:
-    """What belongs to these splits in an existing OUT, including the label cache that Ultralytics writes."""
-    entries = [yaml_name]
+    """What belongs to these splits in OUT, including the label cache; the YAML last, as it says that all is there."""
+    entries = []
     for plan in plans:
-        labels = Path("labels", plan.split)
-        entries += [f"images/{plan.split}", str(labels), str(labels.with_suffix(".cache"))]
+        entries += [f"images/{plan.split}", f"labels/{plan.split}", cache_name(plan.split)]
         entries += [list_name(plan.split), annotations_name(plan.split)]
-    return entries
+    return [*entries, yaml_name]
 
 
-def _replace(entries: Sequence[str], new: Path, out: Path, old: Path) -> None:
-    """Move each entry of ``out`` to ``old`` and that of ``new`` to ``out``; on any failure, everything goes back."""
-    with ExitStack() as undo:
-        for entry in entries:
-            _move(out / entry, old / entry, undo)
-            _move(new / entry, out / entry, undo)
-        undo.pop_all()
+def _swap(entries: Sequence[str], staging: Path, out: Path) -> None:
+    """Move earlier entries of ``out`` away and the new ones to their places."""
+    new, old = staging / "new", staging / "old"
+    incoming = [entry for entry in entries if os.path.lexists(new / entry)]
+    parents = sorted({parent for entry in incoming for parent in _parents(entry) if not (out / parent).exists()})
+    outgoing = [entry for entry in entries if os.path.lexists(out / entry)]
+    for entry in outgoing:
+        _make((old / entry).parent)
+    journal = {"incoming": incoming, "outgoing": outgoing, "parents": parents}
+    written = staging / f"{_JOURNAL}.part"
+    written.write_text(json.dumps(journal), encoding="utf-8")
+    written.rename(staging / _JOURNAL)
+    for entry in reversed(outgoing):
+        (out / entry).rename(old / entry)
+    for parent in parents:
+        (out / parent).mkdir()
+    for entry in incoming:
+        (new / entry).rename(out / entry)
+    (staging / _JOURNAL).unlink()  # from here on it is done
 
 
-def _move(source: Path, target: Path, undo: ExitStack) -> None:
-    """Rename, if there is a source. What undoes a step is noted before it, as an interruption can come between."""
-    if not os.path.lexists(source):
-        return
-    for folder in reversed([folder for folder in target.parents if not folder.exists()]):
-        undo.callback(_remove_empty, folder)
-        folder.mkdir()
-    undo.callback(_move_back, target, source)
-    source.rename(target)
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
 
 
-def _move_back(target: Path, source: Path) -> None:
-    if os.path.lexists(target) and not os.path.lexists(source):
-        target.rename(source)
+def _parents(entry: str) -> Iterable[str]:
+    return [str(parent) for parent in Path(entry).parents if parent != Path()]
 
 
-def _remove_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def clear_staging(out: Path) -> None:
+    """Undo a move that did not come to its end, and remove the staging folder. Can be interrupted and done again."""
+    staging = out / STAGING
+    journal = staging / _JOURNAL
+    if journal.is_file():
+        moves = json.loads(journal.read_text(encoding="utf-8"))
+        for entry in reversed(moves["incoming"]):
+            if not os.path.lexists(staging / "new" / entry) and os.path.lexists(out / entry):
+                (out / entry).rename(staging / "new" / entry)
+        for parent in reversed(moves["parents"]):
+            with suppress(OSError):  # not made yet, or somebody put something there
+                (out / parent).rmdir()
+        for entry in moves["outgoing"]:
+            if os.path.lexists(staging / "old" / entry):
+                (staging / "old" / entry).rename(out / entry)
+        journal.unlink()
+    if staging.exists():
+        shutil.rmtree(staging)

@@ -1,0 +1,84 @@
+"""File names of images: which ones a data set can use, and which ones exist. No image is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+# Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
+IMAGE_SUFFIXES = frozenset(
+    {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
+)
+LARGEST = 10**9  # pixels a side: beyond any image, and well within what a float holds exactly
+# Names that need no closer look, such as 000000000009.jpg: path objects cost more than everything else here.
+_ORDINARY = re.compile(r"\w[\w-]*\.(?:jpe?g|png)", re.ASCII).fullmatch
+
+
+def normalise(name: str, folder: Path) -> str:
+    """A file name relative to the image folder and without ``.`` in it; one that lies elsewhere stays absolute."""
+    if _ORDINARY(name):
+        return name
+    path = PurePosixPath(name)
+    if path.is_absolute():
+        for base in (folder.absolute(), folder.resolve()):
+            if path.is_relative_to(base):
+                return str(path.relative_to(base))
+    return str(path)
+
+
+def image_problem(name: str, width: int, height: int) -> tuple[str, str] | None:
+    """What is wrong with an image record on its own: (reason, detail).
+
+    Args:
+        name: normalised file name.
+        width: in pixels.
+        height: in pixels.
+    """
+    if width <= 0 or height <= 0:
+        return "width and height must be positive", f"found {width}×{height}"
+    if width > LARGEST or height > LARGEST:
+        return f"width and height must be at most {LARGEST}", f"found {str(width)[:20]}×{str(height)[:20]}"
+    return None if _ORDINARY(name) else _name_problem(name)
+
+
+def _name_problem(name: str) -> tuple[str, str] | None:
+    windows = PureWindowsPath(name)  # knows / and \ and drives, so that no system is left out
+    if windows.anchor or ".." in windows.parts:
+        return "file_name leaves the image folder", repr(name)
+    if name.rpartition(".")[2].lower() not in IMAGE_SUFFIXES or not PurePosixPath(name).suffix:
+        return (
+            "file_name has no suffix that Ultralytics reads",
+            f"{name!r} is none of {', '.join(sorted(IMAGE_SUFFIXES))}",
+        )
+    if name.splitlines() != [name] or "\0" in name or has_surrogates(name):
+        return "file_name does not fit on a line of UTF-8 text", repr(name)
+    return None
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether there are halves of surrogate pairs in it, which JSON can hold and UTF-8 cannot."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def find_missing(folder: Path, names: Iterable[str]) -> set[str]:
+    """Those of some relative file names that are no files. Folders are listed, which is much quicker than asking."""
+    listed: dict[str, set[str]] = {}
+    missing = set()
+    for name in names:
+        parent, _, last = name.rpartition("/")
+        if parent not in listed:
+            listed[parent] = _files_in(folder / parent)
+        # A listing is exact, and some file systems are not about case or Unicode's forms: they have the last word.
+        if last not in listed[parent] and not os.path.isfile(folder / name):  # noqa: PTH113 - Path.is_file may raise
+            missing.add(name)
+    return missing
+
+
+def _files_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()

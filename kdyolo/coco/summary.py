@@ -1,0 +1,128 @@
+"""What a conversion did, in numbers and as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Images, and images without any object, of the official files; from Ultralytics' and COCO's own label archives.
+OFFICIAL = {"train2017": (118_287, 1_021), "val2017": (5_000, 48)}
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What became of one split.
+
+    ``boxes + crowds + empty + unselected + small + sum(skipped_annotations.values()) == annotations``.
+
+    Attributes:
+        annotations: entries under ``annotations`` in the file.
+        images: images written.
+        backgrounds: of these, with an empty label file.
+        boxes: lines written to label files.
+        crowds: crowd regions (``iscrowd`` 1) left out of the labels.
+        clipped: boxes written that reached beyond their image.
+        empty: boxes dropped because they have no area inside their image.
+        skipped_images: reason → number of invalid image records left out.
+        skipped_annotations: reason → number of invalid annotation records left out.
+        unselected: annotations of classes that were not asked for.
+        small: annotations below the smallest area asked for.
+        boxy: outlines that are those of the box, for want of a usable polygon.
+    """
+
+    annotations: int
+    images: int
+    backgrounds: int
+    boxes: int
+    crowds: int
+    clipped: int
+    empty: int
+    skipped_images: dict[str, int]
+    skipped_annotations: dict[str, int]
+    unselected: int = 0
+    small: int = 0
+    boxy: int = 0
+
+
+@dataclass(frozen=True)
+class ConversionSummary:
+    """What ``convert_coco`` wrote.
+
+    Attributes:
+        yaml: the dataset YAML, for ``--data``.
+        names: class index 0…nc−1 → name.
+        category_ids: class index 0…nc−1 → category id in the annotations.
+        roles: train, val and perhaps test → split.
+        splits: split → counts.
+        warnings: sentences a person should read.
+    """
+
+    yaml: Path
+    names: dict[int, str]
+    category_ids: dict[int, int]
+    roles: dict[str, str]
+    splits: dict[str, SplitSummary]
+    warnings: tuple[str, ...]
+
+    def table(self) -> str:
+        """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""
+        head = ("split", "role", "images", "background", "boxes", "crowds left out", "clipped", "empty dropped")
+        rows = [head, *(self._row(split) for split in self.splits)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(_justify(row, widths)).rstrip() for row in rows]
+        lines.append(f"{len(self.names)} class{'es'[: 2 * (len(self.names) != 1)]}")
+        for split, counts in self.splits.items():
+            lines += _skip_lines(split, "image", counts.skipped_images)
+            lines += _skip_lines(split, "annotation", counts.skipped_annotations)
+            lines += _selection_lines(split, counts)
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _row(self, split: str) -> tuple[str, ...]:
+        s = self.splits[split]
+        role = ", ".join(role for role, of_split in self.roles.items() if of_split == split) or "-"
+        counts = (s.images, s.backgrounds, s.boxes, s.crowds, s.clipped, s.empty)
+        return (split, role, *map(str, counts))
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def _justify(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Words to the left, numbers (from the third column on) to the right."""
+    return [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+
+
+def _skip_lines(split: str, kind: str, reasons: dict[str, int]) -> list[str]:
+    return [
+        f"{split}: skipped {count} {kind}{'s'[: count != 1]}: {reason}" for reason, count in sorted(reasons.items())
+    ]
+
+
+def _selection_lines(split: str, counts: SplitSummary) -> list[str]:
+    texts = {
+        "annotations of other classes left out": counts.unselected,
+        "annotations left out for their small area": counts.small,
+        "outlines are those of the box, for want of a polygon": counts.boxy,
+    }
+    return [f"{split}: {count} {text}" for text, count in texts.items() if count]
+
+
+def official_warning(split: str, counts: SplitSummary, everything: bool) -> str | None:
+    """Compare a file with the name of an official one to what is known of that.
+
+    Args:
+        split: its name, such as ``val2017``.
+        counts: of its conversion.
+        everything: whether all classes and sizes were converted, so that images without labels can be compared.
+    """
+    if split not in OFFICIAL:
+        return None
+    images, backgrounds = OFFICIAL[split]
+    if counts.images != images:
+        found, expected = f"{counts.images:,} images", f"{images:,}"
+    elif everything and counts.backgrounds != backgrounds:
+        found, expected = f"{counts.backgrounds:,} images without labels", f"{backgrounds:,}"
+    else:
+        return None
+    return f"{split} has {found}, COCO's own has {expected}: results on it do not compare with published ones"
