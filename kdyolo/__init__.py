@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdyolo.backbone import DistilledBackbone, load_backbone
     from kdyolo.checkpoint import read_checkpoint
+    from kdyolo.coco.bootstrap import compare_coco
     from kdyolo.coco.convert import convert_coco
+    from kdyolo.coco.score import score_coco
     from kdyolo.freeze import FreezeSchedule
     from kdyolo.model import KDYOLO
     from kdyolo.trainer import KDTrainer
@@ -23,9 +25,11 @@ _HOME = {
     "KDTrainer": "kdyolo.trainer",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.freeze",
+    "compare_coco": "kdyolo.coco.bootstrap",
     "convert_coco": "kdyolo.coco.convert",
     "load_backbone": "kdyolo.backbone",
     "read_checkpoint": "kdyolo.checkpoint",
+    "score_coco": "kdyolo.coco.score",
 }
 
 __all__ = [
@@ -34,9 +38,11 @@ __all__ = [
     "FreezeSchedule",
     "KDTrainer",
     "__version__",
+    "compare_coco",
     "convert_coco",
     "load_backbone",
     "read_checkpoint",
+    "score_coco",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -15,6 +16,9 @@ from kdyolo import __version__
 from kdyolo.errors import ConfigError, KDYOLOError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.coco.score, which takes half a second to import
+EVALUATOR_HELP = "What computes the official metrics; pycocotools is the reference."
 
 EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
 EXIT_ERROR = 1  # everything else that is wrong with what was given
@@ -183,6 +187,64 @@ def convert(
     summary = convert_coco(root, out, name=name, link=link, sources=sources, skip_invalid=skip_invalid)
     click.echo(summary.table())
     click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
+
+
+@_command(
+    "  kdyolo score predictions.json instances_val2017.json\n"
+    "  kdyolo score predictions.json instances_val2017.json --ci --per-class\n"
+    "  kdyolo score a.json b.json instances_val2017.json --json"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
+@click.option(
+    "--evaluator", type=click.Choice(EVALUATORS), default=EVALUATORS[0], show_default=True, help=EVALUATOR_HELP
+)
+@click.option("--per-class", is_flag=True, help="Also AP of every category.")
+@click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")
+@click.option("--resamples", type=int, default=1000, show_default=True, help="Draws of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def score(
+    files: Sequence[str],
+    evaluator: Any,
+    per_class: bool,
+    ci: bool,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Score the COCO results of any detector: the official twelve metrics.
+
+    PRED.json is a list of image_id, category_id, bbox [left, top, width, height] and score; ANN.json are COCO instance
+    annotations. Two results files are compared on the same images, with a paired bootstrap.
+    """
+    if not 2 <= len(files) <= 3:
+        raise ConfigError(f"expected PRED.json ANN.json, or two results files and ANN.json; found {len(files)} files.")
+    *predictions, annotations = files
+    if len(predictions) == 2:
+        if per_class:
+            raise ConfigError("--per-class is for one results file: score each on its own.")
+        from kdyolo.coco.bootstrap import compare_coco
+
+        options = {"evaluator": evaluator, "resamples": resamples, "seed": seed}
+        comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
+        _print(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
+        return
+    from kdyolo.coco.bootstrap import confidence
+    from kdyolo.coco.instances import read_detections, read_ground_truth
+    from kdyolo.coco.score import score as score_detections
+
+    truth, detections = read_ground_truth(annotations), read_detections(predictions[0])
+    scores = score_detections(truth, detections, evaluator, source=predictions[0])
+    intervals = confidence(truth, detections, resamples=resamples, seed=seed) if ci else None
+    if as_json:
+        _print({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
+    else:
+        _print(scores.table(per_class, intervals.suffixes() if intervals else ()))
+
+
+def _print(result: str | dict[str, Any]) -> None:
+    """A table, or JSON."""
+    click.echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
 
 
 @_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
