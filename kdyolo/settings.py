@@ -36,6 +36,7 @@ class Settings:
         thaw_warmup: Epochs over which a thawed part's learning rate rises from 0.
         freeze_bn: ``"with-backbone"`` or ``"always"``.
         recipe: Name of a shipped recipe, or a path.
+        coco_eval_period: Official COCO metrics in ``results.csv`` every so many epochs; 0: at the end only.
         work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     thaw_warmup: float = 1.0
     freeze_bn: str = "with-backbone"
     recipe: str = DEFAULT_RECIPE
+    coco_eval_period: int = 0
     work_dir: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,10 +166,22 @@ def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, An
             "time and freeze_epochs exclude each other: Ultralytics estimates the number of epochs from the fast "
             "frozen ones, so the thaw would come at the wrong time. Give epochs instead."
         )
+    found += _period_mistakes(settings.coco_eval_period, rest)
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
     if rest.get("distill_model"):
         found.append("distill_model is not supported: the backbone has been distilled already.")
+    return found
+
+
+def _period_mistakes(period: Any, rest: Mapping[str, Any]) -> list[str]:
+    if isinstance(period, bool) or not isinstance(period, int) or period < 0:
+        return [f"coco_eval_period is a number of epochs, 0 for the end only; found {period!r}."]
+    found = []
+    if period and rest.get("val") is False:
+        found.append("coco_eval_period and val=False exclude each other: no epoch would be evaluated.")
+    if period and rest.get("single_cls"):
+        found.append("coco_eval_period and single_cls exclude each other: official metrics need categories.")
     return found
 
 
