@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdyolo.backbone import DistilledBackbone, load_backbone
     from kdyolo.checkpoint import read_checkpoint
+    from kdyolo.coco.bootstrap import compare_coco
     from kdyolo.coco.convert import convert_coco
+    from kdyolo.coco.score import score_coco
     from kdyolo.export import export_stock, extract_backbone
     from kdyolo.freeze import FreezeSchedule
     from kdyolo.model import KDYOLO
@@ -24,11 +26,13 @@ _HOME = {
     "KDTrainer": "kdyolo.trainer",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.freeze",
+    "compare_coco": "kdyolo.coco.bootstrap",
     "convert_coco": "kdyolo.coco.convert",
     "export_stock": "kdyolo.export",
     "extract_backbone": "kdyolo.export",
     "load_backbone": "kdyolo.backbone",
     "read_checkpoint": "kdyolo.checkpoint",
+    "score_coco": "kdyolo.coco.score",
 }
 
 __all__ = [
@@ -37,11 +41,13 @@ __all__ = [
     "FreezeSchedule",
     "KDTrainer",
     "__version__",
+    "compare_coco",
     "convert_coco",
     "export_stock",
     "extract_backbone",
     "load_backbone",
     "read_checkpoint",
+    "score_coco",
 ]
 
 

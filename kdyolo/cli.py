@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -16,6 +17,8 @@ from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.resources import let_threads_sleep
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.coco.score, which is heavy to import
 
 EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
 EXIT_ERROR = 1  # everything else that is wrong with what was given
@@ -45,6 +48,15 @@ def cli() -> None:
     kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50
     yolo val model=runs/detect/train/weights/best.pt data=datasets/coco/coco.yaml
     """  # noqa: D301 - click wants the backspace itself
+
+
+_evaluator_option = click.option(
+    "--evaluator",
+    type=click.Choice(EVALUATORS),
+    default=EVALUATORS[0],
+    show_default=True,
+    help="What computes the official metrics; pycocotools is the reference.",
+)
 
 
 @_command(
@@ -81,6 +93,12 @@ def cli() -> None:
 @click.option("--workers", type=int, help="Data loader workers.")
 @click.option("--seed", type=int, help="Random seed.")
 @click.option("--save-period", type=int, help="Keep a checkpoint every N epochs.")
+@click.option(
+    "--coco-eval-period",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Official COCO metrics in results.csv every N epochs. Default: 0, at the end only.",
+)
 @click.option("--work-dir", type=click.Path(), help="The run folder itself. Default: runs/detect/train, train-2, …")
 @click.option("--exist-ok", is_flag=True, help="Allow a work dir that is not empty.")
 @click.option("--allow-partial", is_flag=True, help="Accept a checkpoint that does not fill the backbone.")
@@ -120,7 +138,8 @@ def _resume(run: Path, given: dict[str, Any]) -> None:
 
 @_command(
     "  kdyolo val --model runs/detect/train/weights/best.pt --data datasets/coco/coco.yaml\n"
-    "  kdyolo val --model best.pt --data datasets/coco/coco.yaml --imgsz 320 conf=0.01"
+    "  kdyolo val --model best.pt --data datasets/coco/coco.yaml --errors --per-class\n"
+    "  kdyolo val --model best.pt --data shop.yaml --annotations shop/val.json --imgsz 320 conf=0.01"
 )
 @click.option("--model", required=True, type=click.Path(), help="Trained checkpoint (.pt).")
 @click.option("--data", required=True, type=click.Path(), help="Data set YAML.")
@@ -128,12 +147,21 @@ def _resume(run: Path, given: dict[str, Any]) -> None:
 @click.option("--batch", type=int, help="Images per batch.")
 @click.option("--device", help="cpu, 0, mps, …")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Part of the data set. Default: val.")
+@click.option("--annotations", type=click.Path(), help="COCO JSON of the split. Default: the one in the YAML.")
+@_evaluator_option
+@click.option("--per-class", is_flag=True, help="Also AP of every category.")
+@click.option("--errors", is_flag=True, help="Split the loss of AP into kinds of errors; save the worst images.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def val(settings: Sequence[str], model: str, **options: Any) -> None:
-    """Evaluate a trained detector: Ultralytics' metrics."""
-    for what, file in (("--model", model), ("--data", options["data"])):
-        if not Path(file).is_file():
-            raise ConfigError(f"{what} {file}: no such file.")
+    """Evaluate a trained detector: Ultralytics' metrics, then the official COCO metrics.
+
+    These count all images of the annotation file that the data set was converted from. Detections are kept in
+    predictions.json.
+    """
+    files = {"--model": model, "--data": options["data"], "--annotations": options["annotations"]}
+    missing = {what: file for what, file in files.items() if file is not None and not Path(file).is_file()}
+    if missing:
+        raise ConfigError([f"{what} {file}: no such file." for what, file in missing.items()])
     given = {key: value for key, value in options.items() if value is not None}
     given.update(_key_values(settings, taken=given))
     from kdyolo.model import KDYOLO
@@ -261,6 +289,62 @@ def to_coco(dataset: str, out: str, split: str | None) -> None:
     from kdyolo.coco.export import to_coco
 
     click.echo(to_coco(dataset, out, split=split))
+
+
+@_command(
+    "  kdyolo score predictions.json instances_val2017.json\n"
+    "  kdyolo score predictions.json instances_val2017.json --ci --per-class\n"
+    "  kdyolo score a.json b.json instances_val2017.json --json"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
+@_evaluator_option
+@click.option("--per-class", is_flag=True, help="Also AP of every category.")
+@click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")
+@click.option("--resamples", type=int, default=1000, show_default=True, help="Draws of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def score(
+    files: Sequence[str],
+    evaluator: Any,
+    per_class: bool,
+    ci: bool,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Score the COCO results of any detector: the official twelve metrics.
+
+    PRED.json is a list of image_id, category_id, bbox [left, top, width, height] and score; ANN.json are COCO instance
+    annotations. Two results files are compared on the same images, with a paired bootstrap.
+    """
+    if not 2 <= len(files) <= 3:
+        raise ConfigError(f"expected PRED.json ANN.json, or two results files and ANN.json; found {len(files)} files.")
+    *predictions, annotations = files
+    if len(predictions) == 2:
+        if per_class:
+            raise ConfigError("--per-class is for one results file: score each on its own.")
+        from kdyolo.coco.bootstrap import compare_coco
+
+        options = {"evaluator": evaluator, "resamples": resamples, "seed": seed}
+        comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
+        _print(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
+        return
+    from kdyolo.coco.bootstrap import confidence
+    from kdyolo.coco.instances import read_detections, read_ground_truth
+    from kdyolo.coco.score import score as score_detections
+
+    truth, detections = read_ground_truth(annotations), read_detections(predictions[0])
+    scores = score_detections(truth, detections, evaluator, source=predictions[0])
+    intervals = confidence(truth, detections, resamples=resamples, seed=seed) if ci else None
+    if as_json:
+        _print({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
+    else:
+        _print(scores.table(per_class, intervals.suffixes() if intervals else ()))
+
+
+def _print(result: str | dict[str, Any]) -> None:
+    """A table, or JSON."""
+    click.echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
 
 
 @_command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")

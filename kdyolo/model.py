@@ -12,6 +12,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from kdyolo.arch import FAMILIES
 from kdyolo.backbone import checkpoint_arch, fill
 from kdyolo.checkpoint import BackboneCheckpoint
+from kdyolo.coco.score import DEFAULT_EVALUATOR
 from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.graph import KDDetectionModel, weights_arch
 from kdyolo.model_yaml import family_of, nested_for
@@ -145,6 +146,39 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         metrics = super().train(trainer=trainer or KDTrainer, **{**start, **kwargs})
         self._start = {}  # trained on: a further call goes on from here, not from the checkpoint again
         return metrics
+
+    def val(
+        self,
+        validator: Any = None,
+        *,
+        annotations: str | Path | None = None,
+        evaluator: str = DEFAULT_EVALUATOR,
+        per_class: bool = False,
+        errors: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
+
+        Args:
+            validator: Another validator class; default :class:`kdyolo.validator.KDValidator`.
+            annotations: COCO JSON of the split; default the one that the data set YAML names.
+            evaluator: ``"faster-coco-eval"`` or ``"pycocotools"``.
+            per_class: Print AP of every category too.
+            errors: Split the loss of AP into kinds of errors; save ``errors.png`` and the worst images.
+            **kwargs: ``data`` and any Ultralytics setting (``imgsz``, ``batch``, ``device``, ``split``, …).
+
+        Returns:
+            Ultralytics' detection metrics, with the official ones as ``coco`` (:class:`kdyolo.coco.score.CocoScores`;
+            None for a data set without COCO annotations) and, if asked for, the analysis as ``errors``
+            (:class:`kdyolo.coco.tide.ErrorReport`).
+
+        Raises:
+            ConfigError: Something was asked for that needs annotations, and there are none.
+            DatasetError: The annotation file is not what it should be, or not that of these images.
+        """
+        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
+        own["annotations"] = None if annotations is None else str(annotations)
+        return super().val(validator=validator, **own, **kwargs)
 
 
 def _load_weights(path: str, trust: bool) -> Any:

@@ -63,6 +63,8 @@ def _panels(columns: Sequence[str]) -> dict[str, dict[str, str]]:
             panels.setdefault(name, {})[kind] = column
         elif kind == "metrics":
             panels[name] = {"val": column}
+        elif column == "coco/AP":
+            panels["official COCO AP"] = {"val": column}
         elif kind == "lr" and name.endswith("/weight"):
             panels.setdefault("learning rate", {})[name.partition("/")[0]] = column
     return panels

@@ -43,6 +43,7 @@ class Settings:
         freeze_bn: ``"with-backbone"`` or ``"always"``.
         resize: ``"letterbox"`` keeps the aspect ratio and pads, as Ultralytics does; ``"stretch"`` does not keep it.
         recipe: Name of a shipped recipe, or a path.
+        coco_eval_period: Official COCO metrics in ``results.csv`` every so many epochs; 0: at the end only.
         work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     freeze_bn: str = "with-backbone"
     resize: str = LETTERBOX
     recipe: str = DEFAULT_RECIPE
+    coco_eval_period: int = 0
     work_dir: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -198,10 +200,22 @@ def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, An
         found.append(f"resize must be {LETTERBOX} or {STRETCH}; found {settings.resize!r}.")
     if settings.resize == STRETCH and rest.get("rect"):
         found.append("resize=stretch and rect exclude each other: stretched images are square.")
+    found += _period_mistakes(settings.coco_eval_period, rest)
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
     if rest.get("distill_model"):
         found.append("distill_model is not supported: the backbone has been distilled already.")
+    return found
+
+
+def _period_mistakes(period: Any, rest: Mapping[str, Any]) -> list[str]:
+    if isinstance(period, bool) or not isinstance(period, int) or period < 0:
+        return [f"coco_eval_period is a number of epochs, 0 for the end only; found {period!r}."]
+    found = []
+    if period and rest.get("val") is False:
+        found.append("coco_eval_period and val=False exclude each other: no epoch would be evaluated.")
+    if period and rest.get("single_cls"):
+        found.append("coco_eval_period and single_cls exclude each other: official metrics need categories.")
     return found
 
 

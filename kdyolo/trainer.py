@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from copy import copy
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kdyolo import distributed
 from kdyolo.backbone import DistilledBackbone, checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
+from kdyolo.evaluated import EvaluatedTrainer
 from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, family_of, nested_for
@@ -41,12 +41,10 @@ from kdyolo.resume import (
     seed_epoch,
 )
 from kdyolo.safe_load import restricted_ultralytics
-from kdyolo.scheduled import ScheduledTrainer
 from kdyolo.settings import STRETCH, split_settings
-from kdyolo.validator import KDValidator
 
 
-class KDTrainer(ScheduledTrainer):
+class KDTrainer(EvaluatedTrainer):
     """Trains a detector whose backbone comes from a distillation checkpoint and may be frozen at first.
 
     Takes every Ultralytics setting, and kdyolo's own (:class:`kdyolo.settings.Settings`) among the same overrides.
@@ -171,16 +169,6 @@ class KDTrainer(ScheduledTrainer):
             model.yaml["kd"] = provenance(self, model)
         return model
 
-    def get_validator(self) -> KDValidator:
-        """The validator of every epoch and of ``best.pt``."""
-        return KDValidator(
-            self.test_loader,
-            save_dir=self.save_dir,
-            args=copy(self.args),
-            _callbacks=self.callbacks,
-            resize=self.settings.resize,
-        )
-
     def set_model_attributes(self) -> None:
         """Ultralytics' attributes; and its layer ``freeze``, which counts stock layers and comes next, in our terms.
 
@@ -239,6 +227,7 @@ class KDTrainer(ScheduledTrainer):
             tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
             self.frozen_tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors}
         self._check_injected()
+        self.prepare_evaluation()
         announce(self)
         if not self.resume and distributed.is_first():
             write_record(self)
@@ -314,15 +303,6 @@ class KDTrainer(ScheduledTrainer):
             what = "backbone" if self.schedule.groups()[thawed[0]] == "backbone" else ", ".join(thawed)
             trainable = self.trainable_parameters() / 1e6
             LOGGER.info(f"epoch {self.epoch + 1}: {what} thawed, {trainable:.1f} M parameters train from now on")
-
-    def validate(self) -> Any:
-        """Evaluate on rank 0; the others go on to where they wait for its verdict."""
-        if not distributed.is_distributed():
-            return super().validate()
-        if not distributed.is_first():
-            return None, None
-        with distributed.alone(self):
-            return super().validate()
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' return to ``last.pt`` after NaN; a frozen backbone goes back to its own, unrounded tensors."""
