@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdyolo.coco.score import score_coco
     from kdyolo.export import export_stock, extract_backbone
     from kdyolo.freeze import FreezeSchedule
+    from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
     from kdyolo.model import KDYOLO
     from kdyolo.trainer import KDTrainer
 
@@ -26,10 +27,12 @@ _HOME = {
     "KDTrainer": "kdyolo.trainer",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.freeze",
+    "compare_checkpoints": "kdyolo.inspection",
     "compare_coco": "kdyolo.coco.bootstrap",
     "convert_coco": "kdyolo.coco.convert",
     "export_stock": "kdyolo.export",
     "extract_backbone": "kdyolo.export",
+    "inspect_checkpoint": "kdyolo.inspection",
     "load_backbone": "kdyolo.backbone",
     "read_checkpoint": "kdyolo.checkpoint",
     "score_coco": "kdyolo.coco.score",
@@ -41,10 +44,12 @@ __all__ = [
     "FreezeSchedule",
     "KDTrainer",
     "__version__",
+    "compare_checkpoints",
     "compare_coco",
     "convert_coco",
     "export_stock",
     "extract_backbone",
+    "inspect_checkpoint",
     "load_backbone",
     "read_checkpoint",
     "score_coco",

@@ -43,6 +43,7 @@ class BackboneCheckpoint:
         tensors: Layer name (``"2.m.0.cv1.conv.weight"``) → tensor on the CPU; floats as float32. Neck and head are
             among them where the file has them; layers that never trained are not.
         shapes: The same for every tensor, those of untrained layers too → shape.
+        dtypes: The same → type in the file, e.g. ``"float16"``.
         origin: Layer name → the tensor's full key in the file.
         unexpected: Keys that stand among the backbone's own tensors but are no backbone tensor.
         dropped: Part → number of tensors left out on purpose (adapters, heads, optimizer, …).
@@ -62,6 +63,7 @@ class BackboneCheckpoint:
     kind: str
     tensors: dict[str, Tensor]
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
     origin: dict[str, str]
     unexpected: tuple[str, ...]
     dropped: dict[str, int]
@@ -152,6 +154,7 @@ def _described(
         kind=source.name,
         tensors=tensors,
         shapes={name: tuple(t.shape) for name, t in names.tensors.items()},
+        dtypes={name: str(t.dtype).removeprefix("torch.") for name, t in names.tensors.items()},
         origin=names.origin,
         unexpected=names.unexpected,
         dropped=names.dropped,

@@ -107,8 +107,9 @@ _evaluator_option = click.option(
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
 @click.option("--trust", is_flag=True, help="Unpickle checkpoints completely: RUNS ANY CODE that they bring.")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder or last.pt.")
+@click.option("--dry-run", is_flag=True, help="Check everything, measure one batch, print the plan; train nothing.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
+def train(settings: Sequence[str], resume: str | None, dry_run: bool, **options: Any) -> None:
     """Train a detector on a distilled backbone.
 
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
@@ -116,10 +117,17 @@ def train(settings: Sequence[str], resume: str | None, **options: Any) -> None:
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(_key_values(settings, taken=given))
     if resume is not None:
+        if dry_run:
+            raise ConfigError("--dry-run is for a new run: one to resume has been checked already.")
         _resume(Path(resume), given)
         return
     if not given.get("data"):
         raise ConfigError("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
+    if dry_run:
+        from kdyolo.preflight import preflight
+
+        preflight(given)
+        return
     from kdyolo.model import KDYOLO
     from kdyolo.settings import split_settings
 
@@ -134,6 +142,49 @@ def _resume(run: Path, given: dict[str, Any]) -> None:
 
     last = str(run if run.suffix == ".pt" else run / "weights" / "last.pt")
     KDTrainer(overrides={**given, "task": "detect", "mode": "train", "model": last, "resume": last}).train()
+
+
+@_command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth")
+@click.option("--data", type=click.Path(), help="Data set YAML to check.")
+@click.option("--backbone", type=click.Path(), help="Distillation checkpoint to check.")
+@click.option("--model", help="Model YAML that the checkpoint should fit.")
+def doctor(**options: Any) -> None:
+    """Show versions, processor, GPUs and free space, and check a data set and a checkpoint."""
+    from kdyolo.preflight import check_parts, environment
+
+    click.echo(environment())
+    if found := check_parts(**options):
+        click.echo(found)
+
+
+@_command(
+    "  kdyolo inspect ckpt.pth\n"
+    "  kdyolo inspect ckpt.pth --image street.jpg --out features.png\n"
+    "  kdyolo inspect epoch_4.pth epoch_9.pth\n"
+    "  kdyolo inspect runs/detect/train/weights/best.pt --json"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE [OTHER]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--image", type=click.Path(), help="Image whose features are drawn, level by level.")
+@click.option("--out", type=click.Path(), help="That picture. Default: features.png.")
+@click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square the image is put in.")
+@click.option("--bn-eps", type=float, help="BatchNorm epsilon, if the recognised one is wrong.")
+@click.option("--input-norm", metavar="NORM", help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.")
+@click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
+@click.option("--trust", is_flag=True, help="Unpickle the file completely: RUNS ANY CODE that it brings.")
+def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | None, imgsz: int, **how: Any) -> None:
+    """Look into a checkpoint: source, stages in numbers, what it fits. Two files: where they differ."""
+    if len(files) > 2 or (len(files) == 2 and image):
+        raise ConfigError("expected one file, with --image or without, or two files to compare.")
+    if out and not image:
+        raise ConfigError("--out names the picture of --image, which is not given.")
+    from kdyolo.inspection import compare_checkpoints, draw_features, inspect_checkpoint
+
+    found = compare_checkpoints(*files, **how) if len(files) == 2 else inspect_checkpoint(files[0], **how)
+    _print(found.to_dict() if as_json else found.table())
+    if image:
+        picture = draw_features(files[0], image, out or "features.png", imgsz, **how)
+        click.echo(picture, err=as_json)
 
 
 @_command(

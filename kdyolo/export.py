@@ -16,6 +16,7 @@ from ultralytics.utils.torch_utils import strip_optimizer
 
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.graph import largest_difference, make_stock_checkpoint, weights_arch
+from kdyolo.safe_load import TENSORS_SHA256, tensors_sha256
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
@@ -88,6 +89,7 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
     if content.get("epoch", -1) >= 0:
         metadata["epoch"] = str(content["epoch"])
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
+    metadata[TENSORS_SHA256] = tensors_sha256(tensors)
     partial = target.with_name(f"{target.name}.partial")
     try:
         save_file(tensors, partial, metadata)

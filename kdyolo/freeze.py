@@ -115,6 +115,14 @@ class FreezeSchedule:
         """Whether the whole backbone is frozen in an epoch, counted from 0."""
         return len(self.frozen_parts(epoch)) == len(PARTS)
 
+    def phase(self, epoch: int) -> str:
+        """What is frozen in an epoch (from 0): ``"backbone frozen"``, ``"stem–p4 frozen"``, ``"all train"``."""
+        frozen = self.frozen_parts(epoch)
+        if not frozen:
+            return "all train"
+        several = f"{frozen[0]}–{frozen[-1]}" if len(frozen) > 1 else frozen[0]
+        return f"{'backbone' if self.is_frozen(epoch) else several} frozen"
+
     def lr_factor(self, part: str, progress: float) -> float:
         """Learning rate of a part as a factor of the head's.
 

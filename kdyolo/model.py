@@ -9,11 +9,10 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
-from kdyolo.arch import FAMILIES
 from kdyolo.backbone import checkpoint_arch, fill
-from kdyolo.checkpoint import BackboneCheckpoint
+from kdyolo.checks import default_model, load_weights
 from kdyolo.coco.score import DEFAULT_EVALUATOR
-from kdyolo.errors import ConfigError, ModelError, RunError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.graph import KDDetectionModel, weights_arch
 from kdyolo.model_yaml import family_of, nested_for
 from kdyolo.report import LoadReport
@@ -22,8 +21,6 @@ from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.settings import STRETCH, Settings
 from kdyolo.trainer import KDTrainer
 from kdyolo.validator import KDValidator
-
-DEFAULT_MODEL = "kdyolov8s.yaml"
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -78,7 +75,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             "trust": trust,
         }
         checkpoint = Settings(**given).read_backbone()
-        name = str(model) if model else _default_model(checkpoint, given["weights"], trust)
+        name = str(model) if model else default_model(checkpoint, given["weights"], trust)
         if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
             raise ConfigError(
                 f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
@@ -102,7 +99,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
         checkpoint = self._checkpoint
-        weights = _load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
+        weights = load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
         family = family_of(cfg)
         arch = checkpoint_arch(checkpoint, family) if checkpoint else weights_arch(weights)[0] if weights else None
         description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
@@ -179,22 +176,3 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
         own["annotations"] = None if annotations is None else str(annotations)
         return super().val(validator=validator, **own, **kwargs)
-
-
-def _load_weights(path: str, trust: bool) -> Any:
-    with restricted_ultralytics(trust):
-        return YOLO(path).model
-
-
-def _default_model(checkpoint: BackboneCheckpoint | None, weights: str | None, trust: bool) -> str:
-    """The model YAML that the checkpoint's or the weights' shapes ask for."""
-    if checkpoint is not None:
-        return f"kd{checkpoint_arch(checkpoint).name}.yaml"
-    if weights is not None:
-        arch, agreeing = weights_arch(_load_weights(weights, trust))
-        if not agreeing:
-            raise ModelError(
-                f"{weights}: no detector of {', '.join(FAMILIES)}. Choose the --model that it was made with."
-            )
-        return f"kd{arch.name}.yaml"
-    return DEFAULT_MODEL

@@ -75,10 +75,10 @@ def _mark_phases(axis: Any, schedule: FreezeSchedule, epochs: Sequence[int]) -> 
     first, last = epochs[0] - 0.5, epochs[-1] + 0.5
     changes = [first, *(epoch + 0.5 for epoch in schedule.thaws if first < epoch + 0.5 < last), last]
     for start, end in pairwise(changes):
-        frozen = schedule.frozen_parts(int(start - 0.5))  # the schedule counts epochs from 0
-        if frozen:
-            what = "backbone" if len(frozen) == len(PARTS) else "–".join((frozen[0], frozen[-1]))
-            axis.axvspan(start, end, color="tab:blue", alpha=0.2 * len(frozen) / len(PARTS), label=what + FROZEN)
+        epoch = int(start - 0.5)  # the schedule counts from 0
+        if frozen := schedule.frozen_parts(epoch):
+            shade = 0.2 * len(frozen) / len(PARTS)
+            axis.axvspan(start, end, color="tab:blue", alpha=shade, label=schedule.phase(epoch))
     for thaw in changes[1:-1]:
         axis.axvline(thaw, color="tab:blue", linestyle="--", linewidth=1)
     axis.set_xlim(first, last)

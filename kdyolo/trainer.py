@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,20 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data import build_dataloader
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import distributed
-from kdyolo.backbone import DistilledBackbone, checkpoint_arch, differing, fill
+from kdyolo.backbone import checkpoint_arch, differing, fill
 from kdyolo.checkpoint import BackboneCheckpoint
+from kdyolo.checks import check_data, fitting_backbone, new_work_dir
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.evaluated import EvaluatedTrainer
 from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
-from kdyolo.model_yaml import Yaml, family_of, nested_for
+from kdyolo.model_yaml import Yaml, family_of
 from kdyolo.plots import plot_results
 from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
 from kdyolo.report import LoadReport
@@ -84,9 +83,9 @@ class KDTrainer(EvaluatedTrainer):
                 self.settings, overrides = split_settings(overrides or {})
                 if device is not None:  # one folder for all ranks
                     overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
-                self._created = distributed.on_first(_new_work_dir, overrides)
-                self._read_backbone(overrides.get("model"))
-                _check_data(overrides.get("data"))
+                self._created = distributed.on_first(new_work_dir, overrides)
+                self.checkpoint, self.report = fitting_backbone(self.settings, overrides.get("model"))
+                check_data(overrides.get("data"))
             super().__init__(cfg, overrides, _callbacks)
             if not (self.resume or overrides.get("save_dir") or self.args.exist_ok):
                 self._created = self.save_dir  # numbered by Ultralytics, so always a new one
@@ -125,17 +124,6 @@ class KDTrainer(EvaluatedTrainer):
             shutil.rmtree(self._created)
 
     # ---- set-up --------------------------------------------------------------------------------------------------
-
-    def _read_backbone(self, model: str | None) -> None:
-        """Read the backbone checkpoint and refuse one that does not fit, before any data or folder is touched."""
-        self.checkpoint = self.settings.read_backbone()
-        if self.checkpoint and model and Path(model).suffix in {".yaml", ".yml"}:
-            arch = checkpoint_arch(self.checkpoint, family_of(model))
-            description = nested_for(model, arch, self.checkpoint.bn_eps)
-            name, max_channels, eps, levels = description["backbone"][0][3]
-            with torch.device("meta"):
-                backbone = DistilledBackbone(name, max_channels, eps, levels)
-            self.report = fill(backbone, self.checkpoint, self.settings.allow_partial)
 
     def get_dataset(self) -> dict[str, Any]:
         """The data set's description, checked."""
@@ -376,31 +364,3 @@ def _nested_place(model: KDDetectionModel, layer: str) -> str:
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
-
-
-def _new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
-    """The work dir if it is ours to create (and so to remove, should set-up fail).
-
-    Raises:
-        ConfigError: It exists, is not empty, and ``exist_ok`` is not set.
-    """
-    if not overrides.get("save_dir"):
-        return None
-    path = Path(overrides["save_dir"])
-    if not path.exists():
-        return path
-    if not path.is_dir() or (any(path.iterdir()) and not overrides.get("exist_ok")):
-        raise ConfigError(
-            f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
-            "or overwrite it with --exist-ok."
-        )
-    return None
-
-
-def _check_data(data: Any) -> None:
-    if not data:
-        raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
-    try:
-        check_det_dataset(data)
-    except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
-        raise DatasetError(f"data {data}: {str(e).strip()}") from e
