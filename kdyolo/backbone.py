@@ -233,6 +233,7 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
         source=checkpoint.source,
         kind=checkpoint.kind,
         epoch=checkpoint.epoch,
+        teacher=checkpoint.teacher,
         bn_eps=checkpoint.bn_eps,
         input_norm="0-1" if str(checkpoint.input_norm) == "0-1" else norm,
         verified=checkpoint.verified,

@@ -77,6 +77,11 @@ class BackboneCheckpoint:
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def teacher(self) -> str | None:
+        """What the backbone was distilled from, if the file says so."""
+        return next((str(self.meta[key]) for key in facts.TEACHER_KEYS if self.meta.get(key)), None)
+
+    @property
     def family(self) -> str | None:
         """The YOLO family that the file names, e.g. ``"yolo11"``, if it names one."""
         return facts.family(self.meta)

@@ -325,6 +325,16 @@ def extract(source: str, out: str, exist_ok: bool) -> None:
     click.echo(extract_backbone(source, out, exist_ok))
 
 
+@_command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md")
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
+def card(run: str, out: str | None) -> None:
+    """Write a run's model card: results, backbone, training, data, licences, provenance."""
+    from kdyolo.card import write_card
+
+    click.echo(write_card(run, out))
+
+
 @_command(
     "  kdyolo to-coco datasets/coco/coco.yaml --out instances.json\n"
     "  kdyolo to-coco datasets/coco/coco.yaml --split val --out instances_val.json"

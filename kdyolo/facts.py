@@ -14,6 +14,7 @@ from kdyolo.errors import CheckpointError, ConfigError
 from kdyolo.sources import VFMKD_BN_EPS, InputNorm, Source
 
 COUNTER = "num_batches_tracked"
+TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
 FAMILY = re.compile(r"yolo(v8|11|12|26)(?!\d)", re.IGNORECASE)
 

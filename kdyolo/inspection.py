@@ -23,7 +23,6 @@ from kdyolo.report import LoadReport
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
 LEVELS = ("P2", "P3", "P4", "P5")
-TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
 
 
@@ -129,7 +128,7 @@ def inspect_checkpoint(path: str | Path, **how: Any) -> Inspection:
         family=arch.family,
         scale=arch.scale,
         model=arch.yaml_name,
-        teacher=next((str(checkpoint.meta[key]) for key in TEACHER_KEYS if checkpoint.meta.get(key)), None),
+        teacher=checkpoint.teacher,
         loss=next((float(checkpoint.meta[key]) for key in LOSS_KEYS if _is_number(checkpoint.meta.get(key))), None),
         stages=tuple(stage for stage in stages if stage.tensors),
         kd=kd if isinstance(kd, dict) else None,

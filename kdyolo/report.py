@@ -32,6 +32,7 @@ class LoadReport:
     source: str
     kind: str
     epoch: int | None
+    teacher: str | None
     bn_eps: float
     input_norm: str
     verified: bool

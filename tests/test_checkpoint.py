@@ -595,6 +595,7 @@ FULL: dict[str, Any] = {
     "source": "resume file (vfmkd names)",
     "kind": "vfmkd",
     "epoch": 4,
+    "teacher": None,
     "bn_eps": 1e-5,
     "input_norm": "0-1",
     "verified": True,

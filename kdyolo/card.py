@@ -1,0 +1,201 @@
+"""A model card: what a run's detector is, how it came about and how well it does, as Markdown for whoever gets it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdyolo.errors import RunError
+
+CARD_NAME = "model_card.md"
+RECORD_NAME = "kdyolo.yaml"
+
+# Licences of teachers' weights, as published with each model, by how their names begin; the first that fits.
+TEACHER_TERMS: tuple[tuple[str, str], ...] = (
+    ("dinov3", "DINOv3 License (Meta): not an open-source licence, read it before you pass derived weights on"),
+    ("dinov2", "Apache-2.0"),
+    ("sam3", "SAM License (Meta): not an open-source licence, read it before you pass derived weights on"),
+    ("sam2", "Apache-2.0"),
+    ("samvit", "Apache-2.0"),
+)
+METRICS = ("metrics/mAP50-95(B)", "metrics/mAP50(B)", "metrics/precision(B)", "metrics/recall(B)")
+
+
+def write_card(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the model card of a run, from what the run has recorded.
+
+    Args:
+        run: Work dir of a kdyolo run with at least one finished epoch.
+        out: File to write. Default: ``model_card.md`` in the run.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: The folder is not that of a kdyolo run, or no epoch is finished.
+    """
+    run = Path(run)
+    record, rows = _record(run), _rows(run)
+    sections = [
+        f"# {run.resolve().name}: {record['model']} on {Path(str(record['data'])).name}",
+        _introduction(record),
+        _results(rows, run),
+        _backbone(record.get("backbone")),
+        _training(record, rows),
+        _data(record),
+        _licence(record),
+        _provenance(record),
+    ]
+    path = Path(out) if out else run / CARD_NAME
+    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return path
+
+
+def _record(run: Path) -> dict[str, Any]:
+    path = run / RECORD_NAME
+    if not path.is_file():
+        raise RunError(f"{run}: not a kdyolo run, there is no {RECORD_NAME} in it. Expected the work dir of one.")
+    record: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return record
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    path = run / "results.csv"
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    if not rows:
+        raise RunError(f"{run}: no epoch is finished, so there is nothing to report yet.")
+    return rows
+
+
+def _introduction(record: Mapping[str, Any]) -> str:
+    backbone = record.get("backbone")
+    start = f"a backbone from `{Path(backbone['path']).name}`" if backbone else "a randomly initialised backbone"
+    if record.get("started_from"):
+        start = f"the detector `{Path(str(record['started_from'])).name}`" + (f" and {start}" if backbone else "")
+    return (
+        f"An object detector for [Ultralytics](https://github.com/ultralytics/ultralytics), trained by kdyolo "
+        f"{record['versions']['kdyolo']} from {start}. It takes RGB images in 0–1 and opens with plain Ultralytics."
+    )
+
+
+def _results(rows: Sequence[Mapping[str, str]], run: Path) -> str:
+    def fitness(row: Mapping[str, str]) -> float:
+        return float(row.get(METRICS[0]) or "nan")
+
+    best = max(rows, key=lambda row: (fitness(row) == fitness(row), fitness(row)))
+    lines = ["## Results", "", "| epoch | mAP50-95 | mAP50 | precision | recall |", "|---|---|---|---|---|"]
+    for what, row in (("best", best), ("last", rows[-1])):
+        values = " | ".join(f"{float(row.get(metric) or 'nan'):.4f}" for metric in METRICS)
+        lines.append(f"| {int(float(row['epoch']))} ({what}) | {values} |")
+    lines += ["", "Ultralytics' metrics on the validation images after each epoch, from `results.csv`."]
+    official = {k.removeprefix("coco/"): v for k, v in _last_official(rows).items()}
+    if official:
+        lines += ["", f"| {' | '.join(official)} |", f"|{'---|' * len(official)}"]
+        lines += [f"| {' | '.join(f'{float(v):.4f}' for v in official.values())} |"]
+        lines += ["", "Official COCO metrics of the last epoch that has them."]
+    if len(rows) < 2 or not (run / "weights/best.pt").is_file():
+        lines += ["", "The run is not finished."]
+    lines += ["", "One run shows no gain: compare several seeds with the same settings before you claim one."]
+    return "\n".join(lines)
+
+
+def _last_official(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    for row in reversed(rows):
+        found = {k: v for k, v in row.items() if k.startswith("coco/") and v not in ("", "nan")}
+        if found:
+            return found
+    return {}
+
+
+def _backbone(backbone: Mapping[str, Any] | None) -> str:
+    if not backbone:
+        return "## Backbone\n\nNo distilled backbone went in."
+    facts = {
+        "file": f"`{Path(backbone['path']).name}`",
+        "sha256": f"`{backbone['sha256']}`",
+        "source": backbone["source"],
+        "model": backbone["model"],
+        "tensors": f"{backbone['matched']} of {backbone['total']} ({backbone['values']:,} values)",
+        "epoch": backbone.get("epoch"),
+        "teacher": backbone.get("teacher"),
+        "BatchNorm epsilon": backbone["bn_eps"],
+        "images it knows": backbone.get("input_norm"),
+        "not from the file": ", ".join(backbone.get("left_out") or ()),
+    }
+    return "## Backbone\n\n" + _table(facts)
+
+
+def _training(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
+    schedule, settings = record["schedule"], record["settings"]
+    facts = {
+        "epochs": f"{len(rows)} of {schedule['epochs']}",
+        "backbone frozen": _freeze_in_words(schedule),
+        "backbone learning rate": f"{schedule['backbone_lr']:g} × the head's",
+        "recipe": record["recipe"]["name"],
+        "resize": settings.get("resize"),
+        "seed": record["seed"],
+        "command": f"`{record['command']}`",
+    }
+    recipe = ", ".join(f"{k}={v}" for k, v in record["recipe"]["values"].items())
+    return "## Training\n\n" + _table(facts) + f"\n\nThe recipe's values: {recipe}. Others are in `args.yaml`."
+
+
+def _freeze_in_words(schedule: Mapping[str, Any]) -> str:
+    thaws = schedule.get("thaws") or {}
+    if schedule.get("unfreeze_stages"):
+        return ", ".join(f"{'–'.join(parts)} until epoch {int(epoch) - 1}" for epoch, parts in thaws.items())
+    epochs = schedule["freeze_epochs"]
+    return "never" if epochs == 0 else "to the end" if epochs == "all" or not thaws else f"in epochs 1–{epochs}"
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    path = Path(str(record["data"]))
+    facts: dict[str, Any] = {"data set": f"`{path.name}`"}
+    if path.is_file():
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = content.get("names") or {}
+        values = list(names.values()) if isinstance(names, dict) else list(names)
+        facts["classes"] = f"{len(values)}: {', '.join(map(str, values[:12]))}{', …' if len(values) > 12 else ''}"
+        facts["annotations"] = ", ".join(Path(str(p)).name for p in (content.get("annotations") or {}).values())
+    return "## Data\n\n" + _table(facts)
+
+
+def _licence(record: Mapping[str, Any]) -> str:
+    lines = [
+        "## Licence",
+        "",
+        "- Trained with Ultralytics and kdyolo, which are AGPL-3.0. Ultralytics holds that this covers trained models too; "
+        "other terms take its enterprise licence.",
+        "- The images and annotations it was trained on keep their own terms.",
+    ]
+    if record.get("backbone"):
+        lines.append(_teacher(record["backbone"].get("teacher")))
+    return "\n".join(lines)
+
+
+def _teacher(name: str | None) -> str:
+    if not name:
+        return "- The backbone's file does not name its teacher, whose terms apply as well: look them up."
+    letters = "".join(c for c in name.rpartition("/")[2].lower() if c.isalnum())  # facebook/sam2.1-hiera → sam21hiera
+    terms = next((terms for start, terms in TEACHER_TERMS if letters.startswith(start)), None)
+    if terms is None:
+        return f"- The backbone was distilled from {name}, whose terms are not known here: look them up."
+    return f"- The backbone was distilled from {name}: {terms}."
+
+
+def _provenance(record: Mapping[str, Any]) -> str:
+    facts = {**record["versions"], "git commit": record.get("git_commit")}
+    return "## Provenance\n\n" + _table(facts) + f"\n\nAll of it stands in `{RECORD_NAME}` and inside the checkpoints."
+
+
+def _table(facts: Mapping[str, Any]) -> str:
+    """Two columns; what is unknown or empty is left out. A bar in a value would end its cell."""
+    known = {key: str(value).replace("|", r"\|") for key, value in facts.items() if value not in (None, "")}
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in known.items())])
