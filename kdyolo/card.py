@@ -171,8 +171,8 @@ def _licence(record: Mapping[str, Any]) -> str:
     lines = [
         "## Licence",
         "",
-        "- Trained with Ultralytics and kdyolo, which are AGPL-3.0. Ultralytics holds that this covers trained models too; "
-        "other terms take its enterprise licence.",
+        "- Trained with Ultralytics and kdyolo, which are AGPL-3.0. Ultralytics holds that this covers trained models "
+        "too; other terms take its enterprise licence.",
         "- The images and annotations it was trained on keep their own terms.",
     ]
     if record.get("backbone"):
