@@ -129,7 +129,7 @@ def level_taps(arch: Arch, levels: Sequence[str]) -> tuple[int, ...]:
 # ---- which one tensors fit -------------------------------------------------------------------------------------------
 
 
-def fitting_archs(shapes: Mapping[str, Sequence[int]]) -> tuple[list[Arch], int]:
+def fitting_archs(shapes: Mapping[str, Sequence[int]], filled: Arch | None = None) -> tuple[list[Arch], int]:
     """The archs whose tensors agree best with the given names and shapes, and how many agree.
 
     There are several where families differ in what their tensors do but not in their shapes (YOLO11 and YOLO26), unless
@@ -137,15 +137,11 @@ def fitting_archs(shapes: Mapping[str, Sequence[int]]) -> tuple[list[Arch], int]
 
     Args:
         shapes: Layer name → shape; neck and head may be among them.
+        filled: An arch that they are known to fill completely; then only families of the same layers are looked at.
     """
-    candidates = [
-        Arch(family, scale, cap)
-        for family in FAMILIES
-        for scale in SCALES
-        for cap in dict.fromkeys((stock_scale(family, scale)[2], UNCAPPED))
-    ]
-    stem = next(iter(shapes.get("0.conv.weight", ())), None)  # its width rules out most of them without building them
-    candidates = [arch for arch in candidates if _stem_width(arch) == stem] or candidates
+    candidates = _twins(filled) if filled else _candidates(shapes)
+    if len(candidates) == 1:
+        return candidates, len(shapes)
     counts = {arch: _agreeing(_expected_shapes(arch), shapes) for arch in candidates}
     most = max(counts.values())
     best = [arch for arch, count in counts.items() if count == most]
@@ -154,6 +150,26 @@ def fitting_archs(shapes: Mapping[str, Sequence[int]]) -> tuple[list[Arch], int]
         heads = {arch: _agreeing(_detector_shapes(arch), shapes) for arch in best}
         best = [arch for arch in best if heads[arch] == max(heads.values())]
     return best, most
+
+
+def _twins(arch: Arch) -> list[Arch]:
+    """The arch, and those of other families with the same kinds of layers."""
+
+    def kinds(family: str) -> list[str]:
+        return [row[2] for row in backbone_rows(family)]
+
+    return [Arch(f, arch.scale, arch.max_channels) for f in FAMILIES if kinds(f) == kinds(arch.family)]
+
+
+def _candidates(shapes: Mapping[str, Sequence[int]]) -> list[Arch]:
+    candidates = [
+        Arch(family, scale, cap)
+        for family in FAMILIES
+        for scale in SCALES
+        for cap in dict.fromkeys((stock_scale(family, scale)[2], UNCAPPED))
+    ]
+    stem = next(iter(shapes.get("0.conv.weight", ())), None)  # its width rules out most of them without building them
+    return [arch for arch in candidates if _stem_width(arch) == stem] or candidates
 
 
 def fit_arch(shapes: Mapping[str, Sequence[int]], family: str | None = None) -> tuple[Arch, int]:

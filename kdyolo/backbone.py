@@ -147,17 +147,18 @@ def _folded_copy(layers: nn.Sequential) -> nn.Sequential:
 # ---- filling it ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None) -> Arch:
+def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, filled: Arch | None = None) -> Arch:
     """The arch that a checkpoint's shapes fit.
 
     Args:
         checkpoint: The checkpoint.
         family: Which of several families to take, should the shapes fit them equally and the file not say.
+        filled: An arch that it is known to fill.
 
     Raises:
         CheckpointError: Hardly any tensor has the shape that some known backbone expects; or several fit.
     """
-    best, agreeing = fitting_archs(checkpoint.shapes)
+    best, agreeing = fitting_archs(checkpoint.shapes, filled)
     if agreeing == 0:
         name, shape = next(iter(checkpoint.shapes.items()))
         raise CheckpointError(
@@ -209,6 +210,7 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
     own = backbone.layers.state_dict()
     matching = _matching(own, checkpoint.tensors)
     untrained = _untrained(own, checkpoint)
+    filled = backbone.arch if len(matching) == len(own) else None
     unexpected, dropped = _beyond(backbone, own, checkpoint)
     wrong = [
         f"{checkpoint.origin[name]} (expected {list(tensor.shape)}, found {list(checkpoint.shapes[name])})"
@@ -227,7 +229,9 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
         dropped=dropped,
         untrained=untrained,
         left_out=_collapsed(own, set(own) - set(matching)),
-        fits=checkpoint_arch(checkpoint, backbone.arch.family).name,
+        fits=checkpoint_arch(
+            checkpoint, backbone.arch.family, backbone.arch if len(matching) == len(own) else None
+        ).name,
         path=str(checkpoint.path),
         sha256=checkpoint.sha256,
         source=checkpoint.source,

@@ -121,11 +121,17 @@ def read_checkpoint(
     if input_norm is not None:
         InputNorm.parse(input_norm)  # a mistake in it is told before a large file is read
     content = load_content(path, trust)
-    data, modules = _averaged(content.data), dict[str, nn.Module]()
-    found = list(_walk(data, path, modules))
-    names = _sort_out(found, [own] if own else _considered(found), path)
+    modules: dict[str, nn.Module] = {}
+    data, names = _named(content.data, path, own, modules)
     _check_values(names, content, path)
     return _described(path, content, data, names, modules, (bn_eps, input_norm))
+
+
+def _named(data: Any, path: Path, own: Source | None, modules: dict[str, nn.Module]) -> tuple[Any, _Names]:
+    """The content, of models that of their average, and its tensors by name."""
+    data = _averaged(data)
+    found = list(_walk(data, path, modules))
+    return data, _sort_out(found, [own] if own else _considered(found), path)
 
 
 def _described(
@@ -150,7 +156,11 @@ def _described(
         raise CheckpointError(
             f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
         )
-    tensors = {name: _owned(t) for name, t in names.tensors.items() if name.partition(".")[0] not in untrained}
+    tensors = {
+        name: _owned(tensor, content.mapped)
+        for name, tensor in names.tensors.items()
+        if name.partition(".")[0] not in untrained
+    }
     fold_input_norm(tensors, norm, eps, str(path))
     return BackboneCheckpoint(
         path=path,
@@ -174,10 +184,11 @@ def _described(
     )
 
 
-def _owned(tensor: Tensor) -> Tensor:
-    """A contiguous copy in float32 (counters as they are): the file may be mapped into memory, and change or go."""
+def _owned(tensor: Tensor, mapped: bool) -> Tensor:
+    """Contiguous, in float32 (counters as they are), and independent of the file, which may change or go."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes  # not a view of a map of the whole file
+    return tensor.detach().to("cpu", dtype, copy=mapped or not whole).contiguous()
 
 
 def fold_input_norm(tensors: dict[str, Tensor], norm: InputNorm, eps: float, where: str) -> None:

@@ -17,7 +17,7 @@ import struct
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ from kdyolo.errors import CheckpointError
 
 CHUNK = 1 << 20  # bytes read at a time
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
+ARCHIVE_ERRORS = (  # all that zipfile raises for damaged archives
+    *(zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error),
+)
 TENSORS_SHA256 = "tensors_sha256"  # safetensors metadata: what :func:`tensors_sha256` gave when the file was written
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
@@ -62,12 +65,14 @@ class Content:
         sha256: Hex digest of the whole file.
         size: Bytes.
         verified: Whether checksums inside the file, or in a ``.sha256`` file beside it, cover every tensor.
+        mapped: Whether tensors lie in a map of the file, which shows what becomes of it.
     """
 
     data: Any
     sha256: str
     size: int
     verified: bool
+    mapped: bool = False
 
 
 def load_content(path: Path, trust: bool = False) -> Content:
@@ -81,18 +86,24 @@ def load_content(path: Path, trust: bool = False) -> Content:
         CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers.
     """
     head, size = _head(path)
-    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
+    mapped = False
+    with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter free
         digest = pool.submit(file_sha256, path)
         if len(head) > 8 and head[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then JSON
-            data, verified = _load_safetensors(path)
+            (data, verified), mapped = _load_safetensors(path), True
         elif head[:4] == b"PK\x03\x04":
-            data, verified = _load_zip(path, size, trust)
+            verified, pickled, entries = _check_archive(path, size)
+            _check_pickle(path, pickled)
+            checksums = pool.submit(_read_through, path, entries)
+            mapped = b"optimizer" in pickled  # then most of the file is not wanted, and need not be read into memory
+            data = _load_zip(path, trust, mapped)
+            checksums.result()
         elif head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":  # a bare pickle: torch.save before 1.6
             data, verified = _load_legacy(path, trust), False
         else:
             raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
         sha256 = digest.result()
-    return Content(data, sha256, size, _check_sidecar(path, sha256) or verified)
+    return Content(data, sha256, size, _check_sidecar(path, sha256) or verified, mapped)
 
 
 def file_sha256(path: Path) -> str:
@@ -202,26 +213,25 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], bool]:
 # ---- torch.save, as a zip archive ------------------------------------------------------------------------------------
 
 
-def _load_zip(path: Path, size: int, trust: bool) -> tuple[Any, bool]:
-    verified, pickled = _check_archive(path, size)
-    _check_pickle(path, pickled)
+def _load_zip(path: Path, trust: bool, mapped: bool) -> Any:
+    """The content of an archive, loaded as the classes that its pickle names allow."""
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as e:  # torch's scanner reports a malformed pickle through many types
         raise CheckpointError(f"{path}: damaged, its pickle cannot be read ({e}). Copy it again.") from e
     if all(STAND_INS.fullmatch(name) for name in unsafe):
-        stand_ins = [(_stand_in(name), name) for name in unsafe]
-        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-            return _torch_load(path, mapped=True), verified
+        stand_ins: list[Any] = [(_stand_in(name), name) for name in unsafe]
+        with torch.serialization.safe_globals(stand_ins):
+            return _torch_load(path, mapped=mapped)
     if trust:
-        return _torch_load(path, weights_only=False), verified
+        return _torch_load(path, weights_only=False)
     if any(name.startswith("ultralytics.") for name in unsafe):
-        return _load_ultralytics(path), verified
+        return _load_ultralytics(path)
     raise CheckpointError(_refusal(path, _telling(unsafe)))
 
 
-def _check_archive(path: Path, size: int) -> tuple[bool, bytes]:
-    """Refuse archives that ``torch.save`` did not write or that are damaged; give checksum coverage and the pickle."""
+def _check_archive(path: Path, size: int) -> tuple[bool, bytes, list[zipfile.ZipInfo]]:
+    """Refuse archives that ``torch.save`` did not write; whether there are checksums, the pickle, and all entries."""
     damaged = f"{path}: damaged, truncated or not a file that torch.save wrote"
     try:
         if _central_directory_size(path, size) > CENTRAL_DIRECTORY_LIMIT:
@@ -233,27 +243,34 @@ def _check_archive(path: Path, size: int) -> tuple[bool, bytes]:
                 raise CheckpointError(
                     f"{path}: a TorchScript archive, which is a program. Expected weights: save its state_dict()."
                 )
-            bomb = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
             if "data.pkl" not in names:
-                raise CheckpointError(
-                    f"{damaged}: a zip archive of other things, e.g. {[e.filename for e in entries[:2]]}."
-                )
-            if bomb or sum(entry.file_size for entry in entries) > size:
+                found = [entry.filename for entry in entries[:2]]
+                raise CheckpointError(f"{damaged}: a zip archive of other things, e.g. {found}.")
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            if packed or sum(entry.file_size for entry in entries) > size:
                 raise CheckpointError(
                     f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
                     "overlapping entries). torch.save writes neither; this may be a zip bomb."
                 )
-            # torch.serialization.set_crc32_options(False) leaves every checksum 0
             verified = any(entry.CRC for entry in entries)
-            pickled = b""
-            for entry, name in zip(entries, names, strict=True):
-                if not verified:
+            if not verified:  # torch.serialization.set_crc32_options(False) leaves every checksum 0
+                for entry in entries:
                     entry.CRC = None  # type: ignore[assignment]
-                pickled = archive.read(entry) if name == "data.pkl" else pickled
-                _read_through(archive, entry)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error) as e:
+            return verified, archive.read(entries[names.index("data.pkl")]), entries
+    except ARCHIVE_ERRORS as e:
         raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
-    return verified, pickled
+
+
+def _read_through(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Read all entries to their ends, which makes ``zipfile`` compare their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in entries:
+                with archive.open(entry) as file:
+                    while file.read(CHUNK):
+                        pass
+    except ARCHIVE_ERRORS as e:
+        raise CheckpointError(f"{path}: damaged or truncated ({e}). Copy or download it again.") from e
 
 
 def _central_directory_size(path: Path, size: int) -> int:
@@ -265,13 +282,6 @@ def _central_directory_size(path: Path, size: int) -> int:
     stated = struct.unpack_from("<I", tail, end + 12)[0] if end >= 0 else 0
     stated64 = struct.unpack_from("<Q", tail, end64 + 40)[0] if end64 >= 0 else 0
     return int(max(stated if stated != 0xFFFFFFFF else 0, stated64))
-
-
-def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Read one entry to its end, which makes ``zipfile`` compare its checksum."""
-    with archive.open(entry) as file:
-        while file.read(CHUNK):
-            pass
 
 
 class _StandIn:
