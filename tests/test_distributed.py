@@ -64,7 +64,16 @@ model.add_callback("on_train_epoch_end", remember)
 model.train(trainer=Trainer, data=data, **options)
 torch.save(Trainer.record, f"{out}/rank{RANK}.pt")
 """
-OPTIONS = {**FAST, "batch": 8, "nbs": 8, "epochs": 4, "freeze_epochs": 2, "thaw_warmup": 0, "lr0": 0.01}
+OPTIONS = {
+    **FAST,
+    "batch": 8,
+    "nbs": 8,
+    "epochs": 4,
+    "freeze_epochs": 2,
+    "thaw_warmup": 0,
+    "lr0": 0.01,
+    "coco_eval_period": 2,
+}
 
 
 def free_port() -> str:
@@ -114,10 +123,13 @@ def test_ranks_are_equal_after_every_epoch_across_a_thaw(checkpoint, shapes, tmp
         assert "model.0.layers.0.conv.weight" in rank["gradients"]
         assert max(rank["gradients"].values()) < 1e-4
     with (tmp_path / "run/results.csv").open() as csv_file:
-        assert [row["epoch"] for row in csv.DictReader(csv_file)] == ["1", "2", "3", "4"]
+        written = list(csv.DictReader(csv_file))
+    assert [row["epoch"] for row in written] == ["1", "2", "3", "4"]
+    assert [row["coco/AP"] == "nan" for row in written] == [True, False, True, False]
     log = (tmp_path / "run/train.log").read_text()
     assert log.count("plan: epochs 1–2: backbone frozen") == 1
     assert log.count("epoch 3: backbone thawed") == 1
+    assert log.count("official COCO metrics: 4 images") == 1  # rank 0 alone scores best.pt
     assert KDYOLO(tmp_path / "run/weights/best.pt").val(
         data=str(shapes), imgsz=64, device="cpu", plots=False, save_dir=str(tmp_path / "val")
     )

@@ -46,6 +46,22 @@ def test_python_names_exist():
     assert all(hasattr(kdyolo.KDYOLO, name) for name in called)
 
 
+def test_names_in_every_python_block_exist():
+    for code in (text for kind, text in BLOCKS if kind == "python"):
+        imported = [n for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) for n in node.names]
+        assert imported
+        assert all(hasattr(kdyolo, name.name) for name in imported)
+
+
+def test_options_of_evaluation_are_described():
+    section = README[README.index("## Evaluating") : README.index("## Numbers")]
+    for command in ("val", "score"):
+        for parameter in cli.commands[command].params:
+            option = parameter.opts[0]
+            common = ("--model", "--data", "--imgsz", "--batch", "--device", "--split", "--debug", "--help")
+            assert option in common or not option.startswith("--") or f"`{option}" in section, option
+
+
 def test_the_table_of_options_is_complete():
     table = README[README.index("## Options of") : README.index("**Recipes.**")]
     named = set(re.findall(r"`(--[a-z-]+)", table))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.coco.instances import Detection, GroundTruth, check_detections, read_detections, read_ground_truth
+from kdyolo.coco.instances import (
+    Detection,
+    GroundTruth,
+    check_detections,
+    no_garbage_collection,
+    read_detections,
+    read_ground_truth,
+)
 from kdyolo.errors import ConfigError
 
 Evaluator = Literal["faster-coco-eval", "pycocotools"]
@@ -162,9 +168,8 @@ def score_coco(
         ConfigError: Unknown evaluator.
         DatasetError: A file is not what it should be, or they do not belong together.
     """
-    with _no_garbage_collection():
-        truth = read_ground_truth(annotations)
-        return score(truth, read_detections(predictions), evaluator, source=str(predictions))
+    truth = read_ground_truth(annotations)
+    return score(truth, read_detections(predictions), evaluator, source=str(predictions))
 
 
 def score(
@@ -188,7 +193,7 @@ def score(
     if evaluator not in EVALUATORS:
         raise ConfigError(f"unknown evaluator {evaluator!r}: expected one of {', '.join(EVALUATORS)}.")
     notes = check_detections(detections, truth, source)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         stats, precision = _evaluate(truth, detections, evaluator)
     return CocoScores(
         **{attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)},
@@ -199,18 +204,6 @@ def score(
         evaluator=f"{evaluator} {version(evaluator)}",
         notes=(*truth.notes, *notes),
     )
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Half a million small dictionaries, none of them garbage: looking through them again and again takes a third."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _evaluate(
