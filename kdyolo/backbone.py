@@ -229,9 +229,7 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
         dropped=dropped,
         untrained=untrained,
         left_out=_collapsed(own, set(own) - set(matching)),
-        fits=checkpoint_arch(
-            checkpoint, backbone.arch.family, backbone.arch if len(matching) == len(own) else None
-        ).name,
+        fits=checkpoint_arch(checkpoint, backbone.arch.family, filled).name,
         path=str(checkpoint.path),
         sha256=checkpoint.sha256,
         source=checkpoint.source,
