@@ -6,9 +6,11 @@ journal first, so that a move that fails, or dies with its process, is undone: a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -246,4 +248,18 @@ def clear_staging(out: Path) -> None:
                 (staging / "old" / entry).rename(out / entry)
         journal.unlink()
     if staging.exists():
-        shutil.rmtree(staging)
+        _remove(staging)
+
+
+def _remove(folder: Path, attempts: int = 50) -> None:
+    """Remove a folder, waiting for the helpers of a conversion that was killed just now: they may still write to it."""
+    for left in range(attempts - 1, -1, -1):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or not left:
+                raise
+            time.sleep(0.1)
+            if not folder.exists():
+                return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from kdyolo.coco.progress import Progress
 from kdyolo.errors import KDYOLOError
 
 _MOST = 8
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,6 +78,7 @@ def _child(
     sender: Connection, work: Callable[[Sequence[T]], R], run: Sequence[T], progress: Progress, number: int
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
     progress.number = number
     try:
         result: tuple[R | None, Exception | None] = work(run), None
