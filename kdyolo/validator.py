@@ -12,7 +12,7 @@ from ultralytics.utils import LOGGER
 
 from kdyolo.coco.dataset import Reference, find_annotations, link
 from kdyolo.coco.score import DEFAULT_EVALUATOR, NAMES, CocoScores, score
-from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
 from kdyolo.settings import LETTERBOX, STRETCH
 
 COLUMNS = tuple(f"coco/{name}" for name in NAMES)
@@ -91,7 +91,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' evaluation, then the official one."""
         self.scores = None
         self._due = trainer is None or (self.period > 0 and (trainer.epoch + 1) % self.period == 0)
-        stats = super().__call__(trainer, model, **keywords)
+        try:
+            stats = super().__call__(trainer, model, **keywords)
+        except KDYOLOError:
+            if trainer is None and not any(self.save_dir.iterdir()):  # made when this was constructed
+                self.save_dir.rmdir()
+            raise
         self.metrics.coco = None
         if self._due and self._reference is not None:
             stats = {**stats, **self._official(self._reference)}

@@ -149,7 +149,8 @@ def test_uncapped_widths_train_and_come_out_stock(shapes, tmp_path):
 
 
 def test_a_data_set_that_is_not_coco_is_not_scored_as_coco(run, checkpoint, tmp_path):
-    from kdyolo import convert_coco
+    """Ultralytics takes the list's name for COCO's, and would renumber the classes to COCO's ids."""
+    from kdyolo import convert_coco, score_coco
     from kdyolo.demo import draw_dataset
 
     data = convert_coco(
@@ -157,8 +158,10 @@ def test_a_data_set_that_is_not_coco_is_not_scored_as_coco(run, checkpoint, tmp_
     ).yaml
     assert yaml.safe_load(data.read_text())["val"] == "val2017.txt"
     model = KDYOLO(run / "weights/best.pt")
-    model.val(data=str(data), imgsz=64, device="cpu", plots=False, save_dir=str(tmp_path / "val"))
-    assert not (tmp_path / "val/predictions.json").exists()
+    metrics = model.val(data=str(data), imgsz=64, device="cpu", plots=False, save_dir=str(tmp_path / "val"))
+    predictions, annotations = tmp_path / "val/predictions.json", tmp_path / "root/annotations/instances_val2017.json"
+    assert {d["category_id"] for d in json.loads(predictions.read_text())} <= {3, 17, 44}
+    assert metrics.coco.values == pytest.approx(score_coco(predictions, annotations).values, abs=1e-9)
 
 
 def test_results_csv_has_map_of_each_epoch(run):

@@ -215,7 +215,7 @@ def test_what_cannot_be_scored_fails(shapes, train, tmp_path, capsys):
         )
         assert code == 1, name
         assert f"{name}.json" in error
-        assert not (tmp_path / "val/predictions.json").exists()
+        assert not (tmp_path / "val").exists()
     code, error = fails(capsys, "val", "--model", model, "--data", shapes, "--annotations", "none.json")
     assert code == 2
     assert "--annotations none.json: no such file" in error

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.coco.instances import GroundTruth, read_detections, read_ground_truth
+from kdyolo.coco.instances import GroundTruth, check_detections, read_detections, read_ground_truth
 from kdyolo.coco.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match
 from kdyolo.coco.score import DEFAULT_EVALUATOR, NAMES, CocoScores, Evaluator, score
 from kdyolo.errors import ConfigError
@@ -125,8 +125,10 @@ def confidence(
 
     Raises:
         ConfigError: A number out of range.
+        DatasetError: Detections on images that the ground truth lacks, or of none of its categories.
     """
     _check_numbers(resamples, level)
+    check_detections(detections, truth, "the detections")
     accumulate = Accumulator(match(truth, detections))
     drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
     return _intervals(drawn, resamples, seed, level)

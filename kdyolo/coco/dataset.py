@@ -124,7 +124,7 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
             f"{truth.path}: {len(missing)} of its {len(truth.images)} images are not in the data set, e.g. "
             f"{truth.images[missing[0]]} (id {missing[0]}): missing or unreadable files, a part of the split, or "
             "records that the conversion skipped. Official metrics count all images of the file: complete the data "
-            "set, or name a file with these images only with --annotations."
+            "set, or name a file of these images only: --annotations, or 'annotations' in the data set YAML."
         )
     return best
 
