@@ -399,3 +399,33 @@ def test_progress_appears_on_a_terminal_only_when_it_takes_long(monkeypatch, cap
         with Progress("writing", 10, "files") as progress:
             progress.advance()
         assert ("writing  10%  1/10 files" in capsys.readouterr().err) is shown
+
+
+def test_what_was_skipped_is_not_in_the_annotations_either(tmp_path):
+    """Scoring wants every image of the JSON to be among those that were converted, and no other."""
+    images = [
+        image(1, "a.jpg"),
+        image(2, "gone.jpg"),
+        image(1, "b.jpg"),
+        image(3, "c.jpg", width=-1),
+        image(4, "d.jpg"),
+    ]
+    annotations = [
+        box(1, image_id=99),  # no such image; its id is free for the next
+        box(1, image_id=1, area=7.5, segmentation=[[1, 2, 3, 4, 5, 6]]),
+        box(1, image_id=4),  # the id is taken
+        box(2, image_id=2),
+        box(3, image_id=4, bbox=(1, 2, float("inf"), 3)),
+        box(4, image_id=4, iscrowd=1),
+        {"id": "x"},
+    ]
+    make_split(tmp_path / "root", "val", images, annotations)
+    (tmp_path / "root/images/val/gone.jpg").unlink()
+    summary = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True)
+    written = tmp_path / "out/annotations/instances_val.json"
+    assert not written.is_symlink()
+    document = json.loads(written.read_text())
+    assert [record["file_name"] for record in document["images"]] == ["a.jpg", "d.jpg"]
+    assert document["annotations"] == [annotations[1], annotations[5]]
+    assert document["categories"] == CATEGORIES
+    assert sum(summary.splits["val"].skipped_images.values()) == 3

@@ -372,6 +372,38 @@ def _valid_annotations(
             yield record
 
 
+def without_invalid(data: Annotations, image_folder: Path) -> bytes:
+    """The annotation file without the records that were left out, everything else in it as it was.
+
+    Whoever scores detections with it must find exactly the images that were converted.
+
+    Args:
+        data: What was read from the file, with some records skipped.
+        image_folder: As it was read with.
+    """
+    document = _load_json(data.path, _read_bytes(data.path))
+    images = dict(data.images)
+    annotations = {record.id: record for batch in data.batches for record in batch()}
+
+    def is_image(entry: Any) -> bool:
+        record = images.get(entry["id"]) if isinstance(entry, dict) and type(entry.get("id")) is int else None
+        if record is None or normalise(str(entry.get("file_name")), image_folder) != record.file_name:
+            return False
+        return images.pop(record.id) is record  # the first of its id
+
+    def is_annotation(entry: Any) -> bool:
+        record = annotations.get(entry["id"]) if isinstance(entry, dict) and type(entry.get("id")) is int else None
+        if record is None or any(entry.get(key) != getattr(record, key) for key in ("image_id", "category_id")):
+            return False
+        if not isinstance(entry.get("bbox"), list) or tuple(entry["bbox"]) != record.bbox:
+            return False
+        return annotations.pop(record.id) is record
+
+    document["images"] = [entry for entry in document["images"] if is_image(entry)]
+    document["annotations"] = [entry for entry in document["annotations"] if is_annotation(entry)]
+    return json.dumps(document).encode()
+
+
 def area_problem(area: object) -> bool:
     """Whether an annotation's ``area`` is neither missing nor a number that can be compared."""
     return area is not None and (type(area) not in (int, float) or area != area)  # the last is true of NaN alone

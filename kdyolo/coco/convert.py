@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.coco.annotations import AnnotationRecord, Annotations, DetailedAnnotation, read_annotations
+from kdyolo.coco.annotations import (
+    AnnotationRecord,
+    Annotations,
+    DetailedAnnotation,
+    read_annotations,
+    without_invalid,
+)
 from kdyolo.coco.labels import Labels, Selection, make_labels
 from kdyolo.coco.layout import (
     HEADER,
@@ -131,7 +137,10 @@ class _Split:
     def plan(self) -> SplitPlan:
         texts = self.labels.lines
         files = sorted((image.file_name, texts.get(image_id, "")) for image_id, image in self.data.images.items())
-        return SplitPlan(self.source.split, self.source.annotations.resolve(), self.source.images.resolve(), files)
+        annotations: Path | bytes = self.source.annotations.resolve()
+        if self.data.skipped_images or self.data.skipped_annotations:
+            annotations = without_invalid(self.data, self.source.images)
+        return SplitPlan(self.source.split, annotations, self.source.images.resolve(), files)
 
     def summary(self) -> SplitSummary:
         labels = self.labels

@@ -37,13 +37,13 @@ class SplitPlan:
 
     Attributes:
         split: its name.
-        annotations: the source JSON, resolved.
+        annotations: the source JSON, resolved; or the content to write, where records of it were left out.
         images: the source folder, resolved.
         labels: (file name of the image, content of its label file), in the order of the list file.
     """
 
     split: str
-    annotations: Path
+    annotations: Path | bytes
     images: Path
     labels: Sequence[tuple[str, str]]
 
@@ -154,7 +154,10 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
             progress.advance()
 
     share(write, _in_writing_order(plan.labels), at_least=_WORTH_A_PROCESS, progress=progress)
-    _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
+    if isinstance(plan.annotations, bytes):
+        (new / annotations_name(plan.split)).write_bytes(plan.annotations)
+    else:
+        _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
     lines = [f"./images/{plan.split}/{name}\n" for name in names]
     (new / list_name(plan.split)).write_bytes("".join(lines).encode())
 
