@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco", type=Path, required=True, help="folder in the official layout")
     parser.add_argument("--backbone", type=Path, required=True, help="checkpoint of scale n")
-    parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--imgsz", type=int, default=192)
     options = parser.parse_args()
     LOGGER.setLevel("ERROR")
