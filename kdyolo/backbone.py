@@ -158,6 +158,8 @@ def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, f
     Raises:
         CheckpointError: Hardly any tensor has the shape that some known backbone expects; or several fit.
     """
+    if filled is not None and filled.family == checkpoint.family:
+        return filled
     best, agreeing = fitting_archs(checkpoint.shapes, filled)
     if agreeing == 0:
         name, shape = next(iter(checkpoint.shapes.items()))

@@ -16,18 +16,20 @@ import re
 import struct
 import tempfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from kdyolo.errors import CheckpointError
 
-CHUNK = 1 << 20  # bytes read at a time
+CHUNK = 8 << 20  # bytes read at a time: large, for each piece waits once for the thread that unpickles
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
 ARCHIVE_ERRORS = (  # all that zipfile raises for damaged archives
     *(zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error),
@@ -86,32 +88,60 @@ def load_content(path: Path, trust: bool = False) -> Content:
         CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers.
     """
     head, size = _head(path)
-    mapped = False
-    with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter free
-        digest = pool.submit(file_sha256, path)
+    mapped, checksums = False, list[_Span]()
+    if head[:4] == b"PK\x03\x04":
+        checksums, pickled = _check_archive(path, size)
+        _check_pickle(path, pickled)
+        mapped = b"optimizer" in pickled  # then most of the file is not wanted, and need not be read into memory
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
+        digest = pool.submit(file_sha256, path, checksums)
+        verified = bool(checksums)
         if len(head) > 8 and head[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then JSON
             (data, verified), mapped = _load_safetensors(path), True
         elif head[:4] == b"PK\x03\x04":
-            verified, pickled, entries = _check_archive(path, size)
-            _check_pickle(path, pickled)
-            checksums = pool.submit(_read_through, path, entries)
-            mapped = b"optimizer" in pickled  # then most of the file is not wanted, and need not be read into memory
             data = _load_zip(path, trust, mapped)
-            checksums.result()
         elif head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":  # a bare pickle: torch.save before 1.6
-            data, verified = _load_legacy(path, trust), False
+            data = _load_legacy(path, trust)
         else:
             raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
         sha256 = digest.result()
     return Content(data, sha256, size, _check_sidecar(path, sha256) or verified, mapped)
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
+class _Span(NamedTuple):
+    """Bytes of a file whose checksum is known."""
+
+    start: int
+    end: int
+    crc: int
+    name: str
+
+
+def file_sha256(path: Path, checksums: Sequence[_Span] = ()) -> str:
+    """Hex digest of a file's bytes, read once and in pieces; on the way, checksums of parts of it are compared.
+
+    Args:
+        path: The file.
+        checksums: Parts, in the file's order and without overlap.
+
+    Raises:
+        CheckpointError: A checksum differs.
+    """
+    digest, position, crc = hashlib.sha256(), 0, 0
+    left, buffer = list(reversed(checksums)), memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(CHUNK):
+        while piece := buffer[: file.readinto(buffer)]:
             digest.update(piece)
+            while left and left[-1].start < position + len(piece):
+                start, end, expected, name = left[-1]
+                crc = zlib.crc32(piece[max(0, start - position) : end - position], crc)
+                if end > position + len(piece):
+                    break  # goes on in the next piece
+                if crc != expected:
+                    raise CheckpointError(f"{path}: damaged, {name} in it has another checksum. Copy it again.")
+                crc = 0
+                left.pop()
+            position += len(piece)
     return digest.hexdigest()
 
 
@@ -230,8 +260,8 @@ def _load_zip(path: Path, trust: bool, mapped: bool) -> Any:
     raise CheckpointError(_refusal(path, _telling(unsafe)))
 
 
-def _check_archive(path: Path, size: int) -> tuple[bool, bytes, list[zipfile.ZipInfo]]:
-    """Refuse archives that ``torch.save`` did not write; whether there are checksums, the pickle, and all entries."""
+def _check_archive(path: Path, size: int) -> tuple[list[_Span], bytes]:
+    """Refuse archives that ``torch.save`` did not write; the checksums to compare, if it has any, and the pickle."""
     damaged = f"{path}: damaged, truncated or not a file that torch.save wrote"
     try:
         if _central_directory_size(path, size) > CENTRAL_DIRECTORY_LIMIT:
@@ -252,25 +282,32 @@ def _check_archive(path: Path, size: int) -> tuple[bool, bytes, list[zipfile.Zip
                     f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
                     "overlapping entries). torch.save writes neither; this may be a zip bomb."
                 )
-            verified = any(entry.CRC for entry in entries)
-            if not verified:  # torch.serialization.set_crc32_options(False) leaves every checksum 0
-                for entry in entries:
-                    entry.CRC = None  # type: ignore[assignment]
-            return verified, archive.read(entries[names.index("data.pkl")]), entries
+            pickle_entry = entries[names.index("data.pkl")]
+            if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False)
+                pickle_entry.CRC = None  # type: ignore[assignment]
+                return [], archive.read(pickle_entry)
+            return _spans(path, entries), archive.read(pickle_entry)
     except ARCHIVE_ERRORS as e:
         raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
 
 
-def _read_through(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Read all entries to their ends, which makes ``zipfile`` compare their checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in entries:
-                with archive.open(entry) as file:
-                    while file.read(CHUNK):
-                        pass
-    except ARCHIVE_ERRORS as e:
-        raise CheckpointError(f"{path}: damaged or truncated ({e}). Copy or download it again.") from e
+def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[_Span]:
+    """Where the bytes of each entry lie, by the header before them, which is what torch goes by too."""
+    spans = []
+    with path.open("rb") as file:
+        for entry in entries:
+            file.seek(entry.header_offset)
+            magic, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
+            if magic != b"PK\x03\x04" or file.read(name_length) != entry.orig_filename.encode():
+                raise zipfile.BadZipFile(f"{entry.filename} is not where the archive says")
+            start = entry.header_offset + 30 + name_length + extra_length
+            spans.append(_Span(start, start + entry.file_size, entry.CRC, entry.filename))
+    spans.sort()
+    if any(before.end > after.start for before, after in pairwise(spans)) or (
+        spans and spans[-1].end > path.stat().st_size
+    ):
+        raise zipfile.BadZipFile("its entries overlap")
+    return [span for span in spans if span.end > span.start]
 
 
 def _central_directory_size(path: Path, size: int) -> int:
