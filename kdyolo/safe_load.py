@@ -29,7 +29,7 @@ import torch
 
 from kdyolo.errors import CheckpointError
 
-CHUNK = 8 << 20  # bytes read at a time: large, for each piece waits once for the thread that unpickles
+CHUNK = 32 << 20  # bytes read at a time: large, since after each piece hashing waits for the thread that unpickles
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
 ARCHIVE_ERRORS = (  # all that zipfile raises for damaged archives
     *(zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error),
@@ -128,7 +128,7 @@ def file_sha256(path: Path, checksums: Sequence[_Span] = ()) -> str:
         CheckpointError: A checksum differs.
     """
     digest, position, crc = hashlib.sha256(), 0, 0
-    left, buffer = list(reversed(checksums)), memoryview(bytearray(CHUNK))
+    left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, path.stat().st_size)))
     with path.open("rb", buffering=0) as file:
         while piece := buffer[: file.readinto(buffer)]:
             digest.update(piece)

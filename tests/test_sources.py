@@ -541,3 +541,20 @@ def test_frozen_backbones_of_every_family_give_the_same_folded(path: Path, famil
 def test_old_systems_names_still_mean_the_old_systems_epsilon(path: Path) -> None:
     torch.save(old_names(DistilledBackbone("yolov8n")), path)
     assert (read_checkpoint(path).kind, read_checkpoint(path).bn_eps) == ("vfmkd", 1e-5)
+
+
+@pytest.mark.parametrize("family", ["yolo11", "yolo12", "yolo26"])
+def test_every_family_trains_frozen_and_leaves_a_stock_checkpoint(
+    path: Path, train: Callable[..., KDYOLO], family: str
+) -> None:
+    torch.save({"state_dict": backbone_of(detector(family)), "meta": {"model_name": f"{family}n"}}, path)
+    model = train({"backbone": path}, freeze_epochs="all")
+    content = torch.load("run/weights/best.pt", weights_only=False)["model"]
+    assert type(content) is DetectionModel
+    assert content.yaml["yaml_file"] == f"{family}n.yaml"
+    expected = backbone_of(detector(family))
+    assert all(
+        torch.equal(content.state_dict()[f"model.{k}"], v.to(torch.float16)) for k, v in expected.items() if "conv" in k
+    )
+    assert type(model.model.model[-1]).__name__ == "Detect"
+    assert hasattr(model.model.model[-1], "one2one_cv2") is (family == "yolo26")
