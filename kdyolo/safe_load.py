@@ -31,9 +31,8 @@ from kdyolo.errors import CheckpointError
 
 CHUNK = 32 << 20  # bytes read at a time: large, since after each piece hashing waits for the thread that unpickles
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
-ARCHIVE_ERRORS = (  # all that zipfile raises for damaged archives
-    *(zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error),
-)
+# All that zipfile raises for damaged archives; wherever it is caught, a CheckpointError is raised instead.
+ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 TENSORS_SHA256 = "tensors_sha256"  # safetensors metadata: what :func:`tensors_sha256` gave when the file was written
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
@@ -212,8 +211,13 @@ def _check_sidecar(path: Path, sha256: str) -> bool:
     sidecar = path.with_name(f"{path.name}.sha256")
     try:
         words = sidecar.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
+    except FileNotFoundError:
         return False
+    except (OSError, UnicodeDecodeError) as e:
+        raise CheckpointError(
+            f"{sidecar}: cannot be read as the checksum of {path.name} ({e}). Write it again with sha256sum, or "
+            "remove it."
+        ) from e
     if words[:1] != [sha256]:
         raise CheckpointError(
             f"{path}: damaged or exchanged. {sidecar.name} beside it says sha256 {(words or ['(nothing)'])[0][:12]}…, "

@@ -677,3 +677,10 @@ def test_the_real_clean_export_is_read_bit_for_bit(shared: Path) -> None:
     assert checkpoint.dropped == {"adapter_state_dict": 1}
     for name, key in checkpoint.origin.items():
         assert torch.equal(checkpoint.tensors[name], content["state_dict"][key.removeprefix("state_dict.")])
+
+
+def test_a_checksum_file_that_cannot_be_read_is_no_missing_one(path: Path) -> None:
+    written(path, weights())
+    path.with_name(f"{path.name}.sha256").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="cannot be read as the checksum"):
+        read_checkpoint(path)
