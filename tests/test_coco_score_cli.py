@@ -8,8 +8,8 @@ import pytest
 from coco_results import random_detections, random_ground_truth, write_json
 from test_cli import fails
 
-from kdyolo import cli, compare_coco, score_coco
-from kdyolo.cli import main
+from kdyolo import compare_coco, score_coco
+from kdyolo.cli import base, main
 from kdyolo.coco.score import EVALUATORS, NAMES
 
 
@@ -27,7 +27,7 @@ def printed(capsys, *arguments: str) -> str:
 
 
 def test_the_evaluators_offered_are_those_there_are():
-    assert cli.EVALUATORS == EVALUATORS
+    assert base.EVALUATORS == EVALUATORS
 
 
 def test_one_file(capsys, files):

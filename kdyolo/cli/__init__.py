@@ -1,0 +1,51 @@
+"""The ``kdyolo`` command, one file per subject: parse, call one function, print. Heavy imports wait inside commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from kdyolo.cli import checkpoints, datasets, detectors, training  # noqa: F401 - each adds its commands
+from kdyolo.cli.base import cli
+from kdyolo.errors import ConfigError, KDYOLOError
+from kdyolo.resources import let_threads_sleep
+
+__all__ = ["cli", "main"]
+
+EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
+EXIT_ERROR = 1  # everything else that is wrong with what was given
+EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into one message and an exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    let_threads_sleep()
+    try:
+        cli.main(arguments, prog_name="kdyolo", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.NoSuchOption as e:
+        e.show()
+        click.echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
+        if debug:
+            traceback.print_exc()
+        ours = isinstance(e, KDYOLOError)
+        if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
+            sys.exit(EXIT_ERROR)
+        click.echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {e}", err=True)
+        if not ours and not debug:
+            click.echo("Run the same command with --debug to see where this comes from.", err=True)
+        sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)

@@ -1,0 +1,80 @@
+"""What every command shares: the group, ``--debug`` and examples in the help, KEY=VALUE settings, printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from kdyolo import __version__
+from kdyolo.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.coco.score, which is heavy to import
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kdyolo")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def cli() -> None:
+    """From a distilled backbone to a COCO detector on Ultralytics.
+
+    \b
+    kdyolo convert COCO2017/ --out datasets/coco
+    kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50
+    yolo val model=runs/detect/train/weights/best.pt data=datasets/coco/coco.yaml
+    """  # noqa: D301 - click wants the backspace itself
+
+
+def command(examples: str) -> Callable[[F], click.Command]:
+    """A subcommand with ``--debug`` and examples below its help, kept line by line."""
+
+    def decorate(function: F) -> click.Command:
+        function = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(
+            function
+        )
+        return cli.command(epilog=f"\b\nExamples:\n{examples}", context_settings={"max_content_width": 100})(function)
+
+    return decorate
+
+
+evaluator_option = click.option(
+    "--evaluator",
+    type=click.Choice(EVALUATORS),
+    default=EVALUATORS[0],
+    show_default=True,
+    help="What computes the official metrics; pycocotools is the reference.",
+)
+
+
+def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
+    """``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
+
+    Raises:
+        ConfigError: Not ``key=value``, or a key that was given as an option already.
+    """
+    from ultralytics.cfg import parse_key_value_pair
+
+    found: dict[str, Any] = {}
+    mistakes = []
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            mistakes.append(f"expected KEY=VALUE, found {text!r}.")
+        elif key in taken or key in found:
+            mistakes.append(f"{key} is given twice.")
+        else:
+            found.update([parse_key_value_pair(text)])
+    if isinstance(taken.get("batch"), str):  # whole number, or a share of memory as Ultralytics allows
+        found.update([parse_key_value_pair(f"batch={taken['batch']}")])
+    if mistakes:
+        raise ConfigError(mistakes)
+    return found
+
+
+def print_result(result: str | dict[str, Any]) -> None:
+    """A table, or JSON."""
+    click.echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))

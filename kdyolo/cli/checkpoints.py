@@ -1,0 +1,82 @@
+"""``kdyolo inspect``, ``export-stock``, ``extract`` and ``card``: what a file or a run holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kdyolo.cli.base import command, print_result
+from kdyolo.errors import ConfigError
+
+
+@command(
+    "  kdyolo inspect ckpt.pth\n"
+    "  kdyolo inspect ckpt.pth --image street.jpg --out features.png\n"
+    "  kdyolo inspect epoch_4.pth epoch_9.pth\n"
+    "  kdyolo inspect runs/detect/train/weights/best.pt --json"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE [OTHER]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--image", type=click.Path(), help="Image whose features are drawn, level by level.")
+@click.option("--out", type=click.Path(), help="That picture. Default: features.png.")
+@click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square the image is put in.")
+@click.option("--bn-eps", type=float, help="BatchNorm epsilon, if the recognised one is wrong.")
+@click.option("--input-norm", metavar="NORM", help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.")
+@click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
+@click.option("--trust", is_flag=True, help="Unpickle the file completely: RUNS ANY CODE that it brings.")
+def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | None, imgsz: int, **how: Any) -> None:
+    """Look into a checkpoint: source, stages in numbers, what it fits. Two files: where they differ."""
+    if len(files) > 2 or (len(files) == 2 and image):
+        raise ConfigError("expected one file, with --image or without, or two files to compare.")
+    if out and not image:
+        raise ConfigError("--out names the picture of --image, which is not given.")
+    from kdyolo.inspection import compare_checkpoints, draw_features, inspect_checkpoint
+
+    found = compare_checkpoints(*files, **how) if len(files) == 2 else inspect_checkpoint(files[0], **how)
+    print_result(found.to_dict() if as_json else found.table())
+    if image:
+        picture = draw_features(files[0], image, out or "features.png", imgsz, **how)
+        click.echo(picture, err=as_json)
+
+
+@command(
+    "  kdyolo export-stock runs/detect/train\n"
+    "  kdyolo export-stock runs/detect/train/weights/epoch40.pt --out detector.pt"
+)
+@click.argument("source", metavar="RUN|CKPT", type=click.Path())
+@click.option("--out", type=click.Path(), help="File to write. Default: NAME-stock.pt beside the checkpoint.")
+@click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
+def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
+    """Write a plain Ultralytics checkpoint from any of a run's, also from the middle of a run.
+
+    Its outputs are compared with the source's before it is written.
+    """
+    from kdyolo.export import export_stock as write
+
+    click.echo(write(source, out, exist_ok))
+
+
+@command(
+    "  kdyolo extract runs/detect/train/weights/best.pt --out backbone.safetensors\n"
+    "  kdyolo train --data datasets/other/other.yaml --backbone backbone.safetensors"
+)
+@click.argument("source", metavar="RUN|CKPT", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="File to write, ending in .safetensors.")
+@click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
+def extract(source: str, out: str, exist_ok: bool) -> None:
+    """Write a detector's backbone on its own, so that it can be injected again, bit for bit."""
+    from kdyolo.export import extract_backbone
+
+    click.echo(extract_backbone(source, out, exist_ok))
+
+
+@command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md")
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
+def card(run: str, out: str | None) -> None:
+    """Write a run's model card: results, backbone, training, data, licences, provenance."""
+    from kdyolo.card import write_card
+
+    click.echo(write_card(run, out))
