@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from kdyolo.coco.convert import convert_coco
     from kdyolo.coco.score import score_coco
     from kdyolo.export import export_stock, extract_backbone
-    from kdyolo.freeze import FreezeSchedule
     from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
     from kdyolo.model import KDYOLO
+    from kdyolo.schedule import FreezeSchedule
     from kdyolo.trainer import KDTrainer
 
 _HOME = {
     "KDYOLO": "kdyolo.model",
     "KDTrainer": "kdyolo.trainer",
     "DistilledBackbone": "kdyolo.backbone",
-    "FreezeSchedule": "kdyolo.freeze",
+    "FreezeSchedule": "kdyolo.schedule",
     "compare_checkpoints": "kdyolo.inspection",
     "compare_coco": "kdyolo.coco.bootstrap",
     "convert_coco": "kdyolo.coco.convert",

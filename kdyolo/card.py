@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kdyolo.errors import RunError
 
 CARD_NAME = "model_card.md"
 RECORD_NAME = "kdyolo.yaml"
+SCORES_NAME = "coco_metrics.json"
 
 # Licences of teachers' weights, as published with each model, by how their names begin; the first that fits.
 TEACHER_TERMS: tuple[tuple[str, str], ...] = (
@@ -95,23 +97,28 @@ def _results(rows: Sequence[Mapping[str, str]], run: Path) -> str:
         values = " | ".join(f"{float(row.get(metric) or 'nan'):.4f}" for metric in METRICS)
         lines.append(f"| {int(float(row['epoch']))} ({what}) | {values} |")
     lines += ["", "Ultralytics' metrics on the validation images after each epoch, from `results.csv`."]
-    official = {k.removeprefix("coco/"): v for k, v in _last_official(rows).items()}
+    official, whose = _official(rows, run)
     if official:
         lines += ["", f"| {' | '.join(official)} |", f"|{'---|' * len(official)}"]
         lines += [f"| {' | '.join(f'{float(v):.4f}' for v in official.values())} |"]
-        lines += ["", "Official COCO metrics of the last epoch that has them."]
+        lines += ["", f"Official COCO metrics of {whose}."]
     if len(rows) < 2 or not (run / "weights/best.pt").is_file():
         lines += ["", "The run is not finished."]
     lines += ["", "One run shows no gain: compare several seeds with the same settings before you claim one."]
     return "\n".join(lines)
 
 
-def _last_official(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def _official(rows: Sequence[Mapping[str, str]], run: Path) -> tuple[dict[str, Any], str]:
+    """The official metrics by name, and of what they are: of ``best.pt``, else of the last epoch that has them."""
+    kept = run / SCORES_NAME
+    if kept.is_file():
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        return {name: v for name, v in content.items() if name.startswith(("AP", "AR"))}, "`best.pt`"
     for row in reversed(rows):
         found = {k: v for k, v in row.items() if k.startswith("coco/") and v not in ("", "nan")}
         if found:
-            return found
-    return {}
+            return {k.removeprefix("coco/"): v for k, v in found.items()}, f"epoch {int(float(row['epoch']))}"
+    return {}, ""
 
 
 def _backbone(backbone: Mapping[str, Any] | None) -> str:

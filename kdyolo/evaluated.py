@@ -7,10 +7,15 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from kdyolo import distributed
 from kdyolo.scheduled import ScheduledTrainer
 from kdyolo.settings import Settings
 from kdyolo.validator import COLUMNS, KDValidator
+
+MEMORY_COLUMN = "memory/GB"
 
 
 class EvaluatedTrainer(ScheduledTrainer):
@@ -23,6 +28,7 @@ class EvaluatedTrainer(ScheduledTrainer):
     # Set by Ultralytics' trainer, which carries no type information.
     save_dir: Path
     data: dict[str, Any]
+    device: torch.device
     validator: KDValidator
 
     settings: Settings
@@ -63,11 +69,19 @@ class EvaluatedTrainer(ScheduledTrainer):
             return super().validate()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Ultralytics' row of ``results.csv``; with a period, also the official metrics, ``nan`` where not due.
+        """Ultralytics' row of ``results.csv`` and the memory in use; with a period, also the official metrics.
 
-        The header is written once, so every row needs all columns, in one order.
+        The header is written once, so every row needs all columns, in one order: metrics that are not due are ``nan``.
         """
         if self.settings.coco_eval_period:
             official = {column: metrics.get(column, nan) for column in COLUMNS}
             metrics = {**{k: v for k, v in metrics.items() if k not in official}, **official}
-        super().save_metrics(metrics)
+        super().save_metrics({**metrics, MEMORY_COLUMN: self._peak_memory()})
+
+    def _peak_memory(self) -> float:
+        """GiB: the most that torch has reserved on the GPU in this epoch; on a CPU what the process holds now."""
+        if self.device.type != "cuda":
+            return float(psutil.Process().memory_info().rss / 2**30)
+        peak: float = torch.cuda.max_memory_reserved(self.device) / 2**30
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak

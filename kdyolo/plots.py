@@ -10,7 +10,7 @@ from typing import Any
 
 from ultralytics.utils.plotting import plt_settings
 
-from kdyolo.freeze import PARTS, FreezeSchedule
+from kdyolo.schedule import PARTS, FreezeSchedule
 
 COLUMNS = 4
 FROZEN = " frozen"

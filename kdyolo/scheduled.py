@@ -9,7 +9,8 @@ from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.freeze import HEAD, FreezeSchedule, split_param_groups
+from kdyolo.freeze import split_param_groups
+from kdyolo.schedule import HEAD, FreezeSchedule
 
 
 class ScheduledTrainer(DetectionTrainer):  # type: ignore[misc]

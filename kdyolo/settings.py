@@ -13,8 +13,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoint import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import ConfigError
-from kdyolo.freeze import ALL, FreezeSchedule
 from kdyolo.resources import did_you_mean, shipped
+from kdyolo.schedule import ALL, FreezeSchedule
 from kdyolo.sources import InputNorm, load_key_map
 
 DEFAULT_RECIPE = "coco"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdyolo.settings import LETTERBOX, STRETCH
 
 COLUMNS = tuple(f"coco/{name}" for name in NAMES)
 PREDICTIONS_NAME = "predictions.json"
+SCORES_NAME = "coco_metrics.json"
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,17 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             LOGGER.info(scores.table(self.evaluation.per_class))
             if not self.jdict:  # Ultralytics writes no empty file, and would leave an older one
                 (self.save_dir / PREDICTIONS_NAME).write_text("[]", encoding="utf-8")
+            self._keep(scores, reference)
             LOGGER.info(f"kept {self.save_dir / PREDICTIONS_NAME} for kdyolo score")
             if self.evaluation.errors:
                 self._analyse(reference)
         return {column: round(value, 5) for column, value in zip(COLUMNS, scores.values, strict=True)}
+
+    def _keep(self, scores: CocoScores, reference: Reference) -> None:
+        """Write the official metrics, per class too, beside the predictions that they are of."""
+        content = {"annotations": str(Path(reference.truth.path).resolve()), "resize": self.resize, **scores.to_dict()}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (self.save_dir / SCORES_NAME).write_text(text + "\n", encoding="utf-8")
 
     def _analyse(self, reference: Reference) -> None:
         """Split the loss of AP into kinds of errors; save a plot and the worst images."""

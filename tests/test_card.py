@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def test_the_card_of_a_run(train, checkpoint, shapes, tmp_path, capsys):
     with (tmp_path / "run/results.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert f"| 3 (last) | {float(last['metrics/mAP50-95(B)']):.4f} |" in card
+    official = json.loads((tmp_path / "run/coco_metrics.json").read_text())
+    assert f"| {official['AP']:.4f} | {official['AP50']:.4f} |" in card
+    assert "Official COCO metrics of `best.pt`" in card
     assert "distilled from dinov3_vitb16: DINOv3 License" in card
     assert "AGPL-3.0" in card
 

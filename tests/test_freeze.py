@@ -9,7 +9,8 @@ from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.errors import ConfigError
-from kdyolo.freeze import ALL, PARTS, EarlyStoppingAfterThaw, FreezeSchedule, apply_schedule
+from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
+from kdyolo.schedule import ALL, PARTS, FreezeSchedule
 
 EPOCHS = st.integers(1, 300)
 FREEZE = st.one_of(st.just(ALL), st.integers(0, 400))

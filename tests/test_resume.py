@@ -56,7 +56,7 @@ def weights(trainer) -> dict[str, torch.Tensor]:
 
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "results.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "time"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in ("time", "memory/GB")} for row in csv.DictReader(file)]
 
 
 def killed(checkpoint: Path, shapes: Path, work_dir: Path, epoch: int, options: dict[str, object]) -> None:

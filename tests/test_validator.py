@@ -272,6 +272,11 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def computed(found: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without what is measured: seconds and memory."""
+    return [{k: v for k, v in row.items() if k not in ("time", "memory/GB")} for row in found]
+
+
 def test_a_run_ends_with_official_numbers_on_best(train, shapes, tmp_path):
     model = train(epochs=1)
     annotations = shapes.parent / "annotations/instances_val.json"
@@ -279,7 +284,14 @@ def test_a_run_ends_with_official_numbers_on_best(train, shapes, tmp_path):
     assert model.trainer.validator.scores.values == pytest.approx(scored.values, abs=1e-9)
     assert "official COCO metrics: 4 images" in (tmp_path / "run/train.log").read_text()
     assert model.trainer.metrics["coco/AP"] == round(scored.ap, 5)
-    assert not any(column.startswith("coco/") for column in rows(tmp_path / "run")[0])
+    assert load(tmp_path / "run/coco_metrics.json") == {
+        "annotations": str(annotations.resolve()),
+        "resize": "letterbox",
+        **scored.to_dict(),
+    }
+    (row,) = rows(tmp_path / "run")
+    assert not any(column.startswith("coco/") for column in row)
+    assert 0.1 < float(row["memory/GB"]) < 100
 
 
 def test_a_period_fills_results_csv_and_changes_no_bit(seeing, train, tmp_path):
@@ -294,8 +306,8 @@ def test_a_period_fills_results_csv_and_changes_no_bit(seeing, train, tmp_path):
     assert [all(map(math.isnan, values)) for values in official] == [True, False, True, False, True]
     assert 0.2 < official[1][0] < 0.9
     assert official[1] == pytest.approx(model.trainer.validator.scores.values, abs=1e-5)
-    others = [{k: v for k, v in row.items() if not k.startswith("coco/") and k != "time"} for row in found]
-    assert others == [{k: v for k, v in row.items() if k != "time"} for row in finished[0][1]]
+    others = [{k: v for k, v in row.items() if not k.startswith("coco/")} for row in computed(found)]
+    assert others == computed(finished[0][1])
     assert (run / "results.png").is_file()
 
 
@@ -309,10 +321,7 @@ def test_a_period_survives_an_interruption(seeing, train, tmp_path):
         train(callbacks={"on_train_batch_start": stop}, epochs=4, coco_eval_period=2)
     KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
 
-    def untimed(run: Path) -> list[dict[str, str]]:
-        return [{k: v for k, v in row.items() if k != "time"} for row in rows(run)]
-
-    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+    assert computed(rows(tmp_path / "run")) == computed(rows(tmp_path / "whole"))
     assert float(rows(tmp_path / "run")[3]["coco/AP"]) > 0.2
     assert whole.trainer.settings.coco_eval_period == 2
 
