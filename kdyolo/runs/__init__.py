@@ -1,0 +1,1 @@
+"""Runs beside each other: their history, studies, background runs, comparison, the report."""

@@ -1,0 +1,213 @@
+"""A run folder → what happened in it, epoch by epoch; kdyolo's and stock Ultralytics' alike. No torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdyolo.errors import RunError
+from kdyolo.schedule import FreezeSchedule
+
+MAP = "metrics/mAP50-95(B)"
+MAP50 = "metrics/mAP50(B)"
+SCORES_NAME = "coco_metrics.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        path: The folder.
+        args: ``args.yaml``: Ultralytics' settings.
+        record: ``kdyolo.yaml``: how the run came about; None for a stock run.
+        columns: Column of ``results.csv`` → its values, one for each finished epoch; NaN where there is none. ``epoch``
+            counts from 1.
+        scores: ``coco_metrics.json``: the official metrics of ``best.pt``, per class too; None where not kept.
+        notes: What a person should know about the files, e.g. that a cut-off line was left out.
+    """
+
+    path: Path
+    args: Mapping[str, Any]
+    record: Mapping[str, Any] | None
+    columns: Mapping[str, list[float]]
+    scores: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    _seconds: list[float] = field(default_factory=list, repr=False)
+
+    @property
+    def epochs(self) -> list[int]:
+        """The finished epochs, from 1."""
+        return [int(epoch) for epoch in self.columns["epoch"]]
+
+    @property
+    def planned_epochs(self) -> int:
+        """Length of the run as it was asked for."""
+        return int((self.record or {}).get("schedule", {}).get("epochs") or self.args.get("epochs") or 0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train: all epochs are done, or patience has ended it."""
+        weights = self.path / "weights"
+        return (weights / "best.pt").is_file() and not (weights / "resume.pt").is_file() and self._has_ended
+
+    @property
+    def _has_ended(self) -> bool:
+        # A kdyolo run keeps resume.pt until it has ended; a stock one leaves no such mark.
+        return self.record is not None or (bool(self.epochs) and self.epochs[-1] >= self.planned_epochs)
+
+    @cached_property
+    def schedule(self) -> FreezeSchedule:
+        """The freeze schedule; of a stock run one that freezes nothing."""
+        known = {k: v for k, v in (self.record or {}).get("schedule", {}).items() if k != "thaws"}
+        return FreezeSchedule(**known) if known else FreezeSchedule(epochs=max(self.planned_epochs, 1))
+
+    def phase(self, epoch: int) -> str:
+        """What was frozen in an epoch (from 1), e.g. ``"backbone frozen"``."""
+        return self.schedule.phase(epoch - 1)
+
+    def column(self, name: str) -> list[float]:
+        """A column of ``results.csv``; all NaN if there is none of this name."""
+        return self.columns.get(name) or [math.nan] * len(self.epochs)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Seconds that each epoch took, validation included.
+
+        NaN for an epoch whose duration is unknown: the clock went back in it. The first after a resume is counted from
+        the start of that process.
+        """
+        return self._seconds
+
+    def best_epoch(self, metric: str = MAP) -> int | None:
+        """The epoch (from 1) with the highest value, the first of several; None without any value."""
+        values = [(-value, epoch) for value, epoch in zip(self.column(metric), self.epochs, strict=True)]
+        known = [pair for pair in values if not math.isnan(pair[0])]
+        return min(known)[1] if known else None
+
+    def value(self, metric: str = MAP, at: str = "best") -> float:
+        """A metric at the epoch with the best mAP50-95 (what ``best.pt`` is), or at the last; NaN if there is none."""
+        if not self.epochs:
+            return math.nan
+        epoch = self.best_epoch() if at == "best" else self.epochs[-1]
+        return math.nan if epoch is None else self.column(metric)[self.epochs.index(epoch)]
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder, of a run that is finished, interrupted or going on.
+
+    Args:
+        path: The folder, or a checkpoint in its ``weights/``.
+
+    Returns:
+        The run; with no epochs, if none is finished.
+
+    Raises:
+        RunError: No run folder, or a file in it is damaged beyond a cut-off last line.
+    """
+    folder = Path(path)
+    if folder.suffix == ".pt":
+        folder = folder.parent.parent
+    if not folder.is_dir():
+        raise RunError(f"{path}: no such run folder.")
+    args = _mapping(folder / "args.yaml")
+    if args is None:
+        raise RunError(
+            f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
+            "train."
+        )
+    columns, notes = _read_results(folder / "results.csv")
+    seconds, time_notes = _durations(columns.get("time", []))
+    return Run(
+        path=folder,
+        args=args,
+        record=_mapping(folder / "kdyolo.yaml"),
+        columns=columns,
+        scores=_scores(folder / SCORES_NAME),
+        notes=(*notes, *time_notes),
+        _seconds=seconds,
+    )
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder looks like that of a run."""
+    return (path / "args.yaml").is_file()
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Expected 'name: value' lines.") from e
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: damaged. Expected 'name: value' lines, found {type(content).__name__}.")
+    return content
+
+
+def _scores(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise RunError(f"{path}: damaged ({e}). Expected the official metrics as JSON; run kdyolo val again.") from e
+    if not isinstance(content, dict) or "AP" not in content:
+        raise RunError(f"{path}: expected the official metrics, found no AP in it.")
+    return content
+
+
+def _read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
+    """Columns of ``results.csv``, and what is to be said about it.
+
+    A process that is killed while it writes leaves a last line without its end; anything else that is wrong with a line
+    is damage.
+    """
+    if not path.is_file():
+        return {"epoch": []}, []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    notes = []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        notes.append(f"{path.name}: its last line is cut off and was left out")
+    rows = list(csv.reader(lines))
+    if not rows:
+        return {"epoch": []}, notes
+    header = [name.strip() for name in rows[0]]
+    if "epoch" not in header:
+        raise RunError(f"{path}: expected a column 'epoch', found {', '.join(header[:5])}, …")
+    values: list[list[float]] = []
+    for number, row in enumerate(rows[1:], start=2):
+        try:
+            values.append([float(cell or "nan") for cell in row])
+        except ValueError:
+            raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}.") from None
+        if len(row) != len(header):
+            raise RunError(f"{path}: line {number}: expected {len(header)} values, found {len(row)}.")
+        if len(values) > 1 and not values[-1][header.index("epoch")] > values[-2][header.index("epoch")]:
+            raise RunError(f"{path}: line {number}: epochs should go up. Are these the results of two runs in one file?")
+    return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
+
+
+def _durations(time: list[float]) -> tuple[list[float], list[str]]:
+    """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume."""
+    seconds, notes = [], []
+    for i, now in enumerate(time):
+        before = time[i - 1] if i else 0.0
+        if now >= before:
+            seconds.append(now - before)
+        elif now >= 0:
+            seconds.append(now)  # a resumed run: another process
+        else:
+            seconds.append(math.nan)
+            notes.append(f"epoch {i + 1}: the clock went back, its duration is unknown")
+    return seconds, notes
