@@ -8,8 +8,8 @@ References:
         Biometrika 34: unpaired differences.
     Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6(2):
         several arms against one baseline.
-    Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, 2nd edition: seeds needed, from the power of the
-        t test (noncentral t distribution).
+    Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, 2nd edition: seeds needed, from the power of
+        the t test (noncentral t distribution).
 """
 
 from __future__ import annotations
@@ -150,20 +150,23 @@ def seeds_needed(size: float, freedom: float, alpha: float, power: float = POWER
         alpha: Significance level.
         power: Share of studies that should show it.
     """
-    from scipy import stats
+    from scipy import special, stats
 
     def power_of(n: int) -> float:
         df, shift = freedom * (n - 1), abs(size) * math.sqrt(n)
         critical = stats.t.ppf(1 - alpha / 2, df)
-        return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+        # scipy.stats.nct is NaN in its far tails, where this is 0.
+        return float(1 - special.nctdtr(df, shift, critical) + special.nctdtr(df, shift, -critical))
 
-    low, high = 2, MOST_SEEDS
-    if size == 0 or not power_of(high) >= power:
-        return None
-    while low < high:  # power grows with n
+    low, high = 2, 2
+    while power_of(high) < power:  # grows with n
+        low, high = high + 1, 2 * high
+        if high > 2 * MOST_SEEDS:
+            return None
+    while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power_of(middle) >= power else (middle + 1, high)
-    return low
+    return low if low <= MOST_SEEDS else None
 
 
 def _standard_deviation(values: Sequence[float]) -> float:
