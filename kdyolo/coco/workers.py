@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdyolo.coco.progress import Progress
+from kdyolo.coco.progress import INTERVAL, Progress
 from kdyolo.errors import KDYOLOError
 
 _MOST = 8
@@ -36,37 +36,39 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def share(work: Callable[[Sequence[T]], R], items: Sequence[T], *, at_least: int, progress: Progress) -> list[R]:
+def share(
+    work: Callable[[Sequence[T]], R], items: Sequence[T], *, at_least: int, progress: Progress, apart: bool = False
+) -> list[R]:
     """Call ``work`` on consecutive runs of ``items`` that together are all of them, in order, and give the results.
 
-    This process takes the first run. Forked processes see everything that ``work`` refers to as it is now; only what it
-    returns travels, so changes that it makes elsewhere are lost.
+    Forked processes, one for each core, see everything that ``work`` refers to as it is now; only what it returns
+    travels, so changes that it makes elsewhere are lost. This process waits and draws the progress.
 
     Args:
         work: called once for each run, and for no items at all if there are none.
         items: what to do.
         at_least: fewer items than that are not worth a process.
         progress: counts what all of them do.
+        apart: fork even for a single run, since ``work`` loads what starts threads, which would end all forking here.
 
     Raises:
         KDYOLOError: a process was killed; and whatever ``work`` raises.
     """
-    count = max(1, min(cores(), len(items) // at_least)) if _may_fork() else 1
+    count = max(1, min(cores(), len(items) // at_least))
     size = max(1, -(-len(items) // count))
     runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
-    if len(runs) == 1:
+    if not _may_fork() or (len(runs) == 1 and not apart):
         return [work(items)]
     context = multiprocessing.get_context("fork")
     children = []
     try:
-        for number, run in enumerate(runs[1:], start=1):
+        for number, run in enumerate(runs, start=1):
             receiver, sender = context.Pipe(duplex=False)
             child = context.Process(target=_child, args=(sender, work, run, progress, number), daemon=True)
             child.start()
             sender.close()
             children.append((child, receiver))
-        results = [work(runs[0])]
-        results += [_receive(receiver) for _, receiver in children]
+        results = [_receive(receiver, progress) for _, receiver in children]
     finally:
         for child, _ in children:
             child.terminate()
@@ -79,6 +81,7 @@ def _child(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
     progress.number = number
     try:
         result: tuple[R | None, Exception | None] = work(run), None
@@ -88,7 +91,9 @@ def _child(
         sender.send(result)
 
 
-def _receive(receiver: Connection) -> Any:
+def _receive(receiver: Connection, progress: Progress) -> Any:
+    while not receiver.poll(INTERVAL):
+        progress.draw()
     try:
         result, error = receiver.recv()
     except EOFError:
