@@ -186,7 +186,9 @@ def _label_batches(data: Annotations, selection: Selection) -> Labels:
                 progress.advance()
             return labels
 
-        first, *others = share(work, data.batches, at_least=1, progress=progress, apart=True)
+        first, *others = share(
+            work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images
+        )
     for part in others:
         first.extend(part)
     return first

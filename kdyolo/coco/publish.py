@@ -146,6 +146,14 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
     for folder in sorted(folders):
         _make(Path(folder))
 
+    def write_rest() -> None:
+        if isinstance(plan.annotations, bytes):
+            (new / annotations_name(plan.split)).write_bytes(plan.annotations)
+        else:
+            _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
+        lines = [f"./images/{plan.split}/{name}\n" for name in names]
+        (new / list_name(plan.split)).write_bytes("".join(lines).encode())
+
     with _relative_to(new) as (start, descriptor):
 
         def write(files: Sequence[tuple[str, bytes | None]]) -> None:
@@ -158,13 +166,8 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
                     _place(f"{plan.images}/{name}", f"{images}/{name}", link)
                 progress.advance()
 
-        share(write, _in_writing_order(plan.labels), at_least=_WORTH_A_PROCESS, progress=progress)
-    if isinstance(plan.annotations, bytes):
-        (new / annotations_name(plan.split)).write_bytes(plan.annotations)
-    else:
-        _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
-    lines = [f"./images/{plan.split}/{name}\n" for name in names]
-    (new / list_name(plan.split)).write_bytes("".join(lines).encode())
+        files = _in_writing_order(plan.labels)
+        share(write, files, at_least=_WORTH_A_PROCESS, progress=progress, meanwhile=write_rest)
 
 
 def _in_writing_order(labels: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes | None]]:
