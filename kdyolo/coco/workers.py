@@ -75,13 +75,14 @@ def share(
     context = multiprocessing.get_context("fork")
     children = []
     try:
-        for number in range(1, count + 1):
-            receiver, sender = context.Pipe(duplex=False)
-            arguments = (sender, work, runs, tickets, progress, number)
-            child = context.Process(target=_child, args=arguments, daemon=True)
-            child.start()
-            sender.close()
-            children.append((child, receiver))
+        with _interruptions_held_back():
+            for number in range(1, count + 1):
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (sender, work, runs, tickets, progress, number)
+                child = context.Process(target=_child, args=arguments, daemon=True)
+                child.start()
+                sender.close()
+                children.append((child, receiver))
         if meanwhile:
             meanwhile()
         results = [result for _, receiver in children for result in _receive(receiver, progress)]
@@ -92,6 +93,16 @@ def share(
             child.join()
             receiver.close()
     return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+
+
+@contextmanager
+def _interruptions_held_back() -> Iterator[None]:
+    """Ctrl-C is raised afterwards: Python drops it while it runs what others registered to be called at a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tickets(count: int) -> int:
