@@ -4,12 +4,16 @@ Usage:
     python scripts/bench_convert.py --records ../shared/coco128          # about five minutes, 2 GB on the RAM disk
     python scripts/bench_convert.py --records ../shared/coco128 --images 12000 --rounds 1    # a quick look
     python scripts/bench_convert.py --records ../shared/coco128 --where /data/tmp            # on another disk
+    python scripts/bench_convert.py --records ../shared/coco128 --scales 0.25 0.5 1          # linear in annotations?
 
 The file repeats the records of a small COCO folder under new ids until it has ``--images`` images; the image files are
 empty, since none is opened. The floor decodes the same bytes with typed structs and creates the same files, their
 content known, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms
 take turns, round by round, so that a busy machine is busy for all of them. Peak memory is an upper bound: that of the
-process, and of a helper process for each further core, with the pages that they share counted for each.
+process, and of a helper process for each core, with the pages that they share counted for each.
+
+With ``--scales`` kdyolo alone converts files of these shares of ``--images``, and a line for each says what a million
+annotations take.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from kdyolo.coco.workers import cores
 ARMS = ("floor", "kdyolo", "ultralytics")
 SPLIT = "train2017"
 TRAIN2017 = 118_287  # images
+Runs = dict[str, list[dict[str, Any]]]  # arm → what each of its runs measured
 
 
 def main() -> None:
@@ -45,20 +50,29 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=TRAIN2017)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--scales", nargs="+", type=float, help="shares of --images, to see how time grows")
     parser.add_argument("--arm", choices=("build", *ARMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
         print(json.dumps(run_arm(options)))
         return
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+    if options.scales:
+        report_growth([measure(options, ["kdyolo"], round(scale * options.images)) for scale in options.scales])
+    else:
+        report(measure(options, options.arms, options.images)[1])
+
+
+def measure(options: argparse.Namespace, arms: Sequence[str], images: int) -> tuple[dict[str, Any], Runs]:
+    """Build a file, run the arms in turn, and give what is in the file and what each run measured."""
+    runs: Runs = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory(dir=options.where, prefix="bench-convert-") as folder:
-        options.where = Path(folder)
-        size = start_arm("build", options)
+        here = argparse.Namespace(**{**vars(options), "where": Path(folder), "images": images})
+        size = start_arm("build", here)
         print("{images:,} images, {annotations:,} annotations, {megabytes:.0f} MB".format(**size), flush=True)
         for _ in range(options.rounds):
-            for arm in options.arms:
-                runs[arm].append(start_arm(arm, options))
-    report(runs)
+            for arm in arms:
+                runs[arm].append(start_arm(arm, here))
+    return size, runs
 
 
 def start_arm(arm: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def run_arm(options: argparse.Namespace) -> dict[str, Any]:
     parts = work()
     seconds, busy = time.perf_counter() - began, cpu_seconds() - busy
     own, helper = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    memory = own + helper * (cores() - 1)
+    memory = own + helper * cores()
     shutil.rmtree(out)
     return {"seconds": seconds, "cpu": busy, "memory": memory, "parts": parts or {}}
 
@@ -192,7 +206,17 @@ def image_templates(source: dict[str, Any]) -> Iterator[tuple[str, list[str], in
         yield json.dumps({**image, "file_name": "@name.jpg", "id": "@id"}), texts, boxes
 
 
-def report(runs: dict[str, list[dict[str, Any]]]) -> None:
+def report_growth(measured: Sequence[tuple[dict[str, Any], Runs]]) -> None:
+    """Print medians for each size, and what a million annotations take at that size."""
+    print(f"{'annotations':>12} {'seconds':>8} {'per million':>12} {'CPU s':>6} {'per million':>12}")
+    for size, runs in measured:
+        millions = size["annotations"] / 1e6
+        seconds, busy = (statistics.median(run[key] for run in runs["kdyolo"]) for key in ("seconds", "cpu"))
+        print(f"{size['annotations']:>12,} {seconds:>8.2f} {seconds / millions:>12.2f} ", end="")
+        print(f"{busy:>6.1f} {busy / millions:>12.2f}")
+
+
+def report(runs: Runs) -> None:
     """Print medians over all rounds, and kdyolo's ratios to the others."""
     median = {arm: statistics.median(run["seconds"] for run in of) for arm, of in runs.items()}
     memory = {arm: statistics.median(run["memory"] for run in of) for arm, of in runs.items()}

@@ -1,7 +1,9 @@
 """What the converter's options write, against Ultralytics' converter, its data set class and pycocotools."""
 
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -383,6 +385,34 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
     make_split(tmp_path / "root", "train", [image()], [box(i) for i in range(2000)] + [box(7)])  # one id twice
     with pytest.raises(DatasetError, match=r"annotation 2000 \(id 7\): duplicate annotation id"):
         convert_coco(tmp_path / "root", tmp_path / "new")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_shares_come_back_in_order_and_failures_too(monkeypatch):
+    """Each process takes run after run; what one raises ends all of it, and so does what this process raises."""
+    monkeypatch.setattr(workers, "_may_fork", lambda: True)
+    monkeypatch.setattr(workers, "cores", lambda: 3)
+    progress, here = Progress("counting", 100, "numbers"), []
+
+    def work(run):
+        if -1 in run:
+            raise DatasetError("minus one")
+        return os.getpid(), list(run)
+
+    def fail():
+        raise DatasetError("meanwhile")
+
+    share = partial(workers.share, work, at_least=1, progress=progress)
+    results = share(range(100), meanwhile=lambda: here.append(os.getpid()))
+    assert [number for _, run in results for number in run] == list(range(100))
+    assert os.getpid() not in {process for process, _ in results}
+    assert here == [os.getpid()]
+    assert [run for _, run in share([], apart=True)] == [[]]
+    with pytest.raises(DatasetError, match="minus one"):
+        share([0, 1, 2, -1, 4, 5])
+    with pytest.raises(DatasetError, match="meanwhile"):
+        share(range(100), meanwhile=fail)
+    assert not workers.multiprocessing.active_children()
 
 
 def test_progress_line_has_rate_and_time_left():

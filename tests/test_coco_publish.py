@@ -15,6 +15,7 @@ import pytest
 from coco_files import CATEGORIES, box, image, make_split
 from conftest import CHECKOUT, tree
 
+from kdyolo.coco import publish
 from kdyolo.coco.convert import Source, convert_coco
 from kdyolo.coco.publish import annotations_name
 from kdyolo.errors import DatasetError
@@ -94,6 +95,14 @@ def test_other_name_with_other_classes_in_one_folder_is_refused(root, tmp_path):
     with pytest.raises(DatasetError, match=r"one\.yaml: this earlier conversion shares train\.txt, val\.txt"):
         convert_coco(root, tmp_path / "out", name="two")
     assert tree(tmp_path / "out") == before
+
+
+def test_systems_without_folder_descriptors_give_the_same(root, tmp_path, monkeypatch):
+    convert_coco(root, tmp_path / "out")
+    first = tree(tmp_path / "out")
+    monkeypatch.setattr(publish, "_KNOWS_DESCRIPTORS", False)
+    convert_coco(root, tmp_path / "out")
+    assert tree(tmp_path / "out") == first
 
 
 # --- Failures in the middle -------------------------------------------------------------------------------------------

@@ -83,19 +83,21 @@ class _Head(msgspec.Struct):
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
-@dataclass(frozen=True)
+@dataclass
 class Annotations:
     """The valid records of one file, and what was left out of it.
 
     Attributes:
         path: the file.
         images: image id → record, in the order of the file; ``file_name`` is relative and has no ``.`` or ``..`` in it.
+            Before ``check_images``, the records as they stand in the file.
         categories: category id → name.
         batches: functions that each give some annotations, in the order of the file.
         checked: every annotation belongs to one of ``images`` and to one of ``categories``, and no two have one id.
             Otherwise whoever uses them has to look, and to read the file as a whole when one does not.
         skipped_images: reason → count; empty unless invalid records may be skipped.
         skipped_annotations: the same for annotations.
+        unchecked: what ``check_images`` will do, which may be done while annotations are already used.
     """
 
     path: Path
@@ -105,6 +107,17 @@ class Annotations:
     checked: bool
     skipped_images: dict[str, int]
     skipped_annotations: dict[str, int]
+    unchecked: Callable[[], dict[int, ImageRecord]] | None = None
+
+    def check_images(self) -> None:
+        """Check the images, if that has not been done yet.
+
+        Raises:
+            NeedsWholeFile: some are to be left out.
+            DatasetError: one is invalid.
+        """
+        if self.unchecked:
+            self.images, self.unchecked = self.unchecked(), None
 
 
 def read_annotations(
@@ -155,10 +168,17 @@ def _read_slices(
 ) -> Annotations:
     head, slices = cut(path, _decode_head)
     categories = _check_categories(head.categories, log)
-    images = _usable_images(_check_images(head.images, image_folder, log), image_folder, problems, log)
+
+    def check() -> dict[int, ImageRecord]:
+        images = _usable_images(_check_images(head.images, image_folder, log), image_folder, problems, log)
+        if log.skipped["image"]:
+            raise NeedsWholeFile
+        return images
+
     decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
     batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode) for s in slices]
-    return Annotations(path, images, categories, batches, False, dict(log.skipped["image"]), {})
+    unchecked = {record.id: record for record in head.images}
+    return Annotations(path, unchecked, categories, batches, False, {}, {}, check)
 
 
 def _decode_slice(of_file: Slice, decode: Callable[[bytes], list[AnnotationRecord]]) -> list[AnnotationRecord]:

@@ -18,7 +18,7 @@ from kdyolo.coco.annotations import (
     read_annotations,
     without_invalid,
 )
-from kdyolo.coco.labels import Labels, Selection, make_labels
+from kdyolo.coco.labels import Labels, Selection
 from kdyolo.coco.layout import (
     HEADER,
     Source,
@@ -136,7 +136,7 @@ class _Split:
 
     def plan(self) -> SplitPlan:
         texts = self.labels.lines
-        files = sorted((image.file_name, texts.get(image_id, "")) for image_id, image in self.data.images.items())
+        files = sorted((image.file_name, texts.get(image_id, b"")) for image_id, image in self.data.images.items())
         annotations: Path | bytes = self.source.annotations.resolve()
         if self.data.skipped_images or self.data.skipped_annotations:
             annotations = without_invalid(self.data, self.source.images)
@@ -178,13 +178,17 @@ def _label_batches(data: Annotations, selection: Selection) -> Labels:
     with Progress("reading", len(data.batches), "slices") as progress:
 
         def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> Labels:
+            from kdyolo.coco.batches import make_labels  # numpy, and with it threads: only where the work is done
+
             labels = Labels()
             for batch in batches:
                 labels.extend(make_labels(batch(), data.images, selection))
                 progress.advance()
             return labels
 
-        first, *others = share(work, data.batches, at_least=1, progress=progress)
+        first, *others = share(
+            work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images
+        )
     for part in others:
         first.extend(part)
     return first

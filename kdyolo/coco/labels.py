@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from kdyolo.coco.annotations import AnnotationRecord, DetailedAnnotation, ImageRecord, area_problem
-from kdyolo.coco.slices import NeedsWholeFile
+from kdyolo.coco.annotations import DetailedAnnotation
 
 Box = tuple[float, float, float, float]
 Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
 
 # COCO writes two decimals, so x + w lands a few 1e-13 beyond the border where it means the border. Not worth a count.
-_NOISE_PX = 1e-9
+NOISE_PX = 1e-9
 # A side of at most this fraction of the image would be written as 0.000000.
-_NOTHING = 5e-7
+NOTHING = 5e-7
 _BOX_LINE = "%d %.6f %.6f %.6f %.6f\n"
 
 
@@ -46,7 +45,7 @@ class Labels:
     """Lines for some annotations, and what became of all of them.
 
     Attributes:
-        lines: image id → lines of its label file, where there are any.
+        lines: image id → content of its label file, where there is any.
         ids: of all annotations seen.
         boxes: lines written.
         crowds: crowd regions left out.
@@ -57,7 +56,7 @@ class Labels:
         boxy: outlines that are those of the box, for want of a polygon.
     """
 
-    lines: dict[int, str] = field(default_factory=dict)
+    lines: dict[int, bytes] = field(default_factory=dict)
     ids: list[int] = field(default_factory=list)
     boxes: int = 0
     crowds: int = 0
@@ -70,7 +69,7 @@ class Labels:
     def extend(self, other: Labels) -> None:
         """Append labels of annotations that come later in the same file."""
         for image_id, text in other.lines.items():
-            self.lines[image_id] = self.lines.get(image_id, "") + text
+            self.lines[image_id] = self.lines.get(image_id, b"") + text
         self.ids += other.ids
         for count in ("boxes", "crowds", "clipped", "empty", "unselected", "small", "boxy"):
             setattr(self, count, getattr(self, count) + getattr(other, count))
@@ -84,7 +83,7 @@ def clip_box(box: Box, width: int, height: int) -> Box:
     """
     left, top, w, h = box
     right, bottom = left + w, top + h
-    if left >= 0 and top >= 0 and right <= width + _NOISE_PX and bottom <= height + _NOISE_PX:
+    if left >= 0 and top >= 0 and right <= width + NOISE_PX and bottom <= height + NOISE_PX:
         return box
     left, top = max(left, 0.0), max(top, 0.0)
     return left, top, min(right, width) - left, min(bottom, height) - top
@@ -103,7 +102,7 @@ def label_line(class_index: int, box: Box, width: int, height: int) -> str | Non
         The line with its newline, or None where w or h is not positive or would be written as zero.
     """
     left, top, w, h = box
-    if w <= _NOTHING * width or h <= _NOTHING * height:
+    if w <= NOTHING * width or h <= NOTHING * height:
         return None
     return _BOX_LINE % (class_index, (left + w / 2) / width, (top + h / 2) / height, w / width, h / height)
 
@@ -122,76 +121,9 @@ def outline_line(class_index: int, outline: list[float], width: int, height: int
     """
     xs = [min(max(x / width, 0.0), 1.0) for x in outline[::2]]
     ys = [min(max(y / height, 0.0), 1.0) for y in outline[1::2]]
-    if max(xs) - min(xs) <= _NOTHING or max(ys) - min(ys) <= _NOTHING:
+    if max(xs) - min(xs) <= NOTHING or max(ys) - min(ys) <= NOTHING:
         return None
     return f"{class_index} {' '.join('%.6f %.6f' % corner for corner in zip(xs, ys, strict=True))}\n"  # noqa: UP031
-
-
-def make_labels(
-    annotations: Iterable[AnnotationRecord], images: Mapping[int, ImageRecord], selection: Selection
-) -> Labels:
-    """The lines of some annotations of one file; boxes may have any size and place.
-
-    Raises:
-        NeedsWholeFile: an annotation belongs to no image or to no category, or its area is no number.
-    """
-    labels = Labels()
-    lines, ids = labels.lines, labels.ids
-    known, class_of, outline_of = images.get, selection.class_of, selection.outline_of
-    skip_crowds, min_area = not selection.include_crowd, selection.min_area
-    for annotation in annotations:
-        image_id = annotation.image_id
-        image = known(image_id)
-        if image is None or annotation.category_id not in class_of:
-            raise NeedsWholeFile
-        ids.append(annotation.id)
-        index = class_of[annotation.category_id]
-        if index is None:
-            labels.unselected += 1
-        elif skip_crowds and annotation.iscrowd:
-            labels.crowds += 1
-        elif min_area and _is_small(annotation, min_area):
-            labels.small += 1
-        else:
-            width, height = image.width, image.height
-            left, top, w, h = box = annotation.bbox
-            if left < 0 or top < 0 or left + w > width or top + h > height:  # cheaper than a call for each box
-                box = clip_box(box, width, height)
-            line = label_line(index, box, width, height)
-            if line is None:
-                labels.empty += 1
-                continue
-            if outline_of is not None:
-                line = _outlined(index, annotation, box, image, outline_of, labels)
-            labels.boxes += 1
-            if box is not annotation.bbox:
-                labels.clipped += 1
-            lines[image_id] = lines[image_id] + line if image_id in lines else line
-    return labels
-
-
-def _is_small(annotation: AnnotationRecord, min_area: float) -> bool:
-    assert isinstance(annotation, DetailedAnnotation)
-    if area_problem(annotation.area):
-        raise NeedsWholeFile
-    area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
-    return bool(area < min_area)
-
-
-def _outlined(
-    index: int, annotation: AnnotationRecord, box: Box, image: ImageRecord, outline_of: Outline, labels: Labels
-) -> str:
-    """The line of an annotation's polygon; for want of one, the box's corners, as Ultralytics' converter does."""
-    assert isinstance(annotation, DetailedAnnotation)
-    outline = outline_of(annotation, image.width, image.height)
-    line = outline and outline_line(index, outline, image.width, image.height)
-    if not line:
-        labels.boxy += 1
-        left, top, w, h = box
-        corners = [left, top, left + w, top, left + w, top + h, left, top + h]
-        line = outline_line(index, corners, image.width, image.height)
-        assert line is not None  # a box that was to be written has an area
-    return line
 
 
 def label_path(split: str, file_name: str) -> str:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 PATIENCE = 1.0  # seconds before the line appears
-_INTERVAL = 0.1  # seconds between two lines
+INTERVAL = 0.1  # seconds between two lines
 _PROCESSES = 512
 
 
@@ -40,8 +40,13 @@ class Progress:
     def advance(self, count: int = 1) -> None:
         """Some more things are done."""
         self._done[self.number] += count
-        if self.number == 0 and time.monotonic() >= self._next and sys.stderr.isatty():
-            self._next = time.monotonic() + _INTERVAL
+        if self.number == 0:
+            self.draw()
+
+    def draw(self) -> None:
+        """Show the line, if it is time for it."""
+        if time.monotonic() >= self._next and sys.stderr.isatty():
+            self._next = time.monotonic() + INTERVAL
             self._drawn = True
             print(f"\r\x1b[K{self.line(time.monotonic() - self._began)}", end="", file=sys.stderr, flush=True)
 

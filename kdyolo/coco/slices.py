@@ -18,8 +18,9 @@ import msgspec
 
 from kdyolo.errors import DatasetError
 
-SLICE = 16 << 20  # bytes: large against a record, small against a file
+SLICE = 2 << 20  # bytes: large against a record, small against a processor's cache
 _BLOCK = 1 << 20
+_RECORD = 1 << 16  # bytes in which the end of a record is looked for
 _LONGEST_HEAD = 256 << 20  # bytes before the annotations; images of train2017 take 30 MB
 _TAILS = (1 << 20, 128 << 20)  # bytes in which the end of the annotations is looked for
 _MOST_GUESSES = 16
@@ -90,12 +91,13 @@ def cut(path: Path, decode_head: Callable[[bytes], Head]) -> tuple[Head, list[Sl
 
 def _read_before(file: BinaryIO) -> tuple[bytes, int]:
     """The bytes up to the annotations' bracket, and the position after it."""
-    before = bytearray()
-    while len(before) < _LONGEST_HEAD and (block := file.read(_BLOCK)):
-        searched = max(0, len(before) - 100)  # the key may lie across two blocks
-        before += block
-        if found := _LIST_STARTS.search(before, searched):
-            return bytes(before[: found.end() - 1]), found.end()
+    position, seam = 0, b""  # the key may lie across two blocks
+    while position < _LONGEST_HEAD and (block := file.read(_BLOCK)):
+        if found := _LIST_STARTS.search(seam + block):
+            end = position - len(seam) + found.end()
+            file.seek(0)
+            return file.read(end - 1), end
+        position, seam = position + len(block), block[-100:]
     raise NeedsWholeFile
 
 
@@ -114,11 +116,11 @@ def _cut_list(path: Path, file: BinaryIO, start: int, end: int) -> list[Slice]:
     target = start + SLICE
     while target < end - SLICE // 2:
         file.seek(target)
-        if found := _NEXT_RECORD.search(file.read(min(_BLOCK, end - target))):
+        if found := _NEXT_RECORD.search(file.read(min(_RECORD, end - target))):
             target += found.start(1)
             cuts += [target, target + 1]
             target += SLICE
-        else:  # a record of more than a megabyte
-            target += _BLOCK
+        else:  # a longer record
+            target += _RECORD
     cuts.append(end)
     return [Slice(path, left, right) for left, right in zip(cuts[::2], cuts[1::2], strict=True)]

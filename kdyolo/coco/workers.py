@@ -14,10 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdyolo.coco.progress import Progress
+from kdyolo.coco.progress import INTERVAL, Progress
 from kdyolo.errors import KDYOLOError
 
-_MOST = 8
+_MOST = 8  # processes
+_RUNS_EACH = 8  # so many that all end at about the same time, also where one is held up
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
 
 T = TypeVar("T")
@@ -36,59 +37,108 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def share(work: Callable[[Sequence[T]], R], items: Sequence[T], *, at_least: int, progress: Progress) -> list[R]:
+def share(
+    work: Callable[[Sequence[T]], R],
+    items: Sequence[T],
+    *,
+    at_least: int,
+    progress: Progress,
+    apart: bool = False,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[R]:
     """Call ``work`` on consecutive runs of ``items`` that together are all of them, in order, and give the results.
 
-    This process takes the first run. Forked processes see everything that ``work`` refers to as it is now; only what it
-    returns travels, so changes that it makes elsewhere are lost.
+    Forked processes, one for each core, see everything that ``work`` refers to as it is now; only what it returns
+    travels, so changes that it makes elsewhere are lost. Each takes the next run as soon as it has done one. This
+    process draws the progress and waits.
 
     Args:
         work: called once for each run, and for no items at all if there are none.
         items: what to do.
         at_least: fewer items than that are not worth a process.
         progress: counts what all of them do.
+        apart: fork even for a single process, since ``work`` loads what starts threads, which would end all forking
+            here.
+        meanwhile: called once in this process, which has nothing to do while others work.
 
     Raises:
-        KDYOLOError: a process was killed; and whatever ``work`` raises.
+        KDYOLOError: a process was killed; and whatever ``work`` and ``meanwhile`` raise.
     """
-    count = max(1, min(cores(), len(items) // at_least)) if _may_fork() else 1
-    size = max(1, -(-len(items) // count))
-    runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
-    if len(runs) == 1:
+    count = max(1, min(cores(), len(items) // at_least))
+    if not _may_fork() or (count == 1 and not apart):
+        if meanwhile:
+            meanwhile()
         return [work(items)]
+    size = max(1, -(-len(items) // (count * _RUNS_EACH)))
+    runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
+    tickets = _tickets(len(runs))
     context = multiprocessing.get_context("fork")
     children = []
     try:
-        for number, run in enumerate(runs[1:], start=1):
-            receiver, sender = context.Pipe(duplex=False)
-            child = context.Process(target=_child, args=(sender, work, run, progress, number), daemon=True)
-            child.start()
-            sender.close()
-            children.append((child, receiver))
-        results = [work(runs[0])]
-        results += [_receive(receiver) for _, receiver in children]
+        with _interruptions_held_back():
+            for number in range(1, count + 1):
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (sender, work, runs, tickets, progress, number)
+                child = context.Process(target=_child, args=arguments, daemon=True)
+                child.start()
+                sender.close()
+                children.append((child, receiver))
+        if meanwhile:
+            meanwhile()
+        results = [result for _, receiver in children for result in _receive(receiver, progress)]
     finally:
-        for child, _ in children:
+        os.close(tickets)
+        for child, receiver in children:
             child.terminate()
             child.join()
-    return results
+            receiver.close()
+    return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+
+
+@contextmanager
+def _interruptions_held_back() -> Iterator[None]:
+    """Ctrl-C is raised afterwards: Python drops it while it runs what others registered to be called at a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tickets(count: int) -> int:
+    """A pipe to read the numbers 0…count−1 from, each of them once, whoever reads; then it is at its end."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(range(count)))
+    os.close(writer)
+    return reader
 
 
 def _child(
-    sender: Connection, work: Callable[[Sequence[T]], R], run: Sequence[T], progress: Progress, number: int
+    sender: Connection,
+    work: Callable[[Sequence[T]], R],
+    runs: Sequence[Sequence[T]],
+    tickets: int,
+    progress: Progress,
+    number: int,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
     progress.number = number
+    results: list[tuple[int, R]] = []
+    failure = None
     try:
-        result: tuple[R | None, Exception | None] = work(run), None
+        while ticket := os.read(tickets, 1):
+            results.append((ticket[0], work(runs[ticket[0]])))
     except Exception as error:
-        result = None, error
+        failure = error
     with suppress(BrokenPipeError):  # the parent was killed, so nobody is left to tell
-        sender.send(result)
+        sender.send((results, failure))
 
 
-def _receive(receiver: Connection) -> Any:
+def _receive(receiver: Connection, progress: Progress) -> Any:
+    while not receiver.poll(INTERVAL):
+        progress.draw()
     try:
         result, error = receiver.recv()
     except EOFError:
