@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,30 +121,31 @@ def read_checkpoint(
     own = load_key_map(key_map) if key_map is not None else None
     if input_norm is not None:
         InputNorm.parse(input_norm)  # a mistake in it is told before a large file is read
-    content = load_content(path, trust)
-    modules: dict[str, nn.Module] = {}
-    data, names = _named(content.data, path, own, modules)
-    _check_values(names, content, path)
-    return _described(path, content, data, names, modules, (bn_eps, input_norm))
 
+    def understand(content: Content) -> BackboneCheckpoint:
+        modules: dict[str, nn.Module] = {}
+        content = replace(content, data=_averaged(content.data))
+        found = list(_walk(content.data, path, modules))
+        names = _sort_out(found, [own] if own else _considered(found), path)
+        _check_values(names, content, path)
+        return _described(path, content, names, modules, (bn_eps, input_norm))
 
-def _named(data: Any, path: Path, own: Source | None, modules: dict[str, nn.Module]) -> tuple[Any, _Names]:
-    """The content, of models that of their average, and its tensors by name."""
-    data = _averaged(data)
-    found = list(_walk(data, path, modules))
-    return data, _sort_out(found, [own] if own else _considered(found), path)
+    checkpoint, digest = load_content(path, understand, trust)
+    return replace(checkpoint, sha256=digest.sha256, verified=digest.verified)
 
 
 def _described(
     path: Path,
     content: Content,
-    data: Any,
     names: _Names,
     modules: Mapping[str, nn.Module],
     given: tuple[float | None, str | None],
 ) -> BackboneCheckpoint:
-    """What was found, together with what the file says of itself; tensors become independent of the file."""
-    meta = facts.recorded(data)
+    """What was found, together with what the file says of itself; tensors become independent of the file.
+
+    The digest is still to come.
+    """
+    data, meta = content.data, facts.recorded(content.data)
     epoch, source = meta.pop("epoch", None), names.source
     trained_there = isinstance(data, Mapping) and "train_args" in data  # by Ultralytics' trainer
     by_count = source.name in {"Ultralytics", "LightlyTrain"} and not trained_there
@@ -165,7 +166,7 @@ def _described(
     fold_input_norm(tensors, norm, eps, str(path))
     return BackboneCheckpoint(
         path=path,
-        sha256=content.sha256,
+        sha256="",
         source=f"{facts.container(data, meta, modules)} ({source.name} names)",
         kind=source.name,
         tensors=tensors,
@@ -179,7 +180,6 @@ def _described(
         untrained_tail=source.untrained_tail,
         input_norm=norm,
         norm_said_by=norm_said_by,
-        verified=content.verified,
         epoch=epoch if isinstance(epoch, int) else None,
         meta=meta,
     )

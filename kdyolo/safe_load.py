@@ -15,21 +15,24 @@ import pickle
 import re
 import struct
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from kdyolo.errors import CheckpointError
 
-CHUNK = 32 << 20  # bytes read at a time: large, since after each piece hashing waits for the thread that unpickles
+T = TypeVar("T")
+
+CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
 # All that zipfile raises for damaged archives; wherever it is caught, a CheckpointError is raised instead.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
@@ -63,48 +66,71 @@ class Content:
 
     Attributes:
         data: Nested plain containers with tensors; modules where Ultralytics' loader or ``trust`` allowed them.
-        sha256: Hex digest of the whole file.
         size: Bytes.
-        verified: Whether checksums inside the file, or in a ``.sha256`` file beside it, cover every tensor.
         mapped: Whether tensors lie in a map of the file, which shows what becomes of it.
     """
 
     data: Any
-    sha256: str
     size: int
+    mapped: bool
+
+
+class Digest(NamedTuple):
+    """Hex digest of a whole file, and whether checksums in it, or in a file beside it, cover every tensor."""
+
+    sha256: str
     verified: bool
-    mapped: bool = False
 
 
-def load_content(path: Path, trust: bool = False) -> Content:
+def load_content(path: Path, understand: Callable[[Content], T], trust: bool = False) -> tuple[T, Digest]:
     """Read a file written by ``torch.save`` or safetensors.
 
     Args:
         path: The file. If ``<path>.sha256`` exists (as ``sha256sum`` writes it), the digest must agree.
+        understand: Called with the content while the file is still being hashed, which takes as long as reading it.
         trust: Unpickle completely, which runs whatever code the file's author put in.
 
+    Returns:
+        What ``understand`` made of the content, once the checksums have turned out right; and the digest.
+
     Raises:
-        CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers.
+        CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers. Of a damaged
+            file it says so, whatever ``understand`` found wrong with it.
     """
     head, size = _head(path)
-    mapped, checksums = False, list[_Span]()
+    mapped, verified, checksums, stop = False, False, list[_Span](), threading.Event()
     if head[:4] == b"PK\x03\x04":
         checksums, pickled = _check_archive(path, size)
         _check_pickle(path, pickled)
-        mapped = b"optimizer" in pickled  # then most of the file is not wanted, and need not be read into memory
+        mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
+    elif not _is_safetensors(head) and not _is_pickle(head):
+        raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
-        digest = pool.submit(file_sha256, path, checksums)
-        verified = bool(checksums)
-        if len(head) > 8 and head[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then JSON
-            (data, verified), mapped = _load_safetensors(path), True
-        elif head[:4] == b"PK\x03\x04":
-            data = _load_zip(path, trust, mapped)
-        elif head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":  # a bare pickle: torch.save before 1.6
-            data = _load_legacy(path, trust)
-        else:
-            raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
-        sha256 = digest.result()
-    return Content(data, sha256, size, _check_sidecar(path, sha256) or verified, mapped)
+        digest = pool.submit(file_sha256, path, checksums, stop)
+        try:
+            if _is_safetensors(head):
+                (data, verified), mapped = _load_safetensors(path), True
+            else:
+                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, trust, mapped)
+        except BaseException:
+            stop.set()  # nobody is going to ask for the digest, which takes seconds for a large file
+            raise
+        try:
+            understood = understand(Content(data, size, mapped))
+        finally:
+            sha256 = digest.result()
+            verified = _check_sidecar(path, sha256) or verified
+    return understood, Digest(sha256, verified)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """The header's length in 8 bytes, then JSON."""
+    return len(head) > 8 and head[8:9] == b"{"
+
+
+def _is_pickle(head: bytes) -> bool:
+    """A bare one: ``torch.save`` before 1.6."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 class _Span(NamedTuple):
@@ -116,12 +142,13 @@ class _Span(NamedTuple):
     name: str
 
 
-def file_sha256(path: Path, checksums: Sequence[_Span] = ()) -> str:
+def file_sha256(path: Path, checksums: Sequence[_Span] = (), stop: threading.Event | None = None) -> str:
     """Hex digest of a file's bytes, read once and in pieces; on the way, checksums of parts of it are compared.
 
     Args:
         path: The file.
         checksums: Parts, in the file's order and without overlap.
+        stop: Once it is set, the rest is not read, and the digest is that of nothing in particular.
 
     Raises:
         CheckpointError: A checksum differs.
@@ -129,7 +156,7 @@ def file_sha256(path: Path, checksums: Sequence[_Span] = ()) -> str:
     digest, position, crc = hashlib.sha256(), 0, 0
     left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, path.stat().st_size)))
     with path.open("rb", buffering=0) as file:
-        while piece := buffer[: file.readinto(buffer)]:
+        while (piece := buffer[: file.readinto(buffer)]) and not (stop and stop.is_set()):
             digest.update(piece)
             while left and left[-1].start < position + len(piece):
                 start, end, expected, name = left[-1]

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -362,6 +363,21 @@ def test_the_digest_is_that_of_the_bytes(path: Path) -> None:
     assert file_sha256(path) == hashlib.sha256(content).hexdigest()
     write_zip(path)
     assert read_checkpoint(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_that_was_refused_is_not_hashed_to_the_end(path: Path) -> None:
+    path.write_bytes(bytes(9))
+    refused = threading.Event()
+    assert file_sha256(path, stop=refused) == hashlib.sha256(bytes(9)).hexdigest()
+    refused.set()
+    assert file_sha256(path, stop=refused) == hashlib.sha256().hexdigest()
+
+
+def test_of_a_damaged_file_the_damage_is_told_and_not_what_follows_from_it(path: Path) -> None:
+    written(path, {**weights(), "stem.conv.weight": torch.full((3, 2), float("nan"))})
+    path.with_name(f"{path.name}.sha256").write_text("0" * 64)
+    with pytest.raises(CheckpointError, match="damaged or exchanged"):
+        read_checkpoint(path)
 
 
 def damaged_files() -> Iterator[tuple[str, Callable[[Path], object], str]]:
