@@ -105,8 +105,8 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
         mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
     elif not _is_safetensors(head) and not _is_pickle(head):
         raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
-    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
-        digest = pool.submit(file_sha256, path, checksums, stop)
+    with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter free
+        digest = pool.submit(file_sha256, path, stop)
         try:
             if _is_safetensors(head):
                 (data, verified), mapped = _load_safetensors(path), True
@@ -115,9 +115,12 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
         except BaseException:
             stop.set()  # nobody is going to ask for the digest, which takes seconds for a large file
             raise
+        # Not earlier: hundreds of short calls and torch's unpickler would wait for each other, in turns.
+        intact = pool.submit(_compare_checksums, path, checksums)
         try:
             understood = understand(Content(data, size, mapped))
         finally:
+            intact.result()
             sha256 = digest.result()
             verified = _check_sidecar(path, sha256) or verified
     return understood, Digest(sha256, verified)
@@ -142,33 +145,31 @@ class _Span(NamedTuple):
     name: str
 
 
-def file_sha256(path: Path, checksums: Sequence[_Span] = (), stop: threading.Event | None = None) -> str:
-    """Hex digest of a file's bytes, read once and in pieces; on the way, checksums of parts of it are compared.
+def file_sha256(path: Path, stop: threading.Event | None = None) -> str:
+    """Hex digest of a file's bytes, read in pieces.
 
     Args:
         path: The file.
-        checksums: Parts, in the file's order and without overlap.
         stop: Once it is set, the rest is not read, and the digest is that of nothing in particular.
-
-    Raises:
-        CheckpointError: A checksum differs.
     """
-    digest, position, crc = hashlib.sha256(), 0, 0
-    left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, path.stat().st_size)))
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
-        while (piece := buffer[: file.readinto(buffer)]) and not (stop and stop.is_set()):
-            digest.update(piece)
-            while left and left[-1].start < position + len(piece):
-                start, end, expected, name = left[-1]
-                crc = zlib.crc32(piece[max(0, start - position) : end - position], crc)
-                if end > position + len(piece):
-                    break  # goes on in the next piece
-                if crc != expected:
-                    raise CheckpointError(f"{path}: damaged, {name} in it has another checksum. Copy it again.")
-                crc = 0
-                left.pop()
-            position += len(piece)
+        while (count := file.readinto(buffer)) and not (stop and stop.is_set()):
+            digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def _compare_checksums(path: Path, checksums: Sequence[_Span]) -> None:
+    """Refuse a file of which some part has another checksum than it should have."""
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        for start, end, expected, name in checksums:
+            file.seek(start)
+            crc = 0
+            while count := file.readinto(buffer[: min(CHUNK, end - start)]):
+                crc, start = zlib.crc32(buffer[:count], crc), start + count
+            if crc != expected:
+                raise CheckpointError(f"{path}: damaged, {name} in it has another checksum. Copy it again.")
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
