@@ -53,6 +53,7 @@ class BackboneCheckpoint:
         untrained_tail: Whether the source leaves the last layers out, so that they are not missed.
         input_norm: Normalisation of the images it was trained with; already folded into ``tensors``.
         norm_said_by: Who says so.
+        norm_doubtful: Whether it is assumed although the file looks like one of a tool that normalises otherwise.
         verified: Whether checksums cover every tensor.
         epoch: Epoch recorded in the file, if any.
         meta: Other plain values the file records about itself.
@@ -73,6 +74,7 @@ class BackboneCheckpoint:
     untrained_tail: bool = False
     input_norm: InputNorm = field(default_factory=InputNorm)
     norm_said_by: str = ""
+    norm_doubtful: bool = False
     verified: bool = False
     epoch: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +155,7 @@ def _described(
     if source.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
         source = source_named("LightlyTrain")  # trained up to SPPF, and by nobody else
     norm, norm_said_by = facts.input_norm(given[1], meta, source, str(path))
+    unsaid = norm_said_by == facts.BY_DEFAULT.format(source.name) and source.name == "Ultralytics" and by_count
     eps = facts.bn_eps(given[0], meta, modules, source)
     if not 0 < eps < 1:
         raise CheckpointError(
@@ -180,6 +183,7 @@ def _described(
         untrained_tail=source.untrained_tail,
         input_norm=norm,
         norm_said_by=norm_said_by,
+        norm_doubtful=unsaid and facts.only_a_backbone_trained(names.tensors, untrained),
         epoch=epoch if isinstance(epoch, int) else None,
         meta=meta,
     )

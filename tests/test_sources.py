@@ -201,6 +201,38 @@ def test_of_the_other_families_the_whole_backbone_was_trained(path: Path, family
     report = load_report(path)
     assert report.complete
     assert report.untrained == ()
+    torch.save(backbone_of(detector(family), "wrapped_model._backbone."), path)
+    assert read_checkpoint(path).input_norm == InputNorm.parse("imagenet")  # certainly its own
+
+
+@pytest.mark.parametrize("family", ["yolo11", "yolo12", "yolo26"])
+def test_of_the_other_families_the_images_normalisation_is_said_to_be_assumed(path: Path, family: str) -> None:
+    """Its exports look like those of anybody who trains an Ultralytics model's backbone alone."""
+    yolo = lightly_trained(family)
+    for save in (lambda: yolo.save(path), lambda: torch.save(yolo.state_dict(), path)):
+        save()
+        report = load_report(path)
+        assert report.input_norm == "0-1 ASSUMED"
+        assert re.search(r"images +0-1 ASSUMED.*LightlyTrain(.|\n)*say --input-norm imagenet", report.table())
+        assert load_report(path, input_norm="0-1").input_norm == "0-1"
+        assert load_report(path, input_norm="imagenet").input_norm == "imagenet mean and std, as given"
+    torch.save({**yolo.state_dict(), "meta": {"input_norm": "0-1"}}, path)
+    assert load_report(path).input_norm == "0-1"
+    for certain in (detector(family).state_dict(), backbone_of(detector(family))):  # all trained, or nothing else in it
+        torch.save({"state_dict": certain, "model_name": family}, path)
+        assert load_report(path).input_norm == "0-1"
+    train_a_little(yolo.model.model[BACKBONE_LAYERS[family] :])
+    yolo.model.model[0].bn.num_batches_tracked.zero_()  # a part that is no tail says nothing
+    torch.save(yolo.state_dict(), path)
+    assert not read_checkpoint(path).norm_doubtful
+
+
+def test_a_yolov8_whose_sppf_trained_is_not_lightly_trains(path: Path) -> None:
+    yolo = lightly_trained()
+    train_a_little(yolo.model.model[9])
+    torch.save(yolo.state_dict(), path)
+    report = load_report(path)
+    assert (report.kind, report.input_norm, report.untrained) == ("Ultralytics", "0-1", ())
 
 
 def test_lightly_trains_training_checkpoint_is_refused_with_the_way_out(path: Path) -> None:
