@@ -499,6 +499,26 @@ def detector_conv(path: Path, padded: Tensor) -> Tensor:
     return layer(padded)  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
+def test_a_folded_normalisation_is_exact_at_every_level_beyond_the_borders_reach(path: Path) -> None:
+    torch.save(backbone_of(detector()), path)
+    norm = InputNorm.parse("imagenet")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (norm.mean, norm.std))
+    x = images(320)
+    original = load_backbone(path)((x - mean) / std)
+    folded = load_backbone(path, input_norm="imagenet")(x)
+    border = load_backbone(path)  # NaN spreads to whatever the border has a part in
+    border.layers[0].conv.padding = (0, 0)
+    reached = [f.isnan().any(1) for f in border(nn.functional.pad(x, (1, 1, 1, 1), value=float("nan")))]
+    for level in (0, 1):  # P3 and P4; at P5, SPPF's pooling reaches across the whole of a small image
+        inside = ~reached[level][:, None].expand_as(original[level])
+        a, b = original[level], folded[level]
+        assert 0.1 < inside.float().mean() < 0.9
+        assert torch.allclose(a[inside], b[inside], atol=1e-4 * float(a.std()))
+        assert not torch.allclose(a[~inside], b[~inside], atol=1e-2 * float(a.std()))
+    assert reached[2].all()
+
+
 @pytest.mark.parametrize("text", ["imagenet2", "1,2,3", "1,2,3/0,1,1", "a,b,c/1,1,1", "1,2/1,1", "nan,0,0/1,1,1"])
 def test_a_normalisation_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="input_norm must be 0-1, imagenet, or three means"):
