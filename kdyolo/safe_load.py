@@ -13,29 +13,22 @@ import hashlib
 import mmap
 import pickle
 import re
-import struct
 import tempfile
 import threading
-import zipfile
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from kdyolo.archive import Span, check_archive, file_sha256
 from kdyolo.errors import CheckpointError
 
 T = TypeVar("T")
 
-CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
-CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
-# All that zipfile raises for damaged archives; wherever it is caught, a CheckpointError is raised instead.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 TENSORS_SHA256 = "tensors_sha256"  # safetensors metadata: what :func:`tensors_sha256` gave when the file was written
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
@@ -98,15 +91,15 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
             file it says so, whatever ``understand`` found wrong with it.
     """
     head, size = _head(path)
-    mapped, verified, checksums, stop = False, False, list[_Span](), threading.Event()
+    mapped, verified, checksums, stop = False, False, list[Span](), threading.Event()
     if head[:4] == b"PK\x03\x04":
-        checksums, pickled = _check_archive(path, size)
+        checksums, pickled = check_archive(path, size)
         _check_pickle(path, pickled)
         mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
     elif not _is_safetensors(head) and not _is_pickle(head):
         raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
-    with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter free
-        digest = pool.submit(file_sha256, path, stop)
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
+        digest = pool.submit(file_sha256, path, checksums, stop)
         try:
             if _is_safetensors(head):
                 (data, verified), mapped = _load_safetensors(path), True
@@ -115,12 +108,9 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
         except BaseException:
             stop.set()  # nobody is going to ask for the digest, which takes seconds for a large file
             raise
-        # Not earlier: hundreds of short calls and torch's unpickler would wait for each other, in turns.
-        intact = pool.submit(_compare_checksums, path, checksums)
         try:
             understood = understand(Content(data, size, mapped))
         finally:
-            intact.result()
             sha256 = digest.result()
             verified = _check_sidecar(path, sha256) or verified
     return understood, Digest(sha256, verified)
@@ -134,42 +124,6 @@ def _is_safetensors(head: bytes) -> bool:
 def _is_pickle(head: bytes) -> bool:
     """A bare one: ``torch.save`` before 1.6."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-
-
-class _Span(NamedTuple):
-    """Bytes of a file whose checksum is known."""
-
-    start: int
-    end: int
-    crc: int
-    name: str
-
-
-def file_sha256(path: Path, stop: threading.Event | None = None) -> str:
-    """Hex digest of a file's bytes, read in pieces.
-
-    Args:
-        path: The file.
-        stop: Once it is set, the rest is not read, and the digest is that of nothing in particular.
-    """
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while (count := file.readinto(buffer)) and not (stop and stop.is_set()):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
-
-
-def _compare_checksums(path: Path, checksums: Sequence[_Span]) -> None:
-    """Refuse a file of which some part has another checksum than it should have."""
-    buffer = memoryview(bytearray(CHUNK))
-    with path.open("rb", buffering=0) as file:
-        for start, end, expected, name in checksums:
-            file.seek(start)
-            crc = 0
-            while count := file.readinto(buffer[: min(CHUNK, end - start)]):
-                crc, start = zlib.crc32(buffer[:count], crc), start + count
-            if crc != expected:
-                raise CheckpointError(f"{path}: damaged, {name} in it has another checksum. Copy it again.")
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -290,67 +244,6 @@ def _load_zip(path: Path, trust: bool, mapped: bool) -> Any:
     if any(name.startswith("ultralytics.") for name in unsafe):
         return _load_ultralytics(path)
     raise CheckpointError(_refusal(path, _telling(unsafe)))
-
-
-def _check_archive(path: Path, size: int) -> tuple[list[_Span], bytes]:
-    """Refuse archives that ``torch.save`` did not write; the checksums to compare, if it has any, and the pickle."""
-    damaged = f"{path}: damaged, truncated or not a file that torch.save wrote"
-    try:
-        if _central_directory_size(path, size) > CENTRAL_DIRECTORY_LIMIT:
-            raise CheckpointError(f"{path}: refused, its archive lists far more entries than any checkpoint has.")
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = [entry.filename.partition("/")[2] for entry in entries]
-            if any(name == "constants.pkl" or name.startswith("code/") for name in names):
-                raise CheckpointError(
-                    f"{path}: a TorchScript archive, which is a program. Expected weights: save its state_dict()."
-                )
-            if "data.pkl" not in names:
-                found = [entry.filename for entry in entries[:2]]
-                raise CheckpointError(f"{damaged}: a zip archive of other things, e.g. {found}.")
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-            if packed or sum(entry.file_size for entry in entries) > size:
-                raise CheckpointError(
-                    f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
-                    "overlapping entries). torch.save writes neither; this may be a zip bomb."
-                )
-            pickle_entry = entries[names.index("data.pkl")]
-            if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False)
-                pickle_entry.CRC = None  # type: ignore[assignment]
-                return [], archive.read(pickle_entry)
-            return _spans(path, entries), archive.read(pickle_entry)
-    except ARCHIVE_ERRORS as e:
-        raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
-
-
-def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[_Span]:
-    """Where the bytes of each entry lie, by the header before them, which is what torch goes by too."""
-    spans = []
-    with path.open("rb") as file:
-        for entry in entries:
-            file.seek(entry.header_offset)
-            magic, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
-            if magic != b"PK\x03\x04" or file.read(name_length) != entry.orig_filename.encode():
-                raise zipfile.BadZipFile(f"{entry.filename} is not where the archive says")
-            start = entry.header_offset + 30 + name_length + extra_length
-            spans.append(_Span(start, start + entry.file_size, entry.CRC, entry.filename))
-    spans.sort()
-    if any(before.end > after.start for before, after in pairwise(spans)) or (
-        spans and spans[-1].end > path.stat().st_size
-    ):
-        raise zipfile.BadZipFile("its entries overlap")
-    return [span for span in spans if span.end > span.start]
-
-
-def _central_directory_size(path: Path, size: int) -> int:
-    """Size in bytes that a zip file's end states for its directory, which is read into memory as a whole."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - (1 << 16) - 22))
-        tail = file.read()
-    end, end64 = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
-    stated = struct.unpack_from("<I", tail, end + 12)[0] if end >= 0 else 0
-    stated64 = struct.unpack_from("<Q", tail, end64 + 40)[0] if end64 >= 0 else 0
-    return int(max(stated if stated != 0xFFFFFFFF else 0, stated64))
 
 
 class _StandIn:

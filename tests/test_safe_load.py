@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
+from kdyolo.archive import file_sha256
 from kdyolo.checkpoint import read_checkpoint
 from kdyolo.errors import CheckpointError
-from kdyolo.safe_load import file_sha256
 
 
 @pytest.fixture
