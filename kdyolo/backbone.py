@@ -20,7 +20,7 @@ from kdyolo.arch import FAMILIES, SCALES, Arch, backbone_rows, build_layers, fit
 from kdyolo.checkpoint import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import CheckpointError
 from kdyolo.facts import COUNTER
-from kdyolo.report import LoadReport
+from kdyolo.report import DOUBTFUL_NORM, LoadReport
 from kdyolo.sources import ULTRALYTICS_BN_EPS
 
 LEVELS = ("P3", "P4", "P5")
@@ -220,6 +220,8 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
         if name in checkpoint.shapes and checkpoint.shapes[name] != tuple(tensor.shape)
     ]
     norm = f"{checkpoint.input_norm} mean and std, {checkpoint.norm_said_by}"
+    if str(checkpoint.input_norm) == "0-1":
+        norm = DOUBTFUL_NORM if checkpoint.norm_doubtful else "0-1"
     return LoadReport(
         model=backbone.arch.name,
         matched=len(matching),
@@ -239,7 +241,7 @@ def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> Load
         epoch=checkpoint.epoch,
         teacher=checkpoint.teacher,
         bn_eps=checkpoint.bn_eps,
-        input_norm="0-1" if str(checkpoint.input_norm) == "0-1" else norm,
+        input_norm=norm,
         verified=checkpoint.verified,
     )
 
@@ -314,7 +316,7 @@ def load_backbone(
     arch = checkpoint_arch(checkpoint, family)
     backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, levels)
     report = fill(backbone, checkpoint, allow_partial)
-    if report.left_out or not report.complete:
+    if report.left_out or not report.complete or checkpoint.norm_doubtful:
         LOGGER.warning(report.table())
     return backbone.eval()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ class BackboneCheckpoint:
         untrained_tail: Whether the source leaves the last layers out, so that they are not missed.
         input_norm: Normalisation of the images it was trained with; already folded into ``tensors``.
         norm_said_by: Who says so.
+        norm_doubtful: Whether it is assumed although the file looks like one of a tool that normalises otherwise.
         verified: Whether checksums cover every tensor.
         epoch: Epoch recorded in the file, if any.
         meta: Other plain values the file records about itself.
@@ -73,6 +74,7 @@ class BackboneCheckpoint:
     untrained_tail: bool = False
     input_norm: InputNorm = field(default_factory=InputNorm)
     norm_said_by: str = ""
+    norm_doubtful: bool = False
     verified: bool = False
     epoch: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
@@ -121,30 +123,31 @@ def read_checkpoint(
     own = load_key_map(key_map) if key_map is not None else None
     if input_norm is not None:
         InputNorm.parse(input_norm)  # a mistake in it is told before a large file is read
-    content = load_content(path, trust)
-    modules: dict[str, nn.Module] = {}
-    data, names = _named(content.data, path, own, modules)
-    _check_values(names, content, path)
-    return _described(path, content, data, names, modules, (bn_eps, input_norm))
 
+    def understand(content: Content) -> BackboneCheckpoint:
+        modules: dict[str, nn.Module] = {}
+        content = replace(content, data=_averaged(content.data))
+        found = list(_walk(content.data, path, modules))
+        names = _sort_out(found, [own] if own else _considered(found), path)
+        _check_values(names, content, path)
+        return _described(path, content, names, modules, (bn_eps, input_norm))
 
-def _named(data: Any, path: Path, own: Source | None, modules: dict[str, nn.Module]) -> tuple[Any, _Names]:
-    """The content, of models that of their average, and its tensors by name."""
-    data = _averaged(data)
-    found = list(_walk(data, path, modules))
-    return data, _sort_out(found, [own] if own else _considered(found), path)
+    checkpoint, digest = load_content(path, understand, trust)
+    return replace(checkpoint, sha256=digest.sha256, verified=digest.verified)
 
 
 def _described(
     path: Path,
     content: Content,
-    data: Any,
     names: _Names,
     modules: Mapping[str, nn.Module],
     given: tuple[float | None, str | None],
 ) -> BackboneCheckpoint:
-    """What was found, together with what the file says of itself; tensors become independent of the file."""
-    meta = facts.recorded(data)
+    """What was found, together with what the file says of itself; tensors become independent of the file.
+
+    The digest is still to come.
+    """
+    data, meta = content.data, facts.recorded(content.data)
     epoch, source = meta.pop("epoch", None), names.source
     trained_there = isinstance(data, Mapping) and "train_args" in data  # by Ultralytics' trainer
     by_count = source.name in {"Ultralytics", "LightlyTrain"} and not trained_there
@@ -152,6 +155,7 @@ def _described(
     if source.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
         source = source_named("LightlyTrain")  # trained up to SPPF, and by nobody else
     norm, norm_said_by = facts.input_norm(given[1], meta, source, str(path))
+    unsaid = norm_said_by == facts.BY_DEFAULT.format(source.name) and source.name == "Ultralytics" and by_count
     eps = facts.bn_eps(given[0], meta, modules, source)
     if not 0 < eps < 1:
         raise CheckpointError(
@@ -165,7 +169,7 @@ def _described(
     fold_input_norm(tensors, norm, eps, str(path))
     return BackboneCheckpoint(
         path=path,
-        sha256=content.sha256,
+        sha256="",
         source=f"{facts.container(data, meta, modules)} ({source.name} names)",
         kind=source.name,
         tensors=tensors,
@@ -179,7 +183,7 @@ def _described(
         untrained_tail=source.untrained_tail,
         input_norm=norm,
         norm_said_by=norm_said_by,
-        verified=content.verified,
+        norm_doubtful=unsaid and facts.only_a_backbone_trained(names.tensors, untrained),
         epoch=epoch if isinstance(epoch, int) else None,
         meta=meta,
     )

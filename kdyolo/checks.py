@@ -57,14 +57,21 @@ def check_data(data: Any) -> None:
         raise DatasetError(f"data {data}: {str(e).strip()}") from e
 
 
-def fitting_backbone(settings: Settings, model: str | None) -> tuple[BackboneCheckpoint | None, LoadReport | None]:
+def fitting_backbone(
+    settings: Settings, model: str | None, checkpoint: BackboneCheckpoint | None = None
+) -> tuple[BackboneCheckpoint | None, LoadReport | None]:
     """Read the backbone checkpoint, if one is given, and refuse one that does not fit the model YAML.
+
+    Args:
+        settings: They name the file and how it is to be read.
+        model: Model YAML, or anything else, which is not checked.
+        checkpoint: What these settings read, if they have been read already.
 
     Raises:
         CheckpointError: It cannot be read, or does not fill the backbone.
         ModelError: The YAML cannot be found or resolved.
     """
-    checkpoint = settings.read_backbone()
+    checkpoint = checkpoint or settings.read_backbone()
     if not (checkpoint and model and Path(model).suffix in {".yaml", ".yml"}):
         return checkpoint, None
     arch = checkpoint_arch(checkpoint, family_of(model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,8 @@ from kdyolo.sources import VFMKD_BN_EPS, InputNorm, Source
 COUNTER = "num_batches_tracked"
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
+BY_DEFAULT = "{}'s default"  # who says how images were normalised, where nobody does
+BACKBONE_ENDS = {8, 10}  # last layer: of YOLO12; of YOLO11 and YOLO26. Of YOLOv8, LightlyTrain leaves SPPF untrained
 FAMILY = re.compile(r"yolo(v8|11|12|26)(?!\d)", re.IGNORECASE)
 
 # Containers by the keys that give them away; the first that fits names the file.
@@ -145,7 +147,7 @@ def input_norm(given: str | None, meta: Mapping[str, Any], source: Source, where
             raise CheckpointError(f"{where}: trained on BGR images, says its configuration; Ultralytics feeds RGB.")
         mean, std = (",".join(f"{float(v) / 255:.9g}" for v in images[k]) for k in ("mean", "std"))
         return InputNorm.parse(f"{mean}/{std}"), "recorded in the file"
-    return source.input_norm, f"{source.name}'s default"
+    return source.input_norm, BY_DEFAULT.format(source.name)
 
 
 # ---- layers that never trained ---------------------------------------------------------------------------------------
@@ -165,6 +167,16 @@ def untrained_layers(tensors: Mapping[str, Tensor], by_count: bool) -> tuple[str
     idle = {name: n == 0 and (by_count or _at_start(tensors, name.removesuffix(COUNTER))) for name, n in counts.items()}
     layers = groupby(sorted(idle, key=_layer), key=_layer)
     return tuple(sorted((str(n) for n, names in layers if all(idle[name] for name in names)), key=int))
+
+
+def only_a_backbone_trained(tensors: Mapping[str, Tensor], untrained: Iterable[str]) -> bool:
+    """Whether everything up to the end of a YOLO11, YOLO12 or YOLO26 backbone saw batches, and nothing after it.
+
+    LightlyTrain's exports of these are so (it trains what stands before the first ``Upsample``), but somebody's own
+    loop over an Ultralytics model gives the same, so that nothing follows for certain.
+    """
+    trained = {_layer(name) for name in tensors if name.endswith(COUNTER)} - {int(n) for n in untrained}
+    return bool(trained) and max(trained) in BACKBONE_ENDS and any(int(n) > max(trained) for n in untrained)
 
 
 def _layer(name: str) -> int:

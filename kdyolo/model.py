@@ -18,7 +18,7 @@ from kdyolo.model_yaml import family_of, nested_for
 from kdyolo.report import LoadReport
 from kdyolo.resize import StretchingPredictor, resize_of
 from kdyolo.safe_load import restricted_ultralytics
-from kdyolo.settings import STRETCH, Settings
+from kdyolo.settings import READING, STRETCH, Settings
 from kdyolo.trainer import KDTrainer
 from kdyolo.validator import KDValidator
 
@@ -81,11 +81,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
                 f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
                 "and leave model out."
             )
-        self._checkpoint = checkpoint  # needed once, while the model is being built
+        self._checkpoint = checkpoint  # read once: for building the model, and for the training that follows
         self._start = given
         self.report: LoadReport | None = None
         super().__init__(name, task="detect", verbose=verbose)
-        del self._checkpoint
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -140,8 +139,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         start = {key: value for key, value in self._start.items() if value}
-        metrics = super().train(trainer=trainer or KDTrainer, **{**start, **kwargs})
-        self._start = {}  # trained on: a further call goes on from here, not from the checkpoint again
+        another = kwargs.keys() & {"backbone", *READING}  # or the same, read otherwise
+        kd_trainer = KDTrainer if another else partial(KDTrainer, checkpoint=self._checkpoint)
+        metrics = super().train(trainer=trainer or kd_trainer, **{**start, **kwargs})
+        self._start, self._checkpoint = {}, None  # trained on: a further call goes on from here, not from these again
         return metrics
 
     def val(

@@ -25,6 +25,7 @@ from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
 
+from kdyolo.checkpoint import BackboneCheckpoint
 from kdyolo.checks import check_data, default_model, fitting_backbone, new_work_dir
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.model_yaml import nested_for
@@ -74,14 +75,14 @@ def environment() -> str:
     return "\n".join(lines)
 
 
-def check_everything(overrides: Mapping[str, Any]) -> str:
+def check_everything(overrides: Mapping[str, Any]) -> tuple[str, BackboneCheckpoint | None]:
     """Look for every mistake that can be found without building anything: options, work dir, checkpoint, model, data.
 
     Args:
         overrides: What ``train`` would get.
 
     Returns:
-        The model that would train: a YAML or a checkpoint.
+        The model that would train: a YAML or a checkpoint; and the backbone checkpoint, if one is given.
 
     Raises:
         ConfigError: All mistakes, of whatever kind, in one error.
@@ -98,7 +99,7 @@ def check_everything(overrides: Mapping[str, Any]) -> str:
         return None
 
     gather(lambda: check_data(overrides.get("data")))
-    model = overrides.get("model")
+    model, checkpoint = overrides.get("model"), None
     if split := gather(lambda: split_settings(overrides)):
         settings, rest = split
         gather(lambda: new_work_dir(rest))
@@ -106,12 +107,12 @@ def check_everything(overrides: Mapping[str, Any]) -> str:
         if not model and (checkpoint or not settings.backbone):
             model = gather(lambda: default_model(checkpoint, settings.weights, settings.trust))
         if model and checkpoint:
-            gather(lambda: fitting_backbone(settings, model))
+            gather(lambda: fitting_backbone(settings, model, checkpoint))
         elif model and not model.endswith(".pt"):
             gather(lambda: nested_for(model, None, None))
     if mistakes:
         raise ConfigError(mistakes)
-    return str(model)
+    return str(model), checkpoint
 
 
 def check_parts(data: str | None = None, backbone: str | None = None, model: str | None = None) -> str:
@@ -134,8 +135,9 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
     if backbone:
         try:
             settings = Settings(backbone=backbone)
-            name = model or default_model(settings.read_backbone(), None, trust=False)
-            _, report = fitting_backbone(settings, name)
+            checkpoint = settings.read_backbone()
+            name = model or default_model(checkpoint, None, trust=False)
+            _, report = fitting_backbone(settings, name, checkpoint)
             lines += [f"model   {name}", report.table() if report else ""]
         except KDYOLOError as e:
             mistakes.append(str(e))
@@ -160,11 +162,11 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
         ConfigError: Every mistake that would end the run later.
     """
     LOGGER.info(environment())
-    model = check_everything(overrides)
+    model, checkpoint = check_everything(overrides)
     picture = Path(folder) / PICTURE
     with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
         given = {**overrides, "model": model, "work_dir": str(Path(scratch) / "run")}
-        trainer = KDTrainer(overrides=given)
+        trainer = KDTrainer(overrides=given, checkpoint=checkpoint)
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
             trainer._setup_train()

@@ -150,25 +150,34 @@ def provenance(trainer: KDTrainer, model: KDDetectionModel) -> dict[str, Any]:
         "sha256": report.sha256 if report else None,
         "injected": f"{report.matched}/{report.total}" if report else None,
         "left_out": list(model.backbone.left_out),
+        "missing": list(report.missing) if report else [],
         "input_norm": report.input_norm if report else None,
+        **_plan(trainer),
         "versions": versions(),
         "git_commit": git_commit(),
         "seed": trainer.args.seed,
     }
 
 
+def _plan(trainer: KDTrainer) -> dict[str, Any]:
+    """Schedule and recipe, with all their values; epochs are counted from 1."""
+    schedule, recipe = trainer.schedule, trainer.settings.recipe
+    return {
+        "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},
+        "recipe": {"name": recipe, "values": load_recipe(recipe)},
+    }
+
+
 def write_record(trainer: KDTrainer) -> Path:
     """Write ``kdyolo.yaml``: how this run came about, as plain data."""
-    schedule, settings = trainer.schedule, trainer.settings
     record = {
         "versions": versions(),
         "command": shlex.join(sys.argv),
         "git_commit": git_commit(),
-        "settings": settings.to_dict(),
+        "settings": trainer.settings.to_dict(),
         "started_from": trainer.started_from,
         "backbone": trainer.report.to_dict() if trainer.report else None,
-        "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},
-        "recipe": {"name": settings.recipe, "values": load_recipe(settings.recipe)},
+        **_plan(trainer),
         "data": str(trainer.args.data),
         "seed": trainer.args.seed,
         "cpu_threads": torch.get_num_threads(),

@@ -6,6 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+DOUBTFUL_NORM = "0-1 ASSUMED"
+WHY_DOUBTFUL = (
+    "only the backbone of this file was trained, as LightlyTrain does it, on ImageNet-normalised images.\n"
+    "              If it is LightlyTrain's, say --input-norm imagenet; if not, --input-norm 0-1"
+)
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -58,7 +64,9 @@ class LoadReport:
             f"  source      {self.source}, sha256 {self.sha256[:12]}…",
             f"  BatchNorm   eps {self.bn_eps:g} as the weights were trained with (--bn-eps overrides)",
         ]
-        if not self.input_norm.startswith("0-1"):
+        if self.input_norm == DOUBTFUL_NORM:
+            lines.append(f"  images      {self.input_norm}: {WHY_DOUBTFUL}")
+        elif not self.input_norm.startswith("0-1"):
             lines.append(f"  images      {self.input_norm}: folded into the first convolution (--input-norm overrides)")
         if self.untrained:
             layers = ", ".join(f"layer {name}" if name.isdigit() else name for name in self.left_out)

@@ -13,26 +13,22 @@ import hashlib
 import mmap
 import pickle
 import re
-import struct
 import tempfile
-import zipfile
-import zlib
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from kdyolo.archive import Span, check_archive, file_sha256
 from kdyolo.errors import CheckpointError
 
-CHUNK = 32 << 20  # bytes read at a time: large, since after each piece hashing waits for the thread that unpickles
-CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
-# All that zipfile raises for damaged archives; wherever it is caught, a CheckpointError is raised instead.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
+T = TypeVar("T")
+
 TENSORS_SHA256 = "tensors_sha256"  # safetensors metadata: what :func:`tensors_sha256` gave when the file was written
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
@@ -63,85 +59,71 @@ class Content:
 
     Attributes:
         data: Nested plain containers with tensors; modules where Ultralytics' loader or ``trust`` allowed them.
-        sha256: Hex digest of the whole file.
         size: Bytes.
-        verified: Whether checksums inside the file, or in a ``.sha256`` file beside it, cover every tensor.
         mapped: Whether tensors lie in a map of the file, which shows what becomes of it.
     """
 
     data: Any
-    sha256: str
     size: int
+    mapped: bool
+
+
+class Digest(NamedTuple):
+    """Hex digest of a whole file, and whether checksums in it, or in a file beside it, cover every tensor."""
+
+    sha256: str
     verified: bool
-    mapped: bool = False
 
 
-def load_content(path: Path, trust: bool = False) -> Content:
+def load_content(path: Path, understand: Callable[[Content], T], trust: bool = False) -> tuple[T, Digest]:
     """Read a file written by ``torch.save`` or safetensors.
 
     Args:
         path: The file. If ``<path>.sha256`` exists (as ``sha256sum`` writes it), the digest must agree.
+        understand: Called with the content while the file is still being hashed, which takes as long as reading it.
         trust: Unpickle completely, which runs whatever code the file's author put in.
 
+    Returns:
+        What ``understand`` made of the content, once the checksums have turned out right; and the digest.
+
     Raises:
-        CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers.
+        CheckpointError: Not a weights file, damaged, or in need of more than tensors and plain containers. Of a damaged
+            file it says so, whatever ``understand`` found wrong with it.
     """
     head, size = _head(path)
-    mapped, checksums = False, list[_Span]()
+    mapped, verified, checksums, stop = False, False, list[Span](), threading.Event()
     if head[:4] == b"PK\x03\x04":
-        checksums, pickled = _check_archive(path, size)
+        checksums, pickled = check_archive(path, size)
         _check_pickle(path, pickled)
-        mapped = b"optimizer" in pickled  # then most of the file is not wanted, and need not be read into memory
+        mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
+    elif not _is_safetensors(head) and not _is_pickle(head):
+        raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
-        digest = pool.submit(file_sha256, path, checksums)
-        verified = bool(checksums)
-        if len(head) > 8 and head[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then JSON
-            (data, verified), mapped = _load_safetensors(path), True
-        elif head[:4] == b"PK\x03\x04":
-            data = _load_zip(path, trust, mapped)
-        elif head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":  # a bare pickle: torch.save before 1.6
-            data = _load_legacy(path, trust)
-        else:
-            raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
-        sha256 = digest.result()
-    return Content(data, sha256, size, _check_sidecar(path, sha256) or verified, mapped)
+        digest = pool.submit(file_sha256, path, checksums, stop)
+        try:
+            if _is_safetensors(head):
+                (data, verified), mapped = _load_safetensors(path), True
+            else:
+                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, trust, mapped)
+        except BaseException:
+            stop.set()  # nobody is going to ask for the digest, which takes seconds for a large file
+            raise
+        try:
+            understood = understand(Content(data, size, mapped))
+        finally:
+            sha256 = digest.result()
+            verified = _check_sidecar(path, sha256) or verified
+    return understood, Digest(sha256, verified)
 
 
-class _Span(NamedTuple):
-    """Bytes of a file whose checksum is known."""
-
-    start: int
-    end: int
-    crc: int
-    name: str
+def _is_safetensors(head: bytes) -> bool:
+    """The header's length in 8 bytes, then JSON."""
+    return len(head) > 8 and head[8:9] == b"{"
 
 
-def file_sha256(path: Path, checksums: Sequence[_Span] = ()) -> str:
-    """Hex digest of a file's bytes, read once and in pieces; on the way, checksums of parts of it are compared.
-
-    Args:
-        path: The file.
-        checksums: Parts, in the file's order and without overlap.
-
-    Raises:
-        CheckpointError: A checksum differs.
-    """
-    digest, position, crc = hashlib.sha256(), 0, 0
-    left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, path.stat().st_size)))
-    with path.open("rb", buffering=0) as file:
-        while piece := buffer[: file.readinto(buffer)]:
-            digest.update(piece)
-            while left and left[-1].start < position + len(piece):
-                start, end, expected, name = left[-1]
-                crc = zlib.crc32(piece[max(0, start - position) : end - position], crc)
-                if end > position + len(piece):
-                    break  # goes on in the next piece
-                if crc != expected:
-                    raise CheckpointError(f"{path}: damaged, {name} in it has another checksum. Copy it again.")
-                crc = 0
-                left.pop()
-            position += len(piece)
-    return digest.hexdigest()
+def _is_pickle(head: bytes) -> bool:
+    """A bare one: ``torch.save`` before 1.6."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -262,67 +244,6 @@ def _load_zip(path: Path, trust: bool, mapped: bool) -> Any:
     if any(name.startswith("ultralytics.") for name in unsafe):
         return _load_ultralytics(path)
     raise CheckpointError(_refusal(path, _telling(unsafe)))
-
-
-def _check_archive(path: Path, size: int) -> tuple[list[_Span], bytes]:
-    """Refuse archives that ``torch.save`` did not write; the checksums to compare, if it has any, and the pickle."""
-    damaged = f"{path}: damaged, truncated or not a file that torch.save wrote"
-    try:
-        if _central_directory_size(path, size) > CENTRAL_DIRECTORY_LIMIT:
-            raise CheckpointError(f"{path}: refused, its archive lists far more entries than any checkpoint has.")
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = [entry.filename.partition("/")[2] for entry in entries]
-            if any(name == "constants.pkl" or name.startswith("code/") for name in names):
-                raise CheckpointError(
-                    f"{path}: a TorchScript archive, which is a program. Expected weights: save its state_dict()."
-                )
-            if "data.pkl" not in names:
-                found = [entry.filename for entry in entries[:2]]
-                raise CheckpointError(f"{damaged}: a zip archive of other things, e.g. {found}.")
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-            if packed or sum(entry.file_size for entry in entries) > size:
-                raise CheckpointError(
-                    f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
-                    "overlapping entries). torch.save writes neither; this may be a zip bomb."
-                )
-            pickle_entry = entries[names.index("data.pkl")]
-            if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False)
-                pickle_entry.CRC = None  # type: ignore[assignment]
-                return [], archive.read(pickle_entry)
-            return _spans(path, entries), archive.read(pickle_entry)
-    except ARCHIVE_ERRORS as e:
-        raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
-
-
-def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[_Span]:
-    """Where the bytes of each entry lie, by the header before them, which is what torch goes by too."""
-    spans = []
-    with path.open("rb") as file:
-        for entry in entries:
-            file.seek(entry.header_offset)
-            magic, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
-            if magic != b"PK\x03\x04" or file.read(name_length) != entry.orig_filename.encode():
-                raise zipfile.BadZipFile(f"{entry.filename} is not where the archive says")
-            start = entry.header_offset + 30 + name_length + extra_length
-            spans.append(_Span(start, start + entry.file_size, entry.CRC, entry.filename))
-    spans.sort()
-    if any(before.end > after.start for before, after in pairwise(spans)) or (
-        spans and spans[-1].end > path.stat().st_size
-    ):
-        raise zipfile.BadZipFile("its entries overlap")
-    return [span for span in spans if span.end > span.start]
-
-
-def _central_directory_size(path: Path, size: int) -> int:
-    """Size in bytes that a zip file's end states for its directory, which is read into memory as a whole."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - (1 << 16) - 22))
-        tail = file.read()
-    end, end64 = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
-    stated = struct.unpack_from("<I", tail, end + 12)[0] if end >= 0 else 0
-    stated64 = struct.unpack_from("<Q", tail, end64 + 40)[0] if end64 >= 0 else 0
-    return int(max(stated if stated != 0xFFFFFFFF else 0, stated64))
 
 
 class _StandIn:

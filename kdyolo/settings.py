@@ -21,6 +21,7 @@ DEFAULT_RECIPE = "coco"
 # Keys that Ultralytics accepts beside those of its default.yaml.
 EXTRA_KEYS = ("augmentations", "save_dir")
 LETTERBOX, STRETCH = "letterbox", "stretch"
+READING = ("bn_eps", "key_map", "input_norm", "trust")  # the settings that say how a backbone checkpoint is read
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ class Settings:
         """
         if self.backbone is None:
             return None
-        how = {name: getattr(self, name) for name in ("bn_eps", "key_map", "input_norm", "trust")}
-        return read_checkpoint(self.backbone, **how)
+        return read_checkpoint(self.backbone, **{name: getattr(self, name) for name in READING})
 
 
 KEYS = tuple(f.name for f in fields(Settings))

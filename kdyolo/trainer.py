@@ -49,6 +49,12 @@ class KDTrainer(EvaluatedTrainer):
     Takes every Ultralytics setting, and kdyolo's own (:class:`kdyolo.settings.Settings`) among the same overrides.
     Works as ``YOLO("yolov8n.yaml").train(trainer=KDTrainer, backbone="ckpt.pth", freeze_epochs=50, data=…)`` too.
 
+    Args:
+        cfg: Ultralytics' defaults.
+        overrides: Settings that differ from them, kdyolo's among them.
+        _callbacks: Event → functions.
+        checkpoint: What ``backbone`` names, read as the settings ask, if whoever makes the trainer has it already.
+
     Raises:
         KDYOLOError: Options, checkpoint, model or data are not what they should be; nothing is left behind.
     """
@@ -64,6 +70,7 @@ class KDTrainer(EvaluatedTrainer):
         cfg: Any = DEFAULT_CFG,
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, Any] | None = None,
+        checkpoint: BackboneCheckpoint | None = None,
     ) -> None:
         self.report: LoadReport | None = None
         self.checkpoint: BackboneCheckpoint | None = None
@@ -84,7 +91,7 @@ class KDTrainer(EvaluatedTrainer):
                 if device is not None:  # one folder for all ranks
                     overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
                 self._created = distributed.on_first(new_work_dir, overrides)
-                self.checkpoint, self.report = fitting_backbone(self.settings, overrides.get("model"))
+                self.checkpoint, self.report = fitting_backbone(self.settings, overrides.get("model"), checkpoint)
                 check_data(overrides.get("data"))
             super().__init__(cfg, overrides, _callbacks)
             if not (self.resume or overrides.get("save_dir") or self.args.exist_ok):

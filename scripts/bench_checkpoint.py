@@ -7,6 +7,7 @@ Usage:
 Both fill a backbone that stands ready, from the same file, which is in the page cache. Ours also hashes the file,
 compares its checksums, checks every name, shape and value, and reports; torch does none of this. Every run is a
 process of its own, so that peak memory is its own; arms take turns, so that a busy machine is busy for all of them.
+In both, threads without work sleep, as in the ``kdyolo`` command: spinning ones would take the other thread's core.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ def write(kind: str, model: str, folder: Path) -> Path:
 
 def measure(arm: str, model: str, path: Path) -> dict[str, float]:
     """Fill a backbone once; seconds, and by how many bytes the process grew at most."""
+    from kdyolo.resources import let_threads_sleep
+
+    let_threads_sleep()  # before torch is there
     from kdyolo.backbone import DistilledBackbone, fill
     from kdyolo.checkpoint import read_checkpoint
 

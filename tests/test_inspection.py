@@ -31,7 +31,7 @@ def test_what_a_resume_file_is(shared):
 def test_stages_in_numbers(tmp_path):
     torch.manual_seed(0)
     backbone = DistilledBackbone("yolov8n")
-    conv, norm = backbone.layers[0].conv.weight, backbone.layers[0].bn
+    conv, norm = backbone.layers[0].conv.weight.detach(), backbone.layers[0].bn
     with torch.no_grad():
         norm.weight[:3] = 0  # dead: nothing but the bias comes out
         norm.running_var[2:5] = 0  # dead: nothing ever came in; channel 2 is counted once

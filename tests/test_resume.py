@@ -6,12 +6,14 @@ import csv
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import FAST
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
@@ -103,6 +105,82 @@ def test_two_uninterrupted_runs_are_equal_and_another_seed_differs(uninterrupted
         model.train(data=str(shapes), work_dir=tmp_path / str(seed), **{**OPTIONS, "seed": seed})
         found = weights(model.trainer)
         assert all(torch.equal(found[n], t) for n, t in uninterrupted[0].items()) is same
+
+
+@pytest.fixture(scope="module")
+def partial(checkpoint, tmp_path_factory):
+    """The tiny checkpoint as LightlyTrain would leave it: SPPF, layer 9, has never seen a batch."""
+    tensors = {f"model.model.{name}": tensor for name, tensor in read_checkpoint(checkpoint).tensors.items()}
+    for name, tensor in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(0 if name.startswith("model.model.9.") else 12)
+    path = tmp_path_factory.mktemp("partial") / "lightly.pth"
+    torch.save(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("epoch", [1, 2], ids=["inside the freeze", "in the epoch of the thaw"])
+def test_a_partly_distilled_backbone_goes_on_with_the_same_layers_frozen(partial, shapes, tmp_path, epoch):
+    options, ends = {**OPTIONS, "epochs": 4, "nbs": 4}, {}  # a step for every batch
+    file, moved, frozen = read_checkpoint(partial).tensors, [], []
+    assert not any(name.startswith("9.") for name in file)
+
+    def look(trainer):
+        layers = unwrap_model(trainer.model).backbone.layers
+        trains = {
+            number for number, layer in layers.named_children() if any(p.requires_grad for p in layer.parameters())
+        }
+        frozen.append((trains, differing(unwrap_model(trainer.model).backbone, file) == []))
+        moved.append(layers[9].cv1.conv.weight.detach().clone())
+
+    def whole(run):
+        model = KDYOLO(backbone=partial)
+        model.train(data=str(shapes), work_dir=run, **options)
+        return model
+
+    def resumed(run):
+        killed(partial, shapes, run, epoch, options)
+        model = KDYOLO(run / "weights/last.pt")
+        model.add_callback("on_train_epoch_end", look)
+        model.train(resume=True)
+        return model
+
+    for how in (whole, resumed):
+        model = how(tmp_path / how.__name__)
+        assert model.trainer.ema.ema.backbone.left_out == ("9",)
+        ends[how.__name__] = weights(model.trainer), rows(tmp_path / how.__name__)
+    everything = {str(i) for i in range(10)}
+    assert frozen == [({"9"} if e < 2 else everything, e < 2) for e in range(epoch, 4)]
+    assert not any(torch.equal(a, b) for a, b in pairwise(moved))  # what was left out has trained all the time
+    assert ends["whole"][1] == ends["resumed"][1]
+    assert [n for n, t in ends["whole"][0].items() if not torch.equal(ends["resumed"][0][n], t)] == []
+
+
+def test_an_end_to_end_head_goes_on_with_its_losses_weighted_as_they_were(shapes, tmp_path):
+    """YOLO26 weights its one-to-many loss less and its one-to-one loss more with every epoch."""
+    options, weighted, ends = {**OPTIONS, "epochs": 4, "freeze_epochs": 1}, {}, {}
+
+    def train_with(model, run, **keywords):
+        seen = weighted.setdefault(run.name, {})
+        model.add_callback("on_train_batch_end", lambda trainer: seen.update({trainer.epoch: losses_of(trainer)}))
+        model.train(**keywords)
+        ends[run.name] = weights(model.trainer), rows(run)
+
+    def losses_of(trainer):
+        criterion = unwrap_model(trainer.model).criterion
+        return criterion.o2m, criterion.o2o
+
+    torch.manual_seed(0)
+    tensors = DetectionModel("yolo26n.yaml", verbose=False).state_dict()
+    torch.save({"state_dict": tensors, "model_name": "yolo26n"}, tmp_path / "yolo26.pth")
+    whole = KDYOLO(backbone=tmp_path / "yolo26.pth")
+    train_with(whole, tmp_path / "whole", data=str(shapes), work_dir=tmp_path / "whole", **options)
+    killed(tmp_path / "yolo26.pth", shapes, tmp_path / "resumed", 2, options)
+    train_with(KDYOLO(tmp_path / "resumed/weights/last.pt"), tmp_path / "resumed", resume=True)
+    assert len(set(weighted["whole"].values())) == 4  # another weighting in each epoch
+    assert weighted["resumed"] == {epoch: weighted["whole"][epoch] for epoch in (2, 3)}
+    assert ends["whole"][1] == ends["resumed"][1]
+    assert [n for n, t in ends["whole"][0].items() if not torch.equal(ends["resumed"][0][n], t)] == []
 
 
 def interrupt(train, checkpoint, in_epoch: int, **keywords) -> None:

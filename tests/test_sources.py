@@ -201,6 +201,38 @@ def test_of_the_other_families_the_whole_backbone_was_trained(path: Path, family
     report = load_report(path)
     assert report.complete
     assert report.untrained == ()
+    torch.save(backbone_of(detector(family), "wrapped_model._backbone."), path)
+    assert read_checkpoint(path).input_norm == InputNorm.parse("imagenet")  # certainly its own
+
+
+@pytest.mark.parametrize("family", ["yolo11", "yolo12", "yolo26"])
+def test_of_the_other_families_the_images_normalisation_is_said_to_be_assumed(path: Path, family: str) -> None:
+    """Its exports look like those of anybody who trains an Ultralytics model's backbone alone."""
+    yolo = lightly_trained(family)
+    for save in (lambda: yolo.save(path), lambda: torch.save(yolo.state_dict(), path)):
+        save()
+        report = load_report(path)
+        assert report.input_norm == "0-1 ASSUMED"
+        assert re.search(r"images +0-1 ASSUMED.*LightlyTrain(.|\n)*say --input-norm imagenet", report.table())
+        assert load_report(path, input_norm="0-1").input_norm == "0-1"
+        assert load_report(path, input_norm="imagenet").input_norm == "imagenet mean and std, as given"
+    torch.save({**yolo.state_dict(), "meta": {"input_norm": "0-1"}}, path)
+    assert load_report(path).input_norm == "0-1"
+    for certain in (detector(family).state_dict(), backbone_of(detector(family))):  # all trained, or nothing else in it
+        torch.save({"state_dict": certain, "model_name": family}, path)
+        assert load_report(path).input_norm == "0-1"
+    train_a_little(yolo.model.model[BACKBONE_LAYERS[family] :])
+    yolo.model.model[0].bn.num_batches_tracked.zero_()  # a part that is no tail says nothing
+    torch.save(yolo.state_dict(), path)
+    assert not read_checkpoint(path).norm_doubtful
+
+
+def test_a_yolov8_whose_sppf_trained_is_not_lightly_trains(path: Path) -> None:
+    yolo = lightly_trained()
+    train_a_little(yolo.model.model[9])
+    torch.save(yolo.state_dict(), path)
+    report = load_report(path)
+    assert (report.kind, report.input_norm, report.untrained) == ("Ultralytics", "0-1", ())
 
 
 def test_lightly_trains_training_checkpoint_is_refused_with_the_way_out(path: Path) -> None:
@@ -465,6 +497,26 @@ def detector_conv(path: Path, padded: Tensor) -> Tensor:
     layer = load_backbone(path, input_norm="imagenet").layers[0]
     layer.conv.padding = (0, 0)
     return layer(padded)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_a_folded_normalisation_is_exact_at_every_level_beyond_the_borders_reach(path: Path) -> None:
+    torch.save(backbone_of(detector()), path)
+    norm = InputNorm.parse("imagenet")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (norm.mean, norm.std))
+    x = images(320)
+    original = load_backbone(path)((x - mean) / std)
+    folded = load_backbone(path, input_norm="imagenet")(x)
+    border = load_backbone(path)  # NaN spreads to whatever the border has a part in
+    border.layers[0].conv.padding = (0, 0)
+    reached = [f.isnan().any(1) for f in border(nn.functional.pad(x, (1, 1, 1, 1), value=float("nan")))]
+    for level in (0, 1):  # P3 and P4; at P5, SPPF's pooling reaches across the whole of a small image
+        inside = ~reached[level][:, None].expand_as(original[level])
+        a, b = original[level], folded[level]
+        assert 0.1 < inside.float().mean() < 0.9
+        assert torch.allclose(a[inside], b[inside], atol=1e-4 * float(a.std()))
+        assert not torch.allclose(a[~inside], b[~inside], atol=1e-2 * float(a.std()))
+    assert reached[2].all()
 
 
 @pytest.mark.parametrize("text", ["imagenet2", "1,2,3", "1,2,3/0,1,1", "a,b,c/1,1,1", "1,2/1,1", "nan,0,0/1,1,1"])
