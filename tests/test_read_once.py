@@ -13,7 +13,7 @@ from conftest import FAST
 from kdyolo import KDYOLO, read_checkpoint
 from kdyolo.cli import main
 
-BALLAST = 64 << 20  # bytes beside the backbone: far more than a tiny run reads otherwise
+BALLAST = 128 << 20  # bytes beside the backbone: far more than a tiny run reads otherwise
 
 
 @pytest.fixture(scope="module")
