@@ -10,41 +10,20 @@ from typing import Any
 from kdyolo.runs.history import Run
 
 # Where things are put and how the process was called: the run's folder says it.
-_BOOKKEEPING = frozenset(
-    ("save_dir", "name", "project", "work_dir", "exist_ok", "resume", "cfg", "mode", "task")
-    + ("verbose", "plots", "save", "save_period", "profile")
-)
+_BOOKKEEPING = {
+    *("save_dir", "name", "project", "work_dir", "exist_ok", "resume", "cfg", "mode", "task"),
+    *("verbose", "plots", "save", "save_period", "profile"),
+}
 # Of Ultralytics' other modes: they have no part in training or its validation.
-_OTHER_MODES = frozenset(
-    ("source", "vid_stride", "stream_buffer", "visualize", "retina_masks", "embed", "line_width", "tracker")
-    + (
-        "show",
-        "show_labels",
-        "show_conf",
-        "show_boxes",
-        "save_frames",
-        "save_txt",
-        "save_conf",
-        "save_crop",
-        "save_json",
-    )
-    + (
-        "format",
-        "optimize",
-        "dynamic",
-        "simplify",
-        "opset",
-        "workspace",
-        "nms",
-        "dnn",
-        "quantize",
-        "half",
-        "int8",
-        "keras",
-    )
-)
+_OTHER_MODES = {
+    *("source", "vid_stride", "stream_buffer", "visualize", "retina_masks", "embed", "line_width", "tracker"),
+    *("show", "show_labels", "show_conf", "show_boxes"),
+    *("save_frames", "save_txt", "save_conf", "save_crop", "save_json"),
+    *("format", "optimize", "dynamic", "simplify", "opset", "workspace", "nms", "dnn"),
+    *("quantize", "half", "int8", "keras"),
+}
 # These change a result by rounding and the order of additions at most, so runs that differ in them are one arm.
-_ENVIRONMENT = frozenset(("device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"))
+_ENVIRONMENT = {"device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"}
 SEED = "seed"
 TRAINER = "trained by"  # no setting, but whose settings they are
 
