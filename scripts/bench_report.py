@@ -119,9 +119,7 @@ def main() -> None:
     print(f"comparing  {compared:.2f} s    writing {median(written):.2f} s")
     (text, drawn), (_, least) = times["report"], times["floor"]
     print(f"text on the screen after {text:.2f} s")
-    print(
-        f"all charts drawn   after {drawn:.2f} s; plotly.js with an empty chart {least:.2f} s ({drawn / least:.2f} ×)"
-    )
+    print(f"all charts drawn after {drawn:.2f} s; plotly.js with an empty chart {least:.2f} s ({drawn / least:.2f} ×)")
 
 
 if __name__ == "__main__":

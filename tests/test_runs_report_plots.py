@@ -5,9 +5,13 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from click.testing import CliRunner
 from comparisons import comparison_of, write_study
 from PIL import Image
+from run_folders import write_run
 
+from kdyolo.cli import cli
+from kdyolo.errors import ConfigError
 from kdyolo.runs.report.plots import write_plots
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,3 +42,15 @@ def test_png_is_sharp_enough_for_print(study, tmp_path):
         with Image.open(path) as picture:
             assert picture.width == 4.5 * 300
             assert len(picture.convert("RGB").resize((60, 40)).getcolors(60 * 40)) > 10  # something is drawn
+
+
+def test_by_command(tmp_path):
+    for arm in ("a", "b"):
+        write_run(tmp_path / arm, epochs=4, freeze=2 * (arm == "b"))
+    runs = [str(tmp_path / arm) for arm in ("a", "b")]
+    done = CliRunner().invoke(cli, ["compare", *runs, "--out", "paper", "--plots", "svg"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert {"report.html", "plots"} == {path.name for path in (tmp_path / "paper").iterdir()}
+    assert (tmp_path / "paper" / "plots" / "mAP50-95.svg").is_file()
+    with pytest.raises(ConfigError, match="--plots and --watch: expected --out"):
+        CliRunner().invoke(cli, ["compare", *runs, "--plots", "png", "--watch"], catch_exceptions=False)

@@ -19,9 +19,9 @@ from kdyolo.coco.matching import match
 from kdyolo.errors import DatasetError
 from kdyolo.runs.arms import Arm
 from kdyolo.runs.history import Run
+from kdyolo.runs.report.predict import SHOWN_SCORE, NoPredictions, predict
 
 COUNT = 6
-SHOWN_SCORE = 0.25  # what a detector usually shows; lower ones are for the precision-recall curve
 LONGER_SIDE = 480  # pixels
 QUALITY = 80
 PREDICTIONS_NAME = "predictions.json"
@@ -122,30 +122,50 @@ def samples(arms: Sequence[Arm], count: int = COUNT) -> Samples:
     the choice never varies.
 
     Args:
-        arms: With runs that keep ``predictions.json``; the others are named in ``missing``.
+        arms: Those whose run keeps ``predictions.json`` decide on the images; with the others' ``best.pt`` these images
+            are predicted, on the CPU.
         count: Number of images.
 
     Returns:
-        The samples; none if no arm's predictions, annotations and images can be read, and then why.
+        The samples; for an arm that has none, and where annotations or images cannot be read, why.
     """
-    chosen = {arm.name: _representative(arm, arms) for arm in arms}
-    missing = {name: reason for name, run in chosen.items() if (reason := _why_not(run))}
-    runs = {name: run for name, run in chosen.items() if name not in missing}
-    if not runs:
-        return Samples((), "", missing)
+    runs = {arm.name: _representative(arm, arms) for arm in arms}
+    kept = {name: run for name, run in runs.items() if _keeps_predictions(run)}
     try:
-        reference = _reference(next(iter(runs.values())))
-        truth, files = reference.truth, {image: Path(file) for file, image in reference.image_ids.items()}
-        found = {name: _find(truth, run) for name, run in runs.items()}
+        reference = _reference(next(iter((kept or runs).values())))
+        found = {name: _find(reference.truth, read_detections(_file(run)), run) for name, run in kept.items()}
     except (DatasetError, OSError) as error:  # files may have moved since; the report says so and has all else
-        return Samples((), "", {**missing, **dict.fromkeys(runs, str(error))})
-    best = _choose(truth, found, count)
-    words = (
-        f"The {len(best)} of {len(truth.images):,} validation images on which the arms differ most: with the largest "
-        f"spread of F1 between them (same class, IoU ≥ 0.5, scores from {SHOWN_SCORE}). They show how arms differ, not "
-        f"how good they are. Runs: {', '.join(f'{name}: {run.path.name}' for name, run in runs.items())}."
-    )
-    return Samples(tuple(_sample(image, truth, files[image], found) for image in best), words, missing)
+        return Samples((), "", dict.fromkeys(runs, str(error)))
+    truth, files = reference.truth, {image: Path(file) for file, image in reference.image_ids.items()}
+    images = _choose(truth, found, count)
+    missing: dict[str, str] = {}
+    for name in (name for name in runs if name not in kept):
+        try:
+            detections = predict(runs[name], {image: files[image] for image in images}, reference.category_ids)
+            found[name] = _find(truth, detections, runs[name])
+        except NoPredictions as error:
+            missing[name] = str(error)
+    shown = {name: found[name] for name in runs if name in found}
+    if not shown:
+        return Samples((), "", missing)
+    drawn = tuple(_sample(image, truth, files[image], shown) for image in images)
+    return Samples(drawn, _words(len(truth.images), len(images), kept, {name: runs[name] for name in shown}), missing)
+
+
+def _words(total: int, images: int, kept: Mapping[str, Run], shown: Mapping[str, Run]) -> str:
+    """How the images were chosen, and whose detections these are."""
+    if len(kept) > 1:
+        how = (
+            f"The {images} of {total:,} validation images on which the arms differ most: with the largest spread of F1 "
+            f"between them (same class, IoU ≥ 0.5, scores from {SHOWN_SCORE}). They show how arms differ, not how good "
+            "they are."
+        )
+    else:
+        how = f"{images} of {total:,} validation images: with objects, evenly spaced in the annotation file."
+    names = ", ".join(f"{name}: {run.path.name}" for name, run in shown.items())
+    late = ", ".join(name for name in shown if name not in kept)
+    predicted = f" Predicted for this report with best.pt: {late}." if late else ""
+    return f"{how} Runs: {names}.{predicted}"
 
 
 def _representative(arm: Arm, arms: Sequence[Arm]) -> Run:
@@ -154,29 +174,31 @@ def _representative(arm: Arm, arms: Sequence[Arm]) -> Run:
     return arm.runs[arm.seeds.index(seed)] if seed in arm.seeds else arm.runs[0]
 
 
-def _why_not(run: Run) -> str | None:
-    if run.scores is not None and (run.path / PREDICTIONS_NAME).is_file():
-        return None
-    reason = "kdyolo writes it at the end of a run on a data set with COCO annotations"
-    return f"{run.path.name} has no {PREDICTIONS_NAME}: {reason}."
+def _file(run: Run) -> Path:
+    return run.path / PREDICTIONS_NAME
+
+
+def _keeps_predictions(run: Run) -> bool:
+    return run.scores is not None and _file(run).is_file()
 
 
 def _reference(run: Run) -> Reference:
-    """The annotations that a run was scored with, and the images of its data set."""
-    annotations = Path((run.scores or {})["annotations"])
+    """The annotations that a run was scored with, else those of its data set, and the images of that."""
     dataset, split = load_dataset(Path(run.args["data"])), str(run.args.get("split") or "val")
     if split not in dataset.images:
         raise DatasetError(f"{dataset.path}: expected a key {split!r}, the split that {run.path} was evaluated on.")
+    annotations = Path(run.scores["annotations"]) if run.scores else dataset.annotations.get(split)
+    if annotations is None:
+        raise DatasetError(f"{dataset.path} names no COCO annotations of {split!r}: there is no ground truth to draw.")
     folder, names = image_files(dataset.images[split])
     recorded = {role: str(file.resolve()) for role, file in dataset.annotations.items()}
     data = {"path": dataset.path.parent, "names": dataset.names, "category_ids": dataset.category_ids}
     return link({**data, "annotations": recorded}, split, annotations, [str(folder / name) for name in names])
 
 
-def _find(truth: GroundTruth, run: Run) -> _Found:
-    path = run.path / PREDICTIONS_NAME
-    shown = sorted((d for d in read_detections(path) if d["score"] >= SHOWN_SCORE), key=lambda d: d["score"])
-    check_detections(shown, truth, str(path))
+def _find(truth: GroundTruth, detections: Sequence[Detection], run: Run) -> _Found:
+    shown = sorted((d for d in detections if d["score"] >= SHOWN_SCORE), key=lambda d: d["score"])
+    check_detections(shown, truth, f"the predictions of {run.path}")
     matches = match(truth, shown)
     at_half = matches.matched[:, 0, 0] if len(matches.hit) else np.zeros(0, bool)  # area range "all", IoU 0.5
     on_crowd = matches.ignored[:, 0, 0] if len(matches.hit) else at_half  # which is no mistake, and finds nothing
@@ -199,6 +221,11 @@ def _f1(truth: GroundTruth, detections: Sequence[Detection], found: frozenset[in
 
 
 def _choose(truth: GroundTruth, found: Mapping[str, _Found], count: int) -> list[int]:
+    """Where the arms differ most; where that is not known, images with objects, evenly spaced."""
+    if len(found) < 2:
+        with_objects = sorted({a["image_id"] for a in truth.annotations if not a["iscrowd"]})
+        return with_objects[:: max(1, len(with_objects) // count)][:count]
+
     def spread(image: int) -> float:
         scores = [arm.f1[image] for arm in found.values()]
         return max(scores) - min(scores)
