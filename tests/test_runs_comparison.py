@@ -23,6 +23,8 @@ from kdyolo import compare
 from kdyolo.cli import cli, main
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.comparison import Comparison
+from kdyolo.runs.run_settings import STOCK
+from kdyolo.settings import Settings
 
 OFFSETS = {"random": (0.0, 0.004, -0.002), "frozen": (0.010, 0.012, 0.006), "low-lr": (0.001, 0.003, 0.001)}
 
@@ -188,6 +190,12 @@ def test_stock_runs_beside_kdyolos(tmp_path):
     assert comparison.differing["trained by"] == {"stock": "ultralytics", "ours": "kdyolo"}
     assert [p.phase for p in comparison.phases] == ["all train", "backbone frozen", "all train"]
     assert comparison.equal["resize"] == "letterbox"
+    assert set(comparison.differing) == {"trained by", "freeze_epochs", "random_init"}
+
+
+def test_stock_training_is_that_with_every_option_off():
+    options = Settings().to_dict()
+    assert {name: value for name, value in options.items() if name not in ("recipe", "work_dir")} == STOCK
 
 
 def test_arms_of_one_name_are_told_apart(tmp_path):
@@ -239,14 +247,15 @@ def test_one_run_per_arm_shows_nothing(pair):
 
 
 def test_a_seed_without_effect_is_noticed(tmp_path):
-    for arm, value in (("a", 0.2), ("b", 0.3)):
+    for arm, value in (("a", 0.2), ("b", 0.3), ("c", 0.2)):
         for seed in range(3):
-            write_run(tmp_path / arm / f"seed{seed}", [0.1, value], seed=seed, seconds=10 + seed)
-    words = verdict(compare(tmp_path), "b").words
-    assert (
-        words
-        == "+10.0 mAP: the same in all 3 seeds, which leaves no spread to judge it by; does the seed have any effect?"
-    )
+            seconds = 10 + seed + value if arm != "c" else 20 + seed
+            write_run(tmp_path / arm / f"seed{seed}", [0.1, value], seed=seed, seconds=seconds)
+    comparison = compare(tmp_path)
+    nothing = "which leaves no spread to judge it by; does the seed have any effect?"
+    assert verdict(comparison, "b").words == f"+10.0 mAP: the same in all 3 seeds, {nothing}"
+    assert verdict(comparison, "c").words == "0.0 mAP: no difference in any of 3 seeds"
+    assert any("a and b have the same settings" in note for note in comparison.notes)
 
 
 # ---- like for like ---------------------------------------------------------------------------------------------------
