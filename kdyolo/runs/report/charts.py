@@ -167,14 +167,14 @@ def _joined(lines: Sequence[Line]) -> tuple[list[int | None], list[float | None]
 
 
 def _name_thaws(figure: go.Figure, changes: Sequence[Thaw]) -> None:
-    """Texts at the lower end of the lines, each a step above the last, so that near ones do not overlap."""
+    """Texts at the upper end of the lines, each a step below the last, so that near ones do not overlap."""
     for place, thaw in enumerate(changes):
         figure.add_annotation(
             x=thaw.at,
-            y=0.02 + 0.075 * (place % 4),
+            y=0.99 - 0.075 * (place % 4),
             yref="paper",
             xanchor="left",
-            yanchor="bottom",
+            yanchor="top",
             showarrow=False,
             text=literal(f" {thaw.parts} thaws: {', '.join(thaw.arms)}"),
             font={"size": 11},

@@ -29,6 +29,7 @@ from kdyolo.runs.report.curves import Curve
 from kdyolo.runs.report.look import DARK, LIGHT, looks
 from kdyolo.runs.report.samples import Samples, samples
 from kdyolo.runs.statistics import Interval
+from kdyolo.runs.values import MAIN, OFFICIAL_AP
 
 REPORT_NAME = "report.html"
 NOTHING = "–"  # what a table has where there is no value
@@ -95,9 +96,9 @@ def render(comparison: Comparison, pictures: Samples, refresh: float | None = No
 
 
 def _metrics(comparison: Comparison) -> list[str]:
-    """The metrics of the table: the one asked for, then the others that some arm has."""
-    others = (metric for arm in comparison.arms for metric in arm.values)
-    return list(dict.fromkeys([comparison.metric, *others]))
+    """The metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
+    wanted = dict.fromkeys((comparison.metric, MAIN, "mAP50", OFFICIAL_AP))
+    return [metric for metric in wanted if any(metric in arm.values for arm in comparison.arms)]
 
 
 def _official_names(comparison: Comparison) -> list[str]:
@@ -153,7 +154,7 @@ def _write(path: Path, text: str) -> Path:
 
 def share(value: float) -> str:
     """``0.3714`` → ``"0.371"``; −1 is COCO's way to say that there is no object to find."""
-    return NOTHING if math.isnan(value) or value == -1 else f"{value:.3f}"
+    return NOTHING if math.isnan(value) or value == -1 else f"{value:.3f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 1) -> str:

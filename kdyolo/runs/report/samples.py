@@ -251,7 +251,8 @@ def _objects(image: int, truth: GroundTruth, found: Mapping[str, _Found]) -> Pic
             boxes.append(Box(x, y, w, h, truth.categories[annotation["category_id"]], kind))
     objects = sum(box.kind != "crowd" for box in boxes)
     missed = sum(box.kind == "missed" for box in boxes)
-    return Picture("ground truth", tuple(boxes), f"{objects} objects, {missed} of them not found by every arm")
+    words = f"{objects} object{'s' * (objects != 1)}, {missed} missed by some arm"
+    return Picture("ground truth", tuple(boxes), words)
 
 
 def _detections(image: int, truth: GroundTruth, name: str, arm: _Found) -> Picture:
