@@ -18,7 +18,8 @@ from kdyolo.runs.report import write_report
 from kdyolo.runs.report.page import render
 from kdyolo.runs.report.samples import Samples
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} %{x} $a_b$"
+EVIL = "%{x}<script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
+SHORT = EVIL[:31] + "…"
 NO_PICTURES = Samples((), "", {})
 
 
@@ -180,10 +181,12 @@ def test_names_from_data_are_shown_as_they_are(browser, shapes, tmp_path):
     assert page.count("img") == 0
     assert page.evaluate("document.title").startswith(EVIL)
     assert page.tab.locator("h1").inner_text() == EVIL
-    assert page.tab.locator("#chart-differences .ytick text").text_content() == EVIL
-    assert page.tab.locator("#chart-classes-1 .ytick text").first.text_content() == EVIL
-    assert EVIL in (page.tab.locator("#chart-curve-0 .annotation-text").text_content() or "")
+    assert page.tab.locator("#chart-differences .ytick text").text_content() == SHORT
+    assert page.tab.locator("#chart-classes-1 .ytick text").all_text_contents() == [SHORT] * len(classes)
+    assert SHORT in (page.tab.locator("#chart-curve-0 .annotation-text").text_content() or "")
     assert page.tab.locator("#curves button").nth(1).inner_text().strip().endswith(EVIL)
+    assert page.tab.locator(".alarm li").inner_text() == EVIL
+    assert page.tab.locator("#classes tbody th").first.text_content() == EVIL
     page.tab.locator("#curves button").nth(1).click()
     assert page.count("#chart-curve-0 .scatterlayer .trace") == 2
     page.close()

@@ -22,6 +22,7 @@ GREY = "128, 128, 128"
 MARKERS_ON_A_LINE = 8
 MOST_BARS = 30  # per arm; classes between the greatest losses and gains are left to the table
 POINTS = 100  # differences are in points of 0–100, as everybody gives them
+LONGEST_LABEL = 32  # characters
 BAR_HEIGHT = 22  # pixels
 ROW_HEIGHT = 56
 
@@ -31,16 +32,21 @@ def literal(text: str) -> str:
     return html.escape(text, quote=False).replace("{", "&#123;")
 
 
+def label(text: str) -> str:
+    """A name within a chart, cut where it would leave no room for the chart; texts and tables have all of it."""
+    return literal(text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…")
+
+
 def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Look]) -> go.Figure:
     """Dots with whiskers, a row for each arm, and a line at no difference; in points of mAP."""
     figure = go.Figure()
-    for d in differences:
+    for row, d in enumerate(differences):
         look, interval = looks[d.arm], d.interval
         reach = [POINTS * (interval.high - interval.estimate)] if interval.known else None
         back = [POINTS * (interval.estimate - interval.low)] if interval.known else None
         figure.add_scatter(
             x=[POINTS * interval.estimate],
-            y=[literal(d.arm)],
+            y=[row],
             error_x={
                 "array": reach,
                 "arrayminus": back,
@@ -57,7 +63,7 @@ def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Loo
     figure.add_vline(x=0, line={"width": 2, "color": f"rgb({GREY})"})
     figure.update_layout(height=90 + ROW_HEIGHT * len(differences), hovermode="closest")
     figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, tickformat="+.3~g")
-    figure.update_yaxes(autorange="reversed", type="category", automargin=True)
+    figure.update_yaxes(**_rows([d.arm for d in differences]), range=[len(differences) - 0.5, -0.5])
     return _plain(figure)
 
 
@@ -80,7 +86,7 @@ def panel_chart(panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], l
             )
         figure.add_scatter(**_mean(curve, look))
     for span in phases:
-        opacity = SHADE * span.share
+        opacity = SHADE * span.share / len(phases) ** 0.5  # they lie over each other
         figure.add_vrect(span.start, span.end, fillcolor=f"rgba({GREY}, {opacity:.3f})", line_width=0, layer="below")
     for thaw in changes:
         figure.add_vline(thaw.at, line={"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"})
@@ -99,20 +105,20 @@ def classes_chart(differences: Sequence[ClassDifference], look: Look) -> go.Figu
     figure = go.Figure()
     figure.add_bar(
         x=values,
-        y=[literal(d.name) for d in ordered],
+        y=list(range(len(ordered))),
         orientation="h",
         text=[f"{value:+.1f}" for value in values],
         textposition="outside",
         cliponaxis=False,
         meta={"color": look.color, "role": "classes"},
-        hovertemplate="%{y}: %{x:+.1f}<extra></extra>",
+        hoverinfo="skip",
     )
     figure.add_vline(x=0, line={"width": 1.5, "color": f"rgb({GREY})"})
     room = 0.25 * max((abs(v) for v in values), default=1.0) or 1.0
     figure.update_xaxes(
         title="points of AP", range=[min(0.0, *values) - room, max(0.0, *values) + room], zeroline=False
     )
-    figure.update_yaxes(type="category", automargin=True, dtick=1)
+    figure.update_yaxes(**_rows([d.name for d in ordered]), range=[-0.5, len(ordered) - 0.5])
     figure.update_layout(height=90 + BAR_HEIGHT * len(ordered), bargap=0.25)
     return _plain(figure)
 
@@ -143,6 +149,11 @@ def all_charts(
     return charts
 
 
+def _rows(names: Sequence[str]) -> dict[str, Any]:
+    """An axis with a name at each row: numbers, since names may be equal."""
+    return {"tickvals": list(range(len(names))), "ticktext": [label(name) for name in names], "automargin": True}
+
+
 def _mean(curve: Curve, look: Look) -> dict[str, Any]:
     x, y = curve.mean
     return {
@@ -171,12 +182,12 @@ def _name_thaws(figure: go.Figure, changes: Sequence[Thaw]) -> None:
     for place, thaw in enumerate(changes):
         figure.add_annotation(
             x=thaw.at,
-            y=0.99 - 0.075 * (place % 4),
+            y=0.99 - 0.075 * (place % 8),
             yref="paper",
             xanchor="left",
             yanchor="top",
             showarrow=False,
-            text=literal(f" {thaw.parts} thaws: {', '.join(thaw.arms)}"),
+            text=f" {thaw.parts} thaws: {label(', '.join(thaw.arms))}",
             font={"size": 11},
         )
 
