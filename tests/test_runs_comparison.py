@@ -214,6 +214,20 @@ def test_stock_training_is_that_with_every_option_off():
     assert {name: value for name, value in options.items() if name not in ("recipe", "work_dir")} == STOCK
 
 
+@pytest.mark.parametrize(
+    ("names", "arm"),
+    [
+        (("lots0", "lots1"), "lots"),
+        (("frozen50_seed0", "frozen50_seed1"), "frozen50"),
+        (("a", "b"), "a + b"),
+        (("train", "train-2"), "train"),
+    ],
+)
+def test_an_arm_is_named_by_what_its_folders_share(tmp_path, names, arm):
+    runs = [write_run(tmp_path / name, [0.1, 0.2 + seed / 9], seed=seed) for seed, name in enumerate(names)]
+    assert [found.name for found in compare(*runs).arms] == [arm]
+
+
 def test_arms_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / above / "train", [0.1, v], lr0=v) for above, v in (("x", 0.2), ("y", 0.3))]
     assert [arm.name for arm in compare(*runs).arms] == ["x/train", "y/train"]
