@@ -292,6 +292,25 @@ def test_one_run_per_arm_shows_nothing(pair):
     assert verdict(comparison, "b").seeds_needed is None
 
 
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((-0.001, 0.017), "+0.8 mAP, 95% CI −0.1…+1.7: not"),
+        ((0.0004, 0.017), "+0.87 mAP, 95% CI +0.04…+1.70: a gain"),  # with one digit its end would be 0.0
+        ((-0.0007, -0.0003), "−0.05 mAP, 95% CI −0.07…−0.03: a loss"),
+    ],
+)
+def test_as_many_digits_as_show_the_side_of_zero(ends, words):
+    low, high = ends
+    half = (high - low) / 2 / stats.t.ppf(0.975, 2) * math.sqrt(3)  # the deviation of three seeds with this interval
+    gains = [(low + high) / 2 + step * half for step in (-1, 0, 1)]
+    arms = [
+        Arm(name, (), (0, 1, 2), {"mAP50-95": mean_interval(values)}, {"mAP50-95": tuple(values)})
+        for name, values in (("base", [0.3, 0.31, 0.305]), ("arm", [0.3 + gains[0], 0.31 + gains[1], 0.305 + gains[2]]))
+    ]
+    assert find_differences(arms, arms[0], ["mAP50-95"])[0].words.startswith(words)
+
+
 def test_a_seed_without_effect_is_noticed(tmp_path):
     for arm, value in (("a", 0.2), ("b", 0.3), ("c", 0.2)):
         for seed in range(3):
@@ -378,6 +397,21 @@ def test_data_are_told_by_what_is_in_them(tmp_path, pair):
     for name, change in (("names", {"names": ["cat", "cow"]}), ("boxes", {"annotations": '{"a": 1}'}), ("bare", {})):
         other = dataset(tmp_path / name, **{"annotations": "{}" if name == "names" else None, **change})
         assert "the data set differs" in refusal(*with_data(other))
+
+
+def test_a_data_set_named_from_where_the_run_was_started(tmp_path, pair, monkeypatch):
+    data = dataset(tmp_path / "data")
+    write = {"path": "elsewhere", "names": ["cat"], "train": "images", "val": "images"}  # in Ultralytics' own folder
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "d.yaml").write_text(yaml.safe_dump(write))
+    runs = pair({"data": "data/data.yaml"}, {"data": str(data)})
+    monkeypatch.chdir("/")
+    assert compare(*runs).unlike == ()
+    for run, name in zip(runs, ("one", "two"), strict=True):
+        args = yaml.safe_load((run / "args.yaml").read_text())
+        (run / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(tmp_path / name / "d.yaml")}))
+    assert compare(*runs).unlike == ()
 
 
 def test_official_metrics_of_other_images_are_noticed(pair):
