@@ -485,6 +485,13 @@ def test_damaged_files_are_named(pair):
     assert f"{b / 'results.csv'}: line 2" in refusal(a, b)
 
 
+def test_a_damaged_study_file_or_data_set_is_named(study, tmp_path, pair):
+    (study / "study.yaml").write_text("- arms\n")
+    assert "study.yaml: damaged. Expected 'name: value' lines, found list" in refusal(study)
+    (tmp_path / "d.yaml").write_text("names: [")
+    assert f"{tmp_path / 'd.yaml'}: damaged" in refusal(*pair(data=str(tmp_path / "d.yaml")))
+
+
 def test_a_line_cut_off_is_noted(pair):
     a, b = pair({"planned": 4}, {"planned": 4})
     with (b / "results.csv").open("a") as file:

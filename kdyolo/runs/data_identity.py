@@ -8,10 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdyolo.errors import RunError
-from kdyolo.runs.history import Run
+from kdyolo.runs.history import Run, read_mapping
 from kdyolo.runs.run_settings import canonical
 
 _SPLITS = ("train", "val")
@@ -95,13 +92,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=64)
 def _parse(path: Path, _modified: int) -> Mapping[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RunError(f"{path}: the data set's YAML is damaged ({str(e).splitlines()[0]}). Restore it.") from e
-    if not isinstance(data, dict):
-        raise RunError(f"{path}: expected a data set YAML, found {type(data).__name__}. Restore it.")
-    return data
+    return read_mapping(path) or {}
 
 
 @lru_cache(maxsize=64)

@@ -182,7 +182,7 @@ def read_run(path: str | Path) -> Run:
         folder = folder.parent.parent
     if not folder.is_dir():
         raise RunError(f"{path}: no such run folder.")
-    args = _mapping(folder / "args.yaml", _Args)
+    args = read_mapping(folder / "args.yaml", _Args)
     if args is None:
         raise RunError(
             f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
@@ -193,7 +193,7 @@ def read_run(path: str | Path) -> Run:
     return Run(
         path=folder,
         args=args,
-        record=_mapping(folder / RECORD_NAME, _Record),
+        record=read_mapping(folder / RECORD_NAME, _Record),
         columns=columns,
         scores=_scores(folder / SCORES_NAME),
         notes=(*notes, *time_notes),
@@ -206,7 +206,16 @@ def is_run(path: Path) -> bool:
     return (path / "args.yaml").is_file()
 
 
-def _mapping(path: Path, form: type) -> dict[str, Any] | None:
+def read_mapping(path: Path, form: type | None = None) -> dict[str, Any] | None:
+    """A YAML file of names and values; None if there is no such file.
+
+    Args:
+        path: To read.
+        form: A ``msgspec`` type that says of which kind some values are.
+
+    Raises:
+        RunError: Something else is in it.
+    """
     if not path.is_file():
         return None
     try:
@@ -215,7 +224,8 @@ def _mapping(path: Path, form: type) -> dict[str, Any] | None:
         raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Expected 'name: value' lines.") from e
     if not isinstance(content, dict):
         raise RunError(f"{path}: damaged. Expected 'name: value' lines, found {type(content).__name__}.")
-    _check(path, content, form)
+    if form is not None:
+        _check(path, content, form)
     return content
 
 
@@ -224,7 +234,7 @@ def _check(path: Path, content: dict[str, Any], form: type) -> None:
     try:
         msgspec.convert(content, form)
     except msgspec.ValidationError as e:
-        raise RunError(f"{path}: damaged ({e}). Restore it, or leave this run out.") from e
+        raise RunError(f"{path}: damaged ({e}). Restore it, or leave the run out.") from e
 
 
 def _scores(path: Path) -> dict[str, Any] | None:
