@@ -214,6 +214,20 @@ def test_stock_training_is_that_with_every_option_off():
     assert {name: value for name, value in options.items() if name not in ("recipe", "work_dir")} == STOCK
 
 
+@pytest.mark.parametrize(
+    ("names", "arm"),
+    [
+        (("lots0", "lots1"), "lots"),
+        (("frozen50_seed0", "frozen50_seed1"), "frozen50"),
+        (("a", "b"), "a + b"),
+        (("train", "train-2"), "train"),
+    ],
+)
+def test_an_arm_is_named_by_what_its_folders_share(tmp_path, names, arm):
+    runs = [write_run(tmp_path / name, [0.1, 0.2 + seed / 9], seed=seed) for seed, name in enumerate(names)]
+    assert [found.name for found in compare(*runs).arms] == [arm]
+
+
 def test_arms_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / above / "train", [0.1, v], lr0=v) for above, v in (("x", 0.2), ("y", 0.3))]
     assert [arm.name for arm in compare(*runs).arms] == ["x/train", "y/train"]
@@ -276,6 +290,25 @@ def test_one_run_per_arm_shows_nothing(pair):
     )
     assert math.isnan(verdict(comparison, "b").interval.low)
     assert verdict(comparison, "b").seeds_needed is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((-0.001, 0.017), "+0.8 mAP, 95% CI −0.1…+1.7: not"),
+        ((0.0004, 0.017), "+0.87 mAP, 95% CI +0.04…+1.70: a gain"),  # with one digit its end would be 0.0
+        ((-0.0007, -0.0003), "−0.05 mAP, 95% CI −0.07…−0.03: a loss"),
+    ],
+)
+def test_as_many_digits_as_show_the_side_of_zero(ends, words):
+    low, high = ends
+    half = (high - low) / 2 / stats.t.ppf(0.975, 2) * math.sqrt(3)  # the deviation of three seeds with this interval
+    gains = [(low + high) / 2 + step * half for step in (-1, 0, 1)]
+    arms = [
+        Arm(name, (), (0, 1, 2), {"mAP50-95": mean_interval(values)}, {"mAP50-95": tuple(values)})
+        for name, values in (("base", [0.3, 0.31, 0.305]), ("arm", [0.3 + gains[0], 0.31 + gains[1], 0.305 + gains[2]]))
+    ]
+    assert find_differences(arms, arms[0], ["mAP50-95"])[0].words.startswith(words)
 
 
 def test_a_seed_without_effect_is_noticed(tmp_path):
@@ -366,6 +399,21 @@ def test_data_are_told_by_what_is_in_them(tmp_path, pair):
         assert "the data set differs" in refusal(*with_data(other))
 
 
+def test_a_data_set_named_from_where_the_run_was_started(tmp_path, pair, monkeypatch):
+    data = dataset(tmp_path / "data")
+    write = {"path": "elsewhere", "names": ["cat"], "train": "images", "val": "images"}  # in Ultralytics' own folder
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "d.yaml").write_text(yaml.safe_dump(write))
+    runs = pair({"data": "data/data.yaml"}, {"data": str(data)})
+    monkeypatch.chdir("/")
+    assert compare(*runs).unlike == ()
+    for run, name in zip(runs, ("one", "two"), strict=True):
+        args = yaml.safe_load((run / "args.yaml").read_text())
+        (run / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(tmp_path / name / "d.yaml")}))
+    assert compare(*runs).unlike == ()
+
+
 def test_official_metrics_of_other_images_are_noticed(pair):
     runs = pair(ap=0.3, per_class={"cat": 0.3})
     scores = json.loads((runs[1] / "coco_metrics.json").read_text())
@@ -435,6 +483,13 @@ def test_damaged_files_are_named(pair):
     a, b = pair()
     (b / "results.csv").write_text("epoch,time\n1,abc\n")
     assert f"{b / 'results.csv'}: line 2" in refusal(a, b)
+
+
+def test_a_damaged_study_file_or_data_set_is_named(study, tmp_path, pair):
+    (study / "study.yaml").write_text("- arms\n")
+    assert "study.yaml: damaged. Expected 'name: value' lines, found list" in refusal(study)
+    (tmp_path / "d.yaml").write_text("names: [")
+    assert f"{tmp_path / 'd.yaml'}: damaged" in refusal(*pair(data=str(tmp_path / "d.yaml")))
 
 
 def test_a_line_cut_off_is_noted(pair):

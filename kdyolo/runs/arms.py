@@ -9,11 +9,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdyolo.errors import RunError
 from kdyolo.runs.data_identity import data_keys
-from kdyolo.runs.history import Run, is_run, read_run
+from kdyolo.runs.history import Run, is_run, read_mapping, read_run
 from kdyolo.runs.run_settings import canonical, seed_of, shaping
 from kdyolo.runs.statistics import Interval
 
@@ -120,6 +118,12 @@ def run_name(run: Run) -> str:
     return f"{path.parent.name}/{path.name}" if _SEED_FOLDER.fullmatch(path.name) else path.name
 
 
+def arm_folder(run: Run) -> Path | None:
+    """The folder of the arm that a run belongs to by its place: that above ``seed<k>``; None for a loose run."""
+    path = run.path.resolve()
+    return path.parent if _SEED_FOLDER.fullmatch(path.name) else None
+
+
 def _members(path: Path) -> list[tuple[Path, str | None]] | None:
     """The run folders that a path leads to, each with the name of its arm if its place says so."""
     if path.suffix == ".pt":
@@ -144,16 +148,7 @@ def _arm_by_place(folder: Path) -> str | None:
 
 def _study_file(folder: Path) -> Mapping[str, Any]:
     """The copy of the study file that lies in the study's folder; empty if there is none."""
-    path = folder / STUDY_FILE
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Restore it, or remove it.") from e
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a study file, found {type(content).__name__}. Restore it, or remove it.")
-    return content
+    return read_mapping(folder / STUDY_FILE) or {}
 
 
 def _natural(path: Path) -> list[Any]:
@@ -207,7 +202,7 @@ def _common_name(runs: Sequence[Run]) -> str:
     if len(names) == 1:
         return names[0]
     letters = (same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
-    common = re.sub(r"[-_. ]*(seed|s)?[-_. ]*\d*$", "", "".join(letters))
+    common = re.sub(r"([-_. ]+(seed|s))?[-_. ]*\d*$", "", "".join(letters))
     return common or " + ".join(names)
 
 

@@ -8,10 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdyolo.errors import RunError
-from kdyolo.runs.history import Run
+from kdyolo.runs.history import Run, read_mapping
 from kdyolo.runs.run_settings import canonical
 
 _SPLITS = ("train", "val")
@@ -36,9 +33,12 @@ def data_name(run: Run) -> str:
 
 
 def data_file(run: Run) -> Path | None:
-    """The data set's YAML, if it is on this machine: an absolute path, or relative to here."""
-    path = Path(data_name(run))
-    return path.resolve() if path.suffix in {".yaml", ".yml"} and path.is_file() else None
+    """The data set's YAML, if it is on this machine: as named, or from a folder above the run, where it was started."""
+    name = Path(data_name(run))
+    if name.suffix not in {".yaml", ".yml"}:
+        return None
+    places = (folder / name for folder in (Path(), *run.path.resolve().parents))
+    return next((place.resolve() for place in places if place.is_file()), None)
 
 
 def _by_place(run: Run) -> str:
@@ -68,9 +68,9 @@ def _by_content(run: Run) -> str | None:
 
 
 def _root(path: Path, data: Mapping[str, Any]) -> Path:
-    """The folder that the YAML's paths start from, as Ultralytics has it."""
+    """The folder that the YAML's paths start from; a relative one that is not beside it is in Ultralytics' own."""
     root = Path(str(data.get("path") or path.parent))
-    return root if root.is_absolute() else path.parent / root
+    return path.parent / root if (path.parent / root).exists() else root
 
 
 def _places(path: Path, data: Mapping[str, Any], split: str) -> list[Path]:
@@ -92,13 +92,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=64)
 def _parse(path: Path, _modified: int) -> Mapping[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RunError(f"{path}: the data set's YAML is damaged ({str(e).splitlines()[0]}). Restore it.") from e
-    if not isinstance(data, dict):
-        raise RunError(f"{path}: expected a data set YAML, found {type(data).__name__}. Restore it.")
-    return data
+    return read_mapping(path) or {}
 
 
 @lru_cache(maxsize=64)

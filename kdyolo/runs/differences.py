@@ -116,7 +116,7 @@ def _words(difference: Difference, counts: tuple[int, int], arms: int) -> str:
     unit = "mAP" if difference.metric == "mAP50-95" else difference.metric
     if not interval.known:
         return f"{points(interval.estimate)} {unit}: {_without_interval(difference, counts)}"
-    digits = 1 if interval.high - interval.low >= 0.002 else 2
+    digits = _digits(interval)
     low, high = (points(end, digits) for end in (interval.low, interval.high))
     text = f"{points(interval.estimate, digits)} {unit}, {interval.level:.0%} CI {low}…{high}: "
     seeds = (
@@ -141,6 +141,15 @@ def _without_interval(difference: Difference, counts: tuple[int, int]) -> str:
     if difference.interval.estimate == 0:
         return f"no difference in any of {n} seeds"
     return f"the same in all {n} seeds, which leaves no spread to judge it by; does the seed have any effect?"
+
+
+def _digits(interval: Interval) -> int:
+    """As few as show the width of an interval, and on which side of zero its ends are."""
+    for digits in (1, 2):
+        step = 10.0**-digits / 100
+        if interval.high - interval.low >= 2 * step and min(abs(interval.low), abs(interval.high)) >= step / 2:
+            return digits
+    return 3
 
 
 def points(value: float, digits: int = 1) -> str:
