@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, run_command
 
+PAGE = [f"kdyolo/runs/report/page/{name}" for name in ("report.html.j2", "style.css", "charts.js")]
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -21,7 +23,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_contents(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("kdyolo/py.typed", "kdyolo/cfg/models/kdyolov8.yaml", "kdyolo/cfg/recipes/coco.yaml"):
+    for name in ("kdyolo/py.typed", "kdyolo/cfg/models/kdyolov8.yaml", "kdyolo/cfg/recipes/coco.yaml", *PAGE):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "cfg/"))]
