@@ -194,7 +194,9 @@ def _read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
         if len(row) != len(header):
             raise RunError(f"{path}: line {number}: expected {len(header)} values, found {len(row)}.")
         if len(values) > 1 and not values[-1][header.index("epoch")] > values[-2][header.index("epoch")]:
-            raise RunError(f"{path}: line {number}: epochs should go up. Are these the results of two runs in one file?")
+            raise RunError(
+                f"{path}: line {number}: epochs should go up. Are these the results of two runs in one file?"
+            )
     return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
 
 
