@@ -104,7 +104,8 @@ def read_state(last: Path) -> dict[str, Any]:
         )
     if path.is_file() and not path.stat().st_size:
         raise RunError(
-            f"{last} cannot be resumed: the run was killed while its first epoch was saved. Start it again with --exist-ok."
+            f"{last} cannot be resumed: the run was killed while its first epoch was saved. Start it again with "
+            "--exist-ok."
         )
     if not path.is_file():
         raise RunError(
