@@ -65,14 +65,24 @@ def fitting_backbone(settings: Settings, model: str | None) -> tuple[BackboneChe
         ModelError: The YAML cannot be found or resolved.
     """
     checkpoint = settings.read_backbone()
+    return checkpoint, fit_report(checkpoint, model, settings.allow_partial)
+
+
+def fit_report(checkpoint: BackboneCheckpoint | None, model: str | None, allow_partial: bool) -> LoadReport | None:
+    """How a backbone checkpoint fits a model YAML; None without one of the two.
+
+    Raises:
+        CheckpointError: It does not fill the backbone.
+        ModelError: The YAML cannot be found or resolved.
+    """
     if not (checkpoint and model and Path(model).suffix in {".yaml", ".yml"}):
-        return checkpoint, None
+        return None
     arch = checkpoint_arch(checkpoint, family_of(model))
     description = nested_for(model, arch, checkpoint.bn_eps)
     name, max_channels, eps, levels = description["backbone"][0][3]
     with torch.device("meta"):
         backbone = DistilledBackbone(name, max_channels, eps, levels)
-    return checkpoint, fill(backbone, checkpoint, settings.allow_partial)
+    return fill(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> Any:

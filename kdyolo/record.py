@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOG_NAME = "train.log"
 RECORD_NAME = "kdyolo.yaml"
+_PLAIN = (bool, int, float, str, list, dict, type(None))
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -165,6 +166,7 @@ def write_record(trainer: KDTrainer) -> Path:
         "command": shlex.join(sys.argv),
         "git_commit": git_commit(),
         "settings": settings.to_dict(),
+        "asked": {k: v if isinstance(v, _PLAIN) else str(v) for k, v in trainer.asked.items()},
         "started_from": trainer.started_from,
         "backbone": trainer.report.to_dict() if trainer.report else None,
         "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},

@@ -38,6 +38,7 @@ from kdyolo.resume import (
     resumed_settings,
     save_state,
     seed_epoch,
+    trained_to_the_end,
 )
 from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.settings import STRETCH, split_settings
@@ -70,6 +71,7 @@ class KDTrainer(EvaluatedTrainer):
         self.started_from: str | None = None  # weights of a whole detector
         self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
         self._state: dict[str, Any] = {}  # what a resumed run goes on from
+        self.asked: dict[str, Any] = {}  # settings for Ultralytics as they were given, before it adjusts any
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         self.log = RunLog()
@@ -81,6 +83,7 @@ class KDTrainer(EvaluatedTrainer):
                 overrides["save_dir"] = distributed.share(overrides["save_dir"])
             else:
                 self.settings, overrides = split_settings(overrides or {})
+                self.asked = dict(overrides)
                 if device is not None:  # one folder for all ranks
                     overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
                 self._created = distributed.on_first(new_work_dir, overrides)
@@ -175,6 +178,19 @@ class KDTrainer(EvaluatedTrainer):
                 return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_first())
         return None
+
+    def _do_train(self) -> None:
+        """Ultralytics' loop; of a run that was killed after its last epoch, only what comes after that."""
+        if not (self._state and trained_to_the_end(self._state, self.epochs)):
+            super()._do_train()
+            return
+        self._setup_train()
+        self.epoch = self.start_epoch - 1
+        self.final_eval()
+        if distributed.is_first():
+            if self.args.plots:
+                self.plot_metrics()
+            self.run_callbacks("on_train_end")
 
     def _setup_ddp(self) -> None:
         """Nothing: the process group was joined before anything else."""
@@ -323,6 +339,7 @@ class KDTrainer(EvaluatedTrainer):
         self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
         # A stock resume knows neither schedule nor epsilon. This makes it stop with a message that says what to do.
         self.args.epochs = f"(resume this run with: kdyolo train --resume {self.save_dir})"
+        (self.wdir / STATE_NAME).touch()  # weights without it are those of a run that has ended; it is filled below
         try:
             saved = bool(super().save_model())
         finally:
