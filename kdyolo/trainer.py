@@ -249,7 +249,9 @@ class KDTrainer(EvaluatedTrainer):
         if distributed.is_first():
             if not self.resume:
                 write_record(self)
-            if detached.output_file():
+            if output := detached.output_file():
+                if distributed.is_distributed():
+                    LOGGER.info(f"what torchrun and the other ranks print: {output}")
                 self.log.take_over()
                 detached.tell_begun(self.save_dir)
 

@@ -17,6 +17,7 @@ import torch
 from conftest import CHECKOUT, run_command
 from test_distributed import free_port
 
+from kdyolo.runs.detached import own_command
 from kdyolo.runs.processes import PROCESS_NAME, alive, read_process
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
@@ -171,6 +172,31 @@ def test_a_mistake_is_said_on_the_terminal_and_nothing_is_left(shapes, tmp_path,
     assert not list((tmp_path / "temporary").glob("kdyolo-*"))
 
 
+def test_ctrl_c_on_the_terminal_that_waits_ends_what_it_waits_for(shapes, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [*KDYOLO, "train", "--data", str(shapes), "--model", "kdyolov8n.yaml", "--work-dir", "run", "--detach"]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(temporary)}
+    terminal = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: psutil.Process(terminal.pid).children())
+    (child,) = psutil.Process(terminal.pid).children()
+    time.sleep(0.5)
+    terminal.send_signal(signal.SIGINT)
+    assert terminal.communicate(timeout=60)[0] == b""
+    assert terminal.returncode == 130
+    assert not alive(child)
+    assert not list(temporary.glob("kdyolo-*"))
+
+
+def test_the_command_starts_itself_as_it_was_started(monkeypatch, tmp_path):
+    assert own_command() == [sys.executable, "-m", "kdyolo"]
+    script = tmp_path / "bin/kdyolo"
+    script.parent.mkdir()
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script), "train"])
+    assert own_command() == [sys.executable, str(script)]
+
+
 def test_detach_is_for_one_command_of_its_own(shapes):
     train = ("train", "--data", shapes, "--model", "kdyolov8n.yaml", "--detach")
     assert "--dry-run" in kdyolo(*train, "--dry-run", ok=False)
@@ -197,22 +223,28 @@ def test_a_run_that_goes_on_is_left_alone_until_two_stop_it_at_once(shapes, chec
 
 
 def test_all_processes_of_a_run_are_stopped(shapes, checkpoint, tmp_path):
-    """Two ranks of a torchrun, which have sessions of their own."""
+    """Two ranks of a torchrun, which have sessions of their own; as a detached command starts them for several GPUs."""
+    run, talk = tmp_path / "run", tmp_path / "talk"
+    talk.mkdir()
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     command = [*launch, "-m", "kdyolo", *training(shapes, checkpoint, "run", epochs=300)]
-    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} | {"PYTHONPATH": str(CHECKOUT)}
-    with (tmp_path / "torchrun.log").open("w") as log:
+    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    env |= {"PYTHONPATH": str(CHECKOUT), "KDYOLO_DETACHED": str(talk)}
+    with (talk / "output").open("w") as log:
         agent = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        until(lambda: saved(tmp_path / "run") or agent.poll() is not None)
+        until(lambda: saved(run) or agent.poll() is not None)
         ranks = psutil.Process(agent.pid).children(recursive=True)
-        assert int((tmp_path / "run/pid.txt").read_text()) in {rank.pid for rank in ranks}
+        assert int((run / "pid.txt").read_text()) in {rank.pid for rank in ranks}
         assert len(ranks) >= 2
+        assert (talk / "begun").read_text() == str(run)
         assert "stopped. Resume with" in kdyolo("stop", "run")
         assert not [rank for rank in ranks if alive(rank)]
         assert agent.wait(20) != 0
-        assert not (tmp_path / "run/pid.txt").exists()
-        assert "Interrupted. Resume with" in (tmp_path / "run/train.log").read_text()
+        assert not (run / "pid.txt").exists()
+        log = (run / "train.log").read_text()
+        assert "Interrupted. Resume with" in log
+        assert f"what torchrun and the other ranks print: {talk / 'output'}" in log
     finally:
         agent.kill()
 

@@ -227,13 +227,14 @@ def stop_runs(folders: Sequence[Path], timeout: float) -> list[Stopped]:
     """End runs, at the same time, so that each can be resumed.
 
     Args:
-        folders: Run folders, or others with a ``pid.txt`` of kdyolo's.
+        folders: Run folders, or those of studies.
         timeout: Seconds that each gets after Ctrl-C and again after SIGTERM, before it is killed.
 
     Raises:
         RunError: A folder is not that of a run; then none is stopped.
     """
-    mistakes = [f"{path}: no run folder." for path in folders if not (is_run(path) or (path / PID_NAME).is_file())]
+    known = ("args.yaml", PID_NAME, LOG_NAME)  # the last two are in the folder of a study, too
+    mistakes = [f"{path}: no run folder." for path in folders if not any((path / name).is_file() for name in known)]
     if mistakes:
         raise RunError(" ".join([*mistakes, "Nothing was stopped. See kdyolo ps."]))
     with ThreadPoolExecutor(len(folders) or 1) as pool:
@@ -247,14 +248,14 @@ def _stop(path: Path, timeout: float) -> Stopped:
         return Stopped(path, str(e), failed=True)
     if process is None:
         note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if (path / PID_NAME).is_file() else ""
-        return Stopped(path, f"was not running{note}. {_next_step(path)}")
+        return Stopped(path, f"was not running{note}.{_next_step(path)}")
     if process.where == "elsewhere":
         words = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
         return Stopped(path, words, failed=True)
     root = process.root()
     if root is None:
         forget_process(path)
-        return Stopped(path, f"was not running: process {process.pid} had been killed, its {PID_NAME} was stale. "
+        return Stopped(path, f"was not running: process {process.pid} had been killed, its {PID_NAME} was stale."
                              f"{_next_step(path)}")  # fmt: skip
     try:
         sent = end(root, timeout)
@@ -265,7 +266,7 @@ def _stop(path: Path, timeout: float) -> Stopped:
     if read_process(path) == process:  # killed, or ended between two of its own steps
         forget_process(path)
     how = "ended by itself" if sent is None else "stopped" if sent.name == "SIGINT" else f"ended by {sent.name}"
-    return Stopped(path, f"{how}. {_next_step(path)}")
+    return Stopped(path, f"{how}.{_next_step(path)}")
 
 
 def _next_step(path: Path) -> str:
@@ -273,7 +274,7 @@ def _next_step(path: Path) -> str:
         return ""
     state = status(path).state
     if state == "interrupted":
-        return f"Resume with: kdyolo train --resume {path}"
+        return f" Resume with: kdyolo train --resume {path}"
     if state == "died":
-        return "Nothing had been saved yet: start it again with --exist-ok."
-    return f"It is {state}."
+        return " Nothing had been saved yet: start it again with --exist-ok."
+    return f" It is {state}."

@@ -147,9 +147,11 @@ def refuse_running(folder: Path) -> RecordedProcess | None:
         RunError: Another process of this machine runs in it.
     """
     found = read_process(folder)
-    if found is None or found.pid == os.getpid() or found.where == "gone":
+    if found is None or found.where == "gone":
         return None
     if found.where == "running":
+        if found.pid == os.getpid():
+            return None
         raise RunError(
             f"{folder}: this run is going on, as process {found.pid}. Two processes in one folder would destroy it. "
             f"Look with kdyolo logs {folder}, end it with kdyolo stop {folder}."
