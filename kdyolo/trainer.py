@@ -116,10 +116,7 @@ class KDTrainer(EvaluatedTrainer):
             vars(self.args).update(self.settings.to_dict())
         with at_work(self.save_dir if distributed.is_first() and not self.ddp else None) as elsewhere:
             if elsewhere:
-                LOGGER.warning(
-                    f"{self.save_dir} was being trained on {elsewhere.host}, as process {elsewhere.pid} there. If that "
-                    "still runs, which cannot be seen from here, end one of the two: together they destroy the run."
-                )
+                LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
 
     def _train(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -270,3 +271,25 @@ def test_interrupted_in_the_middle_of_saving_and_resumed(
     found = weights(model.trainer)
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
     assert rows(run) == expected_rows
+
+
+def test_the_process_is_named_while_it_works_and_one_of_another_machine_is_warned_of(train, checkpoint, tmp_path):
+    run, seen = tmp_path / "run", []
+
+    def look(trainer):
+        seen.append((run / "pid.txt").read_text())
+        record = json.loads((run / "process.json").read_text())
+        if trainer.epoch == 1:
+            elsewhere.update({**record, "host": "gpu7"})
+            raise KeyboardInterrupt
+
+    elsewhere: dict[str, object] = {}
+    with pytest.raises(KeyboardInterrupt):
+        train({"backbone": checkpoint}, {"on_train_epoch_start": look})
+    assert seen == [f"{os.getpid()}\n"] * 2
+    assert not (run / "pid.txt").exists()
+    (run / "process.json").write_text(json.dumps(elsewhere))
+    (run / "pid.txt").write_text(f"{os.getpid()}\n")
+    KDYOLO(run / "weights/last.pt").train(resume=True)
+    assert "was being trained on gpu7" in (run / "train.log").read_text()
+    assert not (run / "process.json").exists()

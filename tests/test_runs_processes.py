@@ -115,6 +115,7 @@ def test_another_host(started, tmp_path):
     found = read_process(tmp_path)
     assert (found.pid, found.where, found.find(), found.root()) == (process.pid, "elsewhere", None, None)
     assert refuse_running(tmp_path) == found
+    assert f"on gpu7, as process {process.pid} there" in found.warning(tmp_path)
     (tmp_path / "process.json").write_text(json.dumps({**record, "host": "gpu7", "pid": os.getpid()}))
     (tmp_path / "pid.txt").write_text(f"{os.getpid()}\n")
     assert refuse_running(tmp_path).host == "gpu7"  # in containers the numbers are often the same

@@ -65,10 +65,8 @@ class RecordedProcess:
         """This process."""
         launcher = None
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            parent = psutil.Process(os.getppid())
-            launcher = (parent.pid, _after_boot(parent))
-        me = psutil.Process()
-        return cls(me.pid, socket.gethostname(), _after_boot(me), launcher)
+            launcher = (os.getppid(), _process(os.getppid())[1])
+        return cls(os.getpid(), socket.gethostname(), _process(os.getpid())[1], launcher)
 
     def find(self) -> psutil.Process | None:
         """The process itself, if it lives on this machine."""
@@ -86,15 +84,25 @@ class RecordedProcess:
         process = self.find()
         return (_find(*self.launcher) if process and self.launcher else None) or process
 
+    def warning(self, folder: Path) -> str:
+        """What to say before working in a folder that names a process of another machine."""
+        return (
+            f"{folder} was being trained on {self.host}, as process {self.pid} there. If that still runs, which cannot "
+            "be seen from here, end one of the two: together they destroy the run."
+        )
 
-def _after_boot(process: psutil.Process) -> float:
-    return float(process.create_time() - psutil.boot_time())
+
+def _process(pid: int) -> tuple[psutil.Process, float]:
+    """A process, and the seconds from the start of the machine to its own."""
+    boot = psutil.boot_time()  # before the process: psutil < 7 dates processes from the value that was read last
+    process = psutil.Process(pid)
+    return process, process.create_time() - boot
 
 
 def _find(pid: int, started: float) -> psutil.Process | None:
     try:
-        process = psutil.Process(pid)
-        return process if abs(_after_boot(process) - started) < TOLERANCE and alive(process) else None
+        process, found = _process(pid)
+        return process if abs(found - started) < TOLERANCE and alive(process) else None
     except psutil.NoSuchProcess:
         return None
 
