@@ -9,16 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
 
-from kdyolo.errors import RunError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.schedule import FreezeSchedule
 
 MAP = "metrics/mAP50-95(B)"
 MAP50 = "metrics/mAP50(B)"
+RESULTS_NAME = "results.csv"
 SCORES_NAME = "coco_metrics.json"
+RECORD_NAME = "kdyolo.yaml"
+
+_FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +65,36 @@ class Run:
         return (weights / "best.pt").is_file() and not (weights / "resume.pt").is_file() and self._has_ended
 
     @property
+    def trained(self) -> bool:
+        """Whether training is over, as far as the epochs tell, even where the weights are gone or not yet evaluated."""
+        return self.finished or self._trained_to_the_end
+
+    @property
     def _has_ended(self) -> bool:
         # A kdyolo run keeps resume.pt until it has ended; a stock one leaves no such mark.
-        return self.record is not None or (bool(self.epochs) and self.epochs[-1] >= self.planned_epochs)
+        return self.record is not None or self._trained_to_the_end
+
+    @property
+    def _trained_to_the_end(self) -> bool:
+        """All epochs are done, or a stock run's patience or hours are used up."""
+        if not self.epochs:
+            return False
+        if self.epochs[-1] >= self.planned_epochs > 0:
+            return True
+        if self.record is not None:  # its patience counts otherwise: see resume.pt
+            return False
+        hours, patience = self.args.get("time"), self.args.get("patience") or math.inf
+        best = self.best_epoch() or self.epochs[-1]
+        return self.epochs[-1] - best >= patience or bool(hours and math.fsum(self.seconds) >= hours * 3600)
 
     @cached_property
     def schedule(self) -> FreezeSchedule:
         """The freeze schedule; of a stock run one that freezes nothing."""
         known = {k: v for k, v in (self.record or {}).get("schedule", {}).items() if k != "thaws"}
-        return FreezeSchedule(**known) if known else FreezeSchedule(epochs=max(self.planned_epochs, 1))
+        try:
+            return FreezeSchedule(**known) if known else FreezeSchedule(epochs=max(self.planned_epochs, 1))
+        except (TypeError, ConfigError) as e:
+            raise RunError(f"{self.path / RECORD_NAME}: its schedule is none that this version knows ({e}).") from e
 
     def phase(self, epoch: int) -> str:
         """What was frozen in an epoch (from 1), e.g. ``"backbone frozen"``."""
@@ -82,8 +108,8 @@ class Run:
     def seconds(self) -> list[float]:
         """Seconds that each epoch took, validation included.
 
-        NaN for an epoch whose duration is unknown: the clock went back in it. The first after a resume is counted from
-        the start of that process.
+        NaN for an epoch whose duration is unknown: the clock went back in it, or rows before it are missing. The first
+        after a resume is counted from the start of that process.
         """
         return self._seconds
 
@@ -124,12 +150,12 @@ def read_run(path: str | Path) -> Run:
             f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
             "train."
         )
-    columns, notes = _read_results(folder / "results.csv")
-    seconds, time_notes = _durations(columns.get("time", []))
+    columns, notes = _read_results(folder / RESULTS_NAME)
+    seconds, time_notes = _durations(columns["epoch"], columns.get("time") or [math.nan] * len(columns["epoch"]))
     return Run(
         path=folder,
         args=args,
-        record=_mapping(folder / "kdyolo.yaml"),
+        record=_mapping(folder / RECORD_NAME),
         columns=columns,
         scores=_scores(folder / SCORES_NAME),
         notes=(*notes, *time_notes),
@@ -185,31 +211,68 @@ def _read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
     header = [name.strip() for name in rows[0]]
     if "epoch" not in header:
         raise RunError(f"{path}: expected a column 'epoch', found {', '.join(header[:5])}, …")
+    at = header.index("epoch")
     values: list[list[float]] = []
     for number, row in enumerate(rows[1:], start=2):
-        try:
-            values.append([float(cell or "nan") for cell in row])
-        except ValueError:
-            raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}.") from None
-        if len(row) != len(header):
-            raise RunError(f"{path}: line {number}: expected {len(header)} values, found {len(row)}.")
-        if len(values) > 1 and not values[-1][header.index("epoch")] > values[-2][header.index("epoch")]:
-            raise RunError(
-                f"{path}: line {number}: epochs should go up. Are these the results of two runs in one file?"
-            )
+        if not row:
+            continue
+        found = _numbers(path, number, row, len(header), at)
+        if values and found[at] == 1:
+            raise RunError(f"{path}: line {number}: epoch 1 again. Expected the results of one run, found two.")
+        if values and found[at] <= values[-1][at]:
+            # Killed between the row and the checkpoint: a resumed run did these epochs again, from older weights.
+            values = [row for row in values if row[at] < found[at]]
+            notes.append(f"{path.name}: epoch {found[at]:.0f} on was done again after a resume; the later rows count")
+        values.append(found)
     return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
 
 
-def _durations(time: list[float]) -> tuple[list[float], list[str]]:
-    """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume."""
-    seconds, notes = [], []
-    for i, now in enumerate(time):
-        before = time[i - 1] if i else 0.0
-        if now >= before:
-            seconds.append(now - before)
-        elif now >= 0:
-            seconds.append(now)  # a resumed run: another process
+def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
+    """A row of ``results.csv`` as numbers."""
+    mend = "If a kill cut it off, remove that line; else restore the file."
+    try:
+        values = [float(cell.strip() or "nan") for cell in row]
+    except ValueError:
+        raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}. {mend}") from None
+    if len(values) != columns:
+        raise RunError(f"{path}: line {number}: expected {columns} values, found {len(values)}. {mend}")
+    epoch = values[epoch_at]
+    if not (epoch >= 0 and epoch.is_integer()):
+        raise RunError(f"{path}: line {number}: expected the number of an epoch, found {row[epoch_at]!r}. {mend}")
+    return values
+
+
+def _durations(epochs: list[float], time: list[float]) -> tuple[list[float], list[str]]:
+    """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume.
+
+    The file does not say where a process resumed; see :func:`_began_anew`.
+    """
+    steps = [now - before for now, before in zip(time, [0.0, *time], strict=False)]
+    seconds, notes, anew = [], [], True
+    for i, (epoch, now, step) in enumerate(zip(epochs, time, steps, strict=True)):
+        anew = _began_anew(i, now, steps, anew)
+        if anew:
+            seconds.append(now)
+        elif i > 0 and step >= 0 and epoch == epochs[i - 1] + 1:
+            seconds.append(step)
         else:
             seconds.append(math.nan)
-            notes.append(f"epoch {i + 1}: the clock went back, its duration is unknown")
+            if step < 0:
+                notes.append(f"epoch {epoch:.0f}: the clock went back, its duration is unknown")
     return seconds, notes
+
+
+def _began_anew(i: int, now: float, steps: list[float], after_first: bool) -> bool:
+    """Whether epoch ``i`` is the first of a process: its ``time`` is that of an epoch, not of the whole run.
+
+    Mostly it is less than the one before, and about an epoch's. After a process of a single epoch (``after_first``) it
+    may be more; then the step is far smaller than those beside it.
+    """
+    if i == 0:
+        return now >= 0
+    if steps[i] < 0:
+        return 0 < now <= _FIRST_EPOCH * median([step for step in steps if step > 0] or [0.0])
+    if not after_first or i + 1 == len(steps):
+        return False
+    before = now - steps[i]
+    return steps[i] < min(before, steps[i + 1]) / 2 and now < 2 * before
