@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from kdyolo.export import export_stock, extract_backbone
     from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
     from kdyolo.model import KDYOLO
+    from kdyolo.runs.study import Study
     from kdyolo.schedule import FreezeSchedule
     from kdyolo.trainer import KDTrainer
 
 _HOME = {
     "KDYOLO": "kdyolo.model",
     "KDTrainer": "kdyolo.trainer",
+    "Study": "kdyolo.runs.study",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.schedule",
     "compare_checkpoints": "kdyolo.inspection",
@@ -43,6 +45,7 @@ __all__ = [
     "DistilledBackbone",
     "FreezeSchedule",
     "KDTrainer",
+    "Study",
     "__version__",
     "compare_checkpoints",
     "compare_coco",

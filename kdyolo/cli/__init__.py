@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli import checkpoints, datasets, detectors, training  # noqa: F401 - each adds its commands
+from kdyolo.cli import checkpoints, datasets, detectors, study, training  # noqa: F401 - each adds its commands
 from kdyolo.cli.base import cli
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.resources import let_threads_sleep
+from kdyolo.runs.processes import honour_launch
 
 __all__ = ["cli", "main"]
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     let_threads_sleep()
+    honour_launch()
     try:
         cli.main(arguments, prog_name="kdyolo", standalone_mode=False)
     except click.exceptions.Exit as e:

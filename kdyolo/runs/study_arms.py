@@ -141,7 +141,7 @@ class _Check:
         return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
 
     def options(self, arm: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]] | None:
-        """kdyolo's and Ultralytics' settings; of an arm with unknown options, those that are known."""
+        """Both kinds of settings; of an arm with unknown options, those that are known."""
         if found := self.gather(arm, lambda: split_settings(given)):
             return found
         with suppress(ConfigError):  # told already
