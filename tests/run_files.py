@@ -78,12 +78,12 @@ def write_run(
     elif not stock:
         (weights / "resume.pt").touch()
     if not stock:
-        own = {"backbone": None, "random_init": True, "resize": "letterbox", "freeze_epochs": freeze, **(settings or {})}
+        own = {"backbone": None, "random_init": True, "resize": "letterbox", "freeze_epochs": freeze}
         record = {
             "versions": {"kdyolo": "0.1.0", "ultralytics": "8.4.190"},
             "command": "kdyolo train …",
             "git_commit": None,
-            "settings": {**own, "work_dir": str(folder)},
+            "settings": {**own, **(settings or {}), "work_dir": str(folder)},
             "schedule": {"freeze_epochs": freeze, "epochs": epochs, "thaws": {}},
             "seed": seed,
         }
