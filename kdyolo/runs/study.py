@@ -123,8 +123,9 @@ class Study:
             raise RunError(
                 f"{self.file.path} has changed since runs of this study were trained; these no longer belong to it:\n  "
                 + "\n  ".join(stray)
-                + f"\nNothing was touched. Give the study another name; or undo the change ({self.folder / COPY_NAME} is the "
-                f"file as it was); or move these folders out of {self.folder}, and what is missing is trained anew."
+                + "\nNothing was touched. Give the study another name; or undo the change "
+                f"({self.folder / COPY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
+                "what is missing is trained anew."
             )
 
     def _name(self, folder: Path) -> str:

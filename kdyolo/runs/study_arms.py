@@ -206,9 +206,12 @@ class _Check:
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
 
     def distinct(self, arms: list[StudyArm]) -> None:
-        """Two arms that train the same would be one arm with twice the seeds."""
+        """Two arms that train the same would be one with twice the seeds; a mistake in one may hide their difference."""
+        faulty = {name for where in self._found.values() if len(where) < len(arms) for name in where}
         same: dict[str, list[str]] = {}
         for arm in arms:
+            if arm.name in faulty:
+                continue
             same.setdefault(json.dumps(arm.identity(), sort_keys=True, default=str), []).append(arm.name)
         for names in same.values():
             if len(names) > 1:
