@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli import checkpoints, datasets, detectors, study, training  # noqa: F401 - each adds its commands
+from kdyolo.cli import checkpoints, comparing, datasets, detectors, study, training  # noqa: F401 - each adds its commands
 from kdyolo.cli.base import cli
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.resources import let_threads_sleep

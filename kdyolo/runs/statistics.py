@@ -85,13 +85,16 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, mean - reach, mean + reach, level, n)
 
 
-def paired_effect(arm: Sequence[float], baseline: Sequence[float], level: float = LEVEL) -> Effect:
+def paired_effect(
+    arm: Sequence[float], baseline: Sequence[float], level: float = LEVEL, alpha: float | None = None
+) -> Effect:
     """The mean of the differences and its t interval (Student 1908).
 
     Args:
         arm: A value for each seed.
         baseline: Of the same seeds, in the same order.
-        level: Coverage of the interval; ``1 − level`` is the significance level that seeds are counted for.
+        level: Coverage of the interval.
+        alpha: Significance level that the seeds needed are counted for; ``1 − level``, if not given.
     """
     # Values come with five digits; what is left of equal differences by rounding in binary is no spread.
     differences = [round(a - b, 12) for a, b in zip(arm, baseline, strict=True)]
@@ -102,16 +105,19 @@ def paired_effect(arm: Sequence[float], baseline: Sequence[float], level: float 
 
     p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
     size = interval.estimate / _standard_deviation(differences)
-    return Effect(interval, p_value, paired=True, seeds_needed=seeds_needed(size, 1.0, 1 - level))
+    return Effect(interval, p_value, paired=True, seeds_needed=seeds_needed(size, 1.0, alpha or 1 - level))
 
 
-def unpaired_effect(arm: Sequence[float], baseline: Sequence[float], level: float = LEVEL) -> Effect:
+def unpaired_effect(
+    arm: Sequence[float], baseline: Sequence[float], level: float = LEVEL, alpha: float | None = None
+) -> Effect:
     """The difference of the means and Welch's interval (Welch 1947), which does not take the variances for equal.
 
     Args:
         arm: A value for each seed.
         baseline: Likewise, of any seeds.
-        level: As for :func:`paired_effect`.
+        level: Coverage of the interval.
+        alpha: As for :func:`paired_effect`.
     """
     n = min(len(arm), len(baseline))
     estimate = math.fsum(arm) / len(arm) - math.fsum(baseline) / len(baseline)
@@ -125,7 +131,7 @@ def unpaired_effect(arm: Sequence[float], baseline: Sequence[float], level: floa
     interval = Interval(estimate, float(ends.low), float(ends.high), level, n)
     variances = [spread**2 for spread in spreads]
     freedom = sum(variances) ** 2 / sum(v**2 for v in variances)  # Welch's, per (n − 1), for arms of equal size
-    needed = seeds_needed(estimate / math.sqrt(sum(variances)), freedom, 1 - level)
+    needed = seeds_needed(estimate / math.sqrt(sum(variances)), freedom, alpha or 1 - level)
     return Effect(interval, float(test.pvalue), paired=False, seeds_needed=needed)
 
 
