@@ -17,6 +17,7 @@ from kdyolo.errors import ConfigError, DatasetError, ModelError
 from kdyolo.graph import weights_arch
 from kdyolo.model_yaml import family_of, nested_for
 from kdyolo.report import LoadReport
+from kdyolo.runs.processes import refuse_running
 from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.settings import Settings
 
@@ -28,6 +29,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
 
     Raises:
         ConfigError: It exists, is not empty, and ``exist_ok`` is not set.
+        RunError: It may be overwritten, but the run in it is going on.
     """
     if not overrides.get("save_dir"):
         return None
@@ -39,6 +41,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
             f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
             "or overwrite it with --exist-ok."
         )
+    refuse_running(path)
     return None
 
 

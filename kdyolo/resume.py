@@ -22,6 +22,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs.processes import refuse_running
 from kdyolo.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,6 +118,16 @@ def read_state(last: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
         raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). The run cannot go on from here.") from e
     return state
+
+
+def state_to_resume(last: Path) -> dict[str, Any]:
+    """The state of a run that nobody is at work on.
+
+    Raises:
+        RunError: It is going on, or see :func:`read_state`.
+    """
+    refuse_running(last.resolve().parent.parent)
+    return read_state(last)
 
 
 def trained_to_the_end(state: Mapping[str, Any], epochs: int) -> bool:

@@ -158,20 +158,23 @@ def refuse_running(folder: Path) -> RecordedProcess | None:
 
 
 @contextlib.contextmanager
-def pid_file(folder: Path) -> Iterator[None]:
+def pid_file(folder: Path) -> Iterator[RecordedProcess | None]:
     """Name this process in a folder for as long as it works there; after ``kill -9`` the record stays, and is stale.
+
+    Yields:
+        A process of another machine that was named there, and may still run.
 
     Raises:
         RunError: Another process of this machine works in it.
     """
-    refuse_running(folder)
+    elsewhere = refuse_running(folder)
     me = RecordedProcess.current()
     for name, text in ((PROCESS_NAME, json.dumps(asdict(me))), (PID_NAME, str(me.pid))):
         partial = folder / f"{name}.partial"
         partial.write_text(f"{text}\n", encoding="utf-8")
         partial.replace(folder / name)
     try:
-        yield
+        yield elsewhere
     finally:
         if read_process(folder) == me:
             forget_process(folder)
@@ -192,6 +195,13 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def at_work(folder: Path | None) -> Iterator[RecordedProcess | None]:
+    """Work in a folder, named there unless another rank is, and clean up when SIGTERM comes; see :func:`pid_file`."""
+    with ended_by_sigterm(), contextlib.ExitStack() as stack:
+        yield stack.enter_context(pid_file(folder)) if folder else None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
