@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from kdyolo.cli.background import detach_option, run_detached
 from kdyolo.cli.base import command
+from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdyolo.runs.study import Study
@@ -27,12 +29,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Child processes on this machine, or tasks on a Ray cluster.",
 )
-def study(file: str, dry_run: bool, engine: Literal["local", "ray"]) -> None:
+@detach_option
+def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: bool) -> None:
     """Train every arm with every seed, and say what can be said of the differences.
 
     FILE is a YAML with name, data, base, arms, seeds, devices and baseline. Runs are ordinary work dirs in
     studies/NAME/ARM/seedK. Calling again resumes what was interrupted and never repeats what is finished.
     """
+    if detach:
+        if dry_run:
+            raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
+        run_detached()
+        return
     from kdyolo.runs.study import Study
 
     planned = Study.from_file(file, engine=engine)

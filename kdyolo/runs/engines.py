@@ -7,8 +7,6 @@ the order, one more attempt for a run that was killed, the ends of logs, stoppin
 from __future__ import annotations
 
 import os
-import re
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,14 +19,15 @@ from typing import Protocol
 import psutil
 
 from kdyolo.errors import KDYOLOError
+from kdyolo.runs.detached import own_command
 from kdyolo.runs.live import LiveTable
+from kdyolo.runs.logs import last_lines
 from kdyolo.runs.processes import end, launch, read_process
 from kdyolo.runs.study_runs import StudyRun
 
 TICK = 0.5  # seconds between two looks at everything
 PATIENCE = 30.0  # seconds that a run gets to end by itself after each signal
 LOG_LINES = 15  # of a failed run, shown
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _STOPPED = (130, -2, 143, -15)  # exit codes of a run that somebody ended on purpose: Ctrl-C, kdyolo stop
 
 
@@ -173,15 +172,10 @@ def _stop(handles: Sequence[Handle]) -> None:
             list(pool.map(lambda handle: handle.stop(), handles))
 
 
-def log_end(path: Path, lines: int = LOG_LINES) -> str:
-    """The last lines of a log as a person would have seen them: progress bars in their last state, no colours."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 65536))
-        text = _ANSI.sub("", file.read().decode("utf-8", errors="replace"))
-    shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return "\n".join([line for line in shown if line][-lines:])
+def log_end(path: Path) -> str:
+    """The last lines of a log that say something, as a person would have seen them."""
+    lines = last_lines(path, 2 * LOG_LINES) if path.is_file() else []
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-LOG_LINES:])
 
 
 # ---- this machine ----------------------------------------------------------------------------------------------------
@@ -205,7 +199,7 @@ class LocalEngine:
         until = time.monotonic() + PATIENCE
         while leftover and leftover.where == "running" and time.monotonic() < until:
             time.sleep(TICK)
-        command = [sys.executable, "-m", "kdyolo", *run.arguments(self.places[place])]
+        command = [*own_command(), *run.arguments(self.places[place])]
         with _confined(self._cores.get(place)):
             return LocalHandle(command, run.log)
 

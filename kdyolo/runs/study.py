@@ -10,15 +10,18 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs import detached
 from kdyolo.runs.engines import Engine, Failure, LocalEngine, drive
 from kdyolo.runs.history import MAP, MAP50, is_run
 from kdyolo.runs.live import LiveTable
+from kdyolo.runs.logs import LOG_NAME
 from kdyolo.runs.processes import ended_by_sigterm, pid_file
 from kdyolo.runs.study_arms import StudyArm, read_study
 from kdyolo.runs.study_file import StudyFile
@@ -89,11 +92,17 @@ class Study:
 
     def estimate(self) -> dict[str, list[float]]:
         """Seconds of each epoch of each arm, from a few timed steps in every phase; evaluation is not counted."""
+        from ultralytics.utils import LOGGER
+
         from kdyolo.preflight import rehearse
 
-        seconds = {}
+        seconds, level = {}, LOGGER.level
         for arm in self.arms:
-            rehearsal = rehearse({**arm.options, "device": self.devices[0], "seed": self.file.seeds[0]})
+            LOGGER.setLevel("WARNING")  # a table of layers for each arm would bury the plan
+            try:
+                rehearsal = rehearse({**arm.options, "device": self.devices[0], "seed": self.file.seeds[0]})
+            finally:
+                LOGGER.setLevel(level)
             phases = ([phase.seconds * rehearsal.steps] * phase.epochs for phase in rehearsal.phases)
             seconds[arm.name] = [epoch for phase in phases for epoch in phase]
         return seconds
@@ -154,6 +163,7 @@ class Study:
         folders = {run.name: run.folder for run in self.runs}
         with ended_by_sigterm(), pid_file(self.folder):
             self._keep_file()
+            self._go_on_in_background()
             with LiveTable(self.file.name, folders) as table:
                 failures = drive(self.runs, engine, table)
             if report:
@@ -174,6 +184,19 @@ class Study:
             copy.write_bytes(self.file.content)
         (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {COPY_NAME}\n", encoding="utf-8")
 
+    def _go_on_in_background(self) -> None:
+        """Of a detached study: all that it prints goes to its ``train.log``, and the terminal that waits may go."""
+        early = detached.output_file()
+        if early is None:
+            return
+        with (self.folder / LOG_NAME).open("ab") as log:
+            log.write(early.read_bytes())
+            log.flush()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(log.fileno(), stream.fileno())
+        detached.tell_begun(self.folder)
+
     def _told(self, failures: list[Failure]) -> str:
         told = "\n".join(map(str, failures))
         return (
@@ -181,20 +204,19 @@ class Study:
             f"Mend what is wrong and call kdyolo study {self.file.path} again: finished runs are kept, others go on."
         )
 
-    def comparison(self, out: Path | None = None) -> Comparison | None:
+    def comparison(self, out: str | Path | None = None) -> Comparison | None:
         """The runs that are finished, compared; None if there are none. What was asked for is compared as it is.
 
         Args:
             out: Folder for the report.
         """
+        from kdyolo.runs.comparison import compare
+
         finished = [run.folder for run in self.runs if run.state() == "finished"]
         if not finished:
             return None
         baseline = self.file.baseline
         trained = {run.arm.name for run in self.runs if run.folder in finished}
-        compare = getattr(import_module("kdyolo.runs.comparison"), "compare", None)
-        if compare is None:
-            return None
         return compare(*finished, baseline=baseline if baseline in trained else None, out=out, anyway=True)
 
     def _report(self) -> None:

@@ -206,7 +206,7 @@ class _Check:
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
 
     def distinct(self, arms: list[StudyArm]) -> None:
-        """Two arms that train the same would be one with twice the seeds; a mistake in one may hide their difference."""
+        """Two arms that train the same would be one with twice the seeds; a mistake may hide how they differ."""
         faulty = {name for where in self._found.values() if len(where) < len(arms) for name in where}
         same: dict[str, list[str]] = {}
         for arm in arms:

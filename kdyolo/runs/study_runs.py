@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from kdyolo.errors import RunError
 from kdyolo.resume import STATE_NAME
+from kdyolo.runs.background import resumable
 from kdyolo.runs.history import Run, is_run, read_run
 from kdyolo.runs.study_arms import StudyArm, full_settings
 from kdyolo.settings import KEYS
@@ -60,12 +61,10 @@ class StudyRun:
         """What there is to do: all, all again (no epoch was saved), the rest, or nothing."""
         if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
             return "new"
-        weights, history = self.folder / "weights", self.history()
+        history = self.history()
         if history and history.finished:
             return "finished"
-        state = weights / STATE_NAME
-        resumable = (weights / "last.pt").is_file() and state.is_file() and state.stat().st_size > 0
-        return "resumable" if resumable else "begun"
+        return "resumable" if resumable(self.folder) else "begun"
 
     def arguments(self, device: str) -> list[str]:
         """The ``kdyolo`` command line that starts it, or goes on with it."""
