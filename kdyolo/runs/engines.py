@@ -51,6 +51,9 @@ class Engine(Protocol):
     def start(self, run: StudyRun, place: int) -> Handle:
         """Start or resume a run in a place, by its number."""
 
+    def close(self) -> None:
+        """Give back what it holds."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -202,6 +205,9 @@ class LocalEngine:
         command = [*own_command(), *run.arguments(self.places[place])]
         with _confined(self._cores.get(place)):
             return LocalHandle(command, run.log)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class LocalHandle:

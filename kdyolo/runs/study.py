@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -158,16 +159,16 @@ class Study:
                 their logs.
         """
         self.check_folder()
-        engine = self._engine(engine) if isinstance(engine, str) else engine
-        self.folder.mkdir(parents=True, exist_ok=True)
         folders = {run.name: run.folder for run in self.runs}
-        with ended_by_sigterm(), pid_file(self.folder):
-            self._keep_file()
-            self._go_on_in_background()
-            with LiveTable(self.file.name, folders) as table:
-                failures = drive(self.runs, engine, table)
-            if report:
-                self._report()
+        with closing(self._engine(engine) if isinstance(engine, str) else engine) as computes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with ended_by_sigterm(), pid_file(self.folder):
+                self._keep_file()
+                self._go_on_in_background()
+                with LiveTable(self.file.name, folders) as table:
+                    failures = drive(self.runs, computes, table)
+                if report:
+                    self._report()
         if failures:
             raise RunError(self._told(failures))
         return self.results()
@@ -175,6 +176,10 @@ class Study:
     def _engine(self, name: str) -> Engine:
         if name == "local":
             return LocalEngine(self.devices)
+        if name == "ray":
+            from kdyolo.runs.ray_engine import RayEngine
+
+            return RayEngine(self.devices, self.folder)
         raise ConfigError(f"unknown engine {name!r}. Expected one of {', '.join(ENGINES)}.")
 
     def _keep_file(self) -> None:

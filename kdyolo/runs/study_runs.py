@@ -113,7 +113,7 @@ class StudyRun:
 
 def _words(key: str, value: Any) -> list[str]:
     """An option as words of a command line: ``--backbone-lr 0.1``, ``--random-init``, ``lr0=0.02``."""
-    if key in KEYS or key in ("model", "seed", "device"):
+    if key in KEYS or key in ("data", "model", "seed", "device"):
         if value is True:
             return [f"--{key.replace('_', '-')}"]
         return [] if value is False else [f"--{key.replace('_', '-')}", str(value)]
