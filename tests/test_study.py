@@ -267,3 +267,29 @@ def test_two_calls_at_once_do_not_share_a_folder(write, tmp_path):
             study.run()
         other.kill()
     assert not (study.folder / "random").exists()
+
+
+def test_detached_it_goes_on_without_the_terminal_and_is_stopped_from_another(write, tmp_path):
+    file = write({"epochs": 500}, seeds=[0])
+    folder, run = tmp_path / "studies/shapes", tmp_path / "studies/shapes/random/seed0"
+    kdyolo = (sys.executable, "-m", "kdyolo")
+    told = run_command(*kdyolo, "study", file, "--detach", cwd=tmp_path, PYTHONPATH=str(CHECKOUT))
+    assert "kdyolo stop studies/shapes" in told.stdout
+    wait_for(lambda: saved(run))
+    assert "random/seed0: runs on cpu" in (folder / "train.log").read_text()
+    listed = run_command(*kdyolo, "ps", "studies", cwd=tmp_path, PYTHONPATH=str(CHECKOUT)).stdout
+    assert "running" in listed
+    run_command(*kdyolo, "stop", "studies/shapes", cwd=tmp_path, PYTHONPATH=str(CHECKOUT))
+    assert not trainings(folder)
+    assert not (folder / "pid.txt").exists()
+    assert "Go on with: kdyolo study" in (folder / "train.log").read_text()
+    assert Study.from_file(file).plan()["status"].tolist() == ["resumable", "new"]
+
+
+def test_mistakes_of_a_detached_study_reach_the_terminal(write, tmp_path):
+    file = write(devices=[9])
+    kdyolo = (sys.executable, "-m", "kdyolo")
+    told = run_command(*kdyolo, "study", file, "--detach", cwd=tmp_path, ok=False, PYTHONPATH=str(CHECKOUT))
+    assert told.returncode == 2
+    assert "GPU 9 does not exist" in told.stderr
+    assert not (tmp_path / "studies").exists()
