@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdyolo.export import export_stock, extract_backbone
     from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
     from kdyolo.model import KDYOLO
+    from kdyolo.runs.comparison import compare
     from kdyolo.runs.study import Study
     from kdyolo.schedule import FreezeSchedule
     from kdyolo.trainer import KDTrainer
@@ -29,6 +30,7 @@ _HOME = {
     "Study": "kdyolo.runs.study",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.schedule",
+    "compare": "kdyolo.runs.comparison",
     "compare_checkpoints": "kdyolo.inspection",
     "compare_coco": "kdyolo.coco.bootstrap",
     "convert_coco": "kdyolo.coco.convert",
@@ -47,6 +49,7 @@ __all__ = [
     "KDTrainer",
     "Study",
     "__version__",
+    "compare",
     "compare_checkpoints",
     "compare_coco",
     "convert_coco",

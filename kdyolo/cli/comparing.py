@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from kdyolo.cli.base import command, print_result
 from kdyolo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kdyolo.runs.comparison import Comparison
 
 FORMATS = ("table", "md", "json", "csv")
 
@@ -16,7 +21,9 @@ FORMATS = ("table", "md", "json", "csv")
     "  kdyolo compare studies/does-distillation-help --out report/\n"
     "  kdyolo compare runs/random runs/frozen50 --baseline runs/random\n"
     "  kdyolo compare runs/random-s* runs/frozen-s* --metric 'official AP' --format md\n"
-    "  kdyolo compare runs/a runs/b --targets 0.2,0.3 --anyway"
+    "  kdyolo compare runs/a runs/b --targets 0.2,0.3 --anyway\n"
+    "  kdyolo compare studies/does-distillation-help --out report/ --watch\n"
+    "  kdyolo compare studies/does-distillation-help --out paper/ --plots svg"
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option(
@@ -29,6 +36,11 @@ FORMATS = ("table", "md", "json", "csv")
 @click.option(
     "--targets", metavar="mAP,mAP", help="mAP50-95 of which to tell the time. Default: shares of the baseline's."
 )
+@click.option("--plots", type=click.Choice(["png", "svg"]), help="Also the charts as single pictures, in OUT/plots/.")
+@click.option("--watch", is_flag=True, help="Write the report anew whenever runs have gone on, until all are finished.")
+@click.option(
+    "--interval", type=float, default=10.0, show_default=True, metavar="SECONDS", help="How often --watch looks."
+)
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is printed."
 )
@@ -40,6 +52,9 @@ def compare(
     metric: str,
     at: str,
     targets: str | None,
+    plots: Literal["png", "svg"] | None,
+    watch: bool,
+    interval: float,
     form: str,
 ) -> None:
     """Compare training runs, with the uncertainty that comes from the seed.
@@ -47,10 +62,22 @@ def compare(
     RUN is a run folder of kdyolo or of stock Ultralytics, a checkpoint in one, or the folder of a study. Runs that
     differ in their seed only are one arm.
     """
+    wanted = _numbers(targets) if targets is not None else None
+    if out is None and (plots or watch):
+        lacking = [option for option, given in (("--plots", plots), ("--watch", watch)) if given]
+        raise ConfigError(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
     from kdyolo.runs.comparison import compare as compare_runs
 
-    wanted = _numbers(targets) if targets is not None else None
-    comparison = compare_runs(*runs, baseline=baseline, out=out, anyway=anyway, metric=metric, at=at, targets=wanted)
+    def compared(out: str | None) -> Comparison:
+        return compare_runs(*runs, baseline=baseline, out=out, anyway=anyway, metric=metric, at=at, targets=wanted)
+
+    comparison = _watched(compared, runs, out, interval) if watch and out else compared(out)
+    if comparison is None:
+        return
+    if plots and out:
+        from kdyolo.runs.report.plots import write_plots
+
+        write_plots(comparison, Path(out) / "plots", plots)
     if form == "json":
         print_result(comparison.to_dict())
     else:
@@ -58,6 +85,18 @@ def compare(
         click.echo(printed, nl=not printed.endswith("\n"))
     if out is not None:
         click.echo(f"{out.rstrip('/')}/report.html", err=form != "table")
+
+
+def _watched(
+    compared: Callable[[str | None], Comparison], runs: Sequence[str], out: str, interval: float
+) -> Comparison | None:
+    """The comparison when all runs are finished, or at Ctrl-C; its report is kept fresh until then."""
+    from kdyolo.runs.report.watch import watch
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    return watch(lambda: compared(None), runs, out, interval=interval, tell=tell)
 
 
 def _numbers(text: str) -> list[float]:

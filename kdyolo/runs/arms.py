@@ -167,7 +167,7 @@ def _repeated(runs: Sequence[Run]) -> list[str]:
     mistakes = []
     first: dict[str, Run] = {}
     for run in runs:
-        content = canonical([[name, values] for name, values in run.columns.items() if name == "time" or "/" in name])
+        content = repr([[name, values] for name, values in run.columns.items() if name == "time" or "/" in name])
         other = first.setdefault(content, run) if "time" in run.columns else run
         if other is run:
             continue

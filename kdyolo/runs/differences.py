@@ -138,6 +138,8 @@ def _without_interval(difference: Difference, counts: tuple[int, int]) -> str:
         lacking = "one run per arm shows" if max(counts) == 1 else "one run of an arm shows"
         return f"{lacking} nothing, since another seed may move it as far; train with three or more seeds"
     n = difference.interval.n
+    if difference.interval.estimate == 0:
+        return f"no difference in any of {n} seeds"
     return f"the same in all {n} seeds, which leaves no spread to judge it by; does the seed have any effect?"
 
 

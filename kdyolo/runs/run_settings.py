@@ -24,6 +24,24 @@ _OTHER_MODES = {
 }
 # These change a result by rounding and the order of additions at most, so runs that differ in them are one arm.
 _ENVIRONMENT = {"device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"}
+# What kdyolo's options are in stock training, which has none of them (as in kdyolo.settings, which is heavy to import).
+STOCK = {
+    "backbone": None,
+    "weights": None,
+    "random_init": False,
+    "allow_partial": False,
+    "bn_eps": None,
+    "input_norm": None,
+    "key_map": None,
+    "trust": False,
+    "freeze_epochs": 0,
+    "unfreeze_stages": None,
+    "backbone_lr": 1.0,
+    "thaw_warmup": 1.0,
+    "freeze_bn": "with-backbone",
+    "resize": "letterbox",
+    "coco_eval_period": 0,
+}
 SEED = "seed"
 TRAINER = "trained by"  # no setting, but whose settings they are
 
@@ -36,8 +54,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     A backbone is named by its content, where the run recorded that, wherever the file lay.
     """
     record = run.record or {}
-    settings = {**run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
-    settings.setdefault("resize", "letterbox")  # Ultralytics' only way
+    settings = {**STOCK, **run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
     settings[TRAINER] = "kdyolo" if record else "ultralytics"
     if record.get("model"):
         settings["model"] = record["model"]  # after a resume the arguments say last.pt

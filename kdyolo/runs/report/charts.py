@@ -14,13 +14,14 @@ import plotly.graph_objects as go
 
 from kdyolo.runs.comparison import Comparison, Difference
 from kdyolo.runs.measures import ClassDifference
-from kdyolo.runs.report.curves import POINTS, Curve, Line, Panel, Span, Thaw
+from kdyolo.runs.report.curves import Curve, Line, Panel, Span, Thaw
 from kdyolo.runs.report.look import Look
 
 SHADE = 0.16  # opacity behind epochs in which the whole backbone is frozen
 GREY = "128, 128, 128"
 MARKERS_ON_A_LINE = 8
 MOST_BARS = 30  # per arm; classes between the greatest losses and gains are left to the table
+POINTS = 100  # differences are in points of 0–100, as everybody gives them
 BAR_HEIGHT = 22  # pixels
 ROW_HEIGHT = 56
 

@@ -16,7 +16,6 @@ T = TypeVar("T")
 Line = tuple[tuple[int, ...], tuple[float, ...]]  # epochs from 1, values
 
 OFFICIAL = "coco/AP"
-POINTS = 100  # mAP is shown in points of 0–100, as differences of it are usually given
 # Optimizer groups as Ultralytics numbers them, in runs of kdyolo that have one rate for the whole detector.
 _PLAIN_GROUPS = {"lr/pg0": "weight", "lr/pg1": "bn", "lr/pg2": "bias"}
 _LOSSES = {"box_loss": "box loss", "cls_loss": "class loss", "dfl_loss": "distribution focal loss"}
@@ -91,9 +90,9 @@ class Thaw:
 def panels(arms: Sequence[Arm]) -> list[Panel]:
     """Every quantity that some run has: mAP first, then losses, then learning rates of every group."""
     found = [
-        _panel("mAP50-95", "quality", arms, MAP, POINTS),
-        _panel("mAP50", "quality", arms, MAP50, POINTS),
-        _panel("official AP", "quality", arms, OFFICIAL, POINTS),
+        _panel("mAP50-95", "quality", arms, MAP),
+        _panel("mAP50", "quality", arms, MAP50),
+        _panel("official AP", "quality", arms, OFFICIAL),
     ]
     names = _in_order(c.partition("/")[2] for a in arms for r in a.runs for c in r.columns if c.startswith("train/"))
     for name in names:
@@ -137,8 +136,8 @@ def _last_epoch(arm: Arm) -> int:
     return max((run.epochs[-1] for run in arm.runs if run.epochs), default=0)
 
 
-def _panel(title: str, kind: str, arms: Sequence[Arm], column: str, factor: float = 1.0) -> Panel:
-    lines = {arm.name: [_line(run, column, factor) for run in arm.runs] for arm in arms}
+def _panel(title: str, kind: str, arms: Sequence[Arm], column: str) -> Panel:
+    lines = {arm.name: [_line(run, column) for run in arm.runs] for arm in arms}
     return Panel(title, kind, _curves(lines))
 
 
@@ -147,9 +146,9 @@ def _curves(lines: Mapping[str, Sequence[Line | None]]) -> tuple[Curve, ...]:
     return tuple(Curve(arm, tuple(of_arm), _mean(of_arm)) for arm, of_arm in known.items() if of_arm)
 
 
-def _line(run: Run, column: str, factor: float = 1.0) -> Line | None:
+def _line(run: Run, column: str) -> Line | None:
     """A column over the epochs; nothing if it has no value. Values that are only there at times are joined."""
-    pairs = [(e, factor * v) for e, v in zip(run.epochs, run.column(column), strict=True)]
+    pairs = list(zip(run.epochs, run.column(column), strict=True))
     if column == OFFICIAL:
         pairs = [(e, v) for e, v in pairs if not math.isnan(v)]
     if all(math.isnan(v) for _, v in pairs):

@@ -21,10 +21,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import kdyolo
+from kdyolo.runs.arms import run_name
 from kdyolo.runs.comparison import Comparison
-from kdyolo.runs.history import Run
+from kdyolo.runs.differences import points
 from kdyolo.runs.report import charts, curves
-from kdyolo.runs.report.curves import POINTS, Curve
+from kdyolo.runs.report.curves import Curve
 from kdyolo.runs.report.look import DARK, LIGHT, looks
 from kdyolo.runs.report.samples import Samples, samples
 from kdyolo.runs.statistics import Interval
@@ -79,7 +80,7 @@ def render(comparison: Comparison, pictures: Samples, refresh: float | None = No
             shown_classes=charts.MOST_BARS,
             samples=pictures,
             official=_official_names(comparison),
-            running=[run.path for arm in comparison.arms for run in arm.runs if not run.finished],
+            running=[run_name(run) for arm in comparison.arms for run in arm.runs if not run.finished],
             settings=htmlsafe_json_dumps({"refresh": refresh}),
             scripts=[Markup(script) for script in scripts],
             hashes=[_hash(script) for script in scripts],
@@ -113,9 +114,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        points=points, signed=signed, interval=interval, duration=duration, number=number, plain=plain
+        share=share, signed=signed, interval=interval, duration=duration, number=number, plain=plain
     )
-    environment.globals.update(last=_last, best=_best, nothing=NOTHING, run_name=run_name)
+    environment.globals.update(last=_last, best=_best, nothing=NOTHING)
     return environment
 
 
@@ -150,20 +151,22 @@ def _write(path: Path, text: str) -> Path:
 # ---- how values are written ----------------------------------------------------------------------------------------
 
 
-def points(value: float) -> str:
-    """``0.3714`` → ``"37.1"``; −1 is COCO's way to say that there is no object to find."""
-    return NOTHING if math.isnan(value) or value == -1 else f"{POINTS * value:.1f}"
+def share(value: float) -> str:
+    """``0.3714`` → ``"0.371"``; −1 is COCO's way to say that there is no object to find."""
+    return NOTHING if math.isnan(value) or value == -1 else f"{value:.3f}"
 
 
-def signed(value: float) -> str:
-    """A difference in points, with its sign; the minus sign is a real one."""
-    return NOTHING if math.isnan(value) else f"{POINTS * value:+.1f}".replace("-", "−")
+def signed(value: float, digits: int = 1) -> str:
+    """A difference in points, with its sign."""
+    return NOTHING if math.isnan(value) else points(value, digits)
 
 
 def interval(value: Interval, sign: bool = False) -> str:
-    """``"36.0…38.2"``, or a dash where there are no ends."""
-    write = signed if sign else points
-    return f"{write(value.low)}…{write(value.high)}" if value.known else NOTHING
+    """``"0.360…0.382"``, or a dash where there are no ends; with a sign, of a difference in points."""
+    if not value.known:
+        return NOTHING
+    low, high = (signed(end, 2) if sign else share(end) for end in (value.low, value.high))
+    return f"{low}…{high}"
 
 
 def duration(seconds: float) -> str:
@@ -191,11 +194,6 @@ def plain(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(plain, value))
     return str(value)
-
-
-def run_name(run: Run) -> str:
-    """A run among others: its folder and the one above."""
-    return "/".join(run.path.parts[-2:])
 
 
 def _last(curve: Curve) -> tuple[int, float]:

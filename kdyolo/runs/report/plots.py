@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdyolo.runs.comparison import Comparison, Difference
-from kdyolo.runs.report.curves import POINTS, Panel, Span, Thaw, panels, spans, thaws
+from kdyolo.runs.report.charts import POINTS, SHADE
+from kdyolo.runs.report.curves import Panel, Span, Thaw, panels, spans, thaws
 from kdyolo.runs.report.look import LIGHT, LINE_STYLES, Look, looks
 
 Format = Literal["png", "svg"]
 WIDTH = 4.5  # inches: a column of a paper
 DPI = 300
-SHADE = 0.16
 # Text stays text in SVG, and the same data give the same file: no random ids.
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "kdyolo", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "legend.frameon": False, "text.parse_math": False}
@@ -76,7 +76,7 @@ def _curves(panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], looks
         lines += axis.plot(*curve.mean, linewidth=1.6, marker=look.marker, markersize=4, markevery=every, **style)
     _mark(axis, phases, changes)
     axis.set_xlabel("epoch")
-    axis.set_ylabel(f"{panel.title}, points" if panel.kind == "quality" else panel.title)
+    axis.set_ylabel(panel.title)
     figure.legend(lines, [curve.arm for curve in panel.curves], loc="outside upper center", ncols=3)
     return figure
 
