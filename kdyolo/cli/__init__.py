@@ -38,9 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     let_threads_sleep()
     honour_launch()
     try:
-        cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
-    except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        if code := cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments):
+            sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
     except click.NoSuchOption as e:
         e.show()
         click.echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)

@@ -118,13 +118,19 @@ def _state(run: Run, process: RecordedProcess | None) -> State:
     if run.trained:
         return "finished"  # though its weights are gone
     ours = run.record is not None or (run.path / LOG_NAME).is_file()
-    return "died" if ours and not run.epochs else "unfinished"
+    return "died" if ours and not _ever_saved(run.path) else "unfinished"
 
 
 def resumable(path: Path) -> bool:
     """Whether ``kdyolo train --resume`` can go on from what a run folder holds."""
     state = path / "weights" / "resume.pt"
-    return state.is_file() and state.stat().st_size > 0 and (path / "weights" / "last.pt").is_file()
+    return state.is_file() and _ever_saved(path)
+
+
+def _ever_saved(path: Path) -> bool:
+    """Whether an epoch was saved completely; until the first is, ``resume.pt`` is missing, or there and empty."""
+    state, last = path / "weights" / "resume.pt", path / "weights" / "last.pt"
+    return last.is_file() and not (state.is_file() and state.stat().st_size == 0)
 
 
 def seconds_left(run: Run, since: float = 0.0) -> float | None:
