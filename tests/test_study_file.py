@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import old_names
+from conftest import CHECKOUT, old_names
 from test_cli import fails
 
 from kdyolo import Study
@@ -162,3 +163,20 @@ def test_what_may_be_left_out(content):
 def test_devices(content, devices, parsed):
     file, mistakes = parse_study(write({**content, "devices": devices}))
     assert (list(file.devices), mistakes) == (parsed, [])
+
+
+def test_the_study_of_the_readme_is_one():
+    (text,) = re.findall(r"```yaml\n(name:.*?)```", (CHECKOUT / "README.md").read_text(), flags=re.DOTALL)
+    Path("study.yaml").write_text(text)
+    file, mistakes = parse_study("study.yaml")
+    assert mistakes == []
+    assert (file.devices, file.seeds, file.baseline) == (("5", "6"), (0, 1, 2), "random")
+    assert file.options("frozen50") | {"backbone": None} == {
+        "data": "datasets/coco/coco.yaml",
+        "recipe": "coco",
+        "epochs": 100,
+        "batch": 16,
+        "imgsz": 640,
+        "backbone": None,
+        "freeze_epochs": 50,
+    }

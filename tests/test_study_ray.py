@@ -61,7 +61,7 @@ def test_a_study_over_two_workers(cluster, shapes, capfd):
 
 
 def test_folders_travel_where_they_are_not_shared(cluster, shapes):
-    study = study_of(shapes, 8)
+    study = study_of(shapes, 40)
     run = study.runs[0]
     run.folder.parent.mkdir(parents=True)
     engine = RayEngine(study.devices, study.folder, shared=False)
@@ -70,15 +70,16 @@ def test_folders_travel_where_they_are_not_shared(cluster, shapes):
     while epochs(run.folder) < 1:  # progress arrives while it goes on
         assert handle.poll() is None, run.log.read_text()
         assert time.monotonic() < until
+        time.sleep(0.2)
     assert not saved(run.folder)
     handle.stop()
     assert run.state() == "resumable"
     done = epochs(run.folder)
-    assert 1 <= done < 8
+    assert 1 <= done < 40
     assert "Interrupted. Resume with" in run.log.read_text()
     study.run(RayEngine(study.devices, study.folder, shared=False), report=False)
     assert study.results()["status"].tolist() == ["finished", "finished"]
-    assert f"resuming after epoch {done} of 8" in (run.folder / "train.log").read_text()
+    assert f"resuming after epoch {done} of 40" in (run.folder / "train.log").read_text()
     assert not list(run.folder.rglob("resume.pt"))
     assert {path.name for path in run.folder.parent.iterdir()} == {"seed0", "seed0.log"}
 

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.runs import detached
 from kdyolo.runs.engines import Engine, Failure, LocalEngine, drive
 from kdyolo.runs.history import MAP, MAP50, is_run
@@ -167,10 +167,14 @@ class Study:
                 self._go_on_in_background()
                 with LiveTable(self.file.name, folders) as table:
                     failures = drive(self.runs, computes, table)
-                if report:
-                    self._report()
-        if failures:
-            raise RunError(self._told(failures))
+                problems = [self._told(failures)] if failures else []
+                try:
+                    if report:
+                        self._report()
+                except KDYOLOError as e:  # told together with the failed runs, which matter more
+                    problems.append(f"The comparison: {e}")
+        if problems:
+            raise RunError("\n".join(problems))
         return self.results()
 
     def _engine(self, name: str) -> Engine:
