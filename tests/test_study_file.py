@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 from conftest import CHECKOUT, old_names
+from run_files import write_run
 from test_cli import fails
+from ultralytics import YOLO
 
 from kdyolo import Study
 from kdyolo.backbone import DistilledBackbone
@@ -180,3 +182,52 @@ def test_the_study_of_the_readme_is_one():
         "backbone": None,
         "freeze_epochs": 50,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"backbone": {"sha256": "0" * 64}}, "backbone sha256: 0000"),
+        ({"seed": 5}, "seed: 5 there, 0 in the file"),
+        ({"model": "kdyolov8s.yaml"}, "model: yolov8s.yaml there"),
+        ({"data": "/elsewhere/coco.yaml"}, "data: /elsewhere/coco.yaml there"),
+        ({"settings": {"freeze_epochs": 1}}, "freeze_epochs: 1 there, 2 in the file"),
+        ({"settings": {"recipe": "/copy/of/coco.yaml", "work_dir": "/moved"}}, None),
+        ({"asked": {"lr0": 0.5, "device": "3", "workers": 1}}, "lr0: 0.5 there, 0.01 in the file"),
+        ({"asked": {"momentum": 0.937}}, None),  # the default, said
+    ],
+)
+def test_a_run_says_whether_it_still_belongs(content, change, words):
+    """What a run recorded, against what the file asks for: content and settings, not places."""
+    run = Study.from_file(write(content)).runs[1]
+    record = {
+        "settings": run.arm.settings.to_dict(),
+        "asked": {key: run.arm.ultralytics[key] for key in ("epochs", "imgsz", "batch", "lr0", "optimizer", "cos_lr")},
+        "seed": run.seed,
+        "data": content["data"],
+        "model": "kdyolov8n.yaml",
+        "backbone": {"sha256": run.arm.sha256},
+    }
+    missing = {k: v for k, v in run.arm.ultralytics.items() if k not in record["asked"]}
+    record["asked"] |= missing
+    for key, value in change.items():
+        record[key] = {**record[key], **value} if isinstance(value, dict) else value
+    write_run(run.folder)
+    (run.folder / "kdyolo.yaml").write_text(yaml.safe_dump(record))
+    differences = run.differences()
+    if words is None:
+        assert differences == []
+    else:
+        assert len(differences) == 1
+        assert differences[0].startswith(words)
+
+
+def test_a_stock_detector_as_an_arm_brings_its_model(content, tmp_path):
+    YOLO("yolov8n.yaml").save(tmp_path / "stock.pt")
+    content["arms"] = {"random": {"random_init": True}, "coco": {"weights": str(tmp_path / "stock.pt")}}
+    study = Study.from_file(write(content))
+    assert {arm.model for arm in study.arms} == {"kdyolov8n.yaml"}
+    content["base"]["model"] = "kdyolov8s.yaml"
+    with pytest.raises(ConfigError, match=r"arm coco: weights .*stock\.pt are of kdyolov8n\.yaml and do not fit"):
+        Study.from_file(write(content))
