@@ -229,13 +229,16 @@ def test_a_dry_run_prints_the_plan_and_the_time(write, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "plan of shapes: 4 runs" in output
     assert "the first: kdyolo train --data" in output
-    assert "on 1 device(s) at once (cpu)" in output
+    assert "with 1 at once, evaluation" in output
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
     study = Study.from_file(file)
     estimate = {"random": [1.0] * 3, "frozen": [0.5, 1.0, 1.0]}
     assert study.time_left(estimate) == 11.0
     study.devices = ("cpu", "cpu")
-    assert study.time_left(estimate) == 5.5 or study.time_left(estimate) == 6.0
+    assert study.time_left(estimate) == 5.5
+    study.devices = ("7",)
+    with pytest.raises(RunError, match="cannot be timed here"):
+        study.estimate()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(write, tmp_path):

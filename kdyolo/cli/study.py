@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from kdyolo.cli.background import detach_option, run_detached
 from kdyolo.cli.base import command
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from kdyolo.runs.study import Study
@@ -59,16 +60,16 @@ def _print_plan(planned: Study) -> None:
     from kdyolo.runs.live import duration
 
     plan = planned.plan()
-    estimate = planned.estimate()
     click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
-    plan["about"] = [duration(sum(estimate[arm])) for arm in plan["arm"]]
+    try:
+        estimate = planned.estimate()
+        plan["about"] = [duration(sum(estimate[arm])) for arm in plan["arm"]]
+        left = duration(planned.time_left(estimate))
+        at_once = f"{len(planned.devices)} at once"
+        time = f"about {left} with {at_once}, evaluation, optimizer steps and waiting for images not counted"
+    except RunError as e:
+        time = f"how long it takes is not known: {e}"
     click.echo(plan.to_string(index=False))
-    todo = [run for run in planned.runs if run.state() != "finished"]
-    if todo:
-        words = todo[0].arguments(planned.devices[0])
-        click.echo(f"\nthe first: kdyolo {' '.join(words)}")
-    left = duration(planned.time_left(estimate))
-    click.echo(
-        f"\nabout {left} on {len(planned.devices)} device(s) at once ({', '.join(planned.devices)}), evaluation, "
-        "optimizer steps and waiting for images not counted. Nothing was trained."
-    )
+    if todo := [run for run in planned.runs if run.state() != "finished"]:
+        click.echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
+    click.echo(f"\n{time}. Nothing was trained.")

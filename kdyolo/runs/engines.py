@@ -124,7 +124,7 @@ def drive(runs: Sequence[StudyRun], engine: Engine, table: LiveTable) -> list[Fa
                 verdict = _verdict(job, code)
                 if verdict is None:
                     states[job.run.name] = "finished"
-                elif job.attempt == 0 and code not in _STOPPED and _epochs(job.run) > job.epochs:
+                elif job.attempt == 0 and code not in _STOPPED and _got_further(job):
                     waiting.appendleft((job.run, 1))
                     states[job.run.name] = "waiting"
                 else:
@@ -169,6 +169,13 @@ def _epochs(run: StudyRun) -> int:
     return len(history.epochs) if history else 0
 
 
+def _got_further(job: _Active) -> bool:
+    try:
+        return job.run.state() == "resumable" and _epochs(job.run) > job.epochs
+    except KDYOLOError:  # its files are damaged
+        return False
+
+
 def _stop(handles: Sequence[Handle]) -> None:
     if handles:
         with ThreadPoolExecutor(len(handles)) as pool:
@@ -203,8 +210,22 @@ class LocalEngine:
         while leftover and leftover.where == "running" and time.monotonic() < until:
             time.sleep(TICK)
         command = [*own_command(), *run.arguments(self.places[place])]
-        with _confined(self._cores.get(place)):
+        with self.confined(place):
             return LocalHandle(command, run.log)
+
+    @contextmanager
+    def confined(self, place: int) -> Iterator[None]:
+        """What is started here has the cores of this place; a training takes as many threads as it has cores."""
+        cores = self._cores.get(place)
+        if cores is None:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -233,17 +254,3 @@ def _shares(count: int) -> list[set[int] | None]:
         return [None] * count
     cores = sorted(os.sched_getaffinity(0))
     return [set(cores[i::count]) or {cores[i % len(cores)]} for i in range(count)]
-
-
-@contextmanager
-def _confined(cores: set[int] | None) -> Iterator[None]:
-    """Start processes on these cores only; a training takes as many threads as it has cores."""
-    if cores is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

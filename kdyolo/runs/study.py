@@ -24,7 +24,7 @@ from kdyolo.runs.history import MAP, MAP50, is_run
 from kdyolo.runs.live import LiveTable
 from kdyolo.runs.logs import LOG_NAME
 from kdyolo.runs.processes import ended_by_sigterm, pid_file
-from kdyolo.runs.study_arms import StudyArm, read_study
+from kdyolo.runs.study_arms import StudyArm, missing_devices, read_study
 from kdyolo.runs.study_file import StudyFile
 from kdyolo.runs.study_runs import StudyRun
 
@@ -92,7 +92,15 @@ class Study:
         return table
 
     def estimate(self) -> dict[str, list[float]]:
-        """Seconds of each epoch of each arm, from a few timed steps in every phase; evaluation is not counted."""
+        """Seconds of each epoch of each arm, from a few timed steps in every phase; evaluation is not counted.
+
+        Steps are timed on the first device, of several GPUs for one run on the first of them.
+
+        Raises:
+            RunError: This machine has no such device, as may be with a cluster.
+        """
+        if missing := missing_devices(self.devices):
+            raise RunError(f"steps cannot be timed here. {' '.join(missing)}")
         from ultralytics.utils import LOGGER
 
         from kdyolo.preflight import rehearse
@@ -101,7 +109,9 @@ class Study:
         for arm in self.arms:
             LOGGER.setLevel("WARNING")  # a table of layers for each arm would bury the plan
             try:
-                rehearsal = rehearse({**arm.options, "device": self.devices[0], "seed": self.file.seeds[0]})
+                with LocalEngine(self.devices).confined(0):
+                    device = self.devices[0].partition(",")[0]
+                    rehearsal = rehearse({**arm.options, "device": device, "seed": self.file.seeds[0]})
             finally:
                 LOGGER.setLevel(level)
             phases = ([phase.seconds * rehearsal.steps] * phase.epochs for phase in rehearsal.phases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -83,7 +83,7 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
     data = check.gather("data", lambda: _data_yaml(file.data)) if file.data else None
     devices = file.devices or ("0" if torch.cuda.is_available() else "cpu",)
     if here:
-        mistakes += _missing_devices(devices)
+        mistakes += missing_devices(devices)
     options = {name: _absolute({**file.options(name), "data": data or file.data}) for name in file.arms}
     split = {name: check.options(name, given) for name, given in options.items()}
     starts = {name: check.start(name, given) for name, given in options.items()}
@@ -230,7 +230,8 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **{key: str(path.resolve()) for key, path in paths.items() if path.is_file()}}
 
 
-def _missing_devices(devices: tuple[str, ...]) -> list[str]:
+def missing_devices(devices: Sequence[str]) -> list[str]:
+    """What this machine does not have, a sentence each."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
     mistakes = []
