@@ -214,9 +214,12 @@ def test_no_column_of_time(tmp_path):
         ("args.yaml", "a: [1\n", ["args.yaml", "damaged"]),
         ("args.yaml", "", ["args.yaml", "damaged", "NoneType"]),
         ("args.yaml", "- 1\n", ["args.yaml", "damaged", "list"]),
+        ("args.yaml", "epochs: many\n", ["args.yaml", "damaged", "epochs"]),
         ("kdyolo.yaml", "just text\n", ["kdyolo.yaml", "damaged"]),
+        ("kdyolo.yaml", "schedule: 3\n", ["kdyolo.yaml", "damaged", "schedule"]),
         ("coco_metrics.json", '{"AP": 0.', ["coco_metrics.json", "damaged", "kdyolo val"]),
         ("coco_metrics.json", "[]", ["coco_metrics.json", "no AP"]),
+        ("coco_metrics.json", '{"AP": 0.1, "per_class": [{"ap": 1}]}', ["coco_metrics.json", "damaged", "per_class"]),
         ("results.csv", "a,b\n1,2\n", ["results.csv", "'epoch'", "a, b"]),
     ],
 )

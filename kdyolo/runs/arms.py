@@ -120,6 +120,12 @@ def run_name(run: Run) -> str:
     return f"{path.parent.name}/{path.name}" if _SEED_FOLDER.fullmatch(path.name) else path.name
 
 
+def arm_folder(run: Run) -> Path | None:
+    """The folder of the arm that a run belongs to by its place: that above ``seed<k>``; None for a loose run."""
+    path = run.path.resolve()
+    return path.parent if _SEED_FOLDER.fullmatch(path.name) else None
+
+
 def _members(path: Path) -> list[tuple[Path, str | None]] | None:
     """The run folders that a path leads to, each with the name of its arm if its place says so."""
     if path.suffix == ".pt":
@@ -207,7 +213,7 @@ def _common_name(runs: Sequence[Run]) -> str:
     if len(names) == 1:
         return names[0]
     letters = (same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
-    common = re.sub(r"[-_. ]*(seed|s)?[-_. ]*\d*$", "", "".join(letters))
+    common = re.sub(r"([-_. ]+(seed|s))?[-_. ]*\d*$", "", "".join(letters))
     return common or " + ".join(names)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdyolo.errors import ConfigError
 from kdyolo.resources import did_you_mean
-from kdyolo.runs.arms import Arm, gather, run_name
+from kdyolo.runs.arms import Arm, arm_folder, gather, run_name
 from kdyolo.runs.differences import METHOD, Difference, common_seeds, find_differences
 from kdyolo.runs.likeness import check_likeness, compare_settings
 from kdyolo.runs.measures import (
@@ -214,10 +214,8 @@ def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
 def _arm_of_run(arms: Sequence[Arm], wanted: Path) -> Arm:
     folder = wanted.parent.parent if wanted.suffix == ".pt" else wanted
     for arm in arms:
-        for run in arm.runs:
-            # A folder with its runs below is an arm.
-            if folder.resolve() in (run.path.resolve(), run.path.resolve().parent if len(arm.runs) > 1 else None):
-                return arm
+        if any(folder.resolve() in (run.path.resolve(), arm_folder(run)) for run in arm.runs):
+            return arm
     names = [arm.name for arm in arms]
     raise ConfigError(
         f"baseline {wanted} is none of the arms compared, nor a run of one.{did_you_mean(str(wanted), names)} "

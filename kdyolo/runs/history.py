@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import yaml
 
 from kdyolo.errors import ConfigError, RunError
@@ -24,6 +25,39 @@ SCORES_NAME = "coco_metrics.json"
 RECORD_NAME = "kdyolo.yaml"
 
 _FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
+
+
+class _Args(msgspec.Struct):
+    """What is relied on in ``args.yaml``; anything else may be there too."""
+
+    epochs: int | float | None = None
+    patience: int | float | None = None
+    time: int | float | None = None
+
+
+class _Record(msgspec.Struct):
+    """Likewise in ``kdyolo.yaml``."""
+
+    settings: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    backbone: dict[str, Any] | None = None
+    versions: dict[str, Any] | None = None
+
+
+class _ClassScore(msgspec.Struct):
+    category_id: int
+    name: str
+    objects: int
+    ap: float
+
+
+class _Scores(msgspec.Struct):
+    """Likewise in ``coco_metrics.json``."""
+
+    AP: float
+    images: int | None = None
+    objects: int | None = None
+    per_class: list[_ClassScore] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +90,11 @@ class Run:
     @property
     def planned_epochs(self) -> int:
         """Length of the run as it was asked for."""
-        return int((self.record or {}).get("schedule", {}).get("epochs") or self.args.get("epochs") or 0)
+        return int(self._planned.get("epochs") or self.args.get("epochs") or 0)
+
+    @property
+    def _planned(self) -> Mapping[str, Any]:
+        return (self.record or {}).get("schedule") or {}
 
     @property
     def finished(self) -> bool:
@@ -90,7 +128,7 @@ class Run:
     @cached_property
     def schedule(self) -> FreezeSchedule:
         """The freeze schedule; of a stock run one that freezes nothing."""
-        known = {k: v for k, v in (self.record or {}).get("schedule", {}).items() if k != "thaws"}
+        known = {k: v for k, v in self._planned.items() if k != "thaws"}
         try:
             return FreezeSchedule(**known) if known else FreezeSchedule(epochs=max(self.planned_epochs, 1))
         except (TypeError, ConfigError) as e:
@@ -144,7 +182,7 @@ def read_run(path: str | Path) -> Run:
         folder = folder.parent.parent
     if not folder.is_dir():
         raise RunError(f"{path}: no such run folder.")
-    args = _mapping(folder / "args.yaml")
+    args = _mapping(folder / "args.yaml", _Args)
     if args is None:
         raise RunError(
             f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
@@ -155,7 +193,7 @@ def read_run(path: str | Path) -> Run:
     return Run(
         path=folder,
         args=args,
-        record=_mapping(folder / RECORD_NAME),
+        record=_mapping(folder / RECORD_NAME, _Record),
         columns=columns,
         scores=_scores(folder / SCORES_NAME),
         notes=(*notes, *time_notes),
@@ -168,7 +206,7 @@ def is_run(path: Path) -> bool:
     return (path / "args.yaml").is_file()
 
 
-def _mapping(path: Path) -> dict[str, Any] | None:
+def _mapping(path: Path, form: type) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
@@ -177,7 +215,16 @@ def _mapping(path: Path) -> dict[str, Any] | None:
         raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Expected 'name: value' lines.") from e
     if not isinstance(content, dict):
         raise RunError(f"{path}: damaged. Expected 'name: value' lines, found {type(content).__name__}.")
+    _check(path, content, form)
     return content
+
+
+def _check(path: Path, content: dict[str, Any], form: type) -> None:
+    """Refuse a file whose values are not of the kind that the rest relies on."""
+    try:
+        msgspec.convert(content, form)
+    except msgspec.ValidationError as e:
+        raise RunError(f"{path}: damaged ({e}). Restore it, or leave this run out.") from e
 
 
 def _scores(path: Path) -> dict[str, Any] | None:
@@ -189,6 +236,7 @@ def _scores(path: Path) -> dict[str, Any] | None:
         raise RunError(f"{path}: damaged ({e}). Expected the official metrics as JSON; run kdyolo val again.") from e
     if not isinstance(content, dict) or "AP" not in content:
         raise RunError(f"{path}: expected the official metrics, found no AP in it.")
+    _check(path, content, _Scores)
     return content
 
 

@@ -246,6 +246,7 @@ class Study:
             click.echo("No run is finished, so there is nothing to compare yet.")
             return
         click.echo(comparison.table())
+        click.echo(f"report: {self.folder / REPORT / 'report.html'}")
 
     def results(self) -> pd.DataFrame:
         """A row for each run: ``arm``, ``seed``, ``status``, ``epochs`` done, and the metrics of its best epoch.

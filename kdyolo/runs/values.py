@@ -69,7 +69,7 @@ class Scope:
         """An official metric of ``best.pt``; NaN where not kept, without objects, or where ``best.pt`` is not meant."""
         value = (run.scores or {}).get(name, -1)
         meant = self.at == BEST and self.until is None and run not in self.left_out
-        return float(value) if meant and value >= 0 else math.nan
+        return float(value) if meant and isinstance(value, (int, float)) and value >= 0 else math.nan
 
 
 def find_scope(arms: Sequence[Arm], at: str) -> Scope:
