@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -242,3 +243,30 @@ def test_a_run_killed_while_its_first_epoch_is_saved_is_not_taken_for_a_finished
     (tmp_path / "run/weights/resume.pt").touch()
     with pytest.raises(RunError, match="while its first epoch was saved"):
         KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+
+
+@pytest.mark.parametrize("write", [1, 2, 3], ids=["last.pt", "best.pt", "resume.pt"])
+def test_interrupted_in_the_middle_of_saving_and_resumed(
+    uninterrupted, checkpoint, shapes, tmp_path, monkeypatch, write
+):
+    """As Ctrl-C or kdyolo stop does it, with every file half written in turn."""
+    run, model, flush, count = tmp_path / "run", KDYOLO(backbone=checkpoint), os.fsync, 0
+
+    def interrupt(descriptor):
+        nonlocal count
+        count += model.trainer.epoch == 3
+        if count == write:
+            raise KeyboardInterrupt
+        flush(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.train(data=str(shapes), work_dir=run, **OPTIONS)
+    assert not (run / "pid.txt").exists()
+    model = KDYOLO(run / "weights/last.pt")
+    model.train(resume=True)
+    expected, expected_rows = uninterrupted
+    found = weights(model.trainer)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert rows(run) == expected_rows
