@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -16,11 +17,14 @@ import pytest
 import torch
 import yaml
 from conftest import CHECKOUT, FAST, run_command, tree
+from rich.console import Console
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDTrainer, Study
 from kdyolo.cli import main
 from kdyolo.errors import RunError
+from kdyolo.runs.engines import LocalEngine, drive
+from kdyolo.runs.live import LiveTable
 
 BASE = {k: v for k, v in FAST.items() if k != "device"}
 PATIENCE = 120.0  # seconds; the machine may be busy
@@ -166,7 +170,7 @@ def test_a_failing_run_does_not_stop_the_others_and_a_killed_one_is_resumed(writ
     data = tmp_path / "plain.yaml"
     data.write_text(yaml.safe_dump(without))
     arms = {"asks": {"coco_eval_period": 1}, "fine": {"lr0": 0.02}}
-    study = start(write({"epochs": 12}, data=str(data), arms=arms, seeds=[0], baseline="fine"))
+    study = start(write({"epochs": 8}, data=str(data), arms=arms, seeds=[0], baseline="fine"))
     folder = tmp_path / "studies/shapes"
     wait_for(lambda: saved(folder / "fine/seed0"), study)
     for child in trainings(folder):
@@ -296,3 +300,22 @@ def test_mistakes_of_a_detached_study_reach_the_terminal(write, tmp_path):
     assert told.returncode == 2
     assert "GPU 9 does not exist" in told.stderr
     assert not (tmp_path / "studies").exists()
+
+
+def test_a_run_that_somebody_else_has_started_is_left_alone(write, monkeypatch):
+    """Its first epoch is not saved yet, so it looks like one to start again."""
+    monkeypatch.setattr("kdyolo.runs.engines.PATIENCE", 0.5)
+    study = Study.from_file(write(seeds=[0]))
+    run = study.runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "args.yaml").write_text("epochs: 2\n")
+    code = "import sys, time; from pathlib import Path; from kdyolo.runs.processes import pid_file\n"
+    code += "with pid_file(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, run.folder], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "in\n"
+        with LiveTable("", {run.name: run.folder}, Console(file=io.StringIO())) as table:
+            (failure,) = drive([run], LocalEngine(["cpu"]), table)
+        other.kill()
+    assert "this run is going on, as process" in failure.reason
+    assert (run.folder / "args.yaml").is_file()

@@ -22,7 +22,7 @@ from kdyolo.errors import KDYOLOError
 from kdyolo.runs.detached import own_command
 from kdyolo.runs.live import LiveTable
 from kdyolo.runs.logs import last_lines
-from kdyolo.runs.processes import end, launch, read_process
+from kdyolo.runs.processes import end, launch, read_process, refuse_running
 from kdyolo.runs.study_runs import StudyRun
 
 TICK = 0.5  # seconds between two looks at everything
@@ -139,6 +139,7 @@ def drive(runs: Sequence[StudyRun], engine: Engine, table: LiveTable) -> list[Fa
 
 
 def _start(run: StudyRun, attempt: int, engine: Engine, place: int) -> _Active:
+    _wait_for_leftover(run.folder)
     run.clear()
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     epochs = _epochs(run)
@@ -146,6 +147,19 @@ def _start(run: StudyRun, attempt: int, engine: Engine, place: int) -> _Active:
         verb = "resumed" if run.state() == "resumable" else "started"
         log.write(f"---- {verb} on {engine.places[place]}, {time.strftime('%Y-%m-%d %H:%M:%S')} ----\n")
     return _Active(run, engine.start(run, place), epochs, attempt)
+
+
+def _wait_for_leftover(folder: Path) -> None:
+    """Wait for the process of a study that was killed, which is about to end.
+
+    Raises:
+        RunError: Somebody else's goes on in that folder.
+    """
+    leftover = read_process(folder)
+    until = time.monotonic() + PATIENCE
+    while leftover and leftover.where == "running" and time.monotonic() < until:
+        time.sleep(TICK)
+    refuse_running(folder)
 
 
 def _verdict(job: _Active, code: int) -> Failure | None:
@@ -204,11 +218,7 @@ class LocalEngine:
         self._cores = dict(zip(on_cpu, _shares(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
 
     def start(self, run: StudyRun, place: int) -> Handle:
-        """Start or resume a run on a device; what is left of its last process is waited for."""
-        leftover = read_process(run.folder)
-        until = time.monotonic() + PATIENCE
-        while leftover and leftover.where == "running" and time.monotonic() < until:
-            time.sleep(TICK)
+        """Start or resume a run on a device."""
         command = [*own_command(), *run.arguments(self.places[place])]
         with self.confined(place):
             return LocalHandle(command, run.log)
