@@ -30,6 +30,7 @@ from kdyolo.checks import check_data, default_model, fitting_backbone, new_work_
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.model_yaml import nested_for
 from kdyolo.record import versions
+from kdyolo.runs.live import duration
 from kdyolo.settings import Settings, split_settings
 from kdyolo.trainer import KDTrainer
 
@@ -290,10 +291,3 @@ def _estimate(rehearsal: Rehearsal) -> str:
     whole = duration(rehearsal.seconds)
     lines.append(f"about {whole} in all, evaluation, optimizer steps and waiting for images not counted")
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """``"42 s"``, ``"7.5 min"``, ``"3.1 h"``."""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"

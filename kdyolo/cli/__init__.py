@@ -15,6 +15,7 @@ from kdyolo.cli import (  # noqa: F401 - each adds its commands
     comparing,
     datasets,
     detectors,
+    study,
     training,
 )
 from kdyolo.cli.base import cli

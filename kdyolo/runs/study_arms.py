@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdyolo.checks import DEFAULT_MODEL, check_data, default_model, fit_report
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.model_yaml import nested_for
 from kdyolo.runs.study_file import StudyFile, parse_study
-from kdyolo.settings import Settings, split_settings
+from kdyolo.settings import KEYS, Settings, split_settings
 
 T = TypeVar("T")
 
@@ -82,16 +83,16 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
     data = check.gather("data", lambda: _data_yaml(file.data)) if file.data else None
     devices = file.devices or ("0" if torch.cuda.is_available() else "cpu",)
     if here:
-        mistakes += _missing_devices(devices)
+        mistakes += missing_devices(devices)
     options = {name: _absolute({**file.options(name), "data": data or file.data}) for name in file.arms}
-    split = {name: check.gather(name, lambda o=o: split_settings(o)) for name, o in options.items()}  # type: ignore[misc]
-    starts = {name: check.start(name, found[0]) for name, found in split.items() if found}
+    split = {name: check.options(name, given) for name, given in options.items()}
+    starts = {name: check.start(name, given) for name, given in options.items()}
     models = check.models(options, starts)
     arms = []
     for name, start in starts.items():
-        found = split[name]
-        if found and (model := models.get(name)):
-            check.fit(name, found[0], start, model)
+        model = models[name]
+        check.fit(name, options[name], start, model)
+        if found := split[name]:
             sha256 = start.checkpoint.sha256 if start.checkpoint else None
             given = {**options[name], "model": model}
             arms.append(StudyArm(name, given, found[0], full_settings(found[1]), model, sha256))
@@ -139,10 +140,18 @@ class _Check:
 
         return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
 
-    def start(self, arm: str, settings: Settings) -> _Start:
+    def options(self, arm: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]] | None:
+        """Both kinds of settings; of an arm with unknown options, those that are known."""
+        if found := self.gather(arm, lambda: split_settings(given)):
+            return found
+        with suppress(ConfigError):  # told already
+            return split_settings({k: v for k, v in given.items() if k in KEYS or k in DEFAULT_CFG_DICT})
+        return None
+
+    def start(self, arm: str, given: Mapping[str, Any]) -> _Start:
         """Read what an arm starts from."""
         how = ("backbone", "bn_eps", "key_map", "input_norm", "trust", "weights")
-        return self.gather(arm, lambda: self._read(*(getattr(settings, name) for name in how))) or _Start(None, None)
+        return self.gather(arm, lambda: self._read(*(given.get(name) for name in how))) or _Start(None, None)
 
     @staticmethod
     def _read_start(
@@ -150,20 +159,20 @@ class _Check:
         bn_eps: float | None,
         key_map: str | None,
         norm: str | None,
-        trust: bool,
+        trust: bool | None,
         weights: str | None,
     ) -> _Start:
-        settings = Settings(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=trust)
+        settings = Settings(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
         checkpoint = settings.read_backbone()
         if not (checkpoint or weights):
             return _Start(None, None)
         try:
-            by_weights = default_model(None, weights, trust) if weights else None
+            by_weights = default_model(None, weights, bool(trust)) if weights else None
         except KDYOLOError:
             raise
         except Exception as e:  # Ultralytics finds, fetches and unpickles it: errors of any type, all about this file
             raise CheckpointError(f"weights {weights}: cannot be read ({str(e).strip()}).") from e
-        by_backbone = default_model(checkpoint, None, trust) if checkpoint else None
+        by_backbone = default_model(checkpoint, None, trust=False) if checkpoint else None
         if by_weights and by_backbone and by_weights != by_backbone:
             raise ModelError(f"weights are of {by_weights}, but the backbone of {by_backbone}.")
         return _Start(checkpoint, by_backbone or by_weights)
@@ -183,21 +192,26 @@ class _Check:
         common = next(iter(arms_of), DEFAULT_MODEL)
         return {name: given.get(name, common) for name in starts}
 
-    def fit(self, arm: str, settings: Settings, start: _Start, model: str) -> None:
+    def fit(self, arm: str, given: Mapping[str, Any], start: _Start, model: str) -> None:
         """Whether what an arm starts from fits its model."""
         if model.endswith(".pt"):
             if "/" in model and not Path(model).is_file():
                 self.add(arm, f"model {model}: no such file.")
         elif start.checkpoint:
-            self.gather(arm, lambda: fit_report(start.checkpoint, model, settings.allow_partial))
-        elif description := self.gather(arm, lambda: nested_for(model)):
-            if settings.weights and start.model and start.model != f"kd{description['backbone'][0][3][0]}.yaml":
-                self.add(arm, f"weights {settings.weights} are of {start.model} and do not fit the model {model}.")
+            self.gather(arm, lambda: fit_report(start.checkpoint, model, bool(given.get("allow_partial"))))
+        else:
+            description = self.gather(arm, lambda: nested_for(model))
+            arch = description["backbone"][0][3][0] if description else None
+            if arch and given.get("weights") and start.model not in (None, f"kd{arch}.yaml"):
+                self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
 
     def distinct(self, arms: list[StudyArm]) -> None:
-        """Two arms that train the same would be one arm with twice the seeds."""
+        """Two arms that train the same would be one with twice the seeds; a mistake may hide how they differ."""
+        faulty = {name for where in self._found.values() if len(where) < len(arms) for name in where}
         same: dict[str, list[str]] = {}
         for arm in arms:
+            if arm.name in faulty:
+                continue
             same.setdefault(json.dumps(arm.identity(), sort_keys=True, default=str), []).append(arm.name)
         for names in same.values():
             if len(names) > 1:
@@ -216,7 +230,8 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **{key: str(path.resolve()) for key, path in paths.items() if path.is_file()}}
 
 
-def _missing_devices(devices: tuple[str, ...]) -> list[str]:
+def missing_devices(devices: Sequence[str]) -> list[str]:
+    """What this machine does not have, a sentence each."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
     mistakes = []

@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key given twice is a mistake; plain YAML would take the last and say nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := [str(key) for key, count in Counter(keys).items() if count > 1]:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} given twice")
         return super().construct_mapping(node, deep)
