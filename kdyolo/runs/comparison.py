@@ -265,8 +265,8 @@ def _resumed_by_stock(arms: Sequence[Arm]) -> list[str]:
     """Loose runs that cannot be put with other seeds, because their settings were overwritten."""
     loose = [run for arm in arms for run in arm.runs if run.record is None and arm_folder(run) is None]
     return [
-        f"{run_name(run)} was resumed by stock Ultralytics, which overwrites what it started from; to have it in one arm "
-        "with other seeds, put them into folders <arm>/seed<k>/"
+        f"{run_name(run)} was resumed by stock Ultralytics, which overwrites what it started from; to have it in one "
+        "arm with other seeds, put them into folders <arm>/seed<k>/"
         for run in loose
         if was_resumed(run)
     ]
