@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
     from kdyolo.model import KDYOLO
     from kdyolo.runs.comparison import compare
+    from kdyolo.runs.study import Study
     from kdyolo.schedule import FreezeSchedule
     from kdyolo.trainer import KDTrainer
 
 _HOME = {
     "KDYOLO": "kdyolo.model",
     "KDTrainer": "kdyolo.trainer",
+    "Study": "kdyolo.runs.study",
     "DistilledBackbone": "kdyolo.backbone",
     "FreezeSchedule": "kdyolo.schedule",
     "compare": "kdyolo.runs.comparison",
@@ -45,6 +47,7 @@ __all__ = [
     "DistilledBackbone",
     "FreezeSchedule",
     "KDTrainer",
+    "Study",
     "__version__",
     "compare",
     "compare_checkpoints",

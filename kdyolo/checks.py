@@ -17,6 +17,7 @@ from kdyolo.errors import ConfigError, DatasetError, ModelError
 from kdyolo.graph import weights_arch
 from kdyolo.model_yaml import family_of, nested_for
 from kdyolo.report import LoadReport
+from kdyolo.runs.processes import refuse_running
 from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.settings import Settings
 
@@ -28,6 +29,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
 
     Raises:
         ConfigError: It exists, is not empty, and ``exist_ok`` is not set.
+        RunError: It may be overwritten, but the run in it is going on.
     """
     if not overrides.get("save_dir"):
         return None
@@ -39,6 +41,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
             f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
             "or overwrite it with --exist-ok."
         )
+    refuse_running(path)
     return None
 
 
@@ -65,14 +68,24 @@ def fitting_backbone(settings: Settings, model: str | None) -> tuple[BackboneChe
         ModelError: The YAML cannot be found or resolved.
     """
     checkpoint = settings.read_backbone()
+    return checkpoint, fit_report(checkpoint, model, settings.allow_partial)
+
+
+def fit_report(checkpoint: BackboneCheckpoint | None, model: str | None, allow_partial: bool) -> LoadReport | None:
+    """How a backbone checkpoint fits a model YAML; None without one of the two.
+
+    Raises:
+        CheckpointError: It does not fill the backbone.
+        ModelError: The YAML cannot be found or resolved.
+    """
     if not (checkpoint and model and Path(model).suffix in {".yaml", ".yml"}):
-        return checkpoint, None
+        return None
     arch = checkpoint_arch(checkpoint, family_of(model))
     description = nested_for(model, arch, checkpoint.bn_eps)
     name, max_channels, eps, levels = description["backbone"][0][3]
     with torch.device("meta"):
         backbone = DistilledBackbone(name, max_channels, eps, levels)
-    return checkpoint, fill(backbone, checkpoint, settings.allow_partial)
+    return fill(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> Any:

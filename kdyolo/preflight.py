@@ -29,6 +29,7 @@ from kdyolo.checks import check_data, default_model, fitting_backbone, new_work_
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.model_yaml import nested_for
 from kdyolo.record import versions
+from kdyolo.runs.live import duration
 from kdyolo.settings import Settings, split_settings
 from kdyolo.trainer import KDTrainer
 
@@ -53,6 +54,24 @@ class Phase:
     epochs: int
     seconds: float
     memory: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would take.
+
+    Attributes:
+        phases: What a step takes in each phase of the schedule.
+        steps: Number of steps in an epoch.
+    """
+
+    phases: list[Phase]
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run: evaluation, optimizer steps and waiting for images not counted."""
+        return sum(phase.epochs * self.steps * phase.seconds for phase in self.phases)
 
 
 def environment() -> str:
@@ -162,21 +181,33 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
     LOGGER.info(environment())
     model = check_everything(overrides)
     picture = Path(folder) / PICTURE
+    phases = rehearse({**overrides, "model": model}, picture).phases
+    LOGGER.info(f"labels of a batch are drawn in {picture}; nothing was trained")
+    return phases
+
+
+def rehearse(overrides: Mapping[str, Any], picture: Path | None = None) -> Rehearsal:
+    """Set a run up in a temporary folder, and measure a real batch in every phase of its schedule.
+
+    Args:
+        overrides: What ``train`` would get, checked, ``model`` among it.
+        picture: Where to draw the labels of a batch, if anywhere.
+    """
     with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
-        given = {**overrides, "model": model, "work_dir": str(Path(scratch) / "run")}
+        given = {**overrides, "work_dir": str(Path(scratch) / "run")}
         trainer = KDTrainer(overrides=given)
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
             trainer._setup_train()
             LOGGER.info(_describe_data(trainer))
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.unlink(missing_ok=True)
-            phases = _rehearse(trainer, picture)
+            if picture:
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.unlink(missing_ok=True)
+            rehearsal = Rehearsal(_measure(trainer, picture), len(trainer.train_loader))
         finally:
             trainer.log.close()
-        LOGGER.info(_estimate(trainer, phases))
-    LOGGER.info(f"labels of a batch are drawn in {picture}; nothing was trained")
-    return phases
+        LOGGER.info(_estimate(rehearsal))
+    return rehearsal
 
 
 def _describe_data(trainer: KDTrainer) -> str:
@@ -199,7 +230,7 @@ def _some(names: list[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
-def _rehearse(trainer: KDTrainer, picture: Path) -> list[Phase]:
+def _measure(trainer: KDTrainer, picture: Path | None) -> list[Phase]:
     """One real batch forward and backward in every phase of the schedule, and its labels drawn."""
     schedule, phases = trainer.schedule, []
     starts = [0, *schedule.thaws]
@@ -210,7 +241,7 @@ def _rehearse(trainer: KDTrainer, picture: Path) -> list[Phase]:
         seconds = []
         for step in range(STEPS + 1):
             batch = next(batches)
-            if start == step == 0:  # from a copy: Ultralytics exchanges its tensors for arrays
+            if picture and start == step == 0:  # from a copy: Ultralytics exchanges its tensors for arrays
                 plot_images(dict(batch), fname=picture, names=trainer.data["names"], max_subplots=16)
                 _wait_for(picture)
             seconds.append(_step(trainer, batch))
@@ -244,20 +275,14 @@ def _wait_for(path: Path, seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def _estimate(trainer: KDTrainer, phases: list[Phase]) -> str:
+def _estimate(rehearsal: Rehearsal) -> str:
     """Steps, time and memory of each phase, and of the run."""
-    steps = len(trainer.train_loader)
+    steps = rehearsal.steps
     lines = [
         f"{phase.name:<16} {phase.epochs:>4} epochs × {steps:,} steps × {phase.seconds:.3g} s = "
-        f"{_hours(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
-        for phase in phases
+        f"{duration(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
+        for phase in rehearsal.phases
     ]
-    total = sum(phase.epochs * steps * phase.seconds for phase in phases)
-    lines.append(f"about {_hours(total)} in all, evaluation, optimizer steps and waiting for images not counted")
+    whole = duration(rehearsal.seconds)
+    lines.append(f"about {whole} in all, evaluation, optimizer steps and waiting for images not counted")
     return "\n".join(lines)
-
-
-def _hours(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -22,15 +22,16 @@ from ultralytics.utils.git import GitRepo
 from ultralytics.utils.torch_utils import unwrap_model
 
 import kdyolo
+from kdyolo.runs import detached
+from kdyolo.runs.logs import plain_line, without_colours
 from kdyolo.settings import load_recipe
 
 if TYPE_CHECKING:
     from kdyolo.graph import KDDetectionModel
     from kdyolo.trainer import KDTrainer
 
-LOG_NAME = "train.log"
 RECORD_NAME = "kdyolo.yaml"
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_PLAIN = (bool, int, float, str, list, dict, type(None))
 
 
 class RunLog:
@@ -44,12 +45,16 @@ class RunLog:
         self._handler = logging.StreamHandler(_Plain(self))
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(self._handler)
+        self._silenced: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def open(self, path: Path, append: bool = False) -> None:
         """Continue in a file, which first receives what was gathered so far."""
         waiting = self._file
         self._file = path.open("a" if append else "w", encoding="utf-8", buffering=1)
-        if isinstance(waiting, io.StringIO):
+        if early := detached.output_file():  # holds what was printed before this log was there, too
+            text = early.read_bytes().decode("utf-8", "replace")
+            self._file.write("\n".join(map(plain_line, text.split("\n"))))
+        elif isinstance(waiting, io.StringIO):
             self._file.write(waiting.getvalue())
 
     def write(self, text: str) -> None:
@@ -67,9 +72,29 @@ class RunLog:
             sys.stdout, sys.stderr = stdout, stderr
             self.close()
 
+    def take_over(self) -> None:
+        """Be from here on the only place that this process prints to: the terminal that started it goes away.
+
+        What is written past Python (a crash, a library in C) goes to the log as well, and so does everything that comes
+        after :meth:`close`. What :meth:`capture` and Ultralytics' logger record already is printed nowhere else.
+        """
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
+                os.dup2(self._file.fileno(), stream.fileno())
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process prints
+        for tee in (sys.stdout, sys.stderr):
+            if isinstance(tee, _Tee):
+                tee.redirect(nowhere)
+        for handler in LOGGER.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler is not self._handler:
+                self._silenced.append((handler, handler.setStream(nowhere)))
+
     def close(self) -> None:
         """Stop recording."""
         LOGGER.removeHandler(self._handler)
+        for handler, stream in self._silenced:
+            handler.setStream(stream)
         self._file.close()
 
 
@@ -80,7 +105,7 @@ class _Plain:
         self._log = log
 
     def write(self, text: str) -> int:
-        self._log.write(_ANSI.sub("", text))
+        self._log.write(without_colours(text))
         return len(text)
 
     def flush(self) -> None:
@@ -96,8 +121,12 @@ class _Tee:
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._log.write(_ANSI.sub("", line.rpartition("\r")[2]) + "\n")
+            self._log.write(f"{plain_line(line)}\n")
         return self._stream.write(text)
+
+    def redirect(self, stream: TextIO) -> None:
+        """Pass what is written on to another stream."""
+        self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -165,6 +194,7 @@ def write_record(trainer: KDTrainer) -> Path:
         "command": shlex.join(sys.argv),
         "git_commit": git_commit(),
         "settings": settings.to_dict(),
+        "asked": {k: v if isinstance(v, _PLAIN) else str(v) for k, v in trainer.asked.items()},
         "started_from": trainer.started_from,
         "backbone": trainer.report.to_dict() if trainer.report else None,
         "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},

@@ -22,6 +22,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs.processes import refuse_running
 from kdyolo.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def save_state(trainer: KDTrainer) -> None:
         "best_fitness": None if trainer.best_fitness is None else float(trainer.best_fitness),
         "stopper": {"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
         "last_step": trainer.last_step,
+        "stop": bool(trainer.stop),
         "gradients": {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
         "frozen_tensors": trainer.frozen_tensors,
         "mosaic_buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
@@ -101,6 +103,11 @@ def read_state(last: Path) -> dict[str, Any]:
             f"cannot resume: {last} is no file. Expected the folder of an interrupted run, or the weights/last.pt "
             "in it."
         )
+    if path.is_file() and not path.stat().st_size:
+        raise RunError(
+            f"{last} cannot be resumed: the run was killed while its first epoch was saved. Start it again with "
+            "--exist-ok."
+        )
     if not path.is_file():
         raise RunError(
             f"{last} cannot be resumed: there is no {STATE_NAME} beside it. Either the run is finished (then start a "
@@ -111,6 +118,21 @@ def read_state(last: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
         raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). The run cannot go on from here.") from e
     return state
+
+
+def state_to_resume(last: Path) -> dict[str, Any]:
+    """The state of a run that nobody is at work on.
+
+    Raises:
+        RunError: It is going on, or see :func:`read_state`.
+    """
+    refuse_running(last.resolve().parent.parent)
+    return read_state(last)
+
+
+def trained_to_the_end(state: Mapping[str, Any], epochs: int) -> bool:
+    """Whether a run of so many epochs was killed after its last one, so that only the final evaluation is left."""
+    return bool(state["epoch"] + 1 >= epochs or (state.get("stop") and epochs == state["args"]["epochs"]))
 
 
 def restore_state(trainer: KDTrainer, state: dict[str, Any]) -> None:
@@ -149,7 +171,6 @@ def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tup
 
     Raises:
         ConfigError: A setting that may not change on resume, or a run made shorter.
-        RunError: All epochs have been trained.
     """
     last, saved, settings = Path(str(overrides["resume"])), state["args"], state["settings"]
     changed = [
@@ -170,7 +191,5 @@ def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tup
         )
     if mistakes:
         raise ConfigError(mistakes)
-    if state["epoch"] + 1 >= epochs:
-        raise RunError(f"{last}: this run is finished, all {epochs} epochs are trained. Evaluate it with kdyolo val.")
     kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
     return Settings(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}

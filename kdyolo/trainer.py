@@ -26,7 +26,7 @@ from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
 from kdyolo.graph import KDDetectionModel, describe, make_stock_checkpoint, to_stock
 from kdyolo.model_yaml import Yaml, family_of
 from kdyolo.plots import plot_results
-from kdyolo.record import LOG_NAME, RunLog, announce, provenance, write_record
+from kdyolo.record import RunLog, announce, provenance, write_record
 from kdyolo.report import LoadReport
 from kdyolo.resources import cpu_threads
 from kdyolo.resume import (
@@ -38,7 +38,12 @@ from kdyolo.resume import (
     resumed_settings,
     save_state,
     seed_epoch,
+    state_to_resume,
+    trained_to_the_end,
 )
+from kdyolo.runs import detached
+from kdyolo.runs.logs import LOG_NAME
+from kdyolo.runs.processes import at_work
 from kdyolo.safe_load import restricted_ultralytics
 from kdyolo.settings import STRETCH, split_settings
 
@@ -70,17 +75,19 @@ class KDTrainer(EvaluatedTrainer):
         self.started_from: str | None = None  # weights of a whole detector
         self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
         self._state: dict[str, Any] = {}  # what a resumed run goes on from
+        self.asked: dict[str, Any] = {}  # settings for Ultralytics as they were given, before it adjusts any
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         self.log = RunLog()
         try:
             device = distributed.start((overrides or {}).get("device")) if distributed.is_distributed() else None
             if overrides and overrides.get("resume"):
-                self._state = distributed.on_first(read_state, Path(str(overrides["resume"])))
+                self._state = distributed.on_first(state_to_resume, Path(str(overrides["resume"])))
                 self.settings, overrides = resumed_settings(overrides, self._state)
                 overrides["save_dir"] = distributed.share(overrides["save_dir"])
             else:
                 self.settings, overrides = split_settings(overrides or {})
+                self.asked = dict(overrides)
                 if device is not None:  # one folder for all ranks
                     overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
                 self._created = distributed.on_first(new_work_dir, overrides)
@@ -104,9 +111,18 @@ class KDTrainer(EvaluatedTrainer):
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
     def train(self) -> None:
-        """Run the training; on Ctrl-C say how to go on."""
+        """Run the training; on Ctrl-C or SIGTERM say how to go on."""
         if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
             vars(self.args).update(self.settings.to_dict())
+        with at_work(self.save_dir if distributed.is_first() and not self.ddp else None) as elsewhere:
+            if elsewhere:
+                LOGGER.warning(
+                    f"{self.save_dir} was being trained on {elsewhere.host}, as process {elsewhere.pid} there. If that "
+                    "still runs, which cannot be seen from here, end one of the two: together they destroy the run."
+                )
+            self._train()
+
+    def _train(self) -> None:
         try:
             with self.log.capture():
                 try:
@@ -176,6 +192,19 @@ class KDTrainer(EvaluatedTrainer):
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_first())
         return None
 
+    def _do_train(self) -> None:
+        """Ultralytics' loop; of a run that was killed after its last epoch, only what comes after that."""
+        if not (self._state and trained_to_the_end(self._state, self.epochs)):
+            super()._do_train()
+            return
+        self._setup_train()
+        self.epoch = self.start_epoch - 1
+        self.final_eval()
+        if distributed.is_first():
+            if self.args.plots:
+                self.plot_metrics()
+            self.run_callbacks("on_train_end")
+
     def _setup_ddp(self) -> None:
         """Nothing: the process group was joined before anything else."""
 
@@ -217,8 +246,12 @@ class KDTrainer(EvaluatedTrainer):
         self._check_injected()
         self.prepare_evaluation()
         announce(self)
-        if not self.resume and distributed.is_first():
-            write_record(self)
+        if distributed.is_first():
+            if not self.resume:
+                write_record(self)
+            if detached.output_file():
+                self.log.take_over()
+                detached.tell_begun(self.save_dir)
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Take the arguments of an interrupted run from its state, with the few changes that are allowed."""
@@ -323,6 +356,7 @@ class KDTrainer(EvaluatedTrainer):
         self.model, self.ema.ema = to_stock(unwrap_model(model)), to_stock(ema)  # tensors are shared, not copied
         # A stock resume knows neither schedule nor epsilon. This makes it stop with a message that says what to do.
         self.args.epochs = f"(resume this run with: kdyolo train --resume {self.save_dir})"
+        (self.wdir / STATE_NAME).touch()  # weights without it are those of a run that has ended; it is filled below
         try:
             saved = bool(super().save_model())
         finally:

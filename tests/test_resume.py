@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -206,3 +207,66 @@ def test_a_kill_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
     path.write_bytes(b"new")
     assert path.read_bytes() == b"new"
     assert isinstance(path.parent / "epoch1.pt", AtomicPath)
+
+
+def test_a_run_killed_in_its_last_evaluation_is_evaluated(train, checkpoint, tmp_path):
+    """All epochs are trained; what is left is what a run ends with."""
+
+    def interrupt_at_the_end(trainer):
+        def cut_off():
+            raise KeyboardInterrupt
+
+        trainer.final_eval = cut_off
+
+    start = {"backbone": checkpoint}
+    with pytest.raises(KeyboardInterrupt):
+        train(start, {"on_train_start": interrupt_at_the_end}, freeze_epochs=1)
+    assert (tmp_path / "run/weights/resume.pt").is_file()
+    trained = []
+    model = KDYOLO(tmp_path / "run/weights/last.pt")
+    model.add_callback("on_train_epoch_start", lambda trainer: trained.append(trainer.epoch))
+    model.train(resume=True)
+    assert trained == []
+    train(start, freeze_epochs=1, work_dir=tmp_path / "uninterrupted")
+    ended, expected = (tmp_path / run for run in ("run", "uninterrupted"))
+    assert not (ended / "weights/resume.pt").exists()
+    assert rows(ended) == rows(expected)
+    for name in ("best", "last"):
+        own, other = (YOLO(run / f"weights/{name}.pt").model.state_dict() for run in (ended, expected))
+        assert own.keys() == other.keys()
+        assert all(torch.equal(own[key], other[key]) for key in own)
+    assert {p.name for p in ended.iterdir()} == {p.name for p in expected.iterdir()}
+
+
+def test_a_run_killed_while_its_first_epoch_is_saved_is_not_taken_for_a_finished_one(train, checkpoint, tmp_path):
+    train({"backbone": checkpoint}, epochs=1)
+    (tmp_path / "run/weights/resume.pt").touch()
+    with pytest.raises(RunError, match="while its first epoch was saved"):
+        KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+
+
+@pytest.mark.parametrize("write", [1, 2, 3], ids=["last.pt", "best.pt", "resume.pt"])
+def test_interrupted_in_the_middle_of_saving_and_resumed(
+    uninterrupted, checkpoint, shapes, tmp_path, monkeypatch, write
+):
+    """As Ctrl-C or kdyolo stop does it, with every file half written in turn."""
+    run, model, flush, count = tmp_path / "run", KDYOLO(backbone=checkpoint), os.fsync, 0
+
+    def interrupt(descriptor):
+        nonlocal count
+        count += model.trainer.epoch == 3
+        if count == write:
+            raise KeyboardInterrupt
+        flush(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.train(data=str(shapes), work_dir=run, **OPTIONS)
+    assert not (run / "pid.txt").exists()
+    model = KDYOLO(run / "weights/last.pt")
+    model.train(resume=True)
+    expected, expected_rows = uninterrupted
+    found = weights(model.trainer)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert rows(run) == expected_rows

@@ -9,16 +9,26 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli import checkpoints, comparing, datasets, detectors, training  # noqa: F401 - each adds its commands
+from kdyolo.cli import (  # noqa: F401 - each adds its commands
+    background,
+    checkpoints,
+    comparing,
+    datasets,
+    detectors,
+    study,
+    training,
+)
 from kdyolo.cli.base import cli
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.resources import let_threads_sleep
+from kdyolo.runs.processes import Terminated, honour_launch
 
 __all__ = ["cli", "main"]
 
 EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
 EXIT_ERROR = 1  # everything else that is wrong with what was given
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
+EXIT_TERMINATED = 143  # SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     let_threads_sleep()
+    honour_launch()
     try:
-        cli.main(arguments, prog_name="kdyolo", standalone_mode=False)
-    except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        if code := cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments):
+            sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
     except click.NoSuchOption as e:
         e.show()
         click.echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
@@ -37,8 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as e:
         e.show()
         sys.exit(EXIT_USAGE)
+    except Terminated:
+        sys.exit(EXIT_TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader has seen enough, e.g. head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
+        sys.exit(EXIT_ERROR)
     except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
         if debug:
             traceback.print_exc()

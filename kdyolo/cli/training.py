@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kdyolo.cli.background import detach_option, run_detached
 from kdyolo.cli.base import command, key_values
 from kdyolo.errors import ConfigError
 
@@ -17,7 +18,7 @@ from kdyolo.errors import ConfigError
     "  kdyolo train --data datasets/coco/coco.yaml --model kdyolov8s.yaml --random-init\n"
     "  kdyolo train --data datasets/coco/coco.yaml --weights yolov8s.pt --backbone ckpt.pth --recipe coco-mosaic\n"
     "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --epochs 12 lr0=0.02 hsv_h=0\n"
-    "  kdyolo train --resume runs/detect/train"
+    "  kdyolo train --resume runs/detect/train --detach"
 )
 @click.option("--data", type=click.Path(), help="Data set YAML, e.g. the one that 'kdyolo convert' printed.")
 @click.option("--backbone", type=click.Path(), help="Distillation checkpoint (.pt, .pth, .safetensors) to inject.")
@@ -61,12 +62,18 @@ from kdyolo.errors import ConfigError
 @click.option("--trust", is_flag=True, help="Unpickle checkpoints completely: RUNS ANY CODE that they bring.")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder or last.pt.")
 @click.option("--dry-run", is_flag=True, help="Check everything, measure one batch, print the plan; train nothing.")
+@detach_option
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-def train(settings: Sequence[str], resume: str | None, dry_run: bool, **options: Any) -> None:
+def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bool, **options: Any) -> None:
     """Train a detector on a distilled backbone.
 
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
     """
+    if detach:
+        if dry_run:
+            raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
+        run_detached()
+        return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
     if resume is not None:

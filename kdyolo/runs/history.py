@@ -24,6 +24,7 @@ RESULTS_NAME = "results.csv"
 SCORES_NAME = "coco_metrics.json"
 RECORD_NAME = "kdyolo.yaml"
 
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML has it: kdyolo ps reads many files
 _FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
 
 
@@ -219,7 +220,7 @@ def read_mapping(path: Path, form: type | None = None) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Expected 'name: value' lines.") from e
     if not isinstance(content, dict):

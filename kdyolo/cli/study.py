@@ -1,0 +1,75 @@
+"""``kdyolo study``: arms, seeds and devices of one file, trained and compared."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from kdyolo.cli.background import detach_option, run_detached
+from kdyolo.cli.base import command
+from kdyolo.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from kdyolo.runs.study import Study
+
+
+@command(
+    "  kdyolo study study.yaml --dry-run\n"
+    "  kdyolo study study.yaml            # also to go on after an interruption\n"
+    "  kdyolo study study.yaml --detach\n"
+    "  kdyolo study study.yaml --engine ray"
+)
+@click.argument("file", type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Check everything, time a few steps of each arm, print the plan.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Child processes on this machine, or tasks on a Ray cluster.",
+)
+@detach_option
+def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: bool) -> None:
+    """Train every arm with every seed, and say what can be said of the differences.
+
+    FILE is a YAML with name, data, base, arms, seeds, devices and baseline. Runs are ordinary work dirs in
+    studies/NAME/ARM/seedK. Calling again resumes what was interrupted and never repeats what is finished.
+    """
+    if detach:
+        if dry_run:
+            raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
+        run_detached()
+        return
+    from kdyolo.runs.study import Study
+
+    planned = Study.from_file(file, engine=engine)
+    if dry_run:
+        _print_plan(planned)
+        return
+    try:
+        planned.run(engine)
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
+        raise
+
+
+def _print_plan(planned: Study) -> None:
+    """Runs, their commands, and the time that they take."""
+    from kdyolo.runs.live import duration
+
+    plan = planned.plan()
+    click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
+    try:
+        estimate = planned.estimate()
+        plan["about"] = [duration(sum(estimate[arm])) for arm in plan["arm"]]
+        left = duration(planned.time_left(estimate))
+        at_once = f"{len(planned.devices)} at once"
+        time = f"about {left} with {at_once}, evaluation, optimizer steps and waiting for images not counted"
+    except RunError as e:
+        time = f"how long it takes is not known: {e}"
+    click.echo(plan.to_string(index=False))
+    if todo := [run for run in planned.runs if run.state() != "finished"]:
+        click.echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
+    click.echo(f"\n{time}. Nothing was trained.")
