@@ -19,7 +19,7 @@ from kdyolo.runs.report import write_report
 from kdyolo.runs.report.page import render
 from kdyolo.runs.report.samples import Samples
 
-EVIL = "%{x}<script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
+EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
 SHORT = EVIL[:31] + "…"
 NO_PICTURES = Samples((), "", {})
 
