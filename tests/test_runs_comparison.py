@@ -228,6 +228,24 @@ def test_an_arm_is_named_by_what_its_folders_share(tmp_path, names, arm):
     assert [found.name for found in compare(*runs).arms] == [arm]
 
 
+def test_seeds_that_stock_ultralytics_resumed(tmp_path):
+    resumed = {
+        "model": "runs/x/weights/last.pt",
+        "resume": "runs/x/weights/last.pt",
+        "optimizer": "AdamW",
+        "lr0": 0.002,
+    }
+    for place in ("{}-s{}", "{}/seed{}"):
+        for seed, args in ((0, {"optimizer": "auto"}), (1, resumed)):
+            write_run(tmp_path / place.format("arm", seed), [0.1, 0.2 + seed / 9], stock=True, seed=seed, **args)
+    loose, placed = compare(tmp_path / "arm-s0", tmp_path / "arm-s1"), compare(tmp_path / "arm")
+    assert [arm.seeds for arm in loose.arms] == [(0,), (1,)]
+    assert loose.differing["model"]["arm-s1"] == "not recorded"
+    assert any("arm-s1 was resumed by stock Ultralytics" in note for note in loose.notes)
+    assert [arm.seeds for arm in placed.arms] == [(0, 1)]
+    assert not any("resumed" in note for note in placed.notes)
+
+
 def test_arms_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / above / "train", [0.1, v], lr0=v) for above, v in (("x", 0.2), ("y", 0.3))]
     assert [arm.name for arm in compare(*runs).arms] == ["x/train", "y/train"]

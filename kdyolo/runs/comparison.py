@@ -23,6 +23,7 @@ from kdyolo.runs.measures import (
     find_targets,
 )
 from kdyolo.runs.provenance import provenance
+from kdyolo.runs.run_settings import was_resumed
 from kdyolo.runs.statistics import Interval
 from kdyolo.runs.values import BEST, LAST, MAIN, OFFICIAL_AP, Scope, check_metric, find_scope, require, with_values
 
@@ -244,7 +245,7 @@ def _notes(arms: Sequence[Arm], base: Arm | None, scope: Scope, metric: str) -> 
             notes.append(f"{arm.name} − {base.name} is over the seeds that both have ({seeds}), its means over all")
     if base is not None:
         notes += _same_settings(arms)
-    return notes
+    return notes + _resumed_by_stock(arms)
 
 
 def _same_settings(arms: Sequence[Arm]) -> list[str]:
@@ -258,3 +259,14 @@ def _same_settings(arms: Sequence[Arm]) -> list[str]:
             notes.append(f"{first[key]} and {arm.name} have the same settings: their difference is chance")
         first.setdefault(key, arm.name)
     return notes
+
+
+def _resumed_by_stock(arms: Sequence[Arm]) -> list[str]:
+    """Loose runs that cannot be put with other seeds, because their settings were overwritten."""
+    loose = [run for arm in arms for run in arm.runs if run.record is None and arm_folder(run) is None]
+    return [
+        f"{run_name(run)} was resumed by stock Ultralytics, which overwrites what it started from; to have it in one "
+        "arm with other seeds, put them into folders <arm>/seed<k>/"
+        for run in loose
+        if was_resumed(run)
+    ]

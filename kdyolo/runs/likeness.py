@@ -9,7 +9,7 @@ from kdyolo.errors import RunError
 from kdyolo.runs.arms import Arm, run_name
 from kdyolo.runs.data_identity import data_keys, data_name
 from kdyolo.runs.history import Run
-from kdyolo.runs.run_settings import MISSING, canonical, distinct, settings_of, shaping
+from kdyolo.runs.run_settings import MISSING, REWRITTEN, canonical, distinct, settings_of, shaping, was_resumed
 
 # Length, what the network sees, which images and classes count, and how detections are counted.
 MUST_BE_EQUAL = (
@@ -90,7 +90,8 @@ def _within(arm: Arm) -> list[str]:
             f"within the arm {arm.name!r}, seed {seed} occurs twice ({names}): to repeat a seed is no other seed"
         )
     for key in dict.fromkeys(key for settings in of.values() for key in settings if key not in MUST_BE_EQUAL):
-        values = {run: (canonical(s.get(key)), _shown(s.get(key))) for run, s in of.items()}
+        known = {run: s for run, s in of.items() if not (key in REWRITTEN and was_resumed(run))}
+        values = {run: (canonical(s.get(key)), _shown(s.get(key))) for run, s in known.items()}
         if len({value for value, _ in values.values()}) > 1:
             found.append(f"within the arm {arm.name!r}, {_sentence(key, values)}")
     return found

@@ -42,6 +42,9 @@ STOCK = {
     "resize": "letterbox",
     "coco_eval_period": 0,
 }
+# What a resume writes anew into args.yaml: last.pt for the model, and for optimizer=auto what that has chosen.
+REWRITTEN = ("model", "optimizer", "lr0", "momentum", "warmup_bias_lr")
+NOT_RECORDED = "not recorded"
 SEED = "seed"
 TRAINER = "trained by"  # no setting, but whose settings they are
 
@@ -57,7 +60,9 @@ def settings_of(run: Run) -> dict[str, Any]:
     settings = {**STOCK, **run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
     settings[TRAINER] = "kdyolo" if record else "ultralytics"
     if record.get("model"):
-        settings["model"] = record["model"]  # after a resume the arguments say last.pt
+        settings["model"] = record["model"]
+    elif was_resumed(run):
+        settings.update(dict.fromkeys(REWRITTEN, NOT_RECORDED))
     sha256 = (record.get("backbone") or {}).get("sha256")
     if settings.get("backbone") and sha256:
         settings["backbone"] = f"{Path(str(settings['backbone'])).name} (SHA-256 {str(sha256)[:12]}…)"
@@ -68,6 +73,11 @@ def settings_of(run: Run) -> dict[str, Any]:
 def shaping(run: Run) -> dict[str, Any]:
     """The settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
     return {key: value for key, value in settings_of(run).items() if key not in (*_ENVIRONMENT, "data")}
+
+
+def was_resumed(run: Run) -> bool:
+    """Whether the arguments are those of a resume."""
+    return bool(run.args.get("resume"))
 
 
 def seed_of(run: Run) -> int | None:
