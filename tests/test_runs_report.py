@@ -13,12 +13,13 @@ import pytest
 from browser import Page, chromium
 from comparisons import comparison_of, write_study
 
+from kdyolo.errors import RunError
 from kdyolo.runs.comparison import compare
 from kdyolo.runs.report import write_report
 from kdyolo.runs.report.page import render
 from kdyolo.runs.report.samples import Samples
 
-EVIL = "%{x}<script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
+EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
 SHORT = EVIL[:31] + "…"
 NO_PICTURES = Samples((), "", {})
 
@@ -49,6 +50,12 @@ def page(browser, report):
 
 def test_one_file_and_nothing_else(report):
     assert [path.name for path in report.parent.iterdir()] == ["report.html"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(study, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match=r"cannot be written .* --out"):
+        write_report(study, tmp_path / "file" / "report")
 
 
 def test_the_page_is_without_fault_and_asks_no_network(page):

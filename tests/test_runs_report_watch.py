@@ -18,7 +18,7 @@ from run_folders import write_run
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.comparison import compare
 from kdyolo.runs.report import write_report
-from kdyolo.runs.report.watch import watch
+from kdyolo.runs.report.watch import all_finished, watch
 
 
 def grow(run, done, seed, final):
@@ -70,6 +70,19 @@ def test_a_run_that_the_study_has_not_begun_is_waited_for(study, tmp_path):
     comparison = watch(lambda: compare(study), [study], tmp_path / "out", interval=0.5, tell=tell)
     assert [arm.name for arm in comparison.arms] == ["a", "b"]
     assert len(told) == 2
+
+
+def test_seeds_are_the_study_s_own_where_its_file_names_none(study):
+    content = yaml.safe_load((study / "study.yaml").read_text())
+    del content["seeds"]
+    (study / "study.yaml").write_text(yaml.safe_dump(content))
+    for arm in "ab":
+        grow(study / arm / "seed0", 6, 0, 0.4)
+    assert not all_finished([study])
+    for arm in "ab":
+        for seed in (1, 2):
+            write_run(study / arm / f"seed{seed}", epochs=6, seed=seed)
+    assert all_finished([study])
 
 
 def test_before_the_first_epoch_it_says_what_it_waits_for(study, tmp_path):

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import kdyolo
+from kdyolo.errors import RunError
 from kdyolo.runs.arms import run_name
 from kdyolo.runs.comparison import Comparison
 from kdyolo.runs.differences import points
@@ -47,11 +48,14 @@ def write_report(comparison: Comparison, folder: str | Path, *, refresh: float |
         ``folder/report.html``.
 
     Raises:
-        OSError: The folder cannot be written.
+        RunError: The folder cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return _write(folder / REPORT_NAME, render(comparison, samples(comparison.arms), refresh))
+    page = render(comparison, samples(comparison.arms), refresh)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return _write(Path(folder) / REPORT_NAME, page)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
 
 
 def render(comparison: Comparison, pictures: Samples, refresh: float | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +43,7 @@ def write_plots(comparison: Comparison, folder: Path, format: Format) -> list[Pa
         if differences := [d for d in comparison.differences if d.metric == comparison.metric]:
             written.append(_save(_differences(differences, of_arm), folder / f"differences.{format}"))
         for panel in panels(comparison.arms):
-            name = panel.title.replace(":", "").replace(",", "").replace(" ", "-").replace("/", "-")
+            name = "-".join(re.findall(r"[\w-]+", panel.title))
             written.append(_save(_curves(panel, phases, changes, of_arm), folder / f"{name}.{format}"))
     return written
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.arms import STUDY_FILE
 from kdyolo.runs.comparison import Comparison
 from kdyolo.runs.history import is_run, read_run
 from kdyolo.runs.report.page import write_report
+from kdyolo.runs.study_file import parse_study
 
 SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.
@@ -51,33 +51,51 @@ def watch(
     """
     if not interval >= SHORTEST:
         raise ConfigError(f"--interval {interval:g}: expected at least {SHORTEST:g} seconds.")
-    places = [Path(path) for path in paths]
-    seen: State | None = None
-    comparison: Comparison | None = None
-    told = ""
+    watcher = _Watcher(compare, [Path(path) for path in paths], Path(folder), interval, tell)
     try:
-        while True:
-            now = _state(places)
-            if now != seen:
-                waiting = _waiting(places)
-                if waiting is None:
-                    fresh = _unless_changing(compare, places, now)
-                    if fresh is not None:
-                        seen, comparison = now, fresh
-                        done = all_finished(places)
-                        written = write_report(comparison, folder, refresh=None if done else interval)
-                        tell(_line(written, comparison))
-                        if done:
-                            return comparison
-                elif waiting != told:
-                    told = waiting
-                    tell(waiting)
+        while not watcher.look():
             time.sleep(interval)
     except KeyboardInterrupt:
-        if comparison is not None:
-            written = write_report(comparison, folder)
+        if watcher.comparison is not None:
+            written = write_report(watcher.comparison, folder)
             tell(f"stopped; {written} is as of the last look and no longer loads itself anew")
-        return comparison
+    return watcher.comparison
+
+
+@dataclass
+class _Watcher:
+    """What was last seen, compared and told."""
+
+    compare: Callable[[], Comparison]
+    paths: Sequence[Path]
+    folder: Path
+    interval: float
+    tell: Callable[[str], Any]
+    seen: State | None = None
+    comparison: Comparison | None = None
+    told: str = ""
+
+    def look(self) -> bool:
+        """Write the report if something has changed; return whether all runs are finished."""
+        state = _state(self.paths)
+        if state == self.seen:
+            return False
+        if waiting := _waiting(self.paths):
+            if waiting != self.told:
+                self.tell(waiting)
+            self.told = waiting
+            return False
+        try:
+            comparison = self.compare()
+        except RunError:
+            if _state(self.paths) == state:
+                raise
+            return False  # a file was being written while it was read; the next look makes that good
+        self.seen, self.comparison = state, comparison
+        finished = all_finished(self.paths)
+        written = write_report(comparison, self.folder, refresh=None if finished else self.interval)
+        self.tell(_line(written, comparison))
+        return finished
 
 
 def all_finished(paths: Sequence[Path]) -> bool:
@@ -89,16 +107,6 @@ def _line(written: Path, comparison: Comparison) -> str:
     runs = [run for arm in comparison.arms for run in arm.runs]
     finished = sum(run.finished for run in runs)
     return f"{datetime.now():%H:%M:%S}  {finished} of {len(runs)} runs finished  {written}"
-
-
-def _unless_changing(compare: Callable[[], Comparison], paths: Sequence[Path], before: State) -> Comparison | None:
-    """The comparison; nothing if it failed while a file was being written, which the next look will make good."""
-    try:
-        return compare()
-    except RunError:
-        if _state(paths) == before:
-            raise
-        return None
 
 
 def _waiting(paths: Sequence[Path]) -> str | None:
@@ -122,8 +130,8 @@ def _planned(folder: Path) -> list[Path]:
     file = folder / STUDY_FILE
     if is_run(folder) or not file.is_file():
         return []
-    study = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return [folder / str(arm) / f"seed{seed}" for arm in study["arms"] for seed in study["seeds"]]
+    study, _ = parse_study(file)
+    return [folder / arm / f"seed{seed}" for arm in study.arms for seed in study.seeds]
 
 
 def _runs(path: Path) -> list[Path]:
