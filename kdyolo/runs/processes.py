@@ -264,6 +264,7 @@ def honour_launch() -> None:
     if parent is None:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit that it is ignored
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # and Ray's that it is blocked
     if int(parent) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(parent):  # it ended before it could be asked for
