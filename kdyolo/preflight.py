@@ -30,7 +30,7 @@ from kdyolo.checks import check_data, default_model, fitting_backbone, new_work_
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.model_yaml import nested_for
 from kdyolo.record import versions
-from kdyolo.runs.live import duration
+from kdyolo.runs.durations import duration
 from kdyolo.settings import Settings, split_settings
 from kdyolo.trainer import KDTrainer
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 from run_files import write_run
 
+from kdyolo.runs.durations import duration
 from kdyolo.runs.history import read_run
-from kdyolo.runs.live import LiveTable, Progress, Watcher, duration
+from kdyolo.runs.live import LiveTable, Progress, Watcher
 
 
 def test_progress_of_a_run_that_thaws(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from run_files import write_run
 from kdyolo.cli import main
 from kdyolo.errors import RunError
 from kdyolo.runs import background, logs, processes
-from kdyolo.runs.background import default_folders, list_runs, seconds_left, status, stop_runs
+from kdyolo.runs.background import default_folders, list_runs, status, stop_runs
+from kdyolo.runs.durations import seconds_left
 from kdyolo.runs.history import read_run
 from kdyolo.runs.processes import pid_file
 
@@ -94,7 +96,7 @@ def test_ps_prints_them_plain_and_as_json(runs, capsys):
     by_run = {line.split("  ")[0]: line for line in lines}
     running = [cell.strip() for cell in by_run["runs/detect/[bold] running"].split("  ") if cell]
     assert running[:-1] == ["runs/detect/[bold] running", "running", "all train", "2/10", "0.200", str(os.getpid())]
-    assert running[-1].endswith(" min")
+    assert running[-1].endswith(" s")
     assert "4194303 (stale)" in by_run["runs/deep/er/killed"]
     assert "interrupted (resumable)" in by_run["runs/detect/interrupted"]
     assert "died before its first epoch was saved" in by_run["runs/detect/died"]
@@ -147,7 +149,7 @@ def test_time_left_goes_by_phase_and_bears_odd_clocks(tmp_path):
     slow = [f"{e},{30 + (e - 3) * 40},0.1,0.1,1,1" for e in (4, 5)]
     (run / "results.csv").write_text("\n".join([header, *rows, *slow, ""]))
     assert seconds_left(read_run(run)) == pytest.approx(5 * 40)
-    assert seconds_left(read_run(write_run(tmp_path / "none", [], planned=3))) is None
+    assert math.isnan(seconds_left(read_run(write_run(tmp_path / "none", [], planned=3))))
     assert seconds_left(read_run(write_run(tmp_path / "done", [0.1]))) == 0
 
 

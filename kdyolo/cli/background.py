@@ -82,16 +82,12 @@ HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
 
 
 def _row(run: RunStatus) -> tuple[str, ...]:
+    from kdyolo.runs.durations import duration
+
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
-    left = "" if run.seconds_left is None else _duration(run.seconds_left)
+    left = "" if math.isnan(run.seconds_left) else duration(run.seconds_left)
     return (str(_short(run.path)), run.words, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02} min"
 
 
 def _print_table(runs: Sequence[RunStatus]) -> None:

@@ -57,7 +57,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
 
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
-    from kdyolo.runs.live import duration
+    from kdyolo.runs.durations import duration
 
     plan = planned.plan()
     click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdyolo.errors import KDYOLOError, RunError
+from kdyolo.runs.durations import seconds_left
 from kdyolo.runs.history import Run, is_run, read_run
 from kdyolo.runs.logs import LOG_NAME
 from kdyolo.runs.processes import PID_NAME, RecordedProcess, end, forget_process, read_process
@@ -40,7 +40,7 @@ class RunStatus:
         epochs: Epochs asked for.
         best: Highest mAP50-95 so far, 0–1; NaN if there is none.
         process: What ``pid.txt`` stands for. Unless it is running or elsewhere, it is stale.
-        seconds_left: Estimate for a run that is running; None if nothing is known yet.
+        seconds_left: Estimate for a run that is running; NaN if nothing is known.
         changed: Time of the last sign of life, in seconds since 1970.
         problem: What is damaged.
     """
@@ -52,7 +52,7 @@ class RunStatus:
     epochs: int = 0
     best: float = math.nan
     process: RecordedProcess | None = None
-    seconds_left: float | None = None
+    seconds_left: float = math.nan
     changed: float = 0.0
     problem: str | None = None
 
@@ -80,7 +80,7 @@ class RunStatus:
             "pid": self.process.pid if self.process else None,
             "host": self.process.host if self.process else None,
             "stale_pid": self.stale,
-            "seconds_left": self.seconds_left,
+            "seconds_left": None if math.isnan(self.seconds_left) else self.seconds_left,
             "changed": self.changed,
             "problem": self.problem,
         }
@@ -104,7 +104,7 @@ def status(path: Path, now: float | None = None) -> RunStatus:
     except KDYOLOError as e:
         return RunStatus(path, "damaged", changed=changed, problem=str(e))
     since = (time.time() if now is None else now) - changed
-    left = seconds_left(run, since) if state == "running" else None
+    left = seconds_left(run, since) if state == "running" else math.nan
     return RunStatus(path, state, phase, epoch, run.planned_epochs, run.value(), process, left, changed)
 
 
@@ -131,30 +131,6 @@ def _ever_saved(path: Path) -> bool:
     """Whether an epoch was saved completely; until the first is, ``resume.pt`` is missing, or there and empty."""
     state, last = path / "weights" / "resume.pt", path / "weights" / "last.pt"
     return last.is_file() and not (state.is_file() and state.stat().st_size == 0)
-
-
-def seconds_left(run: Run, since: float = 0.0) -> float | None:
-    """Time that the epochs still to come will take, each as long as the usual one of its phase.
-
-    A phase that has not come yet is taken to be as slow as the slowest that has: before a thaw the estimate is low.
-
-    Args:
-        run: The run.
-        since: Seconds since its last epoch ended.
-
-    Returns:
-        Seconds; None before the first epoch has ended.
-    """
-    by_phase: dict[str, list[float]] = {}
-    for epoch, seconds in zip(run.epochs, run.seconds, strict=True):
-        if not math.isnan(seconds):
-            by_phase.setdefault(run.phase(epoch), []).append(seconds)
-    usual = {phase: statistics.median(values) for phase, values in by_phase.items()}
-    if not usual:
-        return None
-    to_come = range(run.epochs[-1] + 1, run.planned_epochs + 1)
-    durations = [usual.get(run.phase(epoch), max(usual.values())) for epoch in to_come]
-    return math.fsum(durations) - min(max(since, 0.0), durations[0]) if durations else 0.0
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from kdyolo.errors import RunError
+from kdyolo.runs.durations import duration, seconds_left
 from kdyolo.runs.history import MAP, Run, is_run, read_run
 
 LATEST = 3  # epochs whose median is the speed
@@ -51,21 +52,12 @@ class Progress:
             return cls(0, planned, run.phase(current))
         losses = {name: run.column(column)[-1] for name, column in LOSSES.items()}
         seconds = _median(run.seconds[-LATEST:])
-        return cls(done, planned, run.phase(current), losses, run.value(MAP), seconds, _left(run, seconds))
+        return cls(done, planned, run.phase(current), losses, run.value(MAP), seconds, seconds_left(run))
 
 
 def _median(values: Iterable[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return median(known) if known else math.nan
-
-
-def _left(run: Run, lately: float) -> float:
-    """Time left, each epoch as long as those of its phase; as the latest where its phase is still to come."""
-    took: dict[str, list[float]] = {}
-    for epoch, seconds in zip(run.epochs, run.seconds, strict=True):
-        took.setdefault(run.phase(epoch), []).append(seconds)
-    typical = {phase: _median(seconds) for phase, seconds in took.items()}
-    return sum(typical.get(run.phase(epoch), lately) for epoch in range(run.epochs[-1] + 1, run.planned_epochs + 1))
 
 
 class Watcher:
@@ -169,12 +161,3 @@ def _cells(state: str, progress: Progress, bare: bool = False) -> dict[str, str]
         "time left": left,
     }
     return cells if bare else {key: words.get(key, text) if text else "" for key, text in cells.items()}
-
-
-def duration(seconds: float) -> str:
-    """``"0.4 s"``, ``"42 s"``, ``"7.5 min"``, ``"3.1 h"``."""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    if seconds >= 90:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"

@@ -13,6 +13,7 @@ from unicodedata import east_asian_width
 
 from kdyolo.runs.arms import Arm
 from kdyolo.runs.differences import points
+from kdyolo.runs.durations import duration
 from kdyolo.runs.run_settings import canonical
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _targets(comparison: Comparison) -> Table:
         if not target.reached:
             cell = "never"
         else:
-            cell = f"epoch {target.epochs:g}, {_duration(target.seconds)}"
+            cell = f"epoch {target.epochs:g}, {duration(target.seconds)}"
             cell += f" ({target.reached} of {target.of})" if target.reached < target.of else ""
         by_arm.setdefault(target.arm, []).append(cell)
     rows = [[arm, *cells] for arm, cells in by_arm.items()] if values else []
@@ -173,7 +174,7 @@ def _runs(comparison: Comparison) -> Table:
     def cells(facts: Mapping[str, Any]) -> list[str]:
         return [*(str(facts.get(name, "–")) for name in ("folder", "arm", "seed", "state", "best epoch"))]
 
-    rows = [[*cells(facts), _duration(facts.get("training time (s)", math.nan))] for facts in comparison.provenance]
+    rows = [[*cells(facts), duration(facts.get("training time (s)", math.nan))] for facts in comparison.provenance]
     return Table("runs", ["folder", "arm", "seed", "state", "best epoch", "time"], rows, 4)
 
 
@@ -182,14 +183,6 @@ def _runs(comparison: Comparison) -> Table:
 
 def _number(value: float, digits: int = 3) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _setting(value: Any) -> str:

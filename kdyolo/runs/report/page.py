@@ -25,6 +25,7 @@ from kdyolo.errors import RunError
 from kdyolo.runs.arms import run_name
 from kdyolo.runs.comparison import Comparison
 from kdyolo.runs.differences import points
+from kdyolo.runs.durations import duration
 from kdyolo.runs.report import charts, curves
 from kdyolo.runs.report.curves import Curve
 from kdyolo.runs.report.look import DARK, LIGHT, looks
@@ -172,17 +173,6 @@ def interval(value: Interval, sign: bool = False) -> str:
         return NOTHING
     low, high = (signed(end, 2) if sign else share(end) for end in (value.low, value.high))
     return f"{low}…{high}"
-
-
-def duration(seconds: float) -> str:
-    """``"42.0 s"``, ``"12:05"`` (minutes) or ``"3:12:05"`` (hours)."""
-    if math.isnan(seconds):
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
 def number(value: float, digits: int = 1) -> str:
