@@ -4,13 +4,15 @@ Usage:
     python scripts/study_coco128.py --coco ../shared/coco128 --backbone ../shared/checkpoints/trained_n_clean.pth
 
 Two arms (random; distilled and frozen) × two seeds, yolov8n, 96 px, on the CPU. Prints the time of both calls, what
-the second left alone, and the comparison. The backbone has seen the training images: the figures say that
+the second left alone, and the comparison; opens the report in a headless Chromium, and fails if anything is wrong with
+the page. The backbone has seen the training images: the figures say that
 studies work, and nothing about any other backbone.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,38 @@ def weights(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("best.pt")}
 
 
+def look(report: Path, arms: int, seeds: int) -> str:
+    """Open a report in a browser: what it draws. Its picture is saved beside it.
+
+    Raises:
+        SystemExit: The console shows an error, something is loaded, or a curve is missing.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        sys.exit("no Chromium on the PATH; install one to check the report.")
+    faults: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else faults.append(r.url))
+        page.goto(report.as_uri())
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+        charts = page.locator("[id^=chart-curve-]").count()
+        curves = page.locator("[id^=chart-curve-] .scatterlayer .trace .lines path").count()
+        verdict = page.locator(".words").first.inner_text()
+        page.screenshot(path=report.with_suffix(".png"), full_page=True)
+        browser.close()
+    if curves < charts * arms * (seeds + 1):  # each seed, and their mean
+        faults.append(f"{curves} curves in {charts} charts, expected {arms} × {seeds + 1} in each")
+    if faults or not charts:
+        sys.exit(f"the report is not as it should be: {faults}")
+    return f"{charts} charts with {curves} curves, nothing loaded, no error; verdict: {verdict}"
+
+
 def main() -> None:
     """Run the study, kill it in the middle of its second run, and run it again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,6 +124,8 @@ def main() -> None:
         comparison = study.comparison()
         for difference in comparison.differences if comparison else ():
             print(f"{difference.arm} − {difference.baseline}, {difference.metric}: {difference.words}")
+        report = next((folder / "studies").rglob("report.html"))
+        print(f"in the browser: {look(report, arms=2, seeds=options.seeds)}")
 
 
 if __name__ == "__main__":

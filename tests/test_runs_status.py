@@ -34,6 +34,12 @@ def record(folder: Path, **changes: object) -> None:
     (folder / "pid.txt").write_text(f"{content['pid']}\n")
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_ultralytics(tmp_path, monkeypatch):
+    """They name a folder with the runs of other tests."""
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "config"))
+
+
 @pytest.fixture
 def runs(tmp_path) -> Path:
     """One run in every state, the oldest first."""
