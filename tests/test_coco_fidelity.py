@@ -373,6 +373,7 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
     convert_coco(shared / "coco128", tmp_path / "out")
     expected = tree(tmp_path / "out")
     monkeypatch.setattr(slices, "SLICE", 20_000)
+    monkeypatch.setattr(publish, "_PART", 5)
     monkeypatch.setattr(publish, "_WORTH_A_PROCESS", 10)
     monkeypatch.setattr(workers, "_may_fork", lambda: True)
     monkeypatch.setattr(workers, "cores", lambda: 3)
@@ -403,7 +404,9 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
         raise DatasetError("meanwhile")
 
     share = partial(workers.share, work, at_least=1, progress=progress)
-    results = share(range(100), meanwhile=lambda: here.append(os.getpid()))
+    collected = []
+    results = share(range(100), meanwhile=lambda: here.append(os.getpid()), collect=collected.append)
+    assert collected == results
     assert [number for _, run in results for number in run] == list(range(100))
     assert os.getpid() not in {process for process, _ in results}
     assert here == [os.getpid()]
@@ -412,6 +415,8 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
         share([0, 1, 2, -1, 4, 5])
     with pytest.raises(DatasetError, match="meanwhile"):
         share(range(100), meanwhile=fail)
+    with pytest.raises(DatasetError, match="meanwhile"):
+        share(range(100), collect=lambda run: fail())
     assert not workers.multiprocessing.active_children()
 
 

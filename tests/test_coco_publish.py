@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -130,11 +131,13 @@ def test_failure_while_writing_leaves_everything_as_it_was(
         calls = count()
 
         def fail(*args, fail_at=fail_at, calls=calls, **keywords):
-            # A disk that is full still lists folders, and finds those that exist.
-            harmless = (
-                not args[1] & os.O_CREAT if function == "open" else function == "mkdir" and Path(args[0]).is_dir()
-            )
-            if not harmless and next(calls) == fail_at:
+            # A disk that is full still lists folders, finds those that exist, and lets processes talk.
+            harmless = {
+                "open": lambda: not args[1] & os.O_CREAT,
+                "mkdir": lambda: Path(args[0]).is_dir(),
+                "write": lambda: not stat.S_ISREG(os.fstat(args[0]).st_mode),
+            }.get(function, lambda: False)
+            if not harmless() and next(calls) == fail_at:
                 raise failure
             return original(*args, **keywords)
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from kdyolo.coco.image_files import find_missing, has_surrogates, image_problem, normalise
+from kdyolo.coco.image_files import LARGEST, all_plain, find_missing, has_surrogates, image_problem, normalise
 from kdyolo.coco.slices import NeedsWholeFile, Slice, cut
 from kdyolo.errors import DatasetError
 
@@ -181,7 +181,7 @@ def _read_slices(
     return Annotations(path, unchecked, categories, batches, False, {}, {}, check)
 
 
-def _decode_slice(of_file: Slice, decode: Callable[[bytes], list[AnnotationRecord]]) -> list[AnnotationRecord]:
+def _decode_slice(of_file: Slice, decode: Callable[[bytearray], list[AnnotationRecord]]) -> list[AnnotationRecord]:
     try:
         return decode(of_file.read())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -316,7 +316,16 @@ def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[i
     """Image id → (index in the file, record with a normalised file name), for the valid ones."""
     if not records and not log.skipped["image"]:
         _not_coco(log.path, "no image in 'images'")
-    valid: dict[int, tuple[int, ImageRecord]] = {}
+    valid = {record.id: (index, record) for index, record in enumerate(records)}
+    names = [record.file_name for record in records]
+    sides = [*(record.width for record in records), *(record.height for record in records), 1]
+    if (
+        len(valid) == len(records)
+        and all_plain(names)
+        and all(0 < side <= LARGEST for side in (min(sides), max(sides)))
+    ):
+        return valid  # as nearly all files
+    valid = {}
     owner_of: dict[str, str] = {}  # file name without suffix, which is the label's name → file name
     for index, record in enumerate(records):
         name = normalise(record.file_name, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from kdyolo.coco.labels import NOISE_PX, NOTHING, Labels, Outline, Selection, ou
 from kdyolo.coco.slices import NeedsWholeFile
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 
-_THREE_DIGITS = np.array([b"%03d" % number for number in range(1000)]).view(np.uint8).reshape(1000, 3)
-_NUMBERS = np.frombuffer(b" 0.000000 0.000000 0.000000 0.000000\n", np.uint8)
+# The eight bytes of a number such as "0.123456", each half with zeros in place of the other: any two make a word.
+_LEADING = np.array([b"%d.%03d\0\0\0" % divmod(number, 1000) for number in range(1001)], "S8").view(np.uint64)
+_TRAILING = np.array([b"\0\0\0\0\0%03d" % number for number in range(1000)], "S8").view(np.uint64)
+_NEAR_HALF = 0.5 - 1e-9  # a product of 1e6 at most is off by less
 
 
 def make_labels(
@@ -29,15 +32,17 @@ def make_labels(
         NeedsWholeFile: an annotation belongs to no image or to no category, or its area is no number.
     """
     labels = Labels(ids=[annotation.id for annotation in annotations])
-    row_of = {image_id: row for row, image_id in enumerate(dict.fromkeys([a.image_id for a in annotations]))}
+    image_ids = [annotation.image_id for annotation in annotations]
+    row_of = {image_id: row for row, image_id in enumerate(dict.fromkeys(image_ids))}
+    class_of = {key: -1 if index is None else index for key, index in selection.class_of.items()}
     try:
         found = [images[image_id] for image_id in row_of]
-        classes = np.array([selection.class_of[a.category_id] for a in annotations], float)  # NaN where left out
+        classes = np.array([class_of[annotation.category_id] for annotation in annotations], int)
     except KeyError:
         raise NeedsWholeFile from None
-    chosen = _choose(annotations, ~np.isnan(classes), selection, labels)
-    rows = np.array([row_of[annotation.image_id] for annotation in annotations], int)
-    sizes = np.array([(image.width, image.height) for image in found], float).reshape(-1, 2).T[:, rows]
+    chosen = _choose(annotations, classes >= 0, selection, labels)
+    rows = np.fromiter(map(row_of.__getitem__, image_ids), int, len(image_ids))
+    sizes = np.array([[image.width for image in found], [image.height for image in found]], float).take(rows, axis=1)
     bboxes = chain.from_iterable([annotation.bbox for annotation in annotations])
     boxes, inside = clip_boxes(np.fromiter(bboxes, float, 4 * len(annotations)).reshape(-1, 4).T.copy(), sizes)
     solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
@@ -45,7 +50,8 @@ def make_labels(
     labels.boxes, labels.empty = len(written), int((chosen & ~solid).sum())
     labels.clipped = int((~inside[written]).sum())
     written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
-    indices, boxes, sizes, rows = classes[written].astype(int), boxes[:, written], sizes[:, written], rows[written]
+    indices, rows = classes[written], rows[written]
+    boxes, sizes = boxes.take(written, axis=1), sizes.take(written, axis=1)
     if selection.outline_of is None:
         text, ends = box_lines(indices, boxes, sizes)
     else:
@@ -109,24 +115,36 @@ def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, I
     Returns:
         The lines one after the other, and [N] where in them each line ends.
     """
-    centres, sides = boxes[:2] + boxes[2:] / 2, boxes[2:]
-    values = millionths(np.concatenate([centres, sides]) / np.tile(sizes, (2, 1)))
-    names = np.array(
-        [b"%d" % index for index in range(indices.max(initial=0) + 1)]
-    )  # zero bytes make them equally long
-    digits = names.itemsize
-    lines = np.empty((len(indices), digits + len(_NUMBERS)), np.uint8)
-    lines[:, :digits] = names.view(np.uint8).reshape(-1, digits).take(indices, axis=0)
-    lines[:, digits:] = _NUMBERS
-    for start, value in zip(range(digits, lines.shape[1], 9), values, strict=False):
-        lines[:, start + 1] += (value // 1_000_000).astype(np.uint8)
-        lines[:, start + 3 : start + 6] = _THREE_DIGITS.take(value // 1000 % 1000, axis=0)
-        lines[:, start + 6 : start + 9] = _THREE_DIGITS.take(value % 1000, axis=0)
-    return lines[lines != 0].tobytes(), np.cumsum(np.char.str_len(names)[indices] + len(_NUMBERS))
+    values = np.concatenate([boxes[:2] + boxes[2:] / 2, boxes[2:]])
+    values[0::2] /= sizes[0]
+    values[1::2] /= sizes[1]
+    numbers = millionths(values)
+    leading = numbers // 1000
+    words = _LEADING.take(leading) | _TRAILING.take(numbers - 1000 * leading)
+    names = np.array([b"%d" % index for index in range(indices.max(initial=0) + 1)])  # padded with zero bytes
+    fields: list[tuple[str, Any]] = [("class", names.dtype)]
+    for name in ("cx", "cy", "w", "h"):
+        fields += [(f"before {name}", "S1"), (name, np.uint64)]
+    lines = np.empty(len(indices), [*fields, ("end", "S1")])
+    lines["class"], lines["end"] = names.take(indices), b"\n"
+    for name, word in zip(("cx", "cy", "w", "h"), words, strict=True):
+        lines[f"before {name}"], lines[name] = b" ", word
+    digits = np.char.str_len(names).take(indices)
+    return lines.tobytes().replace(b"\0", b""), np.cumsum(digits + (lines.itemsize - names.itemsize))
 
 
 def millionths(values: Floats) -> Integers:
-    """Numbers 0…1 in units of 1e-6, rounded as ``%.6f`` does it: the exact product, ties to even.
+    """Numbers 0…1 in units of 1e-6, rounded as ``%.6f`` does it: the exact product, ties to even."""
+    product = values * 1e6
+    rounded = np.rint(product)
+    unsure = np.flatnonzero(np.abs(product - rounded) > _NEAR_HALF)
+    rounded.put(unsure, _exact_millionths(values.take(unsure)))
+    whole: Integers = rounded.astype(np.int32)
+    return whole
+
+
+def _exact_millionths(values: Floats) -> Floats:
+    """The same for values whose products with 1e6 come close to a half.
 
     A float64 has 53 bits, so its product with 1e6 = 2⁶ · 15625 (14 bits) would be rounded before it is rounded. Halves
     of 24 and 29 bits have exact products, and wherever a tie is near every difference below is exact.
@@ -136,7 +154,7 @@ def millionths(values: Floats) -> Integers:
     whole = np.floor(product)
     half = 0.5 - (product - whole)
     up = (rest > half) | ((rest == half) & (whole % 2 == 1))
-    rounded: Integers = (whole + up).astype(int)
+    rounded: Floats = whole + up
     return rounded
 
 

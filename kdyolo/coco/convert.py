@@ -165,13 +165,10 @@ def _label(
 ) -> tuple[Annotations, Labels]:
     """The labels of one file; if something in it is irregular, from reading it again with a close look."""
     try:
-        labels = _label_batches(data, selection)
-        if data.checked or len(set(labels.ids)) == len(labels.ids):
-            return data, labels
+        return data, _label_batches(data, selection)
     except NeedsWholeFile:
-        pass
-    data = read_whole()
-    return data, _label_batches(data, selection)
+        data = read_whole()
+        return data, _label_batches(data, selection)
 
 
 def _label_batches(data: Annotations, selection: Selection) -> Labels:
@@ -186,12 +183,17 @@ def _label_batches(data: Annotations, selection: Selection) -> Labels:
                 progress.advance()
             return labels
 
-        first, *others = share(
-            work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images
-        )
-    for part in others:
-        first.extend(part)
-    return first
+        labels, ids = Labels(), set[int]()
+
+        def collect(part: Labels) -> None:
+            labels.extend(part)
+            ids.update(part.ids)
+
+        meanwhile = data.check_images
+        share(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=meanwhile, collect=collect)
+    if len(ids) < len(labels.ids) and not data.checked:
+        raise NeedsWholeFile
+    return labels
 
 
 def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:

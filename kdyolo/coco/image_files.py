@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 # Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
@@ -26,6 +26,11 @@ def normalise(name: str, folder: Path) -> str:
             if path.is_relative_to(base):
                 return str(path.relative_to(base))
     return str(path)
+
+
+def all_plain(names: Sequence[str]) -> bool:
+    """Whether all are ordinary names of files in the image folder itself, each with a stem of its own."""
+    return all(map(_ORDINARY, names)) and len({name.rpartition(".")[0] for name in names}) == len(names)
 
 
 def image_problem(name: str, width: int, height: int) -> tuple[str, str] | None:
@@ -64,9 +69,9 @@ def has_surrogates(text: str) -> bool:
 
 def find_missing(folder: Path, names: Iterable[str]) -> set[str]:
     """Those of some relative file names that are no files. Folders are listed, which is much quicker than asking."""
-    listed: dict[str, set[str]] = {}
+    listed = {"": _files_in(folder)}
     missing = set()
-    for name in names:
+    for name in set(names) - listed[""]:
         parent, _, last = name.rpartition("/")
         if parent not in listed:
             listed[parent] = _files_in(folder / parent)

@@ -132,5 +132,7 @@ def label_path(split: str, file_name: str) -> str:
     It replaces the *last* ``/images/`` of a path, so this is ``labels/<split>/<stem>.txt`` for all names but those that
     have a folder ``images`` themselves.
     """
+    if "/" not in file_name:
+        return f"labels/{split}/{file_name.rpartition('.')[0]}.txt"
     head, _, tail = f"/images/{split}/{file_name}".rpartition("/images/")
     return f"{head}/labels/{tail.rpartition('.')[0]}.txt".lstrip("/")

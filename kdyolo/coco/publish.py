@@ -28,6 +28,7 @@ from kdyolo.errors import DatasetError
 Link = Literal["symlink", "hardlink", "copy"]
 LINKS: tuple[str, ...] = get_args(Link)
 _WORTH_A_PROCESS = 10_000  # files
+_PART = 500  # images; two processes that create files in one folder wait for each other, so turns are taken in between
 _JOURNAL = "journal.json"
 _KNOWS_DESCRIPTORS = {os.open, os.symlink} <= os.supports_dir_fd  # not Windows
 
@@ -156,29 +157,27 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
 
     with _relative_to(new) as (start, descriptor):
 
-        def write(files: Sequence[tuple[str, bytes | None]]) -> None:
+        def write_labels(files: Sequence[tuple[str, bytes]]) -> None:
             for name, text in files:
-                if text is not None:
-                    _write_new(start + label_path(plan.split, name), text, descriptor)
-                elif link == "symlink":
-                    os.symlink(f"{plan.images}/{name}", f"{start}images/{plan.split}/{name}", dir_fd=descriptor)
+                _write_new(start + label_path(plan.split, name), text, descriptor)
+
+        def link_images(files: Sequence[tuple[str, bytes]]) -> None:
+            originals, links = f"{plan.images}/", f"{start}images/{plan.split}/"
+            for name, _ in files:
+                if link == "symlink":
+                    os.symlink(originals + name, links + name, dir_fd=descriptor)
                 else:
-                    _place(f"{plan.images}/{name}", f"{images}/{name}", link)
-                progress.advance()
+                    _place(originals + name, f"{images}/{name}", link)
 
-        files = _in_writing_order(plan.labels)
-        share(write, files, at_least=_WORTH_A_PROCESS, progress=progress, meanwhile=write_rest)
+        def write(starts: Sequence[int]) -> None:
+            for first in starts:
+                files = plan.labels[first : first + _PART]
+                write_labels(files)
+                link_images(files)
+                progress.advance(2 * len(files))
 
-
-def _in_writing_order(labels: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes | None]]:
-    """(image, text of its label) for each label to write and (image, None) for each link to make.
-
-    Of two processes that take a half each, one makes links while the other writes labels: in one folder they would
-    wait for each other at every file.
-    """
-    half = len(labels) // 2
-    links: list[tuple[str, bytes | None]] = [(name, None) for name, _ in labels]
-    return [*labels[:half], *links, *labels[half:]]
+        starts = range(0, len(names), _PART)
+        share(write, starts, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
 
 
 @contextmanager

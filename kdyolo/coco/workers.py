@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ def share(
     progress: Progress,
     apart: bool = False,
     meanwhile: Callable[[], None] | None = None,
+    collect: Callable[[R], None] | None = None,
 ) -> list[R]:
     """Call ``work`` on consecutive runs of ``items`` that together are all of them, in order, and give the results.
 
@@ -60,15 +61,19 @@ def share(
         apart: fork even for a single process, since ``work`` loads what starts threads, which would end all forking
             here.
         meanwhile: called once in this process, which has nothing to do while others work.
+        collect: called in this process with each result, in order, while others still work.
 
     Raises:
-        KDYOLOError: a process was killed; and whatever ``work`` and ``meanwhile`` raise.
+        KDYOLOError: a process was killed; and whatever ``work``, ``meanwhile`` and ``collect`` raise.
     """
     count = max(1, min(cores(), len(items) // at_least))
     if not _may_fork() or (count == 1 and not apart):
         if meanwhile:
             meanwhile()
-        return [work(items)]
+        result = work(items)
+        if collect:
+            collect(result)
+        return [result]
     size = max(1, -(-len(items) // (count * _RUNS_EACH)))
     runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
     tickets = _tickets(len(runs))
@@ -85,14 +90,20 @@ def share(
                 children.append((child, receiver))
         if meanwhile:
             meanwhile()
-        results = [result for _, receiver in children for result in _receive(receiver, progress)]
+        results: dict[int, R] = {}
+        collected = 0
+        for number, result in _results([receiver for _, receiver in children], progress):
+            results[number] = result
+            while collect and collected in results:
+                collect(results[collected])
+                collected += 1
     finally:
         os.close(tickets)
         for child, receiver in children:
             child.terminate()
             child.join()
             receiver.close()
-    return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+    return [results[number] for number in range(len(runs))]
 
 
 @contextmanager
@@ -125,27 +136,32 @@ def _child(
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
     progress.number = number
-    results: list[tuple[int, R]] = []
-    failure = None
-    try:
-        while ticket := os.read(tickets, 1):
-            results.append((ticket[0], work(runs[ticket[0]])))
-    except Exception as error:
-        failure = error
     with suppress(BrokenPipeError):  # the parent was killed, so nobody is left to tell
-        sender.send((results, failure))
+        try:
+            while ticket := os.read(tickets, 1):
+                sender.send((ticket[0], work(runs[ticket[0]])))
+            sender.send(None)
+        except Exception as error:
+            sender.send(error)
 
 
-def _receive(receiver: Connection, progress: Progress) -> Any:
-    while not receiver.poll(INTERVAL):
+def _results(receivers: Sequence[Connection], progress: Progress) -> Iterator[tuple[int, Any]]:
+    """(number of a run, its result), as they come in."""
+    waiting = list(receivers)
+    while waiting:
         progress.draw()
-    try:
-        result, error = receiver.recv()
-    except EOFError:
-        raise KDYOLOError("a process of the conversion was killed, perhaps for want of memory. Try again.") from None
-    if error is not None:
-        raise error
-    return result
+        for receiver in wait(waiting, INTERVAL):
+            assert isinstance(receiver, Connection)
+            try:
+                message = receiver.recv()
+            except EOFError:
+                message = KDYOLOError("a process of the conversion was killed, perhaps for want of memory. Try again.")
+            if isinstance(message, Exception):
+                raise message
+            if message is None:
+                waiting.remove(receiver)
+            else:
+                yield message
 
 
 def cores() -> int:
