@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kdyolo.errors import RunError
+from kdyolo.runs.history import MAP, MAP50, RECORD_NAME, Run, read_run
 
 CARD_NAME = "model_card.md"
-RECORD_NAME = "kdyolo.yaml"
-SCORES_NAME = "coco_metrics.json"
 
 # Licences of teachers' weights, as published with each model, by how their names begin; the first that fits.
 TEACHER_TERMS: tuple[tuple[str, str], ...] = (
@@ -24,7 +22,7 @@ TEACHER_TERMS: tuple[tuple[str, str], ...] = (
     ("sam2", "Apache-2.0"),
     ("samvit", "Apache-2.0"),
 )
-METRICS = ("metrics/mAP50-95(B)", "metrics/mAP50(B)", "metrics/precision(B)", "metrics/recall(B)")
+METRICS = (MAP, MAP50, "metrics/precision(B)", "metrics/recall(B)")
 
 
 def write_card(run: str | Path, out: str | Path | None = None) -> Path:
@@ -40,40 +38,30 @@ def write_card(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RunError: The folder is not that of a kdyolo run, or no epoch is finished.
     """
-    run = Path(run)
-    record, rows = _record(run), _rows(run)
+    folder = Path(run)
+    history, record = _read(folder)
     sections = [
-        f"# {run.resolve().name}: {record['model']} on {Path(str(record['data'])).name}",
+        f"# {folder.resolve().name}: {record['model']} on {Path(str(record['data'])).name}",
         _introduction(record),
-        _results(rows, run),
+        _results(history),
         _backbone(record.get("backbone")),
-        _training(record, rows),
+        _training(record, history),
         _data(record),
         _licence(record),
         _provenance(record),
     ]
-    path = Path(out) if out else run / CARD_NAME
+    path = Path(out) if out else folder / CARD_NAME
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return path
 
 
-def _record(run: Path) -> dict[str, Any]:
-    path = run / RECORD_NAME
-    if not path.is_file():
-        raise RunError(f"{run}: not a kdyolo run, there is no {RECORD_NAME} in it. Expected the work dir of one.")
-    record: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return record
-
-
-def _rows(run: Path) -> list[dict[str, str]]:
-    path = run / "results.csv"
-    rows: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    if not rows:
-        raise RunError(f"{run}: no epoch is finished, so there is nothing to report yet.")
-    return rows
+def _read(folder: Path) -> tuple[Run, Mapping[str, Any]]:
+    if not (folder / RECORD_NAME).is_file():
+        raise RunError(f"{folder}: not a kdyolo run, there is no {RECORD_NAME} in it. Expected the work dir of one.")
+    run = read_run(folder)
+    if run.record is None or not run.epochs:
+        raise RunError(f"{folder}: no epoch is finished, so there is nothing to report yet.")
+    return run, run.record
 
 
 def _introduction(record: Mapping[str, Any]) -> str:
@@ -87,38 +75,32 @@ def _introduction(record: Mapping[str, Any]) -> str:
     )
 
 
-def _results(rows: Sequence[Mapping[str, str]], run: Path) -> str:
-    def fitness(row: Mapping[str, str]) -> float:
-        return float(row.get(METRICS[0]) or "nan")
-
-    best = max(rows, key=lambda row: (fitness(row) == fitness(row), fitness(row)))
+def _results(run: Run) -> str:
     lines = ["## Results", "", "| epoch | mAP50-95 | mAP50 | precision | recall |", "|---|---|---|---|---|"]
-    for what, row in (("best", best), ("last", rows[-1])):
-        values = " | ".join(f"{float(row.get(metric) or 'nan'):.4f}" for metric in METRICS)
-        lines.append(f"| {int(float(row['epoch']))} ({what}) | {values} |")
+    for what, epoch in (("best", run.best_epoch() or run.epochs[-1]), ("last", run.epochs[-1])):
+        values = " | ".join(f"{run.column(metric)[run.epochs.index(epoch)]:.4f}" for metric in METRICS)
+        lines.append(f"| {epoch} ({what}) | {values} |")
     lines += ["", "Ultralytics' metrics on the validation images after each epoch, from `results.csv`."]
-    official, whose = _official(rows, run)
+    official, whose = _official(run)
     if official:
         lines += ["", f"| {' | '.join(official)} |", f"|{'---|' * len(official)}"]
-        lines += [f"| {' | '.join(f'{float(v):.4f}' for v in official.values())} |"]
+        lines += [f"| {' | '.join(f'{value:.4f}' for value in official.values())} |"]
         lines += ["", f"Official COCO metrics of {whose}."]
-    if len(rows) < 2 or not (run / "weights/best.pt").is_file():
+    if not run.finished:
         lines += ["", "The run is not finished."]
     lines += ["", "One run shows no gain: compare several seeds with the same settings before you claim one."]
     return "\n".join(lines)
 
 
-def _official(rows: Sequence[Mapping[str, str]], run: Path) -> tuple[dict[str, Any], str]:
+def _official(run: Run) -> tuple[dict[str, float], str]:
     """The official metrics by name, and of what they are: of ``best.pt``, else of the last epoch that has them."""
-    kept = run / SCORES_NAME
-    if kept.is_file():
-        content = json.loads(kept.read_text(encoding="utf-8"))
-        return {name: v for name, v in content.items() if name.startswith(("AP", "AR"))}, "`best.pt`"
-    for row in reversed(rows):
-        found = {k: v for k, v in row.items() if k.startswith("coco/") and v not in ("", "nan")}
-        if found:
-            return {k.removeprefix("coco/"): v for k, v in found.items()}, f"epoch {int(float(row['epoch']))}"
-    return {}, ""
+    if run.scores:
+        return {name: v for name, v in run.scores.items() if name.startswith(("AP", "AR"))}, "`best.pt`"
+    official = {name.removeprefix("coco/"): run.columns[name] for name in run.columns if name.startswith("coco/")}
+    known = [i for i, value in enumerate(official.get("AP", [])) if not math.isnan(value)]
+    if not known:
+        return {}, ""
+    return {name: values[known[-1]] for name, values in official.items()}, f"epoch {run.epochs[known[-1]]}"
 
 
 def _backbone(backbone: Mapping[str, Any] | None) -> str:
@@ -139,10 +121,10 @@ def _backbone(backbone: Mapping[str, Any] | None) -> str:
     return "## Backbone\n\n" + _table(facts)
 
 
-def _training(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
+def _training(record: Mapping[str, Any], run: Run) -> str:
     schedule, settings = record["schedule"], record["settings"]
     facts = {
-        "epochs": f"{len(rows)} of {schedule['epochs']}",
+        "epochs": f"{len(run.epochs)} of {schedule['epochs']}",
         "backbone frozen": _freeze_in_words(schedule),
         "backbone learning rate": f"{schedule['backbone_lr']:g} × the head's",
         "recipe": record["recipe"]["name"],
