@@ -7,7 +7,6 @@ first and then not.
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import shutil
@@ -24,6 +23,7 @@ from ultralytics.utils import LOGGER
 from kdyolo.coco.convert import convert_coco
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.model import KDYOLO
+from kdyolo.runs.history import MAP, read_run
 from kdyolo.sources import STAGES
 
 # Sparse ids in no order, as real annotation files have them.
@@ -76,8 +76,7 @@ def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
     metrics = model.val(data=str(summary.yaml), imgsz=IMGSZ, device="cpu", plots=False, save_dir=str(out / "val"))
     final = float(metrics.box.map)
     picture = save_predictions(model, out)
-    with (run / "results.csv").open(encoding="utf-8") as file:
-        curve = [float(row["metrics/mAP50-95(B)"]) for row in csv.DictReader(file)]
+    curve = read_run(run).column(MAP)
     frozen, best = max(curve[:FROZEN_EPOCHS]), max(curve)
     LOGGER.info(
         f"\nDone in {(time.monotonic() - began) / 60:.1f} min. mAP50-95 by epoch: "
