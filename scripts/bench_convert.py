@@ -22,6 +22,7 @@ import argparse
 import itertools
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -184,11 +185,12 @@ def build(records: Path, root: Path, images: int) -> dict[str, Any]:
             counts[f"{number:012d}"] = boxes
             (folder / f"{number:012d}.jpg").touch()
         file.write('], "annotations": [')
+        annotations = [(number, text) for number, (_, of_image, _) in used for text in of_image]
+        random.Random(0).shuffle(annotations)  # COCO's own are in no order either
         separator = ""
-        for number, (_, of_image, _) in used:
-            for text in of_image:
-                file.write(separator + text.replace('"@image"', str(number)).replace('"@id"', str(next(ids))))
-                separator = ", "
+        for number, text in annotations:
+            file.write(separator + text.replace('"@image"', str(number)).replace('"@id"', str(next(ids))))
+            separator = ", "
         file.write('], "categories": ' + json.dumps(sources[0]["categories"]) + "}")
     (root / "counts.json").write_text(json.dumps(counts))
     return {"images": images, "annotations": next(ids) - 1, "megabytes": path.stat().st_size / 1e6}

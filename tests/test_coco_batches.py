@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdyolo.coco.annotations import AnnotationRecord, ImageRecord
-from kdyolo.coco.batches import make_labels, millionths
-from kdyolo.coco.labels import Selection, clip_box, label_line
+from kdyolo.coco.batches import Labeller, millionths
+from kdyolo.coco.labels import Selection, SplitLabels, clip_box, label_line
 from kdyolo.coco.slices import NeedsWholeFile
 
 SELECTION = Selection({category_id: category_id % 12 for category_id in range(1, 1300)} | {1300: None, 1301: 1203})
@@ -45,27 +45,60 @@ def one_by_one(annotations, images):
     return lines, clipped
 
 
+def in_parts(annotations, images, cuts):
+    """The labels of annotations that came in several parts."""
+    labeller = Labeller(images, SELECTION)
+    cuts = sorted(min(cut, len(annotations)) for cut in cuts)
+    pairs = zip([0, *cuts], [*cuts, len(annotations)], strict=True)
+    columns = [labeller.columns(annotations[start:end]) for start, end in pairs]
+    return SplitLabels([labeller.labels(columns[:2]), *(labeller.labels([each]) for each in columns[2:])], len(images))
+
+
 @seeded(300)
-@given(st.lists(annotation, max_size=12), st.lists(side, min_size=6, max_size=6))
-@example([], [1] * 6)
-def test_batches_equal_one_by_one(annotations, sides):
+@given(
+    st.lists(annotation, max_size=12),
+    st.lists(side, min_size=6, max_size=6),
+    st.lists(st.integers(0, 12), max_size=3),
+)
+@example([], [1] * 6, [])
+def test_batches_equal_one_by_one(annotations, sides, cuts):
     images = {
         image_id: ImageRecord(image_id, "a.jpg", width, height)
         for image_id, width, height in zip([7, -1, 2**70], sides[:3], sides[3:], strict=True)
     }
-    labels = make_labels(annotations, images, SELECTION)
-    assert (labels.lines, labels.clipped) == one_by_one(annotations, images)
-    assert labels.ids == [record.id for record in annotations]
-    left_out = labels.unselected + labels.crowds + labels.empty
-    assert labels.boxes + left_out == len(annotations)
-    assert labels.boxes == sum(text.count(b"\n") for text in labels.lines.values())
+    labels = in_parts(annotations, images, cuts)
+    lines, clipped = one_by_one(annotations, images)
+    files = labels.files(0, 3)
+    assert files == [lines.get(image_id, b"") for image_id in images]
+    assert [labels.files(row, row + 1) for row in range(3)] == [[text] for text in files]
+    assert labels.backgrounds == files.count(b"")
+    counts = labels.counts
+    assert counts.clipped == clipped
+    assert counts.annotations == len(annotations)
+    assert counts.boxes + counts.unselected + counts.crowds + counts.empty == len(annotations)
+    assert counts.boxes == sum(text.count(b"\n") for text in files)
 
 
-@pytest.mark.parametrize("change", [{"image_id": 8}, {"category_id": 2000}])
+@seeded(200)
+@given(
+    st.lists(st.sampled_from([0, 1, 2**24 - 1, 2**24, -1, 2**70]) | st.integers(), max_size=8),
+    st.lists(st.integers(0, 8), max_size=3),
+)
+@example([5, 6, 5], [])
+@example([5, 6, 5], [2])
+@example([-5, 6, -5], [])
+@example([-5, 6, -5], [1])
+def test_an_id_that_comes_twice_is_noticed(ids, cuts):
+    annotations = [AnnotationRecord(i, 7, 1, (1.0, 1.0, 2.0, 2.0)) for i in ids]
+    labels = in_parts(annotations, {7: ImageRecord(7, "a.jpg", 9, 9)}, cuts)
+    assert labels.ids_repeat == (len(set(ids)) < len(ids))
+
+
+@pytest.mark.parametrize("change", [{"image_id": i} for i in (8, 3, -1, -8, 2**70)] + [{"category_id": 2000}])
 def test_what_belongs_to_nothing_needs_a_closer_look(change):
     record = {"id": 1, "image_id": 7, "category_id": 1, "bbox": (1.0, 1.0, 2.0, 2.0)} | change
     with pytest.raises(NeedsWholeFile):
-        make_labels([AnnotationRecord(**record)], {7: ImageRecord(7, "a.jpg", 9, 9)}, SELECTION)
+        Labeller({7: ImageRecord(7, "a.jpg", 9, 9)}, SELECTION).columns([AnnotationRecord(**record)])
 
 
 def test_rounding_is_that_of_formatting():

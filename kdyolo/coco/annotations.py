@@ -157,7 +157,7 @@ def read_annotations(
         file = _decode_by_record(path, data, record_type, log)
     del data  # half a gigabyte for train2017
     categories = _check_categories(file.categories, log)
-    images = _usable_images(_check_images(file.images, image_folder, log), image_folder, problems, log)
+    images = _usable_images(file.images, image_folder, problems, log)
     annotations = list(_valid_annotations(file.annotations, images, categories, areas, log))
     skipped = dict(log.skipped["image"]), dict(log.skipped["annotation"])
     return Annotations(path, images, categories, [lambda: annotations], True, *skipped)
@@ -170,20 +170,23 @@ def _read_slices(
     categories = _check_categories(head.categories, log)
 
     def check() -> dict[int, ImageRecord]:
-        images = _usable_images(_check_images(head.images, image_folder, log), image_folder, problems, log)
+        images = _usable_images(head.images, image_folder, problems, log)
         if log.skipped["image"]:
             raise NeedsWholeFile
         return images
 
     decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
-    batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode) for s in slices]
+    buffer = bytearray(max(of_file.size for of_file in slices))
+    batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode, buffer) for s in slices]
     unchecked = {record.id: record for record in head.images}
     return Annotations(path, unchecked, categories, batches, False, {}, {}, check)
 
 
-def _decode_slice(of_file: Slice, decode: Callable[[bytearray], list[AnnotationRecord]]) -> list[AnnotationRecord]:
+def _decode_slice(
+    of_file: Slice, decode: Callable[[memoryview], list[AnnotationRecord]], buffer: bytearray
+) -> list[AnnotationRecord]:
     try:
-        return decode(of_file.read())
+        return decode(of_file.read(buffer))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NeedsWholeFile from error
 
@@ -312,11 +315,34 @@ def _check_categories(records: list[CategoryRecord], log: _Log) -> dict[int, str
     return names
 
 
-def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[int, tuple[int, ImageRecord]]:
-    """Image id → (index in the file, record with a normalised file name), for the valid ones."""
+def _usable_images(
+    records: list[ImageRecord], folder: Path, problems: FindProblems | None, log: _Log
+) -> dict[int, ImageRecord]:
+    """The valid ones whose file exists and has no problem, by their ids; missing files are reported together."""
+    images = _valid_images(records, folder, log)
+    missing = find_missing(folder, [record.file_name for record in images.values()])
+    _tell_missing(missing, images, records, folder, log)
+    if missing:
+        images = {key: record for key, record in images.items() if record.file_name not in missing}
+    found = problems(folder, (record.file_name for record in images.values())) if problems else {}
+    if found:
+        index_of = _indices(images, records, folder)
+        for key in [key for key, record in images.items() if record.file_name in found]:
+            name = images.pop(key).file_name
+            log.invalid("image", index_of[key], key, "image cannot be used", f"{folder / name}: {found[name]}")
+    if not images:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in log.skipped["image"].items())
+        raise DatasetError(
+            f"{log.path}: no valid image is left: {reasons}. Correct the file or the image folder {folder}."
+        )
+    return images
+
+
+def _valid_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[int, ImageRecord]:
+    """Those with an id, a file name and a size that can be used, by their ids; their file names are normalised."""
     if not records and not log.skipped["image"]:
         _not_coco(log.path, "no image in 'images'")
-    valid = {record.id: (index, record) for index, record in enumerate(records)}
+    valid = {record.id: record for record in records}
     names = [record.file_name for record in records]
     sides = [*(record.width for record in records), *(record.height for record in records), 1]
     if (
@@ -332,9 +358,7 @@ def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[i
         stem = name.rpartition(".")[0]
         if record.id in valid:
             # The id stays with the first record, and so do its annotations.
-            log.invalid(
-                "image", index, record.id, "duplicate image id", f"{valid[record.id][1].file_name!r} has it too"
-            )
+            log.invalid("image", index, record.id, "duplicate image id", f"{valid[record.id].file_name!r} has it too")
         elif problem := image_problem(name, record.width, record.height):
             log.invalid("image", index, record.id, *problem)
         elif owner_of.get(stem) == name:
@@ -344,39 +368,33 @@ def _check_images(records: list[ImageRecord], folder: Path, log: _Log) -> dict[i
             log.invalid("image", index, record.id, "two images share a label file", both)
         else:
             owner_of[stem] = name
-            valid[record.id] = (
-                index,
-                record if name == record.file_name else msgspec.structs.replace(record, file_name=name),
-            )
+            valid[record.id] = msgspec.structs.replace(record, file_name=name)
     return valid
 
 
-def _usable_images(
-    indexed: dict[int, tuple[int, ImageRecord]], folder: Path, problems: FindProblems | None, log: _Log
-) -> dict[int, ImageRecord]:
-    """Those whose file exists and has no problem, as image id → record; missing files are reported together."""
-    names = find_missing(folder, (record.file_name for _, record in indexed.values()))
-    missing = {key: pair for key, pair in indexed.items() if pair[1].file_name in names} if names else {}
-    if missing and not log.skip_invalid:
-        first = ", ".join(f"{record.file_name} (image {i}, id {key})" for key, (i, record) in list(missing.items())[:3])
+def _tell_missing(
+    missing: set[str], images: dict[int, ImageRecord], records: list[ImageRecord], folder: Path, log: _Log
+) -> None:
+    if not missing:
+        return
+    index_of = _indices(images, records, folder)
+    lost = {key: record.file_name for key, record in images.items() if record.file_name in missing}
+    if not log.skip_invalid:
+        first = ", ".join(f"{name} (image {index_of[key]}, id {key})" for key, name in list(lost.items())[:3])
         raise DatasetError(
-            f"{log.path}: {len(missing)} of {len(indexed)} image files are missing in {folder}: {first}"
-            f"{', …' if len(missing) > 3 else ''}. Unpack all of the images there, or leave those without a file out "
+            f"{log.path}: {len(lost)} of {len(images)} image files are missing in {folder}: {first}"
+            f"{', …' if len(lost) > 3 else ''}. Unpack all of the images there, or leave those without a file out "
             "with --skip-invalid (skip_invalid=True)."
         )
-    for key, (index, _) in missing.items():
-        log.invalid("image", index, key, "image file is missing")
-    present = {key: record for key, (_, record) in indexed.items() if key not in missing}
-    found = problems(folder, (record.file_name for record in present.values())) if problems else {}
-    for key in [key for key, record in present.items() if record.file_name in found]:
-        name = present.pop(key).file_name
-        log.invalid("image", indexed[key][0], key, "image cannot be used", f"{folder / name}: {found[name]}")
-    if not present:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in log.skipped["image"].items())
-        raise DatasetError(
-            f"{log.path}: no valid image is left: {reasons}. Correct the file or the image folder {folder}."
-        )
-    return present
+    for key in lost:
+        log.invalid("image", index_of[key], key, "image file is missing")
+
+
+def _indices(images: dict[int, ImageRecord], records: list[ImageRecord], folder: Path) -> dict[int, int]:
+    """Image id → index in the file, for messages; of several such records, that of the first."""
+    names = {key: record.file_name for key, record in images.items()}
+    pairs = reversed(list(enumerate(records)))
+    return {record.id: i for i, record in pairs if names.get(record.id) == normalise(record.file_name, folder)}
 
 
 def _valid_annotations(

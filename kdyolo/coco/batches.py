@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import chain
-from typing import Any
+from struct import error as StructError
+from struct import pack
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.coco.annotations import AnnotationRecord, DetailedAnnotation, ImageRecord, area_problem
-from kdyolo.coco.labels import NOISE_PX, NOTHING, Labels, Outline, Selection, outline_line
+from kdyolo.coco.labels import NOISE_PX, NOTHING, Counts, Labels, Outline, Selection, outline_line
 from kdyolo.coco.slices import NeedsWholeFile
 
 Floats = NDArray[np.float64]
@@ -20,66 +25,171 @@ Bools = NDArray[np.bool_]
 # The eight bytes of a number such as "0.123456", each half with zeros in place of the other: any two make a word.
 _LEADING = np.array([b"%d.%03d\0\0\0" % divmod(number, 1000) for number in range(1001)], "S8").view(np.uint64)
 _TRAILING = np.array([b"\0\0\0\0\0%03d" % number for number in range(1000)], "S8").view(np.uint64)
+_NEAR = 1 << 24  # of ids: COCO's own go up to 2.2 million, but for crowds
 _NEAR_HALF = 0.5 - 1e-9  # a product of 1e6 at most is off by less
 
 
-def make_labels(
-    annotations: Sequence[AnnotationRecord], images: Mapping[int, ImageRecord], selection: Selection
-) -> Labels:
-    """The lines of some annotations of one file; boxes may have any size and place.
+@dataclass(frozen=True)
+class Columns:
+    """Some annotations, N of them, as numbers.
 
-    Raises:
-        NeedsWholeFile: an annotation belongs to no image or to no category, or its area is no number.
+    Attributes:
+        rows: [N] places of their images in the file, from 0.
+        classes: [N] 0…nc−1, or -1 for what is left out.
+        boxes: [N, 4] left, top, w, h in pixels.
+        ids: of the annotations, as far as they are small.
+        far_ids: the other ids.
+        crowd: [N] what is a crowd region, or None if nothing is.
+        records: the annotations themselves, where areas or outlines are asked for.
     """
-    labels = Labels(ids=[annotation.id for annotation in annotations])
-    image_ids = [annotation.image_id for annotation in annotations]
-    row_of = {image_id: row for row, image_id in enumerate(dict.fromkeys(image_ids))}
-    class_of = {key: -1 if index is None else index for key, index in selection.class_of.items()}
-    try:
-        found = [images[image_id] for image_id in row_of]
-        classes = np.array([class_of[annotation.category_id] for annotation in annotations], int)
-    except KeyError:
-        raise NeedsWholeFile from None
-    chosen = _choose(annotations, classes >= 0, selection, labels)
-    rows = np.fromiter(map(row_of.__getitem__, image_ids), int, len(image_ids))
-    sizes = np.array([[image.width for image in found], [image.height for image in found]], float).take(rows, axis=1)
-    bboxes = chain.from_iterable([annotation.bbox for annotation in annotations])
-    boxes, inside = clip_boxes(np.fromiter(bboxes, float, 4 * len(annotations)).reshape(-1, 4).T.copy(), sizes)
-    solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
-    written = np.flatnonzero(chosen & solid)
-    labels.boxes, labels.empty = len(written), int((chosen & ~solid).sum())
-    labels.clipped = int((~inside[written]).sum())
-    written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
-    indices, rows = classes[written], rows[written]
-    boxes, sizes = boxes.take(written, axis=1), sizes.take(written, axis=1)
-    if selection.outline_of is None:
-        text, ends = box_lines(indices, boxes, sizes)
-    else:
-        objects = [(annotations[i], found[row]) for i, row in zip(written.tolist(), rows.tolist(), strict=True)]
-        text, ends = _outlines(objects, indices, boxes, selection.outline_of, labels)
-    cuts = np.append(0, ends)[np.searchsorted(rows, np.arange(len(found) + 1))].tolist()
-    lines = zip(row_of, cuts[:-1], cuts[1:], strict=True)
-    labels.lines = {image_id: text[start:end] for image_id, start, end in lines if start < end}
-    return labels
+
+    rows: Integers
+    classes: Integers
+    boxes: Floats
+    ids: Integers
+    far_ids: Sequence[int]
+    crowd: Bools | None
+    records: Sequence[DetailedAnnotation]
 
 
-def _choose(annotations: Sequence[AnnotationRecord], selected: Bools, selection: Selection, labels: Labels) -> Bools:
-    """Which of the annotations of selected classes become labels if their boxes can; counts the others."""
-    labels.unselected = int((~selected).sum())
-    chosen = selected
-    if not selection.include_crowd:
-        crowd = np.array([annotation.iscrowd for annotation in annotations], bool)
-        labels.crowds = int((selected & crowd).sum())
-        chosen = selected & ~crowd
-    if selection.min_area:
-        small = [i for i in np.flatnonzero(chosen).tolist() if _is_small(annotations[i], selection.min_area)]
-        labels.small = len(small)
-        chosen[small] = False
-    return chosen
+class Labeller:
+    """Makes the lines of annotations of one file, part by part; their boxes may have any size and place."""
+
+    def __init__(self, images: Mapping[int, ImageRecord], selection: Selection) -> None:
+        """``images`` are all of the file, in its order, by their ids."""
+        self._images = list(images.values())
+        self._sizes = np.array(
+            [[i.width for i in self._images], [i.height for i in self._images]], float
+        )  # [2, images]
+        self._row_of = _Lookup({image_id: row for row, image_id in enumerate(images)})
+        self._class_of = _Lookup({key: -1 if index is None else index for key, index in selection.class_of.items()})
+        self._selection = selection
+
+    def columns(self, annotations: Sequence[AnnotationRecord]) -> Columns:
+        """Annotations as numbers: best of so few at once that their objects stay in a core's own cache.
+
+        Raises:
+            NeedsWholeFile: one belongs to no image or to no category.
+        """
+        crowd = [annotation.iscrowd for annotation in annotations]
+        return Columns(
+            self._row_of([annotation.image_id for annotation in annotations]),
+            self._class_of([annotation.category_id for annotation in annotations]),
+            _floats([annotation.bbox for annotation in annotations]),
+            *_near_and_far([annotation.id for annotation in annotations]),
+            np.array(crowd, bool) if any(crowd) else None,
+            cast("Sequence[DetailedAnnotation]", annotations) if self._selection.needs_detail else (),
+        )
+
+    def labels(self, parts: Sequence[Columns]) -> Labels:
+        """The lines of annotations that follow each other in the file.
+
+        Raises:
+            NeedsWholeFile: the area of one is no number.
+        """
+        rows, classes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "classes"))
+        sizes = self._sizes.take(rows, axis=1)
+        boxes, inside = clip_boxes(np.concatenate([part.boxes for part in parts]).T.copy(), sizes)
+        selected = classes >= 0
+        chosen, crowds, small = self._choose(parts, selected)
+        solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
+        written = np.flatnonzero(chosen & solid)
+        clipped = int((~inside[written]).sum())
+        written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
+        classes, rows = classes[written], rows[written]
+        boxes, sizes = boxes.take(written, axis=1), sizes.take(written, axis=1)
+        outline_of = self._selection.outline_of
+        if outline_of is None:
+            text, ends, boxy = *box_lines(classes, boxes, sizes), 0
+        else:
+            records = [record for part in parts for record in part.records]
+            pairs = zip(written.tolist(), rows.tolist(), strict=True)
+            text, ends, boxy = _outlines(
+                [(records[i], self._images[row]) for i, row in pairs], classes, boxes, outline_of
+            )
+        last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
+        counts = Counts(
+            annotations=len(selected),
+            boxes=len(written),
+            crowds=crowds,
+            clipped=clipped,
+            empty=int((chosen & ~solid).sum()),
+            unselected=int((~selected).sum()),
+            small=small,
+            boxy=boxy,
+        )
+        # Arrays of the standard library, for a process that has no numpy.
+        rows_with_lines = array("i", rows[last].astype(np.intc).tobytes())
+        return Labels(rows_with_lines, array("q", ends[last].astype(np.int64).tobytes()), text, counts, *_ids(parts))
+
+    def _choose(self, parts: Sequence[Columns], selected: Bools) -> tuple[Bools, int, int]:
+        """Which of the selected annotations become labels if their boxes can; how many crowds and small ones do not."""
+        chosen, crowds, small = selected.copy(), 0, []
+        if not self._selection.include_crowd and any(part.crowd is not None for part in parts):
+            none = [np.zeros(len(part.rows), bool) if part.crowd is None else part.crowd for part in parts]
+            chosen &= ~np.concatenate(none)
+            crowds = int(selected.sum() - chosen.sum())
+        if self._selection.min_area:
+            records = [record for part in parts for record in part.records]
+            small = [i for i in np.flatnonzero(chosen).tolist() if _is_small(records[i], self._selection.min_area)]
+            chosen[small] = False
+        return chosen, crowds, len(small)
 
 
-def _is_small(annotation: AnnotationRecord, min_area: float) -> bool:
-    assert isinstance(annotation, DetailedAnnotation)
+class _Lookup:
+    """Integers → integers, many at once."""
+
+    def __init__(self, value_of: Mapping[int, int]) -> None:
+        """``value_of`` has values from -1 on."""
+        self._value_of, self._table = value_of, None
+        if value_of and min(value_of) >= 0 and max(value_of) < _NEAR:  # which does without a search
+            self._table = np.full(max(value_of) + 1, -2, np.intc)
+            self._table[list(value_of)] = list(value_of.values())
+
+    def __call__(self, keys: list[int]) -> Integers:
+        """The value of each key.
+
+        Raises:
+            NeedsWholeFile: a key has none.
+        """
+        try:
+            if self._table is None:
+                return np.array([self._value_of[key] for key in keys], np.intc)
+            values = self._table[_integers(keys)]
+        except (KeyError, IndexError, StructError):
+            raise NeedsWholeFile from None
+        if min(keys, default=0) < 0 or values.min(initial=0) < -1:
+            raise NeedsWholeFile
+        return values
+
+
+def _integers(values: Sequence[int]) -> Integers:
+    # struct takes half as long as numpy to get at the numbers of Python objects.
+    return np.frombuffer(pack(f"{len(values)}q", *values), np.int64)
+
+
+def _floats(rows: Sequence[tuple[float, float, float, float]]) -> Floats:
+    return np.frombuffer(pack(f"{4 * len(rows)}d", *chain.from_iterable(rows))).reshape(-1, 4)
+
+
+def _near_and_far(ids: Sequence[int]) -> tuple[Integers, Sequence[int]]:
+    if not ids or (min(ids) >= 0 and max(ids) < _NEAR):
+        return _integers(ids), ()
+    return _integers([i for i in ids if 0 <= i < _NEAR]), [i for i in ids if not 0 <= i < _NEAR]
+
+
+def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int], bool]:
+    """``Labels.ids``, ``far_ids`` and ``repeats``: a bit for an id costs far less than an object."""
+    near = np.concatenate([part.ids for part in parts])
+    far = [i for part in parts for i in part.far_ids]
+    flags = np.zeros(near.max(initial=0) + 1, bool)
+    flags[near] = True
+    bits = int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+    different = frozenset(far)
+    return bits, different, int(flags.sum()) + len(different) < len(near) + len(far)
+
+
+def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:
     if area_problem(annotation.area):
         raise NeedsWholeFile
     area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
@@ -121,7 +231,7 @@ def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, I
     numbers = millionths(values)
     leading = numbers // 1000
     words = _LEADING.take(leading) | _TRAILING.take(numbers - 1000 * leading)
-    names = np.array([b"%d" % index for index in range(indices.max(initial=0) + 1)])  # padded with zero bytes
+    names, digits = _class_names(len(str(indices.max(initial=0))))
     fields: list[tuple[str, Any]] = [("class", names.dtype)]
     for name in ("cx", "cy", "w", "h"):
         fields += [(f"before {name}", "S1"), (name, np.uint64)]
@@ -129,8 +239,14 @@ def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, I
     lines["class"], lines["end"] = names.take(indices), b"\n"
     for name, word in zip(("cx", "cy", "w", "h"), words, strict=True):
         lines[f"before {name}"], lines[name] = b" ", word
-    digits = np.char.str_len(names).take(indices)
-    return lines.tobytes().replace(b"\0", b""), np.cumsum(digits + (lines.itemsize - names.itemsize))
+    return lines.tobytes().replace(b"\0", b""), np.cumsum(digits.take(indices) + (lines.itemsize - names.itemsize))
+
+
+@cache
+def _class_names(longest: int) -> tuple[NDArray[np.bytes_], Integers]:
+    """The text of every class of so many digits at most, padded with zero bytes, and its number of digits."""
+    names = np.array([b"%d" % index for index in range(10**longest)])
+    return names, np.char.str_len(names)
 
 
 def millionths(values: Floats) -> Integers:
@@ -159,23 +275,21 @@ def _exact_millionths(values: Floats) -> Floats:
 
 
 def _outlines(
-    objects: Sequence[tuple[AnnotationRecord, ImageRecord]],
+    objects: Sequence[tuple[DetailedAnnotation, ImageRecord]],
     indices: Integers,
     boxes: Floats,
     outline_of: Outline,
-    labels: Labels,
-) -> tuple[bytes, Integers]:
-    """``box_lines`` for polygons; for want of one, the box's corners, as Ultralytics' converter does."""
-    lines = []
+) -> tuple[bytes, Integers, int]:
+    """``box_lines`` for polygons; for want of one, the box's corners, as Ultralytics' converter does: how often."""
+    lines, boxy = [], 0
     for (annotation, image), index, box in zip(objects, indices.tolist(), boxes.T.tolist(), strict=True):
-        assert isinstance(annotation, DetailedAnnotation)
         outline = outline_of(annotation, image.width, image.height)
         line = outline and outline_line(index, outline, image.width, image.height)
         if not line:
-            labels.boxy += 1
+            boxy += 1
             left, top, w, h = box
             corners = [left, top, left + w, top, left + w, top + h, left, top + h]
             line = outline_line(index, corners, image.width, image.height)
             assert line is not None  # a box that was to be written has an area
         lines.append(line.encode())
-    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int)
+    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int), boxy

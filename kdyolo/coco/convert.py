@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from kdyolo.coco.annotations import (
     read_annotations,
     without_invalid,
 )
-from kdyolo.coco.labels import Labels, Selection
+from kdyolo.coco.labels import Labels, Selection, SplitLabels
 from kdyolo.coco.layout import (
     HEADER,
     Source,
@@ -37,6 +37,7 @@ from kdyolo.coco.workers import no_collection, share
 from kdyolo.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
+    from kdyolo.coco.batches import Labeller
     from kdyolo.coco.verify import Inspector
 
 __all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
@@ -132,37 +133,36 @@ class _Split:
 
     source: Source
     data: Annotations
-    labels: Labels
+    labels: SplitLabels
 
     def plan(self) -> SplitPlan:
-        texts = self.labels.lines
-        files = sorted((image.file_name, texts.get(image_id, b"")) for image_id, image in self.data.images.items())
         annotations: Path | bytes = self.source.annotations.resolve()
         if self.data.skipped_images or self.data.skipped_annotations:
             annotations = without_invalid(self.data, self.source.images)
-        return SplitPlan(self.source.split, annotations, self.source.images.resolve(), files)
+        names = [image.file_name for image in self.data.images.values()]
+        return SplitPlan(self.source.split, annotations, self.source.images.resolve(), names, self.labels.files)
 
     def summary(self) -> SplitSummary:
-        labels = self.labels
+        counts = self.labels.counts
         return SplitSummary(
-            annotations=len(labels.ids) + sum(self.data.skipped_annotations.values()),
+            annotations=counts.annotations + sum(self.data.skipped_annotations.values()),
             images=len(self.data.images),
-            backgrounds=len(self.data.images) - len(labels.lines),
-            boxes=labels.boxes,
-            crowds=labels.crowds,
-            clipped=labels.clipped,
-            empty=labels.empty,
+            backgrounds=self.labels.backgrounds,
+            boxes=counts.boxes,
+            crowds=counts.crowds,
+            clipped=counts.clipped,
+            empty=counts.empty,
             skipped_images=self.data.skipped_images,
             skipped_annotations=self.data.skipped_annotations,
-            unselected=labels.unselected,
-            small=labels.small,
-            boxy=labels.boxy,
+            unselected=counts.unselected,
+            small=counts.small,
+            boxy=counts.boxy,
         )
 
 
 def _label(
     data: Annotations, selection: Selection, read_whole: Callable[[], Annotations]
-) -> tuple[Annotations, Labels]:
+) -> tuple[Annotations, SplitLabels]:
     """The labels of one file; if something in it is irregular, from reading it again with a close look."""
     try:
         return data, _label_batches(data, selection)
@@ -171,27 +171,25 @@ def _label(
         return data, _label_batches(data, selection)
 
 
-def _label_batches(data: Annotations, selection: Selection) -> Labels:
+def _label_batches(data: Annotations, selection: Selection) -> SplitLabels:
+    @cache
+    def labeller() -> Labeller:
+        from kdyolo.coco.batches import Labeller  # numpy, and with it threads: only where the work is done
+
+        return Labeller(data.images, selection)
+
     with Progress("reading", len(data.batches), "slices") as progress:
 
         def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> Labels:
-            from kdyolo.coco.batches import make_labels  # numpy, and with it threads: only where the work is done
-
-            labels = Labels()
+            columns = []
             for batch in batches:
-                labels.extend(make_labels(batch(), data.images, selection))
+                columns.append(labeller().columns(batch()))
                 progress.advance()
-            return labels
+            return labeller().labels(columns)
 
-        labels, ids = Labels(), set[int]()
-
-        def collect(part: Labels) -> None:
-            labels.extend(part)
-            ids.update(part.ids)
-
-        meanwhile = data.check_images
-        share(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=meanwhile, collect=collect)
-    if len(ids) < len(labels.ids) and not data.checked:
+        parts = share(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images)
+    labels = SplitLabels(parts, len(data.images))
+    if not data.checked and labels.ids_repeat:
         raise NeedsWholeFile
     return labels
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 # Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
@@ -30,7 +31,11 @@ def normalise(name: str, folder: Path) -> str:
 
 def all_plain(names: Sequence[str]) -> bool:
     """Whether all are ordinary names of files in the image folder itself, each with a stem of its own."""
-    return all(map(_ORDINARY, names)) and len({name.rpartition(".")[0] for name in names}) == len(names)
+    if not all(map(_ORDINARY, names)) or len(set(names)) < len(names):
+        return False
+    suffix = names[0].rpartition(".")[2] if names else ""
+    one_suffix = all(map(str.endswith, names, repeat(f".{suffix}")))  # then stems differ where names do
+    return one_suffix or len({name.rpartition(".")[0] for name in names}) == len(names)
 
 
 def image_problem(name: str, width: int, height: int) -> tuple[str, str] | None:
@@ -67,11 +72,11 @@ def has_surrogates(text: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def find_missing(folder: Path, names: Iterable[str]) -> set[str]:
+def find_missing(folder: Path, names: Sequence[str]) -> set[str]:
     """Those of some relative file names that are no files. Folders are listed, which is much quicker than asking."""
     listed = {"": _files_in(folder)}
     missing = set()
-    for name in set(names) - listed[""]:
+    for name in [name for name in names if name not in listed[""]]:
         parent, _, last = name.rpartition("/")
         if parent not in listed:
             listed[parent] = _files_in(folder / parent)

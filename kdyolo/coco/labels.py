@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 from kdyolo.coco.annotations import DetailedAnnotation
 
@@ -40,13 +42,12 @@ class Selection:
         return self.min_area > 0 or self.outline_of is not None
 
 
-@dataclass
-class Labels:
-    """Lines for some annotations, and what became of all of them.
+@dataclass(frozen=True)
+class Counts:
+    """What became of some annotations.
 
     Attributes:
-        lines: image id → content of its label file, where there is any.
-        ids: of all annotations seen.
+        annotations: all of them.
         boxes: lines written.
         crowds: crowd regions left out.
         clipped: written boxes that reached beyond the image.
@@ -56,8 +57,7 @@ class Labels:
         boxy: outlines that are those of the box, for want of a polygon.
     """
 
-    lines: dict[int, bytes] = field(default_factory=dict)
-    ids: list[int] = field(default_factory=list)
+    annotations: int = 0
     boxes: int = 0
     crowds: int = 0
     clipped: int = 0
@@ -66,13 +66,73 @@ class Labels:
     small: int = 0
     boxy: int = 0
 
-    def extend(self, other: Labels) -> None:
-        """Append labels of annotations that come later in the same file."""
-        for image_id, text in other.lines.items():
-            self.lines[image_id] = self.lines.get(image_id, b"") + text
-        self.ids += other.ids
-        for count in ("boxes", "crowds", "clipped", "empty", "unselected", "small", "boxy"):
-            setattr(self, count, getattr(self, count) + getattr(other, count))
+
+@dataclass(frozen=True)
+class Labels:
+    """The lines of some annotations that follow each other in a file, in a form that travels well between processes.
+
+    Attributes:
+        rows: the images that have lines, each once, ascending; an image's row is its place in the file, from 0.
+        ends: where in ``text`` the lines of each of these images end.
+        text: the lines, image by image, those of one image in the order of the file.
+        counts: what became of the annotations.
+        ids: of the annotations, as the bits of one number, as far as they are small.
+        far_ids: the other ids.
+        repeats: an id comes twice.
+    """
+
+    rows: array[int]
+    ends: array[int]
+    text: bytes
+    counts: Counts
+    ids: int
+    far_ids: frozenset[int]
+    repeats: bool
+
+
+class SplitLabels:
+    """All labels of a split, put together from those of consecutive parts of its file."""
+
+    def __init__(self, parts: Sequence[Labels], images: int) -> None:
+        """``parts`` in the order of the file, which has so many ``images``."""
+        self._parts = parts
+        self._images = images
+
+    @property
+    def counts(self) -> Counts:
+        """What became of all annotations."""
+        return Counts(*map(sum, zip(*(astuple(part.counts) for part in self._parts), strict=True)))
+
+    @property
+    def backgrounds(self) -> int:
+        """The number of images without a line."""
+        empty = bytearray(b"\1" * self._images)
+        for part in self._parts:
+            for row in part.rows:
+                empty[row] = 0
+        return sum(empty)
+
+    @property
+    def ids_repeat(self) -> bool:
+        """Whether two annotations have one id."""
+        near, far = 0, set[int]()
+        for part in self._parts:
+            if part.repeats or near & part.ids or far & part.far_ids:
+                return True
+            near |= part.ids
+            far |= part.far_ids
+        return False
+
+    def files(self, first: int, end: int) -> list[bytes]:
+        """The content of the label files of the images in rows ``first`` to ``end - 1``."""
+        texts = [b""] * (end - first)
+        for part in self._parts:
+            low, high = bisect_left(part.rows, first), bisect_left(part.rows, end)
+            start = part.ends[low - 1] if low else 0
+            for row, stop in zip(part.rows[low:high], part.ends[low:high], strict=True):
+                texts[row - first] += part.text[start:stop]
+                start = stop
+        return texts
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:

@@ -28,7 +28,7 @@ from kdyolo.errors import DatasetError
 Link = Literal["symlink", "hardlink", "copy"]
 LINKS: tuple[str, ...] = get_args(Link)
 _WORTH_A_PROCESS = 10_000  # files
-_PART = 500  # images; two processes that create files in one folder wait for each other, so turns are taken in between
+_PART = 2000  # images
 _JOURNAL = "journal.json"
 _KNOWS_DESCRIPTORS = {os.open, os.symlink} <= os.supports_dir_fd  # not Windows
 
@@ -41,13 +41,15 @@ class SplitPlan:
         split: its name.
         annotations: the source JSON, resolved; or the content to write, where records of it were left out.
         images: the source folder, resolved.
-        labels: (file name of the image, content of its label file), in the order of the list file.
+        names: file names of the images.
+        labels: gives the content of the label files of the images ``first`` to ``end - 1``.
     """
 
     split: str
     annotations: Path | bytes
     images: Path
-    labels: Sequence[tuple[str, bytes]]
+    names: Sequence[str]
+    labels: Callable[[int, int], Sequence[bytes]]
 
 
 def list_name(split: str) -> str:
@@ -90,7 +92,7 @@ def publish(
             try:
                 new = staging / "new"
                 new.mkdir(parents=True)
-                with Progress("writing", sum(2 * len(plan.labels) for plan in plans), "files") as progress:
+                with Progress("writing", sum(2 * len(plan.names) for plan in plans), "files") as progress:
                     for plan in plans:
                         _write_split(plan, new, link, progress)
                 (new / yaml_name).write_bytes(yaml_text.encode())
@@ -140,7 +142,7 @@ def _acquire(out: Path) -> FileLock:
 def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> None:
     """Links to all images, labels, list and annotations of a split, under the folder ``new``."""
     images = f"{new}/images/{plan.split}"
-    names = [name for name, _ in plan.labels]
+    names = plan.names
     nested = {name.rpartition("/")[0]: name for name in names}
     folders = {f"{images}/{folder}" for folder in nested} | {f"{new}/annotations"}
     folders |= {f"{new}/{label_path(plan.split, name)}".rpartition("/")[0] for name in nested.values()}
@@ -152,32 +154,37 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
             (new / annotations_name(plan.split)).write_bytes(plan.annotations)
         else:
             _place(str(plan.annotations), f"{new}/{annotations_name(plan.split)}", link)
-        lines = [f"./images/{plan.split}/{name}\n" for name in names]
+        lines = [f"./images/{plan.split}/{name}\n" for name in sorted(names)]
         (new / list_name(plan.split)).write_bytes("".join(lines).encode())
 
     with _relative_to(new) as (start, descriptor):
 
-        def write_labels(files: Sequence[tuple[str, bytes]]) -> None:
-            for name, text in files:
+        def write_labels(first: int, end: int) -> None:
+            for name, text in zip(names[first:end], plan.labels(first, end), strict=True):
                 _write_new(start + label_path(plan.split, name), text, descriptor)
 
-        def link_images(files: Sequence[tuple[str, bytes]]) -> None:
+        def link_images(first: int, end: int) -> None:
             originals, links = f"{plan.images}/", f"{start}images/{plan.split}/"
-            for name, _ in files:
+            for name in names[first:end]:
                 if link == "symlink":
                     os.symlink(originals + name, links + name, dir_fd=descriptor)
                 else:
                     _place(originals + name, f"{images}/{name}", link)
 
-        def write(starts: Sequence[int]) -> None:
-            for first in starts:
-                files = plan.labels[first : first + _PART]
-                write_labels(files)
-                link_images(files)
-                progress.advance(2 * len(files))
+        def write(jobs: Sequence[tuple[Callable[[int, int], None], range]]) -> None:
+            for do, rows in jobs:
+                do(rows.start, rows.stop)
+                progress.advance(len(rows))
 
-        starts = range(0, len(names), _PART)
-        share(write, starts, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
+        # Processes that make entries of one folder wait for each other, above all those that make nothing but links:
+        # one process makes all of these while the others begin with the labels.
+        jobs = [(link_images, rows) for rows in _parts(len(names), _PART if link == "copy" else len(names))]
+        jobs += [(write_labels, rows) for rows in _parts(len(names), _PART)]
+        share(write, jobs, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
+
+
+def _parts(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @contextmanager
