@@ -6,11 +6,12 @@ Usage:
     python scripts/bench_convert.py --records ../shared/coco128 --where /data/tmp            # on another disk
     python scripts/bench_convert.py --records ../shared/coco128 --scales 0.25 0.5 1          # linear in annotations?
 
-The file repeats the records of a small COCO folder under new ids until it has ``--images`` images; the image files are
-empty, since none is opened. The floor decodes the same bytes with typed structs and creates the same files, their
-content known, and does nothing else. Every arm works in a process of its own, so that peak memory is its own; arms
-take turns, round by round, so that a busy machine is busy for all of them. Peak memory is an upper bound: that of the
-process, and of a helper process for each core, with the pages that they share counted for each.
+The file repeats the records of a small COCO folder under new ids until it has ``--images`` images; its annotations are
+in no order of images, as those of COCO's own files; the image files are empty, since none is opened. The floor decodes
+the same bytes with typed structs and creates the same files, their content known, and does nothing else. Every arm
+works in a process of its own, so that peak memory is its own; arms take turns, round by round, so that a busy machine
+is busy for all of them. Peak memory is an upper bound: that of the process, and of a helper process for each core, with
+the pages that they share counted for each.
 
 With ``--scales`` kdyolo alone converts files of these shares of ``--images``, and a line for each says what a million
 annotations take.

@@ -405,9 +405,7 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
         raise DatasetError("meanwhile")
 
     share = partial(workers.share, work, at_least=1, progress=progress)
-    collected = []
-    results = share(range(100), meanwhile=lambda: here.append(os.getpid()), collect=collected.append)
-    assert collected == results
+    results = share(range(100), meanwhile=lambda: here.append(os.getpid()))
     assert [number for _, run in results for number in run] == list(range(100))
     assert os.getpid() not in {process for process, _ in results}
     assert here == [os.getpid()]
@@ -416,8 +414,6 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
         share([0, 1, 2, -1, 4, 5])
     with pytest.raises(DatasetError, match="meanwhile"):
         share(range(100), meanwhile=fail)
-    with pytest.raises(DatasetError, match="meanwhile"):
-        share(range(100), collect=lambda run: fail())
     assert not workers.multiprocessing.active_children()
 
 

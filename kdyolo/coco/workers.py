@@ -45,7 +45,6 @@ def share(
     progress: Progress,
     apart: bool = False,
     meanwhile: Callable[[], None] | None = None,
-    collect: Callable[[R], None] | None = None,
 ) -> list[R]:
     """Call ``work`` on consecutive runs of ``items`` that together are all of them, in order, and give the results.
 
@@ -61,19 +60,15 @@ def share(
         apart: fork even for a single process, since ``work`` loads what starts threads, which would end all forking
             here.
         meanwhile: called once in this process, which has nothing to do while others work.
-        collect: called in this process with each result, in order, while others still work.
 
     Raises:
-        KDYOLOError: a process was killed; and whatever ``work``, ``meanwhile`` and ``collect`` raise.
+        KDYOLOError: a process was killed; and whatever ``work`` and ``meanwhile`` raise.
     """
     count = max(1, min(cores(), len(items) // at_least))
     if not _may_fork() or (count == 1 and not apart):
         if meanwhile:
             meanwhile()
-        result = work(items)
-        if collect:
-            collect(result)
-        return [result]
+        return [work(items)]
     size = max(1, -(-len(items) // (count * _RUNS_EACH)))
     runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
     tickets = _tickets(len(runs))
@@ -90,13 +85,7 @@ def share(
                 children.append((child, receiver))
         if meanwhile:
             meanwhile()
-        results: dict[int, R] = {}
-        collected = 0
-        for number, result in _results([receiver for _, receiver in children], progress):
-            results[number] = result
-            while collect and collected in results:
-                collect(results[collected])
-                collected += 1
+        results: dict[int, R] = dict(_results([receiver for _, receiver in children], progress))
     finally:
         os.close(tickets)
         for child, receiver in children:
