@@ -159,32 +159,34 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
 
     with _relative_to(new) as (start, descriptor):
 
-        def write_labels(first: int, end: int) -> None:
-            for name, text in zip(names[first:end], plan.labels(first, end), strict=True):
+        def write_labels(rows: range) -> None:
+            for name, text in zip(names[rows.start : rows.stop], plan.labels(rows.start, rows.stop), strict=True):
                 _write_new(start + label_path(plan.split, name), text, descriptor)
 
-        def link_images(first: int, end: int) -> None:
+        def link_images(rows: range) -> None:
             originals, links = f"{plan.images}/", f"{start}images/{plan.split}/"
-            for name in names[first:end]:
+            for name in names[rows.start : rows.stop]:
                 if link == "symlink":
                     os.symlink(originals + name, links + name, dir_fd=descriptor)
                 else:
                     _place(originals + name, f"{images}/{name}", link)
 
-        def write(jobs: Sequence[tuple[Callable[[int, int], None], range]]) -> None:
+        def write(jobs: Sequence[tuple[Callable[[range], None], range]]) -> None:
             for do, rows in jobs:
-                do(rows.start, rows.stop)
-                progress.advance(len(rows))
+                for part in _parts(rows, _PART):
+                    do(part)
+                    progress.advance(len(part))
 
         # Processes that make entries of one folder wait for each other, above all those that make nothing but links:
         # one process makes all of these while the others begin with the labels.
-        jobs = [(link_images, rows) for rows in _parts(len(names), _PART if link == "copy" else len(names))]
-        jobs += [(write_labels, rows) for rows in _parts(len(names), _PART)]
+        rows = range(len(names))
+        jobs = [(link_images, part) for part in (_parts(rows, _PART) if link == "copy" else [rows])]
+        jobs += [(write_labels, part) for part in _parts(rows, _PART)]
         share(write, jobs, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
 
 
-def _parts(count: int, size: int) -> list[range]:
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def _parts(rows: range, size: int) -> list[range]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @contextmanager
