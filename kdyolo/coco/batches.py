@@ -37,9 +37,9 @@ class Columns:
         rows: [N] places of their images in the file, from 0.
         classes: [N] 0…nc−1, or -1 for what is left out.
         boxes: [N, 4] left, top, w, h in pixels.
-        ids: of the annotations, as far as they are small.
+        ids: of the annotations, those that are small.
         far_ids: the other ids.
-        crowd: [N] what is a crowd region, or None if nothing is.
+        crowd: [N] what is a crowd region.
         records: the annotations themselves, where areas or outlines are asked for.
     """
 
@@ -48,7 +48,7 @@ class Columns:
     boxes: Floats
     ids: Integers
     far_ids: Sequence[int]
-    crowd: Bools | None
+    crowd: Bools
     records: Sequence[DetailedAnnotation]
 
 
@@ -58,9 +58,8 @@ class Labeller:
     def __init__(self, images: Mapping[int, ImageRecord], selection: Selection) -> None:
         """``images`` are all of the file, in its order, by their ids."""
         self._images = list(images.values())
-        self._sizes = np.array(
-            [[i.width for i in self._images], [i.height for i in self._images]], float
-        )  # [2, images]
+        widths, heights = [image.width for image in self._images], [image.height for image in self._images]
+        self._sizes = np.array([widths, heights], float)
         self._row_of = _Lookup({image_id: row for row, image_id in enumerate(images)})
         self._class_of = _Lookup({key: -1 if index is None else index for key, index in selection.class_of.items()})
         self._selection = selection
@@ -77,7 +76,9 @@ class Labeller:
             self._class_of([annotation.category_id for annotation in annotations]),
             _floats([annotation.bbox for annotation in annotations]),
             *_near_and_far([annotation.id for annotation in annotations]),
-            np.array(crowd, bool) if any(crowd) else None,
+            np.array(crowd, bool)
+            if any(crowd)
+            else np.zeros(len(crowd), bool),  # that is quicker, and nearly always so
             cast("Sequence[DetailedAnnotation]", annotations) if self._selection.needs_detail else (),
         )
 
@@ -87,53 +88,60 @@ class Labeller:
         Raises:
             NeedsWholeFile: the area of one is no number.
         """
-        rows, classes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "classes"))
+        rows = np.concatenate([part.rows for part in parts])
+        classes = np.concatenate([part.classes for part in parts])
         sizes = self._sizes.take(rows, axis=1)
         boxes, inside = clip_boxes(np.concatenate([part.boxes for part in parts]).T.copy(), sizes)
         selected = classes >= 0
         chosen, crowds, small = self._choose(parts, selected)
         solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
         written = np.flatnonzero(chosen & solid)
-        clipped = int((~inside[written]).sum())
         written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
-        classes, rows = classes[written], rows[written]
-        boxes, sizes = boxes.take(written, axis=1), sizes.take(written, axis=1)
-        outline_of = self._selection.outline_of
-        if outline_of is None:
-            text, ends, boxy = *box_lines(classes, boxes, sizes), 0
-        else:
-            records = [record for part in parts for record in part.records]
-            pairs = zip(written.tolist(), rows.tolist(), strict=True)
-            text, ends, boxy = _outlines(
-                [(records[i], self._images[row]) for i, row in pairs], classes, boxes, outline_of
-            )
-        last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
+        text, ends, boxy = self._text(parts, written, rows, classes, boxes, sizes)
         counts = Counts(
             annotations=len(selected),
             boxes=len(written),
             crowds=crowds,
-            clipped=clipped,
+            clipped=int((~inside[written]).sum()),
             empty=int((chosen & ~solid).sum()),
             unselected=int((~selected).sum()),
             small=small,
             boxy=boxy,
         )
+        rows = rows[written]
+        last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
         # Arrays of the standard library, for a process that has no numpy.
-        rows_with_lines = array("i", rows[last].astype(np.intc).tobytes())
-        return Labels(rows_with_lines, array("q", ends[last].astype(np.int64).tobytes()), text, counts, *_ids(parts))
+        stops = array("q", ends[last].astype(np.int64).tobytes())
+        return Labels(array("i", rows[last].astype(np.intc).tobytes()), stops, text, counts, *_ids(parts))
 
     def _choose(self, parts: Sequence[Columns], selected: Bools) -> tuple[Bools, int, int]:
         """Which of the selected annotations become labels if their boxes can; how many crowds and small ones do not."""
         chosen, crowds, small = selected.copy(), 0, []
-        if not self._selection.include_crowd and any(part.crowd is not None for part in parts):
-            none = [np.zeros(len(part.rows), bool) if part.crowd is None else part.crowd for part in parts]
-            chosen &= ~np.concatenate(none)
+        if not self._selection.include_crowd:
+            chosen &= ~np.concatenate([part.crowd for part in parts])
             crowds = int(selected.sum() - chosen.sum())
         if self._selection.min_area:
             records = [record for part in parts for record in part.records]
             small = [i for i in np.flatnonzero(chosen).tolist() if _is_small(records[i], self._selection.min_area)]
             chosen[small] = False
         return chosen, crowds, len(small)
+
+    def _text(
+        self,
+        parts: Sequence[Columns],
+        written: Integers,
+        rows: Integers,
+        classes: Integers,
+        boxes: Floats,
+        sizes: Floats,
+    ) -> tuple[bytes, Integers, int]:
+        """The lines of the annotations ``written``, where each of them ends, and how many outlines are boxes."""
+        indices, inside = classes[written], boxes.take(written, axis=1)
+        if self._selection.outline_of is None:
+            return *box_lines(indices, inside, sizes.take(written, axis=1)), 0
+        records = [record for part in parts for record in part.records]
+        objects = [(records[i], self._images[rows[i]]) for i in written.tolist()]
+        return _outlines(objects, indices, inside, self._selection.outline_of)
 
 
 class _Lookup:
@@ -178,15 +186,13 @@ def _near_and_far(ids: Sequence[int]) -> tuple[Integers, Sequence[int]]:
     return _integers([i for i in ids if 0 <= i < _NEAR]), [i for i in ids if not 0 <= i < _NEAR]
 
 
-def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int], bool]:
-    """``Labels.ids``, ``far_ids`` and ``repeats``: a bit for an id costs far less than an object."""
+def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int]]:
+    """``Labels.ids`` and ``far_ids``."""
     near = np.concatenate([part.ids for part in parts])
-    far = [i for part in parts for i in part.far_ids]
     flags = np.zeros(near.max(initial=0) + 1, bool)
     flags[near] = True
     bits = int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
-    different = frozenset(far)
-    return bits, different, int(flags.sum()) + len(different) < len(near) + len(far)
+    return bits, frozenset(i for part in parts for i in part.far_ids)
 
 
 def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:

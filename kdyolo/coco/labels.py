@@ -76,9 +76,8 @@ class Labels:
         ends: where in ``text`` the lines of each of these images end.
         text: the lines, image by image, those of one image in the order of the file.
         counts: what became of the annotations.
-        ids: of the annotations, as the bits of one number, as far as they are small.
+        ids: of the annotations, those that are small, as the bits of one number: a bit costs far less than an object.
         far_ids: the other ids.
-        repeats: an id comes twice.
     """
 
     rows: array[int]
@@ -87,7 +86,6 @@ class Labels:
     counts: Counts
     ids: int
     far_ids: frozenset[int]
-    repeats: bool
 
 
 class SplitLabels:
@@ -117,20 +115,18 @@ class SplitLabels:
         """Whether two annotations have one id."""
         near, far = 0, set[int]()
         for part in self._parts:
-            if part.repeats or near & part.ids or far & part.far_ids:
-                return True
             near |= part.ids
             far |= part.far_ids
-        return False
+        return near.bit_count() + len(far) < self.counts.annotations
 
-    def files(self, first: int, end: int) -> list[bytes]:
-        """The content of the label files of the images in rows ``first`` to ``end - 1``."""
-        texts = [b""] * (end - first)
+    def files(self, rows: range) -> list[bytes]:
+        """The content of the label files of the images in these consecutive rows."""
+        texts = [b""] * len(rows)
         for part in self._parts:
-            low, high = bisect_left(part.rows, first), bisect_left(part.rows, end)
+            low, high = bisect_left(part.rows, rows.start), bisect_left(part.rows, rows.stop)
             start = part.ends[low - 1] if low else 0
             for row, stop in zip(part.rows[low:high], part.ends[low:high], strict=True):
-                texts[row - first] += part.text[start:stop]
+                texts[row - rows.start] += part.text[start:stop]
                 start = stop
         return texts
 

@@ -42,14 +42,14 @@ class SplitPlan:
         annotations: the source JSON, resolved; or the content to write, where records of it were left out.
         images: the source folder, resolved.
         names: file names of the images.
-        labels: gives the content of the label files of the images ``first`` to ``end - 1``.
+        labels: gives the content of the label files of some consecutive images, by their places in ``names``.
     """
 
     split: str
     annotations: Path | bytes
     images: Path
     names: Sequence[str]
-    labels: Callable[[int, int], Sequence[bytes]]
+    labels: Callable[[range], Sequence[bytes]]
 
 
 def list_name(split: str) -> str:
@@ -160,7 +160,7 @@ def _write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> 
     with _relative_to(new) as (start, descriptor):
 
         def write_labels(rows: range) -> None:
-            for name, text in zip(names[rows.start : rows.stop], plan.labels(rows.start, rows.stop), strict=True):
+            for name, text in zip(names[rows.start : rows.stop], plan.labels(rows), strict=True):
                 _write_new(start + label_path(plan.split, name), text, descriptor)
 
         def link_images(rows: range) -> None:

@@ -18,7 +18,7 @@ from kdyolo.coco.progress import INTERVAL, Progress
 from kdyolo.errors import KDYOLOError
 
 _MOST = 8  # processes
-_RUNS_EACH = 32  # so many that all end at about the same time, also where one is held up
+_RUNS_EACH = 32  # so many that all end at about the same time; with _MOST at most 256, as a ticket is a byte
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
 
 T = TypeVar("T")
