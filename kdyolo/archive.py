@@ -16,8 +16,8 @@ from kdyolo.errors import CheckpointError
 
 CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
-# All that zipfile raises for damaged archives; wherever it is caught, a CheckpointError is raised instead.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
+# What zipfile and struct raise for damaged archives: ``check_archive`` makes a CheckpointError with the cause of it.
+_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 
 
 class Span(NamedTuple):
@@ -85,7 +85,7 @@ def check_archive(path: Path, size: int) -> tuple[list[Span], bytes]:
                 pickle_entry.CRC = None  # type: ignore[assignment]
                 return [], archive.read(pickle_entry)
             return _spans(path, entries), archive.read(pickle_entry)
-    except ARCHIVE_ERRORS as e:
+    except _DAMAGE as e:
         raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import venv
@@ -18,6 +20,13 @@ os.environ["YOLO_CONFIG_DIR"] = _HOME.name
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A shell makes what runs in the background ignore Ctrl-C, and nohup a closed terminal. Every process that a test starts
+# would inherit that, and tests that press Ctrl-C would wait for ever; a handler of one's own is not inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

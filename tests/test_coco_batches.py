@@ -10,9 +10,9 @@ from conftest import CHECKOUT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdyolo.coco.annotations import AnnotationRecord, ImageRecord
 from kdyolo.coco.batches import Labeller, millionths
 from kdyolo.coco.labels import Selection, SplitLabels, clip_box, label_line
+from kdyolo.coco.records import AnnotationRecord, ImageRecord
 from kdyolo.coco.slices import NeedsWholeFile
 
 SELECTION = Selection({category_id: category_id % 12 for category_id in range(1, 1300)} | {1300: None, 1301: 1203})

@@ -12,10 +12,11 @@ from coco_files import CATEGORIES, box, image, make_split, write_file
 from PIL import Image
 
 from kdyolo.coco import publish, slices, summary, workers
-from kdyolo.coco.annotations import DetailedAnnotation, _decode_head
+from kdyolo.coco.annotations import _decode_head
 from kdyolo.coco.convert import convert_coco
 from kdyolo.coco.outlines import decode_mask, outline_of
 from kdyolo.coco.progress import Progress
+from kdyolo.coco.records import DetailedAnnotation
 from kdyolo.errors import ConfigError, DatasetError
 
 

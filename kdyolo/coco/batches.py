@@ -14,8 +14,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.coco.annotations import AnnotationRecord, DetailedAnnotation, ImageRecord, area_problem
 from kdyolo.coco.labels import NOISE_PX, NOTHING, Counts, Labels, Outline, Selection, outline_line
+from kdyolo.coco.record_checks import area_problem
+from kdyolo.coco.records import AnnotationRecord, DetailedAnnotation, ImageRecord
 from kdyolo.coco.slices import NeedsWholeFile
 
 Floats = NDArray[np.float64]

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.coco.annotations import (
-    AnnotationRecord,
-    Annotations,
-    DetailedAnnotation,
-    read_annotations,
-    without_invalid,
-)
+from kdyolo.coco.annotations import Annotations, read_annotations, without_invalid
 from kdyolo.coco.labels import Labels, Selection, SplitLabels
 from kdyolo.coco.layout import (
     HEADER,
@@ -31,6 +25,7 @@ from kdyolo.coco.layout import (
 )
 from kdyolo.coco.progress import Progress
 from kdyolo.coco.publish import LINKS, Link, SplitPlan, annotations_name, list_name, publish
+from kdyolo.coco.records import AnnotationRecord, DetailedAnnotation
 from kdyolo.coco.slices import NeedsWholeFile
 from kdyolo.coco.summary import ConversionSummary, SplitSummary, official_warning
 from kdyolo.coco.workers import no_collection, share

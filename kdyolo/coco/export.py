@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kdyolo.coco.annotations import DetailedAnnotation, ImageRecord, read_annotations
+from kdyolo.coco.annotations import read_annotations
 from kdyolo.coco.label_files import Dataset, Label, image_files, label_file, load_dataset, read_labels
 from kdyolo.coco.labels import clip_box, label_line, outline_line
+from kdyolo.coco.records import DetailedAnnotation, ImageRecord
 from kdyolo.errors import DatasetError
 
 K = TypeVar("K", bound=Hashable)

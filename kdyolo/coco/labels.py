@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from kdyolo.coco.annotations import DetailedAnnotation
+from kdyolo.coco.records import DetailedAnnotation
 
 Box = tuple[float, float, float, float]
 Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]

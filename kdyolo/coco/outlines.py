@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ultralytics.data.converter import merge_multi_segment
 
-from kdyolo.coco.annotations import DetailedAnnotation
+from kdyolo.coco.records import DetailedAnnotation
 
 
 def outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:

@@ -1,0 +1,89 @@
+"""What stands in a COCO annotation file: typed records, and what becomes of one that is invalid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import msgspec
+
+from kdyolo.errors import DatasetError
+
+_LONGEST = 500  # characters of a quotation in a message
+Kind = Literal["image", "annotation", "category"]
+
+
+class ImageRecord(msgspec.Struct, frozen=True, gc=False):
+    """One entry of ``images``; width and height in pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class AnnotationRecord(msgspec.Struct, frozen=True, gc=False):
+    """One entry of ``annotations``; ``bbox`` is left, top, width, height in pixels."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: int | bool = 0
+
+
+class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
+    """One entry of ``categories``."""
+
+    id: int
+    name: str
+
+
+class DetailedAnnotation(AnnotationRecord, frozen=True, gc=False):
+    """The same with what only some conversions ask for; both are checked where they are used."""
+
+    area: Any = None
+    segmentation: Any = None
+
+
+@dataclass
+class RecordLog:
+    """Decides what an invalid record does: it raises, or it is counted under its reason and left out."""
+
+    path: Path
+    skip_invalid: bool
+    skipped: dict[Kind, Counter[str]] = field(default_factory=lambda: {"image": Counter(), "annotation": Counter()})
+    skipped_image_ids: set[int] = field(default_factory=set)
+
+    def invalid(self, kind: Kind, index: int, record_id: object, reason: str, detail: str = "") -> None:
+        """A record is invalid: the one at ``index`` of its list, counted from 0, with this id or None.
+
+        Raises:
+            DatasetError: invalid records are not to be skipped, or it is a category.
+        """
+        if self.skip_invalid and kind != "category":
+            self.skipped[kind][reason] += 1
+            if kind == "image" and isinstance(record_id, int):
+                self.skipped_image_ids.add(record_id)
+            return
+        name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {brief(repr(record_id))})"
+        advice = "Correct the record"
+        if kind != "category":
+            advice += ", or leave invalid records out with --skip-invalid (skip_invalid=True)"
+        raise DatasetError(f"{self.path}: {name}: {brief(reason)}{detail and ': '}{brief(detail)}. {advice}.")
+
+
+def brief(text: str) -> str:
+    """One line of a bearable length, which any terminal can print."""
+    text = " ".join(text.split()).encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def not_coco(path: Path, found: str) -> NoReturn:
+    """Raise the error about a file that is no COCO file, but ``found``."""
+    raise DatasetError(
+        f"{path}: expected an object with the lists 'images', 'annotations' and 'categories', found {found}. "
+        "Give a file in COCO's object detection format, such as instances_train2017.json."
+    )
