@@ -43,3 +43,11 @@ def seeded(examples: int) -> settings:
     """Hypothesis with so many examples, the same ones each time; they share ``tmp_path``."""
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
+
+
+def label_rows(folder: Path) -> dict[str, list[list[float]]]:
+    """Name of the label → its lines, as numbers."""
+    return {
+        path.name: [[float(value) for value in line.split()] for line in path.read_text().splitlines()]
+        for path in folder.glob("*.txt")
+    }

@@ -11,6 +11,7 @@ import sysconfig
 import tempfile
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from compared_runs import write_pair, write_small_study  # noqa: E402
 from torch import nn  # noqa: E402
 from ultralytics import settings  # noqa: E402
 
@@ -116,6 +118,18 @@ def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
         return model
 
     return run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Three arms with three seeds each, at mAP50-95 0.3 and a little more."""
+    return write_small_study(tmp_path / "studies" / "does-it-help")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """``pair(first={}, second={}, **both)`` → two runs that also differ in their learning rate."""
+    return partial(write_pair, tmp_path)
 
 
 @pytest.fixture(scope="session")

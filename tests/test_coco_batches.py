@@ -61,6 +61,7 @@ def in_parts(annotations, images, cuts):
     st.lists(st.integers(0, 12), max_size=3),
 )
 @example([], [1] * 6, [])
+@example([AnnotationRecord(i, [7, -1][i % 2], 1, (1.0, 2.0, 3.0, 4.0 + i)) for i in range(8)], [9] * 6, [3, 5, 6])
 def test_batches_equal_one_by_one(annotations, sides, cuts):
     images = {
         image_id: ImageRecord(image_id, "a.jpg", width, height)
@@ -99,6 +100,16 @@ def test_what_belongs_to_nothing_needs_a_closer_look(change):
     record = {"id": 1, "image_id": 7, "category_id": 1, "bbox": (1.0, 1.0, 2.0, 2.0)} | change
     with pytest.raises(NeedsWholeFile):
         Labeller({7: ImageRecord(7, "a.jpg", 9, 9)}, SELECTION).columns([AnnotationRecord(**record)])
+
+
+def test_ids_far_apart_take_no_table():
+    images = {i: ImageRecord(i, f"{i}.jpg", 9, 9) for i in (5, 2**62)}
+    labels = Labeller(images, SELECTION)
+    columns = labels.columns([AnnotationRecord(1, 2**62, 1, (1.0, 1.0, 2.0, 2.0))])
+    assert SplitLabels([labels.labels([columns])], 2).files(range(2)) == [
+        b"",
+        b"1 0.222222 0.222222 0.222222 0.222222\n",
+    ]
 
 
 def test_rounding_is_that_of_formatting():

@@ -1,32 +1,18 @@
 """What the converter's options write, against Ultralytics' converter, its data set class and pycocotools."""
 
 import json
-import os
-import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_files import CATEGORIES, box, image, make_split, write_file
+from coco_files import CATEGORIES, box, image, label_rows, make_split, write_file
 from PIL import Image
 
-from kdyolo.coco import publish, slices, summary, workers
-from kdyolo.coco.annotations import _decode_head
+from kdyolo.coco import summary
 from kdyolo.coco.convert import convert_coco
 from kdyolo.coco.outlines import decode_mask, outline_of
-from kdyolo.coco.progress import Progress
 from kdyolo.coco.records import DetailedAnnotation
 from kdyolo.errors import ConfigError, DatasetError
-
-
-def label_rows(folder: Path) -> dict[str, list[list[float]]]:
-    """Name of the label → its lines, as numbers."""
-    return {
-        path.name: [[float(value) for value in line.split()] for line in path.read_text().splitlines()]
-        for path in folder.glob("*.txt")
-    }
-
 
 # --- Segments ---------------------------------------------------------------------------------------------------------
 
@@ -310,6 +296,10 @@ def test_images_that_cannot_be_used(tmp_path):
     with pytest.raises(DatasetError, match=r"image 1 \(id 1\): image cannot be used: .*text\.jpg: "):
         convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
     assert not (tmp_path / "out").exists()
+    (folder / "text.jpg").rename(tmp_path / "text.jpg")
+    missing = convert_coco(tmp_path / "root", tmp_path / "missing", verify_images=True, skip_invalid=True)
+    assert missing.splits["train"].skipped_images == {"image file is missing": 1, "image cannot be used": 1}
+    (tmp_path / "text.jpg").rename(folder / "text.jpg")
     result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True, skip_invalid=True)
     counts = result.splits["train"]
     assert counts.skipped_images == {"image cannot be used": 2}
@@ -317,121 +307,6 @@ def test_images_that_cannot_be_used(tmp_path):
     assert "train: 1 JPEGs lack their end marker" in result.warnings[1]
     assert (folder / "cut.jpg").read_bytes() == before
     assert not (tmp_path / "out/labels/train.cache").exists()
-
-
-# --- Slices and processes ---------------------------------------------------------------------------------------------
-
-
-def read_in(size, path, monkeypatch):
-    monkeypatch.setattr(slices, "SLICE", size)
-    return slices.cut(path, _decode_head)
-
-
-def test_slices_are_the_file(shared, tmp_path, monkeypatch):
-    path = shared / "coco128/annotations/instances_train2017.json"
-    document = json.loads(path.read_text())
-    for size, least in ((1 << 30, 1), (50_000, 5), (3_000, 60)):
-        head, parts = read_in(size, path, monkeypatch)
-        assert [len(head.images), len(head.categories)] == [102, 80]
-        assert len(parts) >= least
-        texts = [bytes(part.read(bytearray(part.size))) for part in parts]
-        assert [record for text in texts for record in json.loads(text)] == document["annotations"]
-
-
-AWKWARD = {
-    "annotations in a string": lambda d: {"info": {"x": '"annotations": [{}], "a'}, **d},
-    "annotations of the info": lambda d: {"info": {"annotations": [{"id": 1}, {"id": 2}]}, **d},
-    "braces in strings": lambda d: {**d, "annotations": [{**a, "text": '}, {"id": 1}, {'} for a in d["annotations"]]},
-    "records in records": lambda d: {
-        **d,
-        "annotations": [{**a, "parts": [{"a": 1}, {"b": 2}]} for a in d["annotations"]],
-    },
-    "annotations last": lambda d: {key: d[key] for key in ("images", "categories", "annotations")},
-    "annotations first": lambda d: {key: d[key] for key in ("annotations", "categories", "images")},
-    "lists after it": lambda d: {**d, "licenses": [{"id": 1}, {"id": 2}], "more": [{"annotations": [{}, {}]}]},
-}
-
-
-@pytest.mark.parametrize("case", AWKWARD)
-@pytest.mark.parametrize("indent", [None, 1])
-def test_any_layout_of_the_file_gives_the_same(tmp_path, monkeypatch, case, indent):
-    images = [image(i, f"{i}.jpg") for i in range(20)]
-    boxes = [box(i, (i % 7, i % 5, 10 + i % 11, 20), i * 7 % 20, 1 + i % 2) for i in range(300)]
-    document = {"images": images, "annotations": boxes, "categories": CATEGORIES}
-    names = [record["file_name"] for record in images]
-    write_file(tmp_path / "plain", "train", document, names)
-    convert_coco(tmp_path / "plain", tmp_path / "expected")
-    write_file(tmp_path / "root", "train", json.dumps(AWKWARD[case](document), indent=indent), names)
-    monkeypatch.setattr(slices, "SLICE", 2_000)
-    convert_coco(tmp_path / "root", tmp_path / "out")
-    expected, found = (label_rows(tmp_path / folder / "labels/train") for folder in ("expected", "out"))
-    assert found == expected
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
-    from conftest import tree
-
-    convert_coco(shared / "coco128", tmp_path / "out")
-    expected = tree(tmp_path / "out")
-    monkeypatch.setattr(slices, "SLICE", 20_000)
-    monkeypatch.setattr(publish, "_PART", 5)
-    monkeypatch.setattr(publish, "_WORTH_A_PROCESS", 10)
-    monkeypatch.setattr(workers, "_may_fork", lambda: True)
-    monkeypatch.setattr(workers, "cores", lambda: 3)
-    used = []
-    original = workers.multiprocessing.get_context
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda kind: used.append(kind) or original(kind))
-    convert_coco(shared / "coco128", tmp_path / "out")
-    assert tree(tmp_path / "out") == expected
-    assert used == ["fork"] * 4
-    make_split(tmp_path / "root", "train", [image()], [box(i) for i in range(2000)] + [box(7)])  # one id twice
-    with pytest.raises(DatasetError, match=r"annotation 2000 \(id 7\): duplicate annotation id"):
-        convert_coco(tmp_path / "root", tmp_path / "new")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_shares_come_back_in_order_and_failures_too(monkeypatch):
-    """Each process takes run after run; what one raises ends all of it, and so does what this process raises."""
-    monkeypatch.setattr(workers, "_may_fork", lambda: True)
-    monkeypatch.setattr(workers, "cores", lambda: 3)
-    progress, here = Progress("counting", 100, "numbers"), []
-
-    def work(run):
-        if -1 in run:
-            raise DatasetError("minus one")
-        return os.getpid(), list(run)
-
-    def fail():
-        raise DatasetError("meanwhile")
-
-    share = partial(workers.share, work, at_least=1, progress=progress)
-    results = share(range(100), meanwhile=lambda: here.append(os.getpid()))
-    assert [number for _, run in results for number in run] == list(range(100))
-    assert os.getpid() not in {process for process, _ in results}
-    assert here == [os.getpid()]
-    assert [run for _, run in share([], apart=True)] == [[]]
-    with pytest.raises(DatasetError, match="minus one"):
-        share([0, 1, 2, -1, 4, 5])
-    with pytest.raises(DatasetError, match="meanwhile"):
-        share(range(100), meanwhile=fail)
-    assert not workers.multiprocessing.active_children()
-
-
-def test_progress_line_has_rate_and_time_left():
-    with Progress("writing", 2000, "files") as progress:
-        progress.advance(500)
-        assert progress.line(2.0) == "writing  25%  500/2,000 files  250/s  6 s left"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_progress_appears_on_a_terminal_only_when_it_takes_long(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    for patience, shown in ((60, False), (0, True)):
-        monkeypatch.setattr("kdyolo.coco.progress.PATIENCE", patience)
-        with Progress("writing", 10, "files") as progress:
-            progress.advance()
-        assert ("writing  10%  1/10 files" in capsys.readouterr().err) is shown
 
 
 def test_what_was_skipped_is_not_in_the_annotations_either(tmp_path):

@@ -1,80 +1,29 @@
-"""``kdyolo compare`` and ``compare()``: arms, likeness, differences in words, tables."""
+"""``kdyolo compare`` and ``compare()``: verdicts, differences, unfinished runs, mistakes, metrics, the command."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner
+from compared_runs import OFFSETS, refusal, verdict
 from conftest import CHECKOUT
 from run_files import write_run
 from scipy import stats
 
 from kdyolo import compare
 from kdyolo.cli import cli, main
-from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.arms import Arm
 from kdyolo.runs.comparison import Comparison
 from kdyolo.runs.differences import find_differences
-from kdyolo.runs.run_settings import STOCK
 from kdyolo.runs.statistics import mean_interval
-from kdyolo.settings import Settings
-
-OFFSETS = {"random": (0.0, 0.004, -0.002), "frozen": (0.010, 0.012, 0.006), "low-lr": (0.001, 0.003, 0.001)}
-
-
-def curve(top: float, epochs: int = 6) -> list[float]:
-    """mAP50-95 that rises to its highest value in the last epoch but one."""
-    return [round(top * (1 - 0.5**e), 5) for e in range(1, epochs - 1)] + [top, round(top * 0.99, 5)]
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """Three arms with three seeds each, at mAP50-95 0.3 and a little more."""
-    root = tmp_path / "studies" / "does-it-help"
-    for arm, offsets in OFFSETS.items():
-        for seed, offset in enumerate(offsets):
-            own = {"freeze": 3, "settings": {"random_init": False, "backbone": "ckpt.pth"}} if arm == "frozen" else {}
-            own = {"settings": {"backbone_lr": 0.1}} if arm == "low-lr" else own
-            top, seconds = round(0.3 + offset, 5), 10 + seed
-            write_run(root / arm / f"seed{seed}", curve(top), seed=seed, seconds=seconds, ap=top - 0.01, **own)
-    content = {"name": "does-it-help", "baseline": "random", "arms": {"random": {}, "frozen": {}, "low-lr": {}}}
-    (root / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return root
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """``pair(first={}, second={}, **both)`` → two runs that also differ in their learning rate."""
-
-    def write(first: dict | None = None, second: dict | None = None, **both: object) -> tuple[Path, Path]:
-        a = write_run(tmp_path / "a", **{"curve": [0.1, 0.2, 0.3], "lr0": 0.01, **both, **(first or {})})
-        b = write_run(tmp_path / "b", **{"curve": [0.1, 0.25, 0.31], "lr0": 0.02, **both, **(second or {})})
-        return a, b
-
-    return write
-
-
-def refusal(*runs: Path, **how: object) -> str:
-    with pytest.raises((RunError, ConfigError)) as error:
-        compare(*runs, **how)
-    return str(error.value)
-
-
-def verdict(comparison: Comparison, arm: str, metric: str = "mAP50-95"):
-    return next(d for d in comparison.differences if (d.arm, d.metric) == (arm, metric))
-
 
 # ---- a study ---------------------------------------------------------------------------------------------------------
 
@@ -181,90 +130,7 @@ def test_the_baseline_by_name_run_or_folder(study):
     assert "random, frozen, low-lr" in error
 
 
-# ---- runs → arms -----------------------------------------------------------------------------------------------------
-
-
-def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):
-    runs = []
-    for seed in (0, 1):
-        for name, rate in (("slow", 0.01), ("fast", 0.02)):
-            folder = tmp_path / f"{name}-s{seed}"
-            runs.append(write_run(folder, [0.1, 0.2 + 0.01 * seed + rate], seed=seed, lr0=rate, device=str(seed)))
-    comparison = compare(*runs)
-    assert [(arm.name, arm.seeds) for arm in comparison.arms] == [("slow", (0, 1)), ("fast", (0, 1))]
-    assert set(comparison.differing) == {"lr0", "device"}
-    assert comparison.differing["lr0"] == {"slow": 0.01, "fast": 0.02}
-    assert comparison.differing["device"] == {"slow": ["0", "1"], "fast": ["0", "1"]}
-    assert comparison.equal["imgsz"] == 64
-    assert "save_dir" not in comparison.equal
-
-
-def test_stock_runs_beside_kdyolos(tmp_path):
-    stock = write_run(tmp_path / "stock", [0.1, 0.2], stock=True)
-    ours = write_run(tmp_path / "ours", [0.1, 0.3], freeze=1)
-    comparison = compare(stock, ours / "weights" / "best.pt")
-    assert comparison.differing["trained by"] == {"stock": "ultralytics", "ours": "kdyolo"}
-    assert [p.phase for p in comparison.phases] == ["all train", "backbone frozen", "all train"]
-    assert comparison.equal["resize"] == "letterbox"
-    assert set(comparison.differing) == {"trained by", "freeze_epochs", "random_init"}
-
-
-def test_stock_training_is_that_with_every_option_off():
-    options = Settings().to_dict()
-    assert {name: value for name, value in options.items() if name not in ("recipe", "work_dir")} == STOCK
-
-
-@pytest.mark.parametrize(
-    ("names", "arm"),
-    [
-        (("lots0", "lots1"), "lots"),
-        (("frozen50_seed0", "frozen50_seed1"), "frozen50"),
-        (("a", "b"), "a + b"),
-        (("train", "train-2"), "train"),
-    ],
-)
-def test_an_arm_is_named_by_what_its_folders_share(tmp_path, names, arm):
-    runs = [write_run(tmp_path / name, [0.1, 0.2 + seed / 9], seed=seed) for seed, name in enumerate(names)]
-    assert [found.name for found in compare(*runs).arms] == [arm]
-
-
-def test_seeds_that_stock_ultralytics_resumed(tmp_path):
-    resumed = {
-        "model": "runs/x/weights/last.pt",
-        "resume": "runs/x/weights/last.pt",
-        "optimizer": "AdamW",
-        "lr0": 0.002,
-    }
-    for place in ("{}-s{}", "{}/seed{}"):
-        for seed, args in ((0, {"optimizer": "auto"}), (1, resumed)):
-            write_run(tmp_path / place.format("arm", seed), [0.1, 0.2 + seed / 9], stock=True, seed=seed, **args)
-    loose, placed = compare(tmp_path / "arm-s0", tmp_path / "arm-s1"), compare(tmp_path / "arm")
-    assert [arm.seeds for arm in loose.arms] == [(0,), (1,)]
-    assert loose.differing["model"]["arm-s1"] == "not recorded"
-    assert any("arm-s1 was resumed by stock Ultralytics" in note for note in loose.notes)
-    assert [arm.seeds for arm in placed.arms] == [(0, 1)]
-    assert not any("resumed" in note for note in placed.notes)
-
-
-def test_arms_of_one_name_are_told_apart(tmp_path):
-    runs = [write_run(tmp_path / above / "train", [0.1, v], lr0=v) for above, v in (("x", 0.2), ("y", 0.3))]
-    assert [arm.name for arm in compare(*runs).arms] == ["x/train", "y/train"]
-
-
-def test_one_backbone_at_two_places_is_one_arm(tmp_path):
-    runs = []
-    for seed in (0, 1):
-        run = write_run(
-            tmp_path / f"r-{seed}", [0.1, 0.2 + seed / 100], seed=seed, settings={"backbone": f"{seed}/b.pth"}
-        )
-        record = yaml.safe_load((run / "kdyolo.yaml").read_text())
-        record["backbone"] = {"path": f"{seed}/b.pth", "sha256": "5b7c" * 16, "matched": 162, "total": 162}
-        (run / "kdyolo.yaml").write_text(yaml.safe_dump(record))
-        runs.append(run)
-    comparison = compare(*runs)
-    assert len(comparison.arms) == 1
-    assert comparison.equal["backbone"] == "b.pth (SHA-256 5b7c5b7c5b7c…)"
-    assert comparison.provenance[0]["backbone tensors"] == "162/162"
+# ---- differences -----------------------------------------------------------------------------------------------------
 
 
 def test_two_seeds_in_common_are_paired_else_welch(tmp_path):
@@ -339,104 +205,6 @@ def test_a_seed_without_effect_is_noticed(tmp_path):
     assert verdict(comparison, "b").words == f"+10.0 mAP: the same in all 3 seeds, {nothing}"
     assert verdict(comparison, "c").words == "0.0 mAP: no difference in any of 3 seeds"
     assert any("a and b have the same settings" in note for note in comparison.notes)
-
-
-# ---- like for like ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "words"),
-    [
-        ({"imgsz": 64}, {"imgsz": 96}, ["imgsz differs: 64 (a); 96 (b)"]),
-        ({"curve": [0.1] * 4}, {"curve": [0.1] * 5}, ["epochs differs: 4 (a); 5 (b)"]),
-        ({"settings": {"resize": "stretch"}}, {}, ["resize differs: stretch (a); letterbox (b)"]),
-        ({"settings": {"resize": "stretch"}}, {"stock": True}, ["resize differs: stretch (a); letterbox (b)"]),
-        ({"data": "coco8.yaml"}, {"data": "coco128.yaml"}, ["the data set differs: coco8.yaml (a); coco128.yaml (b)"]),
-        ({"single_cls": True}, {}, ["single_cls differs: True (a); False (b)"]),
-        ({"split": "test"}, {}, ["split differs: test (a); val (b)"]),
-        ({"fraction": 0.5}, {"fraction": 1}, ["fraction differs: 0.5 (a); 1 (b)"]),
-        ({"imgsz": 32, "iou": 0.5}, {"imgsz": 64, "iou": 0.7}, ["imgsz differs", "iou differs: 0.5 (a); 0.7 (b)"]),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_what_is_not_like_for_like_is_refused_unless_asked_for(pair, first, second, words):
-    runs = pair(first, second)
-    error = refusal(*runs)
-    assert all(word in error for word in [*words, "--anyway", "not like for like"]), error
-    comparison = compare(*runs, anyway=True)
-    assert len(comparison.unlike) == len(words)
-    for shown in (comparison.table(), comparison.to_markdown()):
-        assert "LIKE FOR LIKE" in shown.upper()
-    assert comparison.to_dict()["unlike"] == list(comparison.unlike)
-
-
-def test_what_may_differ_is_not_refused(pair):
-    comparison = compare(
-        *pair({"batch": 8, "device": "0", "fraction": 1}, {"batch": 16, "workers": 2, "fraction": 1.0})
-    )
-    assert comparison.unlike == ()
-    assert {"batch", "device", "workers", "lr0"} == set(comparison.differing)
-
-
-def test_settings_that_differ_within_an_arm_of_a_study_are_refused(study):
-    args = yaml.safe_load((study / "frozen" / "seed1" / "args.yaml").read_text())
-    (study / "frozen" / "seed1" / "args.yaml").write_text(yaml.safe_dump({**args, "lr0": 0.5}))
-    error = refusal(study)
-    assert "within the arm 'frozen', lr0 differs: 0.01 (frozen/seed0, frozen/seed2); 0.5 (frozen/seed1)" in error
-
-
-def test_a_seed_twice_is_no_other_seed(pair):
-    error = refusal(*pair({"lr0": 0.01}, {"lr0": 0.01}))
-    assert "seed 0 occurs twice (a, b)" in error
-
-
-def dataset(folder: Path, names: Sequence[str] = ("cat", "dog"), annotations: str | None = None) -> Path:
-    folder.mkdir()
-    content = {"path": str(folder), "train": "train.txt", "val": "val.txt", "names": dict(enumerate(names))}
-    if annotations is not None:
-        content["annotations"] = {"train": "ann.json", "val": "ann.json"}
-        (folder / "ann.json").write_text(annotations)
-    (folder / "data.yaml").write_text(yaml.safe_dump(content))
-    return folder / "data.yaml"
-
-
-def test_data_are_told_by_what_is_in_them(tmp_path, pair):
-    one, copy = dataset(tmp_path / "one", annotations="{}"), dataset(tmp_path / "copy", annotations="{}")
-    (one.parent / "again.yaml").write_text(one.read_text())
-    runs = pair({"data": str(one)}, {"data": str(copy)})
-    assert compare(*runs).unlike == ()  # at another place, the same annotations
-    args = yaml.safe_load((runs[1] / "args.yaml").read_text())
-
-    def with_data(path: Path) -> tuple[Path, Path]:
-        (runs[1] / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(path)}))
-        return runs
-
-    assert compare(*with_data(one.parent / "again.yaml")).unlike == ()  # another name, the same place
-    for name, change in (("names", {"names": ["cat", "cow"]}), ("boxes", {"annotations": '{"a": 1}'}), ("bare", {})):
-        other = dataset(tmp_path / name, **{"annotations": "{}" if name == "names" else None, **change})
-        assert "the data set differs" in refusal(*with_data(other))
-
-
-def test_a_data_set_named_from_where_the_run_was_started(tmp_path, pair, monkeypatch):
-    data = dataset(tmp_path / "data")
-    write = {"path": "elsewhere", "names": ["cat"], "train": "images", "val": "images"}  # in Ultralytics' own folder
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "d.yaml").write_text(yaml.safe_dump(write))
-    runs = pair({"data": "data/data.yaml"}, {"data": str(data)})
-    monkeypatch.chdir("/")
-    assert compare(*runs).unlike == ()
-    for run, name in zip(runs, ("one", "two"), strict=True):
-        args = yaml.safe_load((run / "args.yaml").read_text())
-        (run / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(tmp_path / name / "d.yaml")}))
-    assert compare(*runs).unlike == ()
-
-
-def test_official_metrics_of_other_images_are_noticed(pair):
-    runs = pair(ap=0.3, per_class={"cat": 0.3})
-    scores = json.loads((runs[1] / "coco_metrics.json").read_text())
-    (runs[1] / "coco_metrics.json").write_text(json.dumps({**scores, "images": 5}))
-    assert "4 images with 10 objects (a); 5 images with 10 objects (b)" in refusal(*runs)
 
 
 # ---- runs that are not finished ------------------------------------------------------------------------------------
@@ -595,63 +363,6 @@ def test_the_method_is_named_and_cited(study):
     for name in ("Student 1908", "Welch 1947", "Holm 1979", "Cohen 1988", "SciPy"):
         assert name in comparison.method
         assert name in comparison.to_markdown()
-
-
-# ---- as data, as text ------------------------------------------------------------------------------------------------
-
-
-def test_frames(study):
-    comparison = compare(study)
-    runs = comparison.to_frame()
-    assert len(runs) == 9
-    assert runs.groupby("arm")["mAP50-95"].mean()["random"] == pytest.approx(
-        comparison.arms[0].values["mAP50-95"].estimate
-    )
-    assert runs["seed"].tolist() == [0, 1, 2] * 3
-    differences = comparison.differences_frame()
-    assert len(differences) == 6
-    assert differences.loc[0, "words"] == comparison.differences[0].words
-    assert list(compare(study / "random").differences_frame().columns) == list(differences.columns)
-
-
-def test_json_and_csv_say_the_same(study):
-    comparison = compare(study)
-    content = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
-    assert content["arms"][0]["values"]["mAP50-95"]["estimate"] == pytest.approx(0.30066667)
-    rows = list(csv.DictReader(io.StringIO(comparison.to_csv())))
-    assert [float(row["mAP50-95"]) for row in rows[:3]] == [0.3, 0.304, 0.298]
-
-
-NASTY = 'a|b\n<script>alert(1)</script> `x` *y* [z](u) \\ \x1b[31m,"q"'
-
-
-def test_names_are_shown_not_obeyed(tmp_path):
-    folder = 'a|b <i> *x*,"q"\x1b'
-    arms = (tmp_path / folder, tmp_path / "plain")
-    for arm, value in zip(arms, (0.2, 0.3), strict=True):
-        for seed in (0, 1):
-            top = value + seed / 100
-            write_run(arm / f"seed{seed}", [0.1, top], seed=seed, ap=top, per_class={NASTY: top})
-    comparison = compare(*arms)
-    text, md = comparison.table(), comparison.to_markdown()
-    assert "\x1b" not in text + md
-    assert "a|b\\n<script>" in text
-    assert "<script>" not in md
-    row = next(line for line in md.splitlines() if "script" in line)
-    assert row.count("|") == 7  # six cells and their borders
-    for sign in ("\\`x\\`", "\\*y\\*", "\\[z\\]", "\\\\ ", "a&#124;b"):
-        assert sign in row
-    rows = list(csv.DictReader(io.StringIO(comparison.to_csv())))
-    assert [row["arm"] for row in rows] == [folder, folder, "plain", "plain"]
-    assert json.loads(json.dumps(comparison.to_dict()))["class_differences"][0]["name"] == NASTY
-
-
-def test_columns_stand_below_each_other(study):
-    lines = compare(study).table().splitlines()
-    start = lines.index(next(line for line in lines if line.startswith("mAP50-95, best epoch")))
-    table = lines[start + 1 : start + 5]
-    assert len({len(line) for line in table}) == 1
-    assert table[1].split()[:4] == ["random", "(baseline)", "3", "0.301"]
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
