@@ -11,35 +11,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kdyolo.backbone import DistilledBackbone, load_backbone
-    from kdyolo.checkpoint import read_checkpoint
-    from kdyolo.coco.bootstrap import compare_coco
-    from kdyolo.coco.convert import convert_coco
-    from kdyolo.coco.score import score_coco
-    from kdyolo.export import export_stock, extract_backbone
-    from kdyolo.inspection import compare_checkpoints, inspect_checkpoint
-    from kdyolo.model import KDYOLO
-    from kdyolo.runs.comparison import compare
-    from kdyolo.runs.study import Study
-    from kdyolo.schedule import FreezeSchedule
-    from kdyolo.trainer import KDTrainer
+    from kdyolo.checkpoints.export import export_stock, extract_backbone
+    from kdyolo.checkpoints.inspection import compare_checkpoints, inspect_checkpoint
+    from kdyolo.checkpoints.reader import read_checkpoint
+    from kdyolo.data.coco_to_yolo import convert_coco
+    from kdyolo.engine.model import KDYOLO
+    from kdyolo.engine.trainer import KDTrainer
+    from kdyolo.experiments.compare import compare
+    from kdyolo.experiments.study.study import Study
+    from kdyolo.metrics.bootstrap import compare_coco
+    from kdyolo.metrics.coco_metrics import score_coco
+    from kdyolo.models.backbone import DistilledBackbone, load_backbone
+    from kdyolo.models.freeze_schedule import FreezeSchedule
 
 _HOME = {
-    "KDYOLO": "kdyolo.model",
-    "KDTrainer": "kdyolo.trainer",
-    "Study": "kdyolo.runs.study",
-    "DistilledBackbone": "kdyolo.backbone",
-    "FreezeSchedule": "kdyolo.schedule",
-    "compare": "kdyolo.runs.comparison",
-    "compare_checkpoints": "kdyolo.inspection",
-    "compare_coco": "kdyolo.coco.bootstrap",
-    "convert_coco": "kdyolo.coco.convert",
-    "export_stock": "kdyolo.export",
-    "extract_backbone": "kdyolo.export",
-    "inspect_checkpoint": "kdyolo.inspection",
-    "load_backbone": "kdyolo.backbone",
-    "read_checkpoint": "kdyolo.checkpoint",
-    "score_coco": "kdyolo.coco.score",
+    "KDYOLO": "kdyolo.engine.model",
+    "KDTrainer": "kdyolo.engine.trainer",
+    "Study": "kdyolo.experiments.study.study",
+    "DistilledBackbone": "kdyolo.models.backbone",
+    "FreezeSchedule": "kdyolo.models.freeze_schedule",
+    "compare": "kdyolo.experiments.compare",
+    "compare_checkpoints": "kdyolo.checkpoints.inspection",
+    "compare_coco": "kdyolo.metrics.bootstrap",
+    "convert_coco": "kdyolo.data.coco_to_yolo",
+    "export_stock": "kdyolo.checkpoints.export",
+    "extract_backbone": "kdyolo.checkpoints.export",
+    "inspect_checkpoint": "kdyolo.checkpoints.inspection",
+    "load_backbone": "kdyolo.models.backbone",
+    "read_checkpoint": "kdyolo.checkpoints.reader",
+    "score_coco": "kdyolo.metrics.coco_metrics",
 }
 
 __all__ = [

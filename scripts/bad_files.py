@@ -26,7 +26,7 @@ import torch
 from bench_checkpoint import peak
 from torch import Tensor, nn
 
-from kdyolo.checkpoint import read_checkpoint
+from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError
 
 SECONDS, TIMES, FLOOR = 1.0, 3, 16 << 20

@@ -56,7 +56,7 @@ def write(kind: str, model: str, folder: Path) -> Path:
     """A file of random weights, under Ultralytics' names, that torch can load too."""
     import torch
 
-    from kdyolo.backbone import DistilledBackbone
+    from kdyolo.models.backbone import DistilledBackbone
 
     layers = DistilledBackbone(model).layers
     path, tensors = folder / kind.replace(" ", "_"), layers.state_dict()
@@ -72,11 +72,11 @@ def write(kind: str, model: str, folder: Path) -> Path:
 
 def measure(arm: str, model: str, path: Path) -> dict[str, float]:
     """Fill a backbone once; seconds, and by how many bytes the process grew at most."""
-    from kdyolo.resources import let_threads_sleep
+    from kdyolo.utils.shipped_files import let_threads_sleep
 
     let_threads_sleep()  # before torch is there
-    from kdyolo.backbone import DistilledBackbone, fill
-    from kdyolo.checkpoint import read_checkpoint
+    from kdyolo.checkpoints.reader import read_checkpoint
+    from kdyolo.models.backbone import DistilledBackbone, fill
 
     backbone = DistilledBackbone(model)
     path.read_bytes()  # into the page cache

@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdyolo.coco.workers import cores
+from kdyolo.utils.parallel import cores
 
 ARMS = ("floor", "kdyolo", "ultralytics")
 SPLIT = "train2017"
@@ -109,10 +109,10 @@ def cpu_seconds() -> float:
 
 def prepare_kdyolo(root: Path, out: Path) -> Callable[[], None]:
     """``kdyolo convert ROOT --out OUT``."""
-    import kdyolo.coco.convert
+    import kdyolo.data.coco_to_yolo
 
     def work() -> None:
-        kdyolo.coco.convert.convert_coco(root, out)
+        kdyolo.data.coco_to_yolo.convert_coco(root, out)
 
     return work
 

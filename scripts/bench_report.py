@@ -21,8 +21,8 @@ from time import perf_counter
 import yaml
 from plotly.offline import get_plotlyjs
 
-from kdyolo.runs.comparison import compare
-from kdyolo.runs.report import write_report
+from kdyolo.experiments.compare import compare
+from kdyolo.experiments.report import write_report
 
 REPEATS = 5
 CLASSES = 80

@@ -23,9 +23,9 @@ import numpy as np  # noqa: E402
 from coco_files import random_detections, random_ground_truth, write_json  # noqa: E402
 from tidecv import TIDE, Data  # noqa: E402
 
-from kdyolo.coco import tide  # noqa: E402
-from kdyolo.coco.instances import GroundTruth, read_ground_truth  # noqa: E402
-from kdyolo.coco.tide import ERRORS, find_errors  # noqa: E402
+from kdyolo.metrics import tide  # noqa: E402
+from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth  # noqa: E402
+from kdyolo.metrics.tide import ERRORS, find_errors  # noqa: E402
 
 NAMES = dict(zip(ERRORS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), strict=True))
 

@@ -24,8 +24,8 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from kdyolo.backbone import DistilledBackbone, load_backbone
-from kdyolo.sources import NORMS
+from kdyolo.checkpoints.key_naming import NORMS
+from kdyolo.models.backbone import DistilledBackbone, load_backbone
 
 SMALL = 0.01  # of the features' spread
 

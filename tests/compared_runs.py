@@ -10,7 +10,7 @@ from run_files import write_run
 
 from kdyolo import compare
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.runs.comparison import Comparison
+from kdyolo.experiments.compare import Comparison
 
 OFFSETS = {"random": (0.0, 0.004, -0.002), "frozen": (0.010, 0.012, 0.006), "low-lr": (0.001, 0.003, 0.001)}
 

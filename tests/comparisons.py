@@ -9,7 +9,7 @@ from typing import Any
 
 from run_folders import detect, write_run, write_scores
 
-from kdyolo.runs.comparison import Comparison, compare
+from kdyolo.experiments.compare import Comparison, compare
 
 # Name → frozen epochs, mAP50-95 at the end, share of the objects that its detector finds.
 ARMS = {"random": (0, 0.36, 0.5), "unfrozen": (0, 0.37, 0.6), "frozen10": (10, 0.385, 0.85)}

@@ -36,10 +36,10 @@ from torch import nn  # noqa: E402
 from ultralytics import settings  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
-from kdyolo.backbone import DistilledBackbone  # noqa: E402
-from kdyolo.coco.convert import convert_coco  # noqa: E402
-from kdyolo.demo import draw_dataset  # noqa: E402
-from kdyolo.sources import STAGES  # noqa: E402
+from kdyolo.checkpoints.key_naming import STAGES  # noqa: E402
+from kdyolo.cli.demo import draw_dataset  # noqa: E402
+from kdyolo.data.coco_to_yolo import convert_coco  # noqa: E402
+from kdyolo.models.backbone import DistilledBackbone  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdyolo.coco.score import score_coco
-from kdyolo.schedule import FreezeSchedule
+from kdyolo.metrics.coco_metrics import score_coco
+from kdyolo.models.freeze_schedule import FreezeSchedule
 
 LOSSES = {"box_loss": 2.0, "cls_loss": 3.0, "dfl_loss": 1.4}
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
-from kdyolo import arch as module_under_test
-from kdyolo.arch import UNCAPPED, Arch, build_layers, fit_arch, layer_shapes, level_taps
-from kdyolo.backbone import DistilledBackbone, checkpoint_arch, compare, differing, fill, load_backbone
-from kdyolo.checkpoint import read_checkpoint
+from kdyolo.checkpoints.load_report import LoadReport
+from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError, ModelError
-from kdyolo.report import LoadReport
+from kdyolo.models import arch as module_under_test
+from kdyolo.models.arch import UNCAPPED, Arch, build_layers, fit_arch, layer_shapes, level_taps
+from kdyolo.models.backbone import DistilledBackbone, checkpoint_arch, compare, differing, fill, load_backbone
 
 STAGES = ["stem", *(f"stage{stage}.{i}" for stage in (1, 2, 3) for i in (0, 1)), "stage4.0", "stage4.1", "stage4.2"]
 OLDER = {"cv1": "main_conv", "cv2": "final_conv", "m": "blocks"}

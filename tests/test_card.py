@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from kdyolo.card import write_card
 from kdyolo.cli import main
 from kdyolo.errors import RunError
+from kdyolo.runs.model_card import write_card
 
 
 def cells(card: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdyolo.checkpoint import BackboneCheckpoint, backbone_name, read_checkpoint
+from kdyolo.checkpoints.reader import BackboneCheckpoint, backbone_name, read_checkpoint
 from kdyolo.errors import CheckpointError
 
 

@@ -142,7 +142,7 @@ def test_convert_prints_the_yaml_as_it_was_asked_for(capsys, shapes, tmp_path):
 
 
 def test_resume_from_the_run_folder(shapes, checkpoint, tmp_path, monkeypatch):
-    from kdyolo.trainer import KDTrainer
+    from kdyolo.engine.trainer import KDTrainer
 
     def interrupt(self):
         if self.epoch == 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from coco_files import write_file
 
-from kdyolo.coco.convert import Source, convert_coco
+from kdyolo.data.coco_to_yolo import Source, convert_coco
 from kdyolo.errors import DatasetError
 
 DROP = object()

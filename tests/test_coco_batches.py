@@ -10,10 +10,10 @@ from conftest import CHECKOUT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdyolo.coco.batches import Labeller, millionths
-from kdyolo.coco.labels import Selection, SplitLabels, clip_box, label_line
-from kdyolo.coco.records import AnnotationRecord, ImageRecord
-from kdyolo.coco.slices import NeedsWholeFile
+from kdyolo.data.coco.json_chunks import NeedsWholeFile
+from kdyolo.data.coco.label_batches import Labeller, millionths
+from kdyolo.data.coco.schema import AnnotationRecord, ImageRecord
+from kdyolo.data.yolo_labels import Selection, SplitLabels, clip_box, label_line
 
 SELECTION = Selection({category_id: category_id % 12 for category_id in range(1, 1300)} | {1300: None, 1301: 1203})
 
@@ -133,7 +133,7 @@ def test_numpy_stays_out_of_the_process_that_forks(tmp_path):
     """Its threads would end all forking there, so that the files would be written by one process alone."""
     make_split(tmp_path / "root", "train", [image()], [box()])
     code = (
-        "import os, sys; from kdyolo.coco.convert import convert_coco; convert_coco(sys.argv[1], sys.argv[2]); "
+        "import os, sys; from kdyolo.data.coco_to_yolo import convert_coco; convert_coco(sys.argv[1], sys.argv[2]); "
         "print('numpy' in sys.modules, len(os.listdir('/proc/self/task')))"
     )
     command = [sys.executable, "-c", code, tmp_path / "root", tmp_path / "out"]

@@ -10,11 +10,11 @@ from coco_results import random_detections, random_ground_truth, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdyolo.coco.bootstrap import Accumulator, compare_coco, confidence
-from kdyolo.coco.instances import read_ground_truth
-from kdyolo.coco.matching import match
-from kdyolo.coco.score import NAMES, score
 from kdyolo.errors import ConfigError
+from kdyolo.metrics.bootstrap import Accumulator, compare_coco, confidence
+from kdyolo.metrics.coco_files import read_ground_truth
+from kdyolo.metrics.coco_metrics import NAMES, score
+from kdyolo.metrics.matching import match
 
 
 def with_none(values) -> list[float]:

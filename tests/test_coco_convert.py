@@ -13,9 +13,9 @@ from conftest import tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdyolo.coco.convert import Source, convert_coco
-from kdyolo.coco.image_files import IMAGE_SUFFIXES
-from kdyolo.coco.labels import label_path
+from kdyolo.data.coco_to_yolo import Source, convert_coco
+from kdyolo.data.image_names import IMAGE_SUFFIXES
+from kdyolo.data.yolo_labels import label_path
 from kdyolo.errors import ConfigError
 
 
@@ -283,7 +283,7 @@ def test_hard_link_to_a_linked_image_is_the_image(root, tmp_path):
 
 
 def test_import_is_light():
-    code = "import sys, kdyolo.coco.convert; sys.exit(any(m in sys.modules for m in ('torch', 'ultralytics', 'numpy')))"
+    code = "import sys, kdyolo.data.coco_to_yolo; sys.exit(bool({'torch', 'ultralytics', 'numpy'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
 

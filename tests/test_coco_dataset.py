@@ -10,9 +10,9 @@ from coco_results import random_ground_truth, write_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdyolo.coco.dataset import find_annotations, image_ids, link
-from kdyolo.coco.instances import GroundTruth
 from kdyolo.errors import DatasetError
+from kdyolo.metrics.coco_files import GroundTruth
+from kdyolo.metrics.reference import find_annotations, image_ids, link
 
 
 def truth_of(*names: str) -> GroundTruth:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdyolo.cli import cli
-from kdyolo.coco.convert import convert_coco
-from kdyolo.coco.export import to_coco
+from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.yolo_to_coco import to_coco
 from kdyolo.errors import DatasetError
 
 
@@ -145,10 +145,10 @@ def test_labels_come_back_to_the_letter(tmp_path, data):
     del content["annotations"]
     plain = tmp_path / "plain.yaml"
     plain.write_text(yaml.safe_dump(content))
-    from kdyolo.coco import verify
+    from kdyolo.data import image_verification
 
     with pytest.MonkeyPatch.context() as patch:  # an image of 6000 px takes time to write
-        patch.setattr(verify, "inspect", lambda path: verify.Found(width, height))
+        patch.setattr(image_verification, "inspect", lambda path: image_verification.Found(width, height))
         to_coco(plain, tmp_path / "back.json")
     shutil.copy(tmp_path / "back.json", tmp_path / "root/annotations/instances_train.json")
     label = tmp_path / "out/labels/train/3.txt"

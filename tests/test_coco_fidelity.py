@@ -8,10 +8,10 @@ import pytest
 from coco_files import CATEGORIES, box, image, label_rows, make_split, write_file
 from PIL import Image
 
-from kdyolo.coco import summary
-from kdyolo.coco.convert import convert_coco
-from kdyolo.coco.outlines import decode_mask, outline_of
-from kdyolo.coco.records import DetailedAnnotation
+from kdyolo.data.coco import summary
+from kdyolo.data.coco.schema import DetailedAnnotation
+from kdyolo.data.coco.segmentation import decode_mask, outline_of
+from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import ConfigError, DatasetError
 
 # --- Segments ---------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_verified_images_leave_the_cache_that_ultralytics_would_write(shared, tm
 
 
 def test_a_new_cache_format_is_left_alone(tmp_path, monkeypatch):
-    from kdyolo.coco import label_cache
+    from kdyolo.data import label_cache
 
     monkeypatch.setattr(label_cache, "DATASET_CACHE_VERSION", "9.9.9")
     make_split(tmp_path / "root", "train")

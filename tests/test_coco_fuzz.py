@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdyolo.cli import main
-from kdyolo.coco import slices
-from kdyolo.coco.convert import convert_coco
+from kdyolo.data.coco import json_chunks
+from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
 
 DOCUMENT = {
@@ -110,7 +110,7 @@ def test_a_data_set_or_one_clear_error(tmp_path, data, options, size):
     write_file(tmp_path / "root", "train", data, NAMES)
     before = tree(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slices, "SLICE", size)
+        patch.setattr(json_chunks, "SLICE", size)
         message, counts = "", None
         try:
             counts = convert_coco(tmp_path / "root", tmp_path / "out", **options).splits["train"]

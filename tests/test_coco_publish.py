@@ -16,9 +16,9 @@ import pytest
 from coco_files import CATEGORIES, box, image, make_split
 from conftest import CHECKOUT, tree
 
-from kdyolo.coco import publish
-from kdyolo.coco.convert import Source, convert_coco
-from kdyolo.coco.publish import annotations_name
+from kdyolo.data.coco import transaction
+from kdyolo.data.coco.transaction import annotations_name
+from kdyolo.data.coco_to_yolo import Source, convert_coco
 from kdyolo.errors import DatasetError
 
 
@@ -101,7 +101,7 @@ def test_other_name_with_other_classes_in_one_folder_is_refused(root, tmp_path):
 def test_systems_without_folder_descriptors_give_the_same(root, tmp_path, monkeypatch):
     convert_coco(root, tmp_path / "out")
     first = tree(tmp_path / "out")
-    monkeypatch.setattr(publish, "_KNOWS_DESCRIPTORS", False)
+    monkeypatch.setattr(transaction, "_KNOWS_DESCRIPTORS", False)
     convert_coco(root, tmp_path / "out")
     assert tree(tmp_path / "out") == first
 
@@ -181,7 +181,7 @@ KILLED = """
 import os, shutil, sys
 from itertools import count
 from pathlib import Path
-from kdyolo.coco.convert import convert_coco
+from kdyolo.data.coco_to_yolo import convert_coco
 
 root, out, earlier, result = map(Path, sys.argv[1:])
 for die_at in count():
@@ -232,7 +232,7 @@ def test_killed_anywhere_a_second_run_completes_it(tmp_path, earlier):
 
 # --- Two converters ---------------------------------------------------------------------------------------------------
 
-CONVERT = "import sys; from kdyolo.coco.convert import convert_coco; convert_coco(sys.argv[1], sys.argv[2])"
+CONVERT = "import sys; from kdyolo.data.coco_to_yolo import convert_coco; convert_coco(sys.argv[1], sys.argv[2])"
 
 
 def test_converters_in_one_folder_take_turns(tmp_path):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from kdyolo.coco.instances import read_detections, read_ground_truth
-from kdyolo.coco.score import EVALUATORS, NAMES, score, score_coco
 from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.metrics.coco_files import read_detections, read_ground_truth
+from kdyolo.metrics.coco_metrics import EVALUATORS, NAMES, score, score_coco
 
 
 def by_hand(annotations, predictions) -> COCOeval:

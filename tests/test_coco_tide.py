@@ -9,10 +9,10 @@ import pytest
 from coco_results import IMAGE, random_detections, random_ground_truth, write_json
 from PIL import Image
 
-from kdyolo.coco.instances import GroundTruth, read_ground_truth
-from kdyolo.coco.score import score
-from kdyolo.coco.tide import ERRORS, Kind, find_errors
-from kdyolo.coco.tide_plots import draw_worst, plot_errors
+from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
+from kdyolo.metrics.coco_metrics import score
+from kdyolo.metrics.tide import ERRORS, Kind, find_errors
+from kdyolo.metrics.tide_plots import draw_worst, plot_errors
 
 X, Y, FAR = [0, 0, 10, 10], [100, 0, 10, 10], [300, 300, 10, 10]
 NEAR_X = [0, 0, 10, 30]  # IoU with X is 1/3

@@ -8,16 +8,17 @@ from functools import partial
 import pytest
 from coco_files import CATEGORIES, box, image, label_rows, make_split, write_file
 
-from kdyolo.coco import publish, slices, workers
-from kdyolo.coco.annotations import _decode_head
-from kdyolo.coco.convert import convert_coco
-from kdyolo.coco.progress import Progress
+from kdyolo.data.coco import json_chunks, transaction
+from kdyolo.data.coco.reader import _decode_head
+from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
+from kdyolo.utils import parallel
+from kdyolo.utils.progress import Progress
 
 
 def read_in(size, path, monkeypatch):
-    monkeypatch.setattr(slices, "SLICE", size)
-    return slices.cut(path, _decode_head)
+    monkeypatch.setattr(json_chunks, "SLICE", size)
+    return json_chunks.cut(path, _decode_head)
 
 
 def test_slices_are_the_file(shared, tmp_path, monkeypatch):
@@ -40,7 +41,7 @@ def test_a_file_that_became_shorter_is_not_read_as_if_it_had_not(tmp_path, monke
     buffer = bytearray(max(part.size for part in parts))
     parts[0].read(buffer)
     os.truncate(path, parts[-1].start + 10)
-    with pytest.raises(slices.NeedsWholeFile):
+    with pytest.raises(json_chunks.NeedsWholeFile):
         parts[-1].read(buffer)
 
 
@@ -68,7 +69,7 @@ def test_any_layout_of_the_file_gives_the_same(tmp_path, monkeypatch, case, inde
     write_file(tmp_path / "plain", "train", document, names)
     convert_coco(tmp_path / "plain", tmp_path / "expected")
     write_file(tmp_path / "root", "train", json.dumps(AWKWARD[case](document), indent=indent), names)
-    monkeypatch.setattr(slices, "SLICE", 2_000)
+    monkeypatch.setattr(json_chunks, "SLICE", 2_000)
     convert_coco(tmp_path / "root", tmp_path / "out")
     expected, found = (label_rows(tmp_path / folder / "labels/train") for folder in ("expected", "out"))
     assert found == expected
@@ -80,14 +81,14 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
 
     convert_coco(shared / "coco128", tmp_path / "out")
     expected = tree(tmp_path / "out")
-    monkeypatch.setattr(slices, "SLICE", 20_000)
-    monkeypatch.setattr(publish, "_PART", 5)
-    monkeypatch.setattr(publish, "_WORTH_A_PROCESS", 10)
-    monkeypatch.setattr(workers, "_may_fork", lambda: True)
-    monkeypatch.setattr(workers, "cores", lambda: 3)
+    monkeypatch.setattr(json_chunks, "SLICE", 20_000)
+    monkeypatch.setattr(transaction, "_PART", 5)
+    monkeypatch.setattr(transaction, "_WORTH_A_PROCESS", 10)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
     used = []
-    original = workers.multiprocessing.get_context
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda kind: used.append(kind) or original(kind))
+    original = parallel.multiprocessing.get_context
+    monkeypatch.setattr(parallel.multiprocessing, "get_context", lambda kind: used.append(kind) or original(kind))
     convert_coco(shared / "coco128", tmp_path / "out")
     assert tree(tmp_path / "out") == expected
     assert used == ["fork"] * 4
@@ -99,8 +100,8 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 def test_shares_come_back_in_order_and_failures_too(monkeypatch):
     """Each process takes run after run; what one raises ends all of it, and so does what this process raises."""
-    monkeypatch.setattr(workers, "_may_fork", lambda: True)
-    monkeypatch.setattr(workers, "cores", lambda: 3)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
     progress, here = Progress("counting", 100, "numbers"), []
 
     def work(run):
@@ -111,7 +112,7 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
     def fail():
         raise DatasetError("meanwhile")
 
-    share = partial(workers.share, work, at_least=1, progress=progress)
+    share = partial(parallel.share, work, at_least=1, progress=progress)
     results = share(range(100), meanwhile=lambda: here.append(os.getpid()))
     assert [number for _, run in results for number in run] == list(range(100))
     assert os.getpid() not in {process for process, _ in results}
@@ -121,7 +122,7 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
         share([0, 1, 2, -1, 4, 5])
     with pytest.raises(DatasetError, match="meanwhile"):
         share(range(100), meanwhile=fail)
-    assert not workers.multiprocessing.active_children()
+    assert not parallel.multiprocessing.active_children()
 
 
 def test_progress_line_has_rate_and_time_left():
@@ -134,7 +135,7 @@ def test_progress_line_has_rate_and_time_left():
 def test_progress_appears_on_a_terminal_only_when_it_takes_long(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     for patience, shown in ((60, False), (0, True)):
-        monkeypatch.setattr("kdyolo.coco.progress.PATIENCE", patience)
+        monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", patience)
         with Progress("writing", 10, "files") as progress:
             progress.advance()
         assert ("writing  10%  1/10 files" in capsys.readouterr().err) is shown

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from kdyolo import demo
+from kdyolo.cli import demo
 from kdyolo.errors import ConfigError, RunError
 
 

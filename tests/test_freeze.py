@@ -9,8 +9,8 @@ from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.errors import ConfigError
-from kdyolo.freeze import EarlyStoppingAfterThaw, apply_schedule
-from kdyolo.schedule import ALL, PARTS, FreezeSchedule
+from kdyolo.models.freeze_schedule import ALL, PARTS, FreezeSchedule
+from kdyolo.models.freezing import EarlyStoppingAfterThaw, apply_schedule
 
 EPOCHS = st.integers(1, 300)
 FREEZE = st.one_of(st.just(ALL), st.integers(0, 400))

@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
-from kdyolo.checkpoint import read_checkpoint
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
 from kdyolo.errors import CheckpointError
-from kdyolo.safe_load import TENSORS_SHA256, tensors_sha256
 
 QUICK = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -18,10 +18,10 @@ from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from kdyolo.arch import UNCAPPED, Arch
-from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ModelError, RunError
-from kdyolo.graph import (
+from kdyolo.models.arch import UNCAPPED, Arch
+from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.detector import (
     KDDetectionModel,
     fold_bn_eps,
     from_stock,
@@ -29,8 +29,8 @@ from kdyolo.graph import (
     make_stock_checkpoint,
     to_stock,
 )
-from kdyolo.model_yaml import is_nested, nested_for, to_stock_yaml
-from kdyolo.resources import shipped
+from kdyolo.models.model_yaml import is_nested, nested_for, to_stock_yaml
+from kdyolo.utils.shipped_files import shipped
 
 STRIDES = {
     "kdyolov8.yaml": [8, 16, 32],
@@ -280,7 +280,10 @@ def test_the_stock_model_is_the_same_network_in_stock_classes(name: str) -> None
     flat = to_stock(model)
     assert type(flat) is DetectionModel
     assert foreign_classes(flat) == set()
-    assert foreign_classes(model) == {"kdyolo.graph.KDDetectionModel", "kdyolo.backbone.DistilledBackbone"}
+    assert foreign_classes(model) == {
+        "kdyolo.models.detector.KDDetectionModel",
+        "kdyolo.models.backbone.DistilledBackbone",
+    }
     assert difference(flat, model) == 0.0
     assert shared_memory(flat, model)
     assert not is_nested(flat.yaml)

@@ -12,10 +12,10 @@ from conftest import old_names
 from ultralytics import YOLO
 
 from kdyolo import compare_checkpoints, inspect_checkpoint
-from kdyolo.backbone import DistilledBackbone
+from kdyolo.checkpoints.inspection import draw_features, principal_colours
 from kdyolo.cli import main
 from kdyolo.errors import CheckpointError, DatasetError
-from kdyolo.inspection import draw_features, principal_colours
+from kdyolo.models.backbone import DistilledBackbone
 
 
 def test_what_a_resume_file_is(shared):

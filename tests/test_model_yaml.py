@@ -11,10 +11,10 @@ import pytest
 import yaml
 from ultralytics.nn.tasks import yaml_model_load
 
-from kdyolo.arch import UNCAPPED, Arch
-from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ModelError
-from kdyolo.model_yaml import (
+from kdyolo.models.arch import UNCAPPED, Arch
+from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.model_yaml import (
     BACKBONE,
     from_stock_yaml,
     is_nested,
@@ -23,7 +23,7 @@ from kdyolo.model_yaml import (
     resolve,
     to_stock_yaml,
 )
-from kdyolo.resources import shipped
+from kdyolo.utils.shipped_files import shipped
 
 SCALES = "nsmlx"
 SHIPPED = sorted(shipped("models"))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from kdyolo import FreezeSchedule
-from kdyolo.plots import plot_results
+from kdyolo.runs.results_plot import plot_results
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from conftest import FAST, tree
 from ultralytics import YOLO
 
 from kdyolo.cli import main
+from kdyolo.engine.preflight import preflight
 from kdyolo.errors import ConfigError
-from kdyolo.preflight import preflight
 
 
 def test_a_run_is_measured_in_every_phase_and_not_trained(checkpoint, shapes, tmp_path, monkeypatch, capsys):

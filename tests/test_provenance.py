@@ -20,8 +20,8 @@ from ultralytics.utils.torch_utils import strip_optimizer
 
 import kdyolo
 from kdyolo import KDYOLO
+from kdyolo.checkpoints.export import export_stock
 from kdyolo.cli import main
-from kdyolo.export import export_stock
 
 MISSING = "stage4.2.cv2.bn.bias"  # of the old system's names; layer 9 of Ultralytics'
 

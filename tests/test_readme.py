@@ -11,8 +11,8 @@ from conftest import CHECKOUT
 
 import kdyolo
 from kdyolo.cli import cli
-from kdyolo.resources import shipped
-from kdyolo.settings import KEYS
+from kdyolo.engine.options.validation import KEYS
+from kdyolo.utils.shipped_files import shipped
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -82,7 +82,7 @@ def test_python_example_runs(shared, tmp_path, monkeypatch):
     """The README's Python, with the real data under the names it uses and a run short enough for a test."""
     import torch
 
-    from kdyolo.model import KDYOLO
+    from kdyolo.engine.model import KDYOLO
 
     code = next(text for kind, text in BLOCKS if kind == "python")
     (tmp_path / "COCO2017").symlink_to(shared / "coco128")

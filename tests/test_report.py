@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdyolo.report import DOUBTFUL_NORM, LoadReport
+from kdyolo.checkpoints.load_report import DOUBTFUL_NORM, LoadReport
 
 FULL: dict[str, Any] = {
     "model": "yolov8n",

@@ -17,9 +17,9 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import ops
 
 from kdyolo import KDYOLO, convert_coco
+from kdyolo.engine.predictor import StretchingPredictor, resize_of
+from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError
-from kdyolo.resize import StretchingPredictor, resize_of
-from kdyolo.trainer import KDTrainer
 
 WIDE = (48, 128)  # height and width of the images
 

@@ -19,9 +19,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
-from kdyolo.backbone import differing
+from kdyolo.engine.resume import AtomicPath
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.resume import AtomicPath
+from kdyolo.models.backbone import differing
 
 EPOCHS = 6
 # Frozen in epochs 0 and 1, thawed in 2, ramp until the end of 3. Three batches to a step and two to an epoch, so that
@@ -229,9 +229,9 @@ def test_a_finished_run_says_so(train, checkpoint, tmp_path):
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, checkpoint, tmp_path, monkeypatch):
     """Sums are rounded differently by another number of threads."""
-    monkeypatch.setattr("kdyolo.trainer.cpu_threads", lambda: 1)
+    monkeypatch.setattr("kdyolo.engine.trainer.cpu_threads", lambda: 1)
     interrupt(train, checkpoint, 1, epochs=2)
-    monkeypatch.setattr("kdyolo.trainer.cpu_threads", lambda: 2)
+    monkeypatch.setattr("kdyolo.engine.trainer.cpu_threads", lambda: 2)
     counts = []
     model = KDYOLO(tmp_path / "run/weights/last.pt")
     model.add_callback("on_train_batch_end", lambda trainer: counts.append(torch.get_num_threads()))

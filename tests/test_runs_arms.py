@@ -7,8 +7,8 @@ import yaml
 from run_files import write_run
 
 from kdyolo import compare
-from kdyolo.runs.run_settings import STOCK
-from kdyolo.settings import Settings
+from kdyolo.engine.options.validation import Settings
+from kdyolo.experiments.comparison.run_settings import STOCK
 
 
 def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):

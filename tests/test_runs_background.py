@@ -17,8 +17,8 @@ import torch
 from conftest import CHECKOUT, run_command
 from test_distributed import free_port
 
-from kdyolo.runs.detached import own_command
-from kdyolo.runs.processes import PROCESS_NAME, alive, read_process
+from kdyolo.runs.detach import own_command
+from kdyolo.runs.pid_file import PROCESS_NAME, alive, read_process
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
 EPOCHS = 14
@@ -255,8 +255,8 @@ import os, sys
 from pathlib import Path
 print("before anything", flush=True)
 from ultralytics.utils import LOGGER
-from kdyolo.record import RunLog
-from kdyolo.runs.detached import tell_begun
+from kdyolo.engine.provenance import RunLog
+from kdyolo.runs.detach import tell_begun
 log = RunLog()
 LOGGER.info("a line of the logger")
 log.open(Path("run/train.log"))

@@ -20,10 +20,10 @@ from scipy import stats
 
 from kdyolo import compare
 from kdyolo.cli import cli, main
-from kdyolo.runs.arms import Arm
-from kdyolo.runs.comparison import Comparison
-from kdyolo.runs.differences import find_differences
-from kdyolo.runs.statistics import mean_interval
+from kdyolo.experiments.compare import Comparison
+from kdyolo.experiments.comparison.differences import find_differences
+from kdyolo.experiments.comparison.grouping import Arm
+from kdyolo.experiments.comparison.significance import mean_interval
 
 # ---- a study ---------------------------------------------------------------------------------------------------------
 

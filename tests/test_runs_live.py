@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from run_files import write_run
 
-from kdyolo.runs.durations import duration
+from kdyolo.experiments.study.live_table import LiveTable, Progress, Watcher
 from kdyolo.runs.history import read_run
-from kdyolo.runs.live import LiveTable, Progress, Watcher
+from kdyolo.utils.text import duration
 
 
 def test_progress_of_a_run_that_thaws(tmp_path):
@@ -41,7 +41,9 @@ def test_time_left_takes_each_epoch_to_be_as_long_as_those_of_its_phase(tmp_path
 def test_files_are_read_again_only_when_they_change(tmp_path, monkeypatch):
     run = write_run(tmp_path / "run", (0.1,), planned=3)
     reads = []
-    monkeypatch.setattr("kdyolo.runs.live.read_run", lambda path: reads.append(path) or read_run(path))
+    monkeypatch.setattr(
+        "kdyolo.experiments.study.live_table.read_run", lambda path: reads.append(path) or read_run(path)
+    )
     watcher = Watcher()
     assert watcher.look(tmp_path / "nothing") == Progress()
     assert [watcher.look(run).epoch for _ in range(3)] == [1, 1, 1]

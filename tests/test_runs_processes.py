@@ -14,21 +14,13 @@ import pytest
 from conftest import CHECKOUT
 
 from kdyolo.errors import RunError
-from kdyolo.runs import processes
-from kdyolo.runs.processes import (
-    Terminated,
-    end,
-    ended_by_sigterm,
-    launch,
-    pid_file,
-    read_process,
-    refuse_running,
-)
+from kdyolo.runs import pid_file as processes
+from kdyolo.runs.pid_file import Terminated, end, ended_by_sigterm, launch, pid_file, read_process, refuse_running
 
 RECORDED = """
 import sys, time
 from pathlib import Path
-from kdyolo.runs.processes import pid_file
+from kdyolo.runs.pid_file import pid_file
 with pid_file(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(60)
@@ -163,7 +155,7 @@ def test_ending_goes_as_far_as_it_must_and_takes_the_children_along(started, mon
 
 def test_a_launched_command_has_its_own_session_and_log(tmp_path):
     code = (
-        "import os, signal, sys; from kdyolo.runs.processes import honour_launch; honour_launch()\n"
+        "import os, signal, sys; from kdyolo.runs.pid_file import honour_launch; honour_launch()\n"
         "print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()), 'KDYOLO_PARENT' in os.environ)\n"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, os.environ['MINE'], file=sys.stderr)"
     )
@@ -182,11 +174,11 @@ def test_a_launched_command_has_its_own_session_and_log(tmp_path):
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_child_can_be_bound_to_the_life_of_its_parent(started, tmp_path, bound):
     child = (
-        "from kdyolo.runs.processes import honour_launch; honour_launch()\n"
+        "from kdyolo.runs.pid_file import honour_launch; honour_launch()\n"
         "import os, time; print(os.getpid()); time.sleep(60)"
     )
     parent = (
-        "import sys, time; from pathlib import Path; from kdyolo.runs.processes import launch\n"
+        "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import launch\n"
         f"launch([sys.executable, '-c', {child!r}], Path(sys.argv[1]), dies_with_parent={bound})\n"
         "print(flush=True); time.sleep(60)"
     )
@@ -208,7 +200,7 @@ def test_a_child_can_be_bound_to_the_life_of_its_parent(started, tmp_path, bound
 
 def test_it_is_light():
     code = (
-        "import sys, kdyolo.runs.processes\n"
+        "import sys, kdyolo.runs.pid_file\n"
         "assert not {'torch', 'ultralytics', 'numpy', 'pandas', 'rich'} & {m.partition('.')[0] for m in sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})

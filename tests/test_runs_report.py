@@ -14,10 +14,10 @@ from browser import Page, chromium
 from comparisons import comparison_of, write_study
 
 from kdyolo.errors import RunError
-from kdyolo.runs.comparison import compare
-from kdyolo.runs.report import write_report
-from kdyolo.runs.report.page import render
-from kdyolo.runs.report.samples import Samples
+from kdyolo.experiments.compare import compare
+from kdyolo.experiments.report import write_report
+from kdyolo.experiments.report.html_report import render
+from kdyolo.experiments.report.sample_images import Samples
 
 EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
 SHORT = EVIL[:31] + "…"

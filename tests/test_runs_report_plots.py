@@ -12,7 +12,7 @@ from run_folders import write_run
 
 from kdyolo.cli import cli
 from kdyolo.errors import ConfigError
-from kdyolo.runs.report.plots import write_plots
+from kdyolo.experiments.report.matplotlib_figures import write_plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 ODD = "_<b>$a_b$ & {x}"

@@ -11,10 +11,10 @@ import yaml
 from comparisons import comparison_of, write_study
 from run_folders import write_run, write_scores
 
-from kdyolo.runs.comparison import compare
-from kdyolo.runs.report import predict
-from kdyolo.runs.report import samples as sample_module
-from kdyolo.runs.report.samples import samples
+from kdyolo.experiments.compare import compare
+from kdyolo.experiments.report import sample_images as sample_module
+from kdyolo.experiments.report import sample_predictions
+from kdyolo.experiments.report.sample_images import samples
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_detection_on_a_crowd_is_no_mistake(shapes, annotations, tmp_path):
 
 
 def test_a_stock_run_is_predicted_on_the_same_images(train, tmp_path, monkeypatch):
-    for module in (predict, sample_module):  # after one epoch nothing is sure
+    for module in (sample_predictions, sample_module):  # after one epoch nothing is sure
         monkeypatch.setattr(module, "SHOWN_SCORE", 0.001)
     train(epochs=1)  # a real checkpoint, and a run that keeps its predictions
     stock = shutil.copytree(tmp_path / "run", tmp_path / "stock")

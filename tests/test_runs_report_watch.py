@@ -16,9 +16,9 @@ from comparisons import comparison_of, write_study
 from run_folders import write_run
 
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.runs.comparison import compare
-from kdyolo.runs.report import write_report
-from kdyolo.runs.report.watch import all_finished, watch
+from kdyolo.experiments.compare import compare
+from kdyolo.experiments.report import write_report
+from kdyolo.experiments.watch import all_finished, watch
 
 
 def grow(run, done, seed, final):

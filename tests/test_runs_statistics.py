@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kdyolo.runs.statistics import (
+from kdyolo.experiments.comparison.significance import (
     LEVEL,
     POWER,
     holm,

@@ -19,11 +19,13 @@ from run_files import write_run
 
 from kdyolo.cli import main
 from kdyolo.errors import RunError
-from kdyolo.runs import background, logs, processes
-from kdyolo.runs.background import default_folders, list_runs, status, stop_runs
-from kdyolo.runs.durations import seconds_left
+from kdyolo.runs import log_reader
+from kdyolo.runs import pid_file as processes
+from kdyolo.runs import status as background
 from kdyolo.runs.history import read_run
-from kdyolo.runs.processes import pid_file
+from kdyolo.runs.pid_file import pid_file
+from kdyolo.runs.status import default_folders, list_runs, status, stop_runs
+from kdyolo.utils.text import seconds_left
 
 
 def record(folder: Path, **changes: object) -> None:
@@ -168,7 +170,7 @@ def test_last_lines_of_a_long_log(tmp_path, count, end):
     lines = [f"line {i} é\r" for i in range(40_000)]
     path = tmp_path / "train.log"
     path.write_bytes(("\n".join(lines) + end).encode())
-    shown = b"".join(logs.follow(path, count, lambda: False)).decode()
+    shown = b"".join(log_reader.follow(path, count, lambda: False)).decode()
     assert shown == ("\n".join(lines[-count:]) + end if count else "")
 
 
@@ -193,11 +195,11 @@ def test_following_sees_what_is_added_replaced_and_written_last(tmp_path):
             step()
         return step is not None
 
-    logs.POLL, before = 0.001, logs.POLL
+    log_reader.POLL, before = 0.001, log_reader.POLL
     try:
-        shown = b"".join(islice(logs.follow(path, 1, going_on), 20)).decode()
+        shown = b"".join(islice(log_reader.follow(path, 1, going_on), 20)).decode()
     finally:
-        logs.POLL = before
+        log_reader.POLL = before
     assert shown.splitlines() == ["two", "three", "a new file", "short", "the end"]
 
 

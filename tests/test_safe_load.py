@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from kdyolo.archive import file_sha256
-from kdyolo.checkpoint import read_checkpoint
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.checkpoints.zip_archive import file_sha256
 from kdyolo.errors import CheckpointError
 
 

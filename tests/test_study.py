@@ -25,8 +25,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo import KDTrainer, Study
 from kdyolo.cli import main
 from kdyolo.errors import RunError
-from kdyolo.runs.engines import LocalEngine, drive
-from kdyolo.runs.live import LiveTable
+from kdyolo.experiments.study.live_table import LiveTable
+from kdyolo.experiments.study.scheduler import LocalEngine, drive
 
 BASE = {k: v for k, v in FAST.items() if k != "device"}
 PATIENCE = 120.0  # seconds; the machine may be busy
@@ -272,7 +272,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(write, tmp_path):
 def test_two_calls_at_once_do_not_share_a_folder(write, tmp_path):
     study = Study.from_file(write())
     study.folder.mkdir(parents=True)
-    code = "import sys, time; from pathlib import Path; from kdyolo.runs.processes import pid_file\n"
+    code = "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import pid_file\n"
     code += "with pid_file(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(study.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
@@ -312,12 +312,12 @@ def test_mistakes_of_a_detached_study_reach_the_terminal(write, tmp_path):
 
 def test_a_run_that_somebody_else_has_started_is_left_alone(write, monkeypatch):
     """Its first epoch is not saved yet, so it looks like one to start again."""
-    monkeypatch.setattr("kdyolo.runs.engines.PATIENCE", 0.5)
+    monkeypatch.setattr("kdyolo.experiments.study.scheduler.PATIENCE", 0.5)
     study = Study.from_file(write(seeds=[0]))
     run = study.runs[0]
     run.folder.mkdir(parents=True)
     (run.folder / "args.yaml").write_text("epochs: 2\n")
-    code = "import sys, time; from pathlib import Path; from kdyolo.runs.processes import pid_file\n"
+    code = "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import pid_file\n"
     code += "with pid_file(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, run.folder], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout

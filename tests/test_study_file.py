@@ -16,9 +16,9 @@ from test_cli import fails
 from ultralytics import YOLO
 
 from kdyolo import Study
-from kdyolo.backbone import DistilledBackbone
 from kdyolo.errors import ConfigError
-from kdyolo.runs.study_file import parse_study
+from kdyolo.experiments.study.study_file import parse_study
+from kdyolo.models.backbone import DistilledBackbone
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from test_study import BASE, PATIENCE, epochs, saved
 
 from kdyolo import Study
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.runs.ray_engine import RayEngine
+from kdyolo.experiments.study.ray_backend import RayEngine
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ from ultralytics.models.yolo.detect import DetectionValidator
 
 from kdyolo import KDYOLO, convert_coco, score_coco
 from kdyolo.cli import main
-from kdyolo.coco.convert import Source
-from kdyolo.coco.score import NAMES
-from kdyolo.coco.tide import Kind
+from kdyolo.data.coco_to_yolo import Source
 from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.metrics.coco_metrics import NAMES
+from kdyolo.metrics.tide import Kind
 
 QUIET: dict[str, Any] = {"device": "cpu", "plots": False, "imgsz": 160}
 

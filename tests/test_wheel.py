@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, run_command
 
-PAGE = [f"kdyolo/runs/report/page/{name}" for name in ("report.html.j2", "style.css", "charts.js")]
+PAGE = [f"kdyolo/experiments/report/templates/{name}" for name in ("report.html.j2", "style.css", "charts.js")]
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 import click
 
 from kdyolo.cli import (  # noqa: F401 - each adds its commands
-    background,
     checkpoints,
-    comparing,
-    datasets,
-    detectors,
+    compare,
+    data,
+    evaluate,
+    jobs,
     study,
-    training,
+    train,
 )
 from kdyolo.cli.base import cli
 from kdyolo.errors import ConfigError, KDYOLOError
-from kdyolo.resources import let_threads_sleep
-from kdyolo.runs.processes import Terminated, honour_launch
+from kdyolo.runs.pid_file import Terminated, honour_launch
+from kdyolo.utils.shipped_files import let_threads_sleep
 
 __all__ = ["cli", "main"]
 

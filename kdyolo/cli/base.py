@@ -13,7 +13,7 @@ from kdyolo.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.coco.score, which is heavy to import
+EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.metrics.coco_metrics, which is heavy to import
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -32,7 +32,7 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
         raise ConfigError("expected one file, with --image or without, or two files to compare.")
     if out and not image:
         raise ConfigError("--out names the picture of --image, which is not given.")
-    from kdyolo.inspection import compare_checkpoints, draw_features, inspect_checkpoint
+    from kdyolo.checkpoints.inspection import compare_checkpoints, draw_features, inspect_checkpoint
 
     found = compare_checkpoints(*files, **how) if len(files) == 2 else inspect_checkpoint(files[0], **how)
     print_result(found.to_dict() if as_json else found.table())
@@ -53,7 +53,7 @@ def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
 
     Its outputs are compared with the source's before it is written.
     """
-    from kdyolo.export import export_stock as write
+    from kdyolo.checkpoints.export import export_stock as write
 
     click.echo(write(source, out, exist_ok))
 
@@ -67,7 +67,7 @@ def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
 @click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
 def extract(source: str, out: str, exist_ok: bool) -> None:
     """Write a detector's backbone on its own, so that it can be injected again, bit for bit."""
-    from kdyolo.export import extract_backbone
+    from kdyolo.checkpoints.export import extract_backbone
 
     click.echo(extract_backbone(source, out, exist_ok))
 
@@ -77,6 +77,6 @@ def extract(source: str, out: str, exist_ok: bool) -> None:
 @click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
 def card(run: str, out: str | None) -> None:
     """Write a run's model card: results, backbone, training, data, licences, provenance."""
-    from kdyolo.card import write_card
+    from kdyolo.runs.model_card import write_card
 
     click.echo(write_card(run, out))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from kdyolo.cli.background import detach_option, run_detached
 from kdyolo.cli.base import command
+from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from kdyolo.runs.study import Study
+    from kdyolo.experiments.study.study import Study
 
 
 @command(
@@ -42,7 +42,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
             raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
         run_detached()
         return
-    from kdyolo.runs.study import Study
+    from kdyolo.experiments.study.study import Study
 
     planned = Study.from_file(file, engine=engine)
     if dry_run:
@@ -57,7 +57,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
 
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
-    from kdyolo.runs.durations import duration
+    from kdyolo.utils.text import duration
 
     plan = planned.plan()
     click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.schedule import FreezeSchedule
+from kdyolo.models.freeze_schedule import FreezeSchedule
 
 MAP = "metrics/mAP50-95(B)"
 MAP50 = "metrics/mAP50(B)"

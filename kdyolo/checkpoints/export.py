@@ -1,0 +1,138 @@
+"""Out again: a stock checkpoint from any of a run's, also from its middle, and the trained backbone on its own."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.utils.torch_utils import strip_optimizer
+
+from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
+from kdyolo.errors import CheckpointError, ConfigError, RunError
+from kdyolo.models.detector import largest_difference, make_stock_checkpoint, weights_arch
+
+
+def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
+    """Write a checkpoint that plain Ultralytics opens, evaluates, exports and fine-tunes from.
+
+    Args:
+        source: A run folder (its ``best.pt``, else its ``last.pt``) or any checkpoint of a run, also an unfinished one.
+        out: File to write. Default: ``<name>-stock.pt`` beside the checkpoint.
+        exist_ok: Allow ``out`` to be replaced.
+
+    Returns:
+        The file: weights in fp16 but for BatchNorm scales with a folded epsilon, no optimizer.
+
+    Raises:
+        ConfigError: ``out`` exists.
+        CheckpointError: ``source`` is no detector checkpoint.
+        RunError: The stock model would not compute what the source does; nothing is written.
+    """
+    path = _checkpoint_file(source)
+    target = Path(out) if out else path.with_name(f"{path.stem}-stock.pt")
+    _may_write(target, path, exist_ok)
+    content, model = _read(path)
+    partial = target.with_name(f"{target.stem}.partial.pt")  # Ultralytics reads .pt only
+    try:
+        torch.save(content, partial)
+        if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
+            strip_optimizer(partial)
+        make_stock_checkpoint(partial, train_args=_epochs_of(path))
+        difference = largest_difference(model, _read(partial)[1])
+        if difference > 1e-4:
+            raise RunError(f"{path}: the stock model differs from it by {difference:.1e}; not written.")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False) -> Path:
+    """Write the trained backbone of a detector as a safetensors file that ``--backbone`` takes, bit for bit.
+
+    Args:
+        source: A run folder (its ``best.pt``, else its ``last.pt``) or a checkpoint, also a stock one.
+        out: File to write, ending in ``.safetensors``.
+        exist_ok: Allow ``out`` to be replaced.
+
+    Returns:
+        The file: Ultralytics' tensor names (``model.0.conv.weight``) in the dtypes of the checkpoint, and as metadata
+        arch, BatchNorm epsilon, epoch and where the detector came from.
+
+    Raises:
+        ConfigError: ``out`` exists or has another suffix.
+        CheckpointError: ``source`` is no detector checkpoint.
+    """
+    path, target = _checkpoint_file(source), Path(out)
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"--out {target}: expected a name that ends in .safetensors.")
+    _may_write(target, path, exist_ok)
+    content, model = _read(path)
+    layers: nn.Sequential = model.model[: len(model.yaml["backbone"])]
+    epsilons = {module.eps for module in layers.modules() if isinstance(module, nn.BatchNorm2d)}
+    if len(epsilons) != 1:
+        raise CheckpointError(f"{path}: its backbone has BatchNorms with epsilons {sorted(epsilons)}; expected one.")
+    metadata = {
+        "format": "pt",
+        "arch": weights_arch(model)[0].name,
+        "bn_eps": repr(epsilons.pop()),
+        "extracted_from": path.name,
+        "kd": json.dumps(model.yaml.get("kd")),
+    }
+    if content.get("epoch", -1) >= 0:
+        metadata["epoch"] = str(content["epoch"])
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
+    metadata[TENSORS_SHA256] = tensors_sha256(tensors)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        save_file(tensors, partial, metadata)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _checkpoint_file(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    for name in ("best.pt", "last.pt"):
+        if (path / "weights" / name).is_file():
+            return path / "weights" / name
+    raise CheckpointError(f"{path}: expected a checkpoint, or a run folder with weights/best.pt or last.pt in it.")
+
+
+def _may_write(target: Path, source: Path, exist_ok: bool) -> None:
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"--out {target} is the checkpoint itself. Choose another name.")
+    if target.exists() and not exist_ok:
+        raise ConfigError(f"{target} exists. Choose another --out, or replace it with --exist-ok.")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--out {target}: there is no folder {target.parent}.")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Any]:
+    """A checkpoint's content, read without running code from it, and its detector (the EMA's while training)."""
+    try:
+        content, _ = torch_safe_load(path.resolve(), safe_only=True)  # a bare name might be downloaded
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
+        raise CheckpointError(f"{path}: not an Ultralytics checkpoint ({str(e).strip().splitlines()[0]}).") from e
+    model = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
+    if not isinstance(model, DetectionModel):
+        raise CheckpointError(f"{path}: expected a checkpoint with a detector in it, found {type(model).__name__}.")
+    return content, model
+
+
+def _epochs_of(path: Path) -> dict[str, Any]:
+    """The run's number of epochs, which its unfinished checkpoints replace by advice to whoever resumes them."""
+    arguments = path.resolve().parent.parent / "args.yaml"
+    if not arguments.is_file():
+        return {}
+    return {"epochs": yaml.safe_load(arguments.read_text(encoding="utf-8"))["epochs"]}

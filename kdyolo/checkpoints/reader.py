@@ -1,0 +1,376 @@
+"""A weights file → the backbone's tensors under Ultralytics' layer numbers, and where each of them came from.
+
+Nothing here builds a model: it strips wrappers, renames, counts, and refuses what is ambiguous or not finite. Reading
+the file is :mod:`kdyolo.checkpoints.safe_load`, whose names are whose is :mod:`kdyolo.checkpoints.key_naming`; which
+network the tensors fit is decided in :mod:`kdyolo.models.arch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdyolo.checkpoints import metadata
+from kdyolo.checkpoints.key_naming import SOURCES, WRAPPERS, InputNorm, Source, load_key_map, source_named
+from kdyolo.checkpoints.metadata import COUNTER
+from kdyolo.checkpoints.safe_load import Content, load_content
+from kdyolo.errors import CheckpointError
+
+MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
+SMALL = 16 << 20  # bytes
+STEM = "0"
+SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackboneCheckpoint:
+    """What a file holds for a backbone.
+
+    Attributes:
+        path: The file.
+        sha256: Hex digest of the whole file.
+        source: Which layout was recognised, in words.
+        kind: Whose names they are: the ``name`` of a :class:`kdyolo.checkpoints.key_naming.Source`.
+        tensors: Layer name (``"2.m.0.cv1.conv.weight"``) → tensor on the CPU; floats as float32. Neck and head are
+            among them where the file has them; layers that never trained are not.
+        shapes: The same for every tensor, those of untrained layers too → shape.
+        dtypes: The same → type in the file, e.g. ``"float16"``.
+        origin: Layer name → the tensor's full key in the file.
+        unexpected: Keys that stand among the backbone's own tensors but are no backbone tensor.
+        dropped: Part → number of tensors left out on purpose (adapters, heads, optimizer, …).
+        bn_eps: BatchNorm epsilon the weights were trained with.
+        untrained: Layers (``"9"``) that are in the file but never saw data.
+        untrained_tail: Whether the source leaves the last layers out, so that they are not missed.
+        input_norm: Normalisation of the images it was trained with; already folded into ``tensors``.
+        norm_said_by: Who says so.
+        norm_doubtful: Whether it is assumed although the file looks like one of a tool that normalises otherwise.
+        verified: Whether checksums cover every tensor.
+        epoch: Epoch recorded in the file, if any.
+        meta: Other plain values the file records about itself.
+    """
+
+    path: Path
+    sha256: str
+    source: str
+    kind: str
+    tensors: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    origin: dict[str, str]
+    unexpected: tuple[str, ...]
+    dropped: dict[str, int]
+    bn_eps: float
+    untrained: tuple[str, ...] = ()
+    untrained_tail: bool = False
+    input_norm: InputNorm = field(default_factory=InputNorm)
+    norm_said_by: str = ""
+    norm_doubtful: bool = False
+    verified: bool = False
+    epoch: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> str | None:
+        """What the backbone was distilled from, if the file says so."""
+        return next((str(self.meta[key]) for key in metadata.TEACHER_KEYS if self.meta.get(key)), None)
+
+    @property
+    def family(self) -> str | None:
+        """The YOLO family that the file names, e.g. ``"yolo11"``, if it names one."""
+        return metadata.family(self.meta)
+
+
+def read_checkpoint(
+    path: str | Path,
+    bn_eps: float | None = None,
+    *,
+    key_map: str | Path | None = None,
+    input_norm: str | None = None,
+    trust: bool = False,
+) -> BackboneCheckpoint:
+    """Read the backbone's tensors from a ``.pt``, ``.pth`` or ``.safetensors`` file.
+
+    The format is recognised from the content; the file name is never looked at. Only tensors and plain containers are
+    unpickled, and Ultralytics' own model classes by its restricted loader.
+
+    Args:
+        path: The file.
+        bn_eps: BatchNorm epsilon of the network that was trained. Default: what the file records, else 1e-5 for the
+            old system's names and 1e-3 for the others.
+        key_map: YAML file with the names of another source; see :func:`kdyolo.checkpoints.key_naming.load_key_map`.
+        input_norm: Normalisation of the images it was trained with: ``"0-1"``, ``"imagenet"`` or
+            ``"MEAN,MEAN,MEAN/STD,STD,STD"``. Default: what the file records, else its source's.
+        trust: Unpickle completely, which runs whatever code the file's author put in.
+
+    Raises:
+        CheckpointError: The file cannot be read, needs more than plain tensors, holds no backbone tensor, holds one
+            twice, or holds one that is not finite.
+        ConfigError: ``key_map`` or ``input_norm`` cannot be understood.
+    """
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where this leaves "~nobody" alone
+    if bn_eps == 0:
+        raise CheckpointError("bn_eps must lie between 0 and 1, found 0.")
+    own = load_key_map(key_map) if key_map is not None else None
+    if input_norm is not None:
+        InputNorm.parse(input_norm)  # a mistake in it is told before a large file is read
+
+    def understand(content: Content) -> BackboneCheckpoint:
+        modules: dict[str, nn.Module] = {}
+        content = replace(content, data=_averaged(content.data))
+        found = list(_walk(content.data, path, modules))
+        names = _sort_out(found, [own] if own else _considered(found), path)
+        _check_values(names, content, path)
+        return _described(path, content, names, modules, (bn_eps, input_norm))
+
+    checkpoint, digest = load_content(path, understand, trust)
+    return replace(checkpoint, sha256=digest.sha256, verified=digest.verified)
+
+
+def _described(
+    path: Path,
+    content: Content,
+    names: _Names,
+    modules: Mapping[str, nn.Module],
+    given: tuple[float | None, str | None],
+) -> BackboneCheckpoint:
+    """What was found, together with what the file says of itself; tensors become independent of the file.
+
+    The digest is still to come.
+    """
+    data, meta = content.data, metadata.recorded(content.data)
+    epoch, source = meta.pop("epoch", None), names.source
+    trained_there = isinstance(data, Mapping) and "train_args" in data  # by Ultralytics' trainer
+    by_count = source.name in {"Ultralytics", "LightlyTrain"} and not trained_there
+    untrained = metadata.untrained_layers(names.tensors, by_count)
+    if source.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
+        source = source_named("LightlyTrain")  # trained up to SPPF, and by nobody else
+    norm, norm_said_by = metadata.input_norm(given[1], meta, source, str(path))
+    unsaid = norm_said_by == metadata.BY_DEFAULT.format(source.name) and source.name == "Ultralytics" and by_count
+    eps = metadata.bn_eps(given[0], meta, modules, source)
+    if not 0 < eps < 1:
+        raise CheckpointError(
+            f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
+        )
+    tensors = {
+        name: _owned(tensor, content.mapped)
+        for name, tensor in names.tensors.items()
+        if name.partition(".")[0] not in untrained
+    }
+    fold_input_norm(tensors, norm, eps, str(path))
+    return BackboneCheckpoint(
+        path=path,
+        sha256="",
+        source=f"{metadata.container(data, meta, modules)} ({source.name} names)",
+        kind=source.name,
+        tensors=tensors,
+        shapes={name: tuple(t.shape) for name, t in names.tensors.items()},
+        dtypes={name: str(t.dtype).removeprefix("torch.") for name, t in names.tensors.items()},
+        origin=names.origin,
+        unexpected=names.unexpected,
+        dropped=names.dropped,
+        bn_eps=eps,
+        untrained=untrained,
+        untrained_tail=source.untrained_tail,
+        input_norm=norm,
+        norm_said_by=norm_said_by,
+        norm_doubtful=unsaid and metadata.only_a_backbone_trained(names.tensors, untrained),
+        epoch=epoch if isinstance(epoch, int) else None,
+        meta=meta,
+    )
+
+
+def _owned(tensor: Tensor, mapped: bool) -> Tensor:
+    """Contiguous, in float32 (counters as they are), and independent of the file, which may change or go."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes  # not a view of a map of the whole file
+    return tensor.detach().to("cpu", dtype, copy=mapped or not whole).contiguous()
+
+
+def fold_input_norm(tensors: dict[str, Tensor], norm: InputNorm, eps: float, where: str) -> None:
+    """Let a backbone that was trained on normalised images take RGB in 0–1, by changing its first layer in place.
+
+    A convolution of (x − m)/s is one of x with weights W/s, less the constant Σ W·m/s, by which the BatchNorm's mean
+    then grows: exact wherever the kernel lies inside the image. The original pads normalised images with 0, so with the
+    colour m; this one pads with black. That touches the first row and column of the first layer's output, and what
+    lies within the later layers' reach of them.
+
+    Args:
+        tensors: Layer name → tensor.
+        norm: The normalisation.
+        eps: BatchNorm epsilon; not part of the change.
+        where: For the error.
+
+    Raises:
+        CheckpointError: The first layer is not a convolution of 3 channels with a BatchNorm.
+    """
+    if norm == InputNorm():
+        return
+    weight, mean = tensors.get(f"{STEM}.conv.weight"), tensors.get(f"{STEM}.bn.running_mean")
+    if weight is None or mean is None or weight.ndim != 4 or weight.shape[1] != 3 or mean.shape != weight.shape[:1]:
+        raise CheckpointError(f"{where}: input_norm needs a first convolution of 3 channels with a BatchNorm.")
+    m, s = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (norm.mean, norm.std))
+    folded = weight.double() / s
+    tensors[f"{STEM}.conv.weight"] = folded.float()
+    tensors[f"{STEM}.bn.running_mean"] = (mean.double() + (folded * m).sum((1, 2, 3))).float()
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+class _Names(NamedTuple):
+    """Tensors by layer name, their keys in the file, what should not be there, what is dropped, and whose names."""
+
+    tensors: dict[str, Tensor]
+    origin: dict[str, str]
+    unexpected: tuple[str, ...]
+    dropped: dict[str, int]
+    source: Source
+
+
+def _averaged(data: Any) -> Any:
+    """Of an Ultralytics checkpoint with a model and its EMA, the EMA: it is what Ultralytics uses."""
+    if isinstance(data, nn.Module):
+        return {"model": data}
+    if isinstance(data, dict) and isinstance(data.get("ema"), nn.Module):
+        return {**data, "model": data["ema"], "ema": None}
+    return data
+
+
+def _walk(
+    content: Any, path: Path, modules: dict[str, nn.Module], prefix: Key = (), nodes: list[int] | None = None
+) -> Iterator[tuple[Key, Tensor]]:
+    """Every tensor in nested containers with its full key; dotted keys count as several segments."""
+    nodes = [0] if nodes is None else nodes
+    nodes[0] += isinstance(content, (Tensor, Mapping, list, tuple))
+    if len(prefix) > MAX_DEPTH or nodes[0] > MAX_NODES:
+        raise CheckpointError(f"{path}: refused, its containers are nested without end. This is no checkpoint.")
+    if isinstance(content, Tensor):
+        yield prefix, content
+    elif isinstance(content, nn.Module):
+        modules[".".join(prefix)] = content
+        yield from _walk(content.state_dict(), path, modules, prefix, nodes)
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            segments = str(key).split(".") if isinstance(key, (str, int)) else [type(key).__name__]
+            yield from _walk(value, path, modules, (*prefix, *segments), nodes)
+    elif isinstance(content, (list, tuple)):
+        for i, value in enumerate(content):
+            yield from _walk(value, path, modules, (*prefix, f"[{i}]"), nodes)
+
+
+def _considered(found: Sequence[tuple[Key, Tensor]]) -> list[Source]:
+    keys = [".".join(key) for key, _ in found]
+    return [source for source in SOURCES if source.considered(keys)]
+
+
+def backbone_name(key: Key, sources: Sequence[Source] = SOURCES) -> tuple[int, str | None, Source | None]:
+    """Split a full key: number of wrappers, Ultralytics' name of what remains (``None``: not a backbone's), by whom.
+
+    >>> backbone_name(("_orig_mod", "backbone", "stage1", "1", "main_conv", "conv", "weight"))[:2]
+    (2, '2.cv1.conv.weight')
+    """
+    for source in sources:
+        depth = source.unwrap(key)
+        name = source.rename(key[depth:])
+        if name is None:
+            return depth, None, source
+        if name:
+            return depth, name, source
+    return min(source.unwrap(key) for source in sources), None, None
+
+
+def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[Source], path: Path) -> _Names:
+    tensors: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    prefixes: set[Key] = set()
+    used: dict[str, Source] = {}
+    others: list[tuple[Key, int, Source | None]] = []
+    for key, tensor in found:
+        depth, name, source = backbone_name(key, sources)
+        if name is None or source is None:
+            others.append((key, depth, source))
+            continue
+        if name in tensors:
+            raise CheckpointError(
+                f"{path}: ambiguous, two tensors claim to be backbone layer {name}: {origin[name]} and "
+                f"{'.'.join(key)}. Save only the one you mean."
+            )
+        tensors[name], origin[name] = tensor, ".".join(key)
+        prefixes.add(key[:depth])
+        used[source.name] = source
+    unexpected, dropped = [], Counter[str]()
+    for key, depth, source in others:
+        part = key[depth] if len(key) > depth else ".".join(key) or "one tensor without a name"
+        if source is None and key[:depth] in prefixes:
+            unexpected.append(".".join(key))
+        else:
+            flattened = part.startswith("ema_") and len(key) == depth + 1  # older MMDetection's averages, each a part
+            dropped["ema" if flattened else part] += 1
+    if not tensors:
+        raise CheckpointError(_nothing(path, dropped))
+    if len(used) > 1:
+        raise CheckpointError(f"{path}: ambiguous, it mixes the names of {' and '.join(used)}. Save only one backbone.")
+    return _Names(tensors, origin, tuple(unexpected), dict(dropped), next(iter(used.values())))
+
+
+def _nothing(path: Path, dropped: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{part} ({n})" for part, n in dropped.items())
+    if dropped and all(part.startswith(("optim", "state")) or "scheduler" in part for part in dropped):
+        return (
+            f"{path}: no backbone tensor found, it holds the state of an optimizer ({parts}). Expected weights: "
+            "give the model's file that was saved beside it."
+        )
+    return (
+        f"{path}: no backbone tensor found. Expected names like 'stem.conv.weight' or '0.conv.weight', with any of the "
+        f"wrappers {', '.join(sorted(WRAPPERS))} before them; found {parts or 'no tensors at all'}. If these are a "
+        "backbone's, describe its names in a YAML file and give it as --key-map."
+    )
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def _check_values(names: _Names, content: Content, path: Path) -> None:
+    """Refuse tensors that are no weights: not dense, not finite, repeating themselves, or larger than the file."""
+    claimed = 0
+    for name, tensor in names.tensors.items():
+        key, counter = names.origin[name], name.endswith(COUNTER)
+        dense = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+        if not dense or (not tensor.is_floating_point() and not counter):
+            raise CheckpointError(
+                f"{path}: {key} is {tensor.dtype} ({tensor.layout}); expected dense floating-point weights. "
+                "Quantised or sparse backbones must be converted first."
+            )
+        claimed += tensor.numel() * tensor.element_size()
+        if claimed > max(content.size, SMALL):  # views of one storage may add up to more
+            raise CheckpointError(
+                f"{path}: refused, {key} and others claim more values than the file's {content.size:,} bytes can hold."
+            )
+        if tensor.is_floating_point() and not _finite(tensor):
+            raise CheckpointError(
+                f"{path}: {key} holds NaN or Inf. The distillation run diverged; use an earlier epoch."
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(
+                f"{path}: {key} is negative, which no variance is. The file is damaged: copy it again."
+            )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are; NaN and Inf survive a sum, which is many times cheaper than looking at each value.
+
+    The sum is NumPy's: for hundreds of small tensors, waking torch's threads takes far longer than adding up.
+    """
+    values = tensor.detach().float()
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.numpy().sum())) or bool(values.isfinite().all())

@@ -1,0 +1,81 @@
+"""``kdyolo convert`` and ``to-coco``: COCO annotations to an Ultralytics data set and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdyolo.cli.base import command
+from kdyolo.errors import ConfigError
+
+
+@command(
+    "  kdyolo convert COCO2017/ --out datasets/coco\n"
+    "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
+    "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop\n"
+    "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100"
+)
+@click.argument("root", required=False, type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option("--name", default="coco", show_default=True, help="Name of the data set YAML.")
+@click.option(
+    "--link",
+    type=click.Choice(["symlink", "hardlink", "copy"]),
+    default="symlink",
+    show_default=True,
+    help="How images get into the new folder.",
+)
+@click.option("--annotations", multiple=True, type=click.Path(), help="COCO-format JSON of one split (repeatable).")
+@click.option("--images", multiple=True, type=click.Path(), help="Image folder of that split (repeatable).")
+@click.option("--split", multiple=True, help="Name of that split (repeatable).")
+@click.option("--skip-invalid", is_flag=True, help="Count invalid records and go on, instead of stopping.")
+@click.option("--classes", metavar="NAME,NAME", help="Convert these categories only.")
+@click.option("--min-area", type=float, default=0.0, metavar="PX²", help="Leave out objects with a smaller area.")
+@click.option("--include-crowd", is_flag=True, help="Write crowd regions as ordinary objects.")
+@click.option("--segments", is_flag=True, help="Write polygons instead of boxes, for segmentation heads.")
+@click.option("--verify-images", is_flag=True, help="Open every image, and compare its size; then training need not.")
+def convert(
+    root: str | None,
+    out: str,
+    annotations: Sequence[str],
+    images: Sequence[str],
+    split: Sequence[str],
+    classes: str | None,
+    **options: Any,
+) -> None:
+    """Turn COCO annotations into an Ultralytics data set.
+
+    ROOT holds annotations/instances_*.json and the images, in either layout of the official archives.
+    """
+    from kdyolo.data.coco_to_yolo import Source, convert_coco
+
+    if not len(annotations) == len(images) == len(split):
+        raise ConfigError(
+            f"--annotations, --images and --split belong together, one of each per split; "
+            f"found {len(annotations)}, {len(images)} and {len(split)}."
+        )
+    sources = [Source(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
+    chosen = [name.strip() for name in classes.split(",")] if classes else ()
+    summary = convert_coco(root, out, sources=sources, classes=chosen, **options)
+    click.echo(summary.table())
+    click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
+
+
+@command(
+    "  kdyolo to-coco datasets/coco/coco.yaml --out instances.json\n"
+    "  kdyolo to-coco datasets/coco/coco.yaml --split val --out instances_val.json"
+)
+@click.argument("dataset", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="JSON file to write.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="One part of the data set. Default: all.")
+def to_coco(dataset: str, out: str, split: str | None) -> None:
+    """Write COCO annotations from the labels of an Ultralytics data set.
+
+    DATASET is its YAML. Where kdyolo converted it from COCO, ids come back as they were.
+    """
+    from kdyolo.data.yolo_to_coco import to_coco
+
+    click.echo(to_coco(dataset, out, split=split))

@@ -1,0 +1,139 @@
+"""``kdyolo ps``, ``logs`` and ``stop``, and ``--detach`` of the commands that take long."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kdyolo.cli.base import command
+from kdyolo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kdyolo.runs.status import RunStatus
+
+detach_option = click.option(
+    "--detach", is_flag=True, help="Go on in the background once it has begun; the terminal may be closed."
+)
+
+
+def run_detached() -> None:
+    """Start the command of this command line in the background, and say how to follow it; or what is wrong, as it does.
+
+    Raises:
+        ConfigError: This is one of several processes already.
+    """
+    from kdyolo.runs.detach import DidNotBegin, detach
+
+    if "RANK" in os.environ:
+        raise ConfigError("--detach is not for processes that torchrun starts: put torchrun itself in the background.")
+    arguments: list[str] = click.get_current_context().find_root().obj
+    try:
+        folder, process = detach([argument for argument in arguments if argument != "--detach"])
+    except DidNotBegin as e:
+        click.echo(e.output or f"Error: {e}", err=True)
+        raise click.exceptions.Exit(e.code) from None
+    run = _short(folder)
+    where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
+    click.echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / 'train.log'}")
+    click.echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
+
+
+def _short(path: Path) -> Path:
+    """A path as one would type it here."""
+    path, here = path.resolve(), Path.cwd().resolve()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+@command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def ps(folders: Sequence[Path], as_json: bool) -> None:
+    """List runs: phase, epoch, best mAP50-95, and whether the process lives.
+
+    Looks below FOLDER; by default in runs/ and studies/ here, and where Ultralytics is set to put runs.
+    """
+    from kdyolo.runs.status import FOLDERS, list_runs
+
+    runs = list_runs(folders)
+    if as_json:
+        click.echo(json.dumps([run.to_dict() for run in runs], indent=2))
+    elif not runs:
+        click.echo(f"no runs in {', '.join(map(str, folders or FOLDERS))}")
+    elif sys.stdout.isatty():
+        _print_table(runs)
+    else:
+        rows = [HEADER, *map(_row, runs)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for run in runs:
+        if run.problem and not as_json:
+            click.echo(run.problem, err=True)
+
+
+HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
+
+
+def _row(run: RunStatus) -> tuple[str, ...]:
+    from kdyolo.utils.text import duration
+
+    pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
+    best = "" if math.isnan(run.best) else f"{run.best:.3f}"
+    left = "" if math.isnan(run.seconds_left) else duration(run.seconds_left)
+    return (str(_short(run.path)), run.words, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
+
+
+def _print_table(runs: Sequence[RunStatus]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"running": "green", "finished": "dim", "interrupted": "yellow", "died": "red", "damaged": "red"}
+    table = Table(*HEADER, box=box.SIMPLE_HEAD, pad_edge=False)
+    for run in runs:
+        table.add_row(*map(Text, _row(run)), style=styles.get(run.state))  # Text: names may hold [square] brackets
+    Console().print(table)
+
+
+@command("  kdyolo logs runs/detect/train\n  kdyolo logs runs/detect/train -f")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on printing until the run ends.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Lines from the end.")
+def logs(run: Path, following: bool, lines: int) -> None:
+    """Print the end of a run's train.log."""
+    from kdyolo.runs.log_reader import follow, goes_on, log_of
+
+    for text in follow(log_of(run), lines, (lambda: goes_on(run)) if following else lambda: False):
+        click.echo(text, nl=False)
+
+
+@command("  kdyolo stop runs/detect/train\n  kdyolo stop studies/*/*/seed* --timeout 60")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait after Ctrl-C, and again after SIGTERM, before the run is killed.",
+)
+def stop(runs: Sequence[Path], timeout: float) -> None:
+    """End runs so that each can be resumed: Ctrl-C first, then SIGTERM, SIGKILL at last.
+
+    Runs that are not running are left as they are.
+    """
+    from kdyolo.runs.status import stop_runs
+
+    results = stop_runs(runs, timeout)
+    for result in results:
+        click.echo(f"{result.path}: {result.words}", err=result.failed)
+    if any(result.failed for result in results):
+        raise click.exceptions.Exit(1)

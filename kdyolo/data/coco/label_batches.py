@@ -1,0 +1,302 @@
+"""The label lines of many annotations at once, in numpy: the same text that ``labels`` gives for them one by one."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from struct import error as StructError
+from struct import pack
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdyolo.data.coco.json_chunks import NeedsWholeFile
+from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
+from kdyolo.data.coco.validation import area_problem
+from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, Counts, Labels, Outline, Selection, outline_line
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+# The eight bytes of a number such as "0.123456", each half with zeros in place of the other: any two make a word.
+_LEADING = np.array([b"%d.%03d\0\0\0" % divmod(number, 1000) for number in range(1001)], "S8").view(np.uint64)
+_TRAILING = np.array([b"\0\0\0\0\0%03d" % number for number in range(1000)], "S8").view(np.uint64)
+_NEAR = 1 << 24  # of ids: COCO's own go up to 2.2 million, but for crowds
+_NEAR_HALF = 0.5 - 1e-9  # a product of 1e6 at most is off by less
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some annotations, N of them, as numbers.
+
+    Attributes:
+        rows: [N] places of their images in the file, from 0.
+        classes: [N] 0…nc−1, or -1 for what is left out.
+        boxes: [N, 4] left, top, w, h in pixels.
+        ids: of the annotations, those that are small.
+        far_ids: the other ids.
+        crowd: [N] what is a crowd region.
+        records: the annotations themselves, where areas or outlines are asked for.
+    """
+
+    rows: Integers
+    classes: Integers
+    boxes: Floats
+    ids: Integers
+    far_ids: Sequence[int]
+    crowd: Bools
+    records: Sequence[DetailedAnnotation]
+
+
+class Labeller:
+    """Makes the lines of annotations of one file, part by part; their boxes may have any size and place."""
+
+    def __init__(self, images: Mapping[int, ImageRecord], selection: Selection) -> None:
+        """``images`` are all of the file, in its order, by their ids."""
+        self._images = list(images.values())
+        widths, heights = [image.width for image in self._images], [image.height for image in self._images]
+        self._sizes = np.array([widths, heights], float)
+        self._row_of = _Lookup({image_id: row for row, image_id in enumerate(images)})
+        self._class_of = _Lookup({key: -1 if index is None else index for key, index in selection.class_of.items()})
+        self._selection = selection
+
+    def columns(self, annotations: Sequence[AnnotationRecord]) -> Columns:
+        """Annotations as numbers: best of so few at once that their objects stay in a core's own cache.
+
+        Raises:
+            NeedsWholeFile: one belongs to no image or to no category.
+        """
+        crowd = [annotation.iscrowd for annotation in annotations]
+        return Columns(
+            self._row_of([annotation.image_id for annotation in annotations]),
+            self._class_of([annotation.category_id for annotation in annotations]),
+            _floats([annotation.bbox for annotation in annotations]),
+            *_near_and_far([annotation.id for annotation in annotations]),
+            np.array(crowd, bool)
+            if any(crowd)
+            else np.zeros(len(crowd), bool),  # that is quicker, and nearly always so
+            cast("Sequence[DetailedAnnotation]", annotations) if self._selection.needs_detail else (),
+        )
+
+    def labels(self, parts: Sequence[Columns]) -> Labels:
+        """The lines of annotations that follow each other in the file.
+
+        Raises:
+            NeedsWholeFile: the area of one is no number.
+        """
+        rows = np.concatenate([part.rows for part in parts])
+        classes = np.concatenate([part.classes for part in parts])
+        sizes = self._sizes.take(rows, axis=1)
+        boxes, inside = clip_boxes(np.concatenate([part.boxes for part in parts]).T.copy(), sizes)
+        selected = classes >= 0
+        chosen, crowds, small = self._choose(parts, selected)
+        solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
+        written = np.flatnonzero(chosen & solid)
+        written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
+        text, ends, boxy = self._text(parts, written, rows, classes, boxes, sizes)
+        counts = Counts(
+            annotations=len(selected),
+            boxes=len(written),
+            crowds=crowds,
+            clipped=int((~inside[written]).sum()),
+            empty=int((chosen & ~solid).sum()),
+            unselected=int((~selected).sum()),
+            small=small,
+            boxy=boxy,
+        )
+        rows = rows[written]
+        last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
+        # Arrays of the standard library, for a process that has no numpy.
+        stops = array("q", ends[last].astype(np.int64).tobytes())
+        return Labels(array("i", rows[last].astype(np.intc).tobytes()), stops, text, counts, *_ids(parts))
+
+    def _choose(self, parts: Sequence[Columns], selected: Bools) -> tuple[Bools, int, int]:
+        """Which of the selected annotations become labels if their boxes can; how many crowds and small ones do not."""
+        chosen, crowds, small = selected.copy(), 0, []
+        if not self._selection.include_crowd:
+            chosen &= ~np.concatenate([part.crowd for part in parts])
+            crowds = int(selected.sum() - chosen.sum())
+        if self._selection.min_area:
+            records = [record for part in parts for record in part.records]
+            small = [i for i in np.flatnonzero(chosen).tolist() if _is_small(records[i], self._selection.min_area)]
+            chosen[small] = False
+        return chosen, crowds, len(small)
+
+    def _text(
+        self,
+        parts: Sequence[Columns],
+        written: Integers,
+        rows: Integers,
+        classes: Integers,
+        boxes: Floats,
+        sizes: Floats,
+    ) -> tuple[bytes, Integers, int]:
+        """The lines of the annotations ``written``, where each of them ends, and how many outlines are boxes."""
+        indices, inside = classes[written], boxes.take(written, axis=1)
+        if self._selection.outline_of is None:
+            return *box_lines(indices, inside, sizes.take(written, axis=1)), 0
+        records = [record for part in parts for record in part.records]
+        objects = [(records[i], self._images[rows[i]]) for i in written.tolist()]
+        return _outlines(objects, indices, inside, self._selection.outline_of)
+
+
+class _Lookup:
+    """Integers → integers, many at once."""
+
+    def __init__(self, value_of: Mapping[int, int]) -> None:
+        """``value_of`` has values from -1 on."""
+        self._value_of, self._table = value_of, None
+        if value_of and min(value_of) >= 0 and max(value_of) < _NEAR:  # which does without a search
+            self._table = np.full(max(value_of) + 1, -2, np.intc)
+            self._table[list(value_of)] = list(value_of.values())
+
+    def __call__(self, keys: list[int]) -> Integers:
+        """The value of each key.
+
+        Raises:
+            NeedsWholeFile: a key has none.
+        """
+        try:
+            if self._table is None:
+                return np.array([self._value_of[key] for key in keys], np.intc)
+            values = self._table[_integers(keys)]
+        except (KeyError, IndexError, StructError):
+            raise NeedsWholeFile from None
+        if min(keys, default=0) < 0 or values.min(initial=0) < -1:
+            raise NeedsWholeFile
+        return values
+
+
+def _integers(values: Sequence[int]) -> Integers:
+    # struct takes half as long as numpy to get at the numbers of Python objects.
+    return np.frombuffer(pack(f"{len(values)}q", *values), np.int64)
+
+
+def _floats(rows: Sequence[tuple[float, float, float, float]]) -> Floats:
+    return np.frombuffer(pack(f"{4 * len(rows)}d", *chain.from_iterable(rows))).reshape(-1, 4)
+
+
+def _near_and_far(ids: Sequence[int]) -> tuple[Integers, Sequence[int]]:
+    if not ids or (min(ids) >= 0 and max(ids) < _NEAR):
+        return _integers(ids), ()
+    return _integers([i for i in ids if 0 <= i < _NEAR]), [i for i in ids if not 0 <= i < _NEAR]
+
+
+def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int]]:
+    """``Labels.ids`` and ``far_ids``."""
+    near = np.concatenate([part.ids for part in parts])
+    flags = np.zeros(near.max(initial=0) + 1, bool)
+    flags[near] = True
+    bits = int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+    return bits, frozenset(i for part in parts for i in part.far_ids)
+
+
+def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:
+    if area_problem(annotation.area):
+        raise NeedsWholeFile
+    area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
+    return bool(area < min_area)
+
+
+def clip_boxes(boxes: Floats, sizes: Floats) -> tuple[Floats, Bools]:
+    """``labels.clip_box`` for many boxes.
+
+    Args:
+        boxes: [4, N] left, top, w, h in pixels.
+        sizes: [2, N] width and height of their images in pixels.
+
+    Returns:
+        [4, N] the boxes inside their images, w or h zero or negative where nothing is left; [N] which were inside.
+    """
+    with np.errstate(over="ignore"):  # a side of 1e308 reaches infinity, and is clipped like any other
+        near, far = boxes[:2], boxes[:2] + boxes[2:]
+        inside: Bools = np.all((near >= 0) & (far <= sizes + NOISE_PX), axis=0)
+        near = np.maximum(near, 0)
+        clipped = np.concatenate([near, np.minimum(far, sizes) - near])
+    return np.where(inside, boxes, clipped), inside
+
+
+def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, Integers]:
+    """``labels.label_line`` for many boxes.
+
+    Args:
+        indices: [N] classes 0…nc−1.
+        boxes: [4, N] left, top, w, h in pixels, inside their images and with an area.
+        sizes: [2, N] width and height of their images in pixels.
+
+    Returns:
+        The lines one after the other, and [N] where in them each line ends.
+    """
+    values = np.concatenate([boxes[:2] + boxes[2:] / 2, boxes[2:]])
+    values[0::2] /= sizes[0]
+    values[1::2] /= sizes[1]
+    numbers = millionths(values)
+    leading = numbers // 1000
+    words = _LEADING.take(leading) | _TRAILING.take(numbers - 1000 * leading)
+    names, digits = _class_names(len(str(indices.max(initial=0))))
+    fields: list[tuple[str, Any]] = [("class", names.dtype)]
+    for name in ("cx", "cy", "w", "h"):
+        fields += [(f"before {name}", "S1"), (name, np.uint64)]
+    lines = np.empty(len(indices), [*fields, ("end", "S1")])
+    lines["class"], lines["end"] = names.take(indices), b"\n"
+    for name, word in zip(("cx", "cy", "w", "h"), words, strict=True):
+        lines[f"before {name}"], lines[name] = b" ", word
+    return lines.tobytes().replace(b"\0", b""), np.cumsum(digits.take(indices) + (lines.itemsize - names.itemsize))
+
+
+@cache
+def _class_names(longest: int) -> tuple[NDArray[np.bytes_], Integers]:
+    """The text of every class of so many digits at most, padded with zero bytes, and its number of digits."""
+    names = np.array([b"%d" % index for index in range(10**longest)])
+    return names, np.char.str_len(names)
+
+
+def millionths(values: Floats) -> Integers:
+    """Numbers 0…1 in units of 1e-6, rounded as ``%.6f`` does it: the exact product, ties to even."""
+    product = values * 1e6
+    rounded = np.rint(product)
+    unsure = np.flatnonzero(np.abs(product - rounded) > _NEAR_HALF)
+    rounded.put(unsure, _exact_millionths(values.take(unsure)))
+    whole: Integers = rounded.astype(np.int32)
+    return whole
+
+
+def _exact_millionths(values: Floats) -> Floats:
+    """The same for values whose products with 1e6 come close to a half.
+
+    A float64 has 53 bits, so its product with 1e6 = 2⁶ · 15625 (14 bits) would be rounded before it is rounded. Halves
+    of 24 and 29 bits have exact products, and wherever a tie is near every difference below is exact.
+    """
+    high = values.astype(np.float32).astype(float)
+    product, rest = high * 1e6, (values - high) * 1e6
+    whole = np.floor(product)
+    half = 0.5 - (product - whole)
+    up = (rest > half) | ((rest == half) & (whole % 2 == 1))
+    rounded: Floats = whole + up
+    return rounded
+
+
+def _outlines(
+    objects: Sequence[tuple[DetailedAnnotation, ImageRecord]],
+    indices: Integers,
+    boxes: Floats,
+    outline_of: Outline,
+) -> tuple[bytes, Integers, int]:
+    """``box_lines`` for polygons; for want of one, the box's corners, as Ultralytics' converter does: how often."""
+    lines, boxy = [], 0
+    for (annotation, image), index, box in zip(objects, indices.tolist(), boxes.T.tolist(), strict=True):
+        outline = outline_of(annotation, image.width, image.height)
+        line = outline and outline_line(index, outline, image.width, image.height)
+        if not line:
+            boxy += 1
+            left, top, w, h = box
+            corners = [left, top, left + w, top, left + w, top + h, left, top + h]
+            line = outline_line(index, corners, image.width, image.height)
+            assert line is not None  # a box that was to be written has an area
+        lines.append(line.encode())
+    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int), boxy

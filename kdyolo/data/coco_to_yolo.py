@@ -1,0 +1,304 @@
+"""COCO annotations → a dataset that Ultralytics trains on: labels, links to the images, lists and a YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kdyolo.data.coco.json_chunks import NeedsWholeFile
+from kdyolo.data.coco.reader import Annotations, read_annotations, without_invalid
+from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation
+from kdyolo.data.coco.splits import (
+    HEADER,
+    Source,
+    check_other_yamls,
+    check_out,
+    check_sources,
+    find_sources,
+    is_plain_name,
+    pick_roles,
+)
+from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning
+from kdyolo.data.coco.transaction import LINKS, Link, SplitPlan, annotations_name, list_name, publish
+from kdyolo.data.yolo_labels import Labels, Selection, SplitLabels
+from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.utils.parallel import no_collection, share
+from kdyolo.utils.progress import Progress
+
+if TYPE_CHECKING:
+    from kdyolo.data.coco.label_batches import Labeller
+    from kdyolo.data.image_verification import Inspector
+
+__all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
+
+
+@no_collection()
+def convert_coco(
+    root: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    name: str = "coco",
+    link: Link = "symlink",
+    sources: Sequence[Source] = (),
+    skip_invalid: bool = False,
+    classes: Sequence[str] = (),
+    min_area: float = 0.0,
+    include_crowd: bool = False,
+    segments: bool = False,
+    verify_images: bool = False,
+) -> ConversionSummary:
+    """Convert COCO detection annotations to an Ultralytics dataset, completely or not at all.
+
+    Nothing is written before everything was read and checked. Doing it again gives the same bytes.
+
+    Args:
+        root: folder in the official layout: ``annotations/instances_<split>.json`` and the images in
+            ``images/<split>/`` or ``<split>/``. It is never written to. Either this or ``sources``.
+        out: folder to write: missing, empty, or an earlier conversion, whose entries of the same splits are replaced.
+        name: the dataset YAML is ``<out>/<name>.yaml``.
+        link: how images and annotation files get into ``out``: links to the originals, or copies.
+        sources: the splits one by one, for any other layout.
+        skip_invalid: leave invalid images and annotations out and count them, instead of raising.
+        classes: names of the categories to convert; all if empty. They are numbered by their category ids, as without
+            a choice, and images without any of them stay as background.
+        min_area: in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are left out.
+        include_crowd: write crowd regions as ordinary objects.
+        segments: write polygons instead of boxes, for segmentation heads.
+        verify_images: open every image: one that cannot be read is invalid, one of another size than its record says
+            is reported. Ultralytics' label cache is written as well, since that is what its first scan is for.
+
+    Raises:
+        ConfigError: arguments contradict each other, or splits have no clear roles.
+        DatasetError: the data is not what it should be (which file, which record), or ``out`` cannot be written.
+    """
+    _check_arguments(root, out, name, link, sources, min_area)
+    root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
+    sources = (
+        [Source(Path(s.annotations), Path(s.images), s.split) for s in sources] if root is None else find_sources(root)
+    )
+    check_sources(sources)
+    roles = pick_roles([source.split for source in sources])
+    check_out(out, root, sources)
+
+    inspector = _inspector() if verify_images else None
+    read = partial(
+        read_annotations,
+        skip_invalid=skip_invalid,
+        detailed=min_area > 0 or segments,
+        areas=min_area > 0,
+        problems=inspector.problems if inspector else None,
+    )
+    data = [read(source.annotations, source.images) for source in sources]
+    categories = _merge_categories(data)
+    chosen = _choose(categories, classes)
+    class_of = dict.fromkeys(categories) | {category_id: index for index, category_id in enumerate(chosen)}
+    selection = Selection(class_of, min_area, include_crowd, _outline_of if segments else None)
+    splits = [
+        _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
+        for source, of_split in zip(sources, data, strict=True)
+    ]
+
+    dataset = _dataset_yaml(out, roles, chosen)
+    text = f"{HEADER}\n{yaml.safe_dump(dataset, sort_keys=False, allow_unicode=True)}"
+
+    def check() -> None:
+        check_out(out, root, sources)
+        check_other_yamls(out, name, dataset)
+
+    check()
+    publish([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
+    summaries = {split.source.split: split.summary() for split in splits}
+    warnings = [*_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
+    if inspector:
+        for split in splits:
+            warnings += _use_findings(split, inspector, out, len(chosen))
+    yaml_path = out / f"{name}.yaml"
+    return ConversionSummary(yaml_path, dataset["names"], dataset["category_ids"], roles, summaries, tuple(warnings))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split that is ready to be written."""
+
+    source: Source
+    data: Annotations
+    labels: SplitLabels
+
+    def plan(self) -> SplitPlan:
+        annotations: Path | bytes = self.source.annotations.resolve()
+        if self.data.skipped_images or self.data.skipped_annotations:
+            annotations = without_invalid(self.data, self.source.images)
+        names = [image.file_name for image in self.data.images.values()]
+        return SplitPlan(self.source.split, annotations, self.source.images.resolve(), names, self.labels.files)
+
+    def summary(self) -> SplitSummary:
+        counts = self.labels.counts
+        return SplitSummary(
+            annotations=counts.annotations + sum(self.data.skipped_annotations.values()),
+            images=len(self.data.images),
+            backgrounds=self.labels.backgrounds,
+            boxes=counts.boxes,
+            crowds=counts.crowds,
+            clipped=counts.clipped,
+            empty=counts.empty,
+            skipped_images=self.data.skipped_images,
+            skipped_annotations=self.data.skipped_annotations,
+            unselected=counts.unselected,
+            small=counts.small,
+            boxy=counts.boxy,
+        )
+
+
+def _label(
+    data: Annotations, selection: Selection, read_whole: Callable[[], Annotations]
+) -> tuple[Annotations, SplitLabels]:
+    """The labels of one file; if something in it is irregular, from reading it again with a close look."""
+    try:
+        return data, _label_batches(data, selection)
+    except NeedsWholeFile:
+        data = read_whole()
+        return data, _label_batches(data, selection)
+
+
+def _label_batches(data: Annotations, selection: Selection) -> SplitLabels:
+    @cache
+    def labeller() -> Labeller:
+        from kdyolo.data.coco.label_batches import Labeller  # numpy, and with it threads: only where the work is done
+
+        return Labeller(data.images, selection)
+
+    with Progress("reading", len(data.batches), "slices") as progress:
+
+        def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> Labels:
+            columns = []
+            for batch in batches:
+                columns.append(labeller().columns(batch()))
+                progress.advance()
+            return labeller().labels(columns)
+
+        parts = share(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images)
+    labels = SplitLabels(parts, len(data.images))
+    if not data.checked and labels.ids_repeat:
+        raise NeedsWholeFile
+    return labels
+
+
+def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
+    # In each process when it needs it: numpy, OpenCV and Ultralytics take seconds, and end all forking where they run.
+    from kdyolo.data.coco.segmentation import outline_of
+
+    return outline_of(annotation, width, height)
+
+
+def _inspector() -> Inspector:
+    from kdyolo.data.image_verification import Inspector  # Pillow waits until it is needed
+
+    return Inspector()
+
+
+def _use_findings(split: _Split, inspector: Inspector, out: Path, classes: int) -> Iterable[str]:
+    """Warn about images of another size than their records say, and write the label cache of a verified split."""
+    from kdyolo.data.label_cache import write_label_cache
+
+    name, folder = split.source.split, split.source.images
+    found = {image.file_name: inspector.found[folder, image.file_name] for image in split.data.images.values()}
+    others = [
+        f"{image.file_name} ({image.width}×{image.height}, the file {f.width}×{f.height})"
+        for image in split.data.images.values()
+        if (f := found[image.file_name]) and (f.width, f.height) != (image.width, image.height)
+    ]
+    if others:
+        yield (
+            f"{name}: {len(others)} images have another size than their records say, which labels follow; perhaps an "
+            f"EXIF orientation turns them: {', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+        )
+    if broken := [file for file, f in found.items() if f.broken_end]:
+        yield (
+            f"{name}: {len(broken)} JPEGs lack their end marker; Ultralytics writes them anew in {out} at its first "
+            f"scan: {', '.join(broken[:3])}{', …' if len(broken) > 3 else ''}"
+        )
+    elif not write_label_cache(out, name, {file: (f.height, f.width) for file, f in found.items()}, classes):
+        yield f"{name}: no label cache was written, as this Ultralytics has a new format of it; it will scan once"
+
+
+def _check_arguments(
+    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[Source], min_area: float
+) -> None:
+    mistakes = []
+    if (root is None) == (not sources):
+        found = "neither" if root is None else "both"
+        mistakes.append(f"expected either a COCO folder (root) or sources, found {found}: give exactly one of them")
+    if out is None or not str(out):
+        mistakes.append("expected an output folder (out), found none: say where to write the dataset")
+    if not is_plain_name(name):
+        mistakes.append(f"name {name!r} cannot name a file: use letters, digits, '_', '-', '.'")
+    if link not in LINKS:
+        mistakes.append(f"expected link to be one of {', '.join(LINKS)}, found {link!r}")
+    if not 0 <= min_area < float("inf"):
+        mistakes.append(f"expected min_area to be a number of pixels², 0 or more, found {min_area}")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _choose(categories: Mapping[int, str], classes: Sequence[str]) -> dict[int, str]:
+    """The categories to convert: those with these names, or all.
+
+    Raises:
+        ConfigError: no category has such a name; all such names at once.
+    """
+    mistakes = []
+    for name in classes:
+        if name not in categories.values():
+            close = get_close_matches(name, categories.values(), n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(list(categories.values())[:10])}…"
+            mistakes.append(f"no category is called {name!r}. {hint}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return {key: name for key, name in categories.items() if name in classes} if classes else dict(categories)
+
+
+def _merge_categories(data: Iterable[Annotations]) -> dict[int, str]:
+    """Category id → name over all splits, in ascending order of the ids, which is the order of the classes."""
+    names: dict[int, str] = {}
+    id_of: dict[str, int] = {}
+    for of_split in data:
+        for category_id, name in of_split.categories.items():
+            known = names.setdefault(category_id, name)
+            if known != name:
+                raise DatasetError(
+                    f"{of_split.path}: category id {category_id} is {name!r}, but {known!r} in another split. "
+                    "All splits must agree: correct the categories, or convert the splits separately."
+                )
+            if id_of.setdefault(name, category_id) != category_id:
+                raise DatasetError(
+                    f"{of_split.path}: category {name!r} has id {category_id}, but {id_of[name]} in another split. All "
+                    "splits must agree: correct the categories, or convert the splits separately."
+                )
+    return dict(sorted(names.items()))
+
+
+def _dataset_yaml(out: Path, roles: dict[str, str], categories: dict[int, str]) -> dict[str, Any]:
+    return {
+        "path": str(out),
+        **{role: list_name(split) for role, split in roles.items()},
+        "names": dict(enumerate(categories.values())),
+        "category_ids": dict(enumerate(categories)),
+        "annotations": {role: annotations_name(split) for role, split in roles.items()},
+    }
+
+
+def _warnings(roles: dict[str, str], splits: dict[str, SplitSummary], everything: bool) -> Iterable[str]:
+    if roles["train"] == roles["val"]:
+        yield (
+            f"there is only one split, {roles['train']!r}, so train and val both point to it: "
+            "mAP will be measured on the training images and says nothing about others"
+        )
+    for split, counts in splits.items():
+        if warning := official_warning(split, counts, everything):
+            yield warning

@@ -1,0 +1,81 @@
+"""Ultralytics' label cache, for images that were verified: its first scan would only find the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ultralytics.data import utils
+from ultralytics.data.dataset import DATASET_CACHE_VERSION
+
+from kdyolo.data.coco.transaction import cache_name
+from kdyolo.data.yolo_labels import label_path
+
+KNOWN_VERSIONS = ("1.0.12",)
+
+
+def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int]], classes: int) -> bool:
+    """Write the cache that Ultralytics itself would write after scanning a split.
+
+    Args:
+        out: the dataset's folder, resolved, with labels and images in place.
+        split: its name.
+        shapes: file name → (height, width) in pixels, of every image of the split; all of them verified.
+        classes: their number.
+
+    Returns:
+        False where the installed Ultralytics uses a cache format that is not known here; it scans then.
+    """
+    if DATASET_CACHE_VERSION not in KNOWN_VERSIONS:
+        return False
+    shape_of = {f"{out}/images/{split}/{name}": shape for name, shape in shapes.items()}
+    label_of = {f"{out}/images/{split}/{name}": f"{out}/{label_path(split, name)}" for name in shapes}
+    images = sorted(shape_of)
+    labels, messages, counts = [], [], np.zeros(4, dtype=int)
+    with _known_shapes(shape_of):
+        for image in images:
+            # prefix, key points, classes, their number and dimensions, single class: as a plain detection run has them
+            result = utils.verify_image_label((image, label_of[image], "", False, classes, 0, 0, False))
+            _, rows, shape, segments, _, missing, found, empty, corrupt, message = result
+            labels.append(
+                {
+                    "im_file": image,
+                    "shape": shape,
+                    "cls": rows[:, 0:1],
+                    "bboxes": rows[:, 1:],
+                    "segments": segments,
+                    "keypoints": None,
+                    "normalized": True,
+                    "bbox_format": "xywh",
+                }
+            )
+            counts += (found, missing, empty, corrupt)
+            messages += [message] if message else []
+    settings = str((False, classes, None, False))
+    content = {
+        "labels": labels,
+        "hash": utils.get_hash([label_of[image] for image in images] + images + [settings]),
+        "results": (*map(int, counts), len(images)),
+        "msgs": messages,
+        "version": DATASET_CACHE_VERSION,
+    }
+    target = out / cache_name(split)
+    part = target.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, np.array(content, dtype=object))
+    part.replace(target)
+    return True
+
+
+@contextmanager
+def _known_shapes(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
+    """Have Ultralytics' check of an image and its label skip the image, which was opened before."""
+    original: Any = utils.check_image
+    utils.check_image = lambda path: ("", shapes[path])
+    try:
+        yield
+    finally:
+        utils.check_image = original

@@ -1,0 +1,180 @@
+"""The Python face: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ultralytics import YOLO
+from ultralytics.utils import DEFAULT_CFG_DICT, RANK
+
+from kdyolo.checkpoints.load_report import LoadReport
+from kdyolo.checkpoints.safe_load import restricted_ultralytics
+from kdyolo.engine.options.validation import READING, STRETCH, Settings
+from kdyolo.engine.plan import default_model, load_weights
+from kdyolo.engine.predictor import StretchingPredictor, resize_of
+from kdyolo.engine.trainer import KDTrainer
+from kdyolo.engine.validator import KDValidator
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.metrics.coco_metrics import DEFAULT_EVALUATOR
+from kdyolo.models.backbone import checkpoint_arch, fill
+from kdyolo.models.detector import KDDetectionModel, weights_arch
+from kdyolo.models.model_yaml import family_of, nested_for
+
+
+class KDYOLO(YOLO):  # type: ignore[misc]
+    """A YOLO detector with a distilled backbone; every other method is Ultralytics' own.
+
+    Args:
+        model: Model YAML (``"kdyolov8s.yaml"``, ``"kdyolov8n-p2.yaml"``, a path) or a trained checkpoint (``.pt``).
+            Default: the YAML whose scale the backbone checkpoint fits, or ``kdyolov8s.yaml``.
+        backbone: Distillation checkpoint to inject; see :func:`kdyolo.load_backbone` for the formats.
+        weights: Ultralytics checkpoint that the whole detector starts from, before the backbone is laid over it.
+        random_init: Says explicitly that the model starts random.
+        allow_partial: Accept a backbone checkpoint that does not fill the backbone.
+        bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
+        input_norm: Normalisation of images that the backbone was trained with: ``"0-1"``, ``"imagenet"``, or numbers.
+        key_map: YAML file with the names that the backbone checkpoint uses, if no known source does.
+        trust: Unpickle checkpoints completely, which runs whatever code their authors put in.
+        verbose: Log the model table.
+
+    Raises:
+        KDYOLOError: The checkpoint or the model YAML is not what it should be.
+
+    Examples:
+        >>> model = KDYOLO(backbone="ckpt.pth")
+        >>> model.train(data="datasets/coco/coco.yaml", freeze_epochs=50, epochs=100)
+        >>> model.val()
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        backbone: str | Path | None = None,
+        weights: str | Path | None = None,
+        random_init: bool = False,
+        allow_partial: bool = False,
+        bn_eps: float | None = None,
+        input_norm: str | None = None,
+        key_map: str | Path | None = None,
+        trust: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        if random_init and (backbone or weights):
+            raise ConfigError("random_init excludes backbone and weights: they load weights, it asks for none.")
+        given: dict[str, Any] = {
+            "backbone": str(backbone) if backbone else None,
+            "weights": str(weights) if weights else None,
+            "random_init": random_init,
+            "allow_partial": allow_partial,
+            "bn_eps": bn_eps,
+            "input_norm": input_norm,
+            "key_map": str(key_map) if key_map else None,
+            "trust": trust,
+        }
+        checkpoint = Settings(**given).read_backbone()
+        name = str(model) if model else default_model(checkpoint, given["weights"], trust)
+        if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
+            raise ConfigError(
+                f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
+                "and leave model out."
+            )
+        self._checkpoint = checkpoint  # read once: for building the model, and for the training that follows
+        self._start = given
+        self.report: LoadReport | None = None
+        super().__init__(name, task="detect", verbose=verbose)
+
+    @property
+    def task_map(self) -> dict[str, dict[str, Any]]:
+        """Detection only, with kdyolo's model and trainer, and images resized as the model was trained."""
+        resize = resize_of(self.model)
+        predictor = {"predictor": StretchingPredictor} if resize == STRETCH else {}
+        validator = partial(KDValidator, resize=resize)
+        kd = {"model": KDDetectionModel, "trainer": KDTrainer, "validator": validator, **predictor}
+        return {"detect": {**super().task_map["detect"], **kd}}
+
+    def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
+        """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
+        checkpoint = self._checkpoint
+        weights = load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
+        family = family_of(cfg)
+        arch = checkpoint_arch(checkpoint, family) if checkpoint else weights_arch(weights)[0] if weights else None
+        description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
+        self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
+        if weights:
+            self.model.load(weights, verbose=verbose)
+        if checkpoint:
+            self.report = fill(self.model.backbone, checkpoint, self._start["allow_partial"])
+        self.cfg = self.model_name = cfg
+        self.task = task or "detect"
+        self.overrides.update(model=cfg, task=self.task)
+        self.model.args = {**DEFAULT_CFG_DICT, **self.overrides}
+        self.model.task = self.task
+
+    def _load(self, weights: str, task: str | None = None) -> None:
+        with restricted_ultralytics(self._start["trust"]):
+            super()._load(weights, task=task)
+
+    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
+        """Train; takes every Ultralytics setting and kdyolo's own.
+
+        Args:
+            trainer: Another trainer class; default :class:`kdyolo.KDTrainer`.
+            **kwargs: ``data``, ``freeze_epochs`` (0, a number or ``"all"``), ``recipe``, ``work_dir``, and any
+                Ultralytics setting (``epochs``, ``imgsz``, ``batch``, ``device``, …).
+
+        Returns:
+            Ultralytics' detection metrics of the best checkpoint.
+
+        Raises:
+            KDYOLOError: Something about options, checkpoint, model or data is wrong; nothing is left behind.
+        """
+        if kwargs.get("resume"):
+            last = self.ckpt_path if kwargs["resume"] is True else kwargs["resume"]
+            if last is None:
+                raise RunError(f"{self.model_name} cannot be resumed: expected the last.pt of an interrupted run.")
+            return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": str(last)})
+        if not (kwargs.get("data") or kwargs.get("cfg")):
+            raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+        start = {key: value for key, value in self._start.items() if value}
+        another = kwargs.keys() & {"backbone", *READING}  # or the same, read otherwise
+        kd_trainer = KDTrainer if another else partial(KDTrainer, checkpoint=self._checkpoint)
+        metrics = super().train(trainer=trainer or kd_trainer, **{**start, **kwargs})
+        self._start, self._checkpoint = {}, None  # trained on: a further call goes on from here, not from these again
+        return metrics
+
+    def val(
+        self,
+        validator: Any = None,
+        *,
+        annotations: str | Path | None = None,
+        evaluator: str = DEFAULT_EVALUATOR,
+        per_class: bool = False,
+        errors: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
+
+        Args:
+            validator: Another validator class; default :class:`kdyolo.engine.validator.KDValidator`.
+            annotations: COCO JSON of the split; default the one that the data set YAML names.
+            evaluator: ``"faster-coco-eval"`` or ``"pycocotools"``.
+            per_class: Print AP of every category too.
+            errors: Split the loss of AP into kinds of errors; save ``errors.png`` and the worst images.
+            **kwargs: ``data`` and any Ultralytics setting (``imgsz``, ``batch``, ``device``, ``split``, …).
+
+        Returns:
+            Ultralytics' detection metrics, with the official ones as ``coco``
+            (:class:`kdyolo.metrics.coco_metrics.CocoScores`; None for a data set without COCO annotations) and, if
+            asked for, the analysis as ``errors``
+            (:class:`kdyolo.metrics.tide.ErrorReport`).
+
+        Raises:
+            ConfigError: Something was asked for that needs annotations, and there are none.
+            DatasetError: The annotation file is not what it should be, or not that of these images.
+        """
+        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
+        own["annotations"] = None if annotations is None else str(annotations)
+        return super().val(validator=validator, **own, **kwargs)

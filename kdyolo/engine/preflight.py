@@ -1,0 +1,293 @@
+"""Before a run of days: everything checked, a real batch sent through and back, and what the run will take.
+
+``kdyolo train … --dry-run`` and ``kdyolo doctor`` are this module.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import LOGGER, callbacks
+from ultralytics.utils.plotting import plot_images
+from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
+
+from kdyolo.checkpoints.reader import BackboneCheckpoint
+from kdyolo.engine.options.validation import Settings, split_settings
+from kdyolo.engine.plan import check_data, default_model, fitting_backbone, new_work_dir
+from kdyolo.engine.provenance import versions
+from kdyolo.engine.trainer import KDTrainer
+from kdyolo.errors import ConfigError, KDYOLOError
+from kdyolo.models.model_yaml import nested_for
+from kdyolo.utils.text import duration
+
+T = TypeVar("T")
+
+STEPS = 2  # timed ones in each phase, after one to warm up
+PICTURE = "labels.jpg"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one step takes while the same parts train.
+
+    Attributes:
+        name: What is frozen, in words.
+        epochs: Number of epochs of this phase in the run.
+        seconds: Of one step: forward, loss and backward of one batch.
+        memory: Peak in bytes: allocated on the GPU, or resident in the process.
+    """
+
+    name: str
+    epochs: int
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would take.
+
+    Attributes:
+        phases: What a step takes in each phase of the schedule.
+        steps: Number of steps in an epoch.
+    """
+
+    phases: list[Phase]
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run: evaluation, optimizer steps and waiting for images not counted."""
+        return sum(phase.epochs * self.steps * phase.seconds for phase in self.phases)
+
+
+def environment() -> str:
+    """Versions, processor, GPUs and free space, a line each."""
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    lines = [
+        " · ".join(f"{name} {version}" for name, version in versions().items()) + f" · {platform.platform(terse=True)}",
+        f"CPU     {get_cpu_info()}, {os.cpu_count()} cores",
+        f"memory  {memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free",
+        f"disk    {disk.free / 2**30:.0f} GiB free in {Path.cwd()}",
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            name = torch.cuda.get_device_name(index)
+            lines.append(f"GPU {index}   {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+    else:
+        lines.append("GPU     none that PyTorch can use")
+    return "\n".join(lines)
+
+
+def check_everything(overrides: Mapping[str, Any]) -> tuple[str, BackboneCheckpoint | None]:
+    """Look for every mistake that can be found without building anything: options, work dir, checkpoint, model, data.
+
+    Args:
+        overrides: What ``train`` would get.
+
+    Returns:
+        The model that would train: a YAML or a checkpoint; and the backbone checkpoint, if one is given.
+
+    Raises:
+        ConfigError: All mistakes, of whatever kind, in one error.
+    """
+    mistakes: list[str] = []
+
+    def gather(check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except ConfigError as e:
+            mistakes.extend(e.mistakes)
+        except KDYOLOError as e:
+            mistakes.append(str(e))
+        return None
+
+    gather(lambda: check_data(overrides.get("data")))
+    model, checkpoint = overrides.get("model"), None
+    if split := gather(lambda: split_settings(overrides)):
+        settings, rest = split
+        gather(lambda: new_work_dir(rest))
+        checkpoint = gather(settings.read_backbone)
+        if not model and (checkpoint or not settings.backbone):
+            model = gather(lambda: default_model(checkpoint, settings.weights, settings.trust))
+        if model and checkpoint:
+            gather(lambda: fitting_backbone(settings, model, checkpoint))
+        elif model and not model.endswith(".pt"):
+            gather(lambda: nested_for(model, None, None))
+    if mistakes:
+        raise ConfigError(mistakes)
+    return str(model), checkpoint
+
+
+def check_parts(data: str | None = None, backbone: str | None = None, model: str | None = None) -> str:
+    """Check a data set and a backbone checkpoint, each on its own.
+
+    Returns:
+        What was found, a few lines each.
+
+    Raises:
+        ConfigError: All mistakes in one error.
+    """
+    lines, mistakes = [], []
+    if data:
+        try:
+            check_data(data)
+            content = check_det_dataset(data)
+            lines.append(f"data    {data}: {content['nc']} classes, {content['train']}, {content['val']}")
+        except KDYOLOError as e:
+            mistakes.append(str(e))
+    if backbone:
+        try:
+            settings = Settings(backbone=backbone)
+            checkpoint = settings.read_backbone()
+            name = model or default_model(checkpoint, None, trust=False)
+            _, report = fitting_backbone(settings, name, checkpoint)
+            lines += [f"model   {name}", report.table() if report else ""]
+        except KDYOLOError as e:
+            mistakes.append(str(e))
+    elif model:
+        mistakes.append("model is about a backbone, but none is given.")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return "\n".join(lines)
+
+
+def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") -> list[Phase]:
+    """Check a run, print what it would do, and measure one batch. Nothing is trained, no run folder is made.
+
+    Args:
+        overrides: What ``train`` would get: kdyolo's and Ultralytics' settings, ``model`` among them or not.
+        folder: Where the picture of labels goes; made if need be.
+
+    Returns:
+        What a step takes in each phase of the schedule.
+
+    Raises:
+        ConfigError: Every mistake that would end the run later.
+    """
+    LOGGER.info(environment())
+    model, checkpoint = check_everything(overrides)
+    picture = Path(folder) / PICTURE
+    phases = rehearse({**overrides, "model": model}, picture, checkpoint).phases
+    LOGGER.info(f"labels of a batch are drawn in {picture}; nothing was trained")
+    return phases
+
+
+def rehearse(
+    overrides: Mapping[str, Any], picture: Path | None = None, checkpoint: BackboneCheckpoint | None = None
+) -> Rehearsal:
+    """Set a run up in a temporary folder, and measure a real batch in every phase of its schedule.
+
+    Args:
+        overrides: What ``train`` would get, checked, ``model`` among it.
+        picture: Where to draw the labels of a batch, if anywhere.
+        checkpoint: The backbone checkpoint, if it has been read already.
+    """
+    with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
+        given = {**overrides, "work_dir": str(Path(scratch) / "run")}
+        trainer = KDTrainer(overrides=given, checkpoint=checkpoint)
+        trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
+        try:
+            trainer._setup_train()
+            LOGGER.info(_describe_data(trainer))
+            if picture:
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.unlink(missing_ok=True)
+            rehearsal = Rehearsal(_measure(trainer, picture), len(trainer.train_loader))
+        finally:
+            trainer.log.close()
+        LOGGER.info(_estimate(rehearsal))
+    return rehearsal
+
+
+def _describe_data(trainer: KDTrainer) -> str:
+    """Images, backgrounds and boxes of both splits, and classes without any box."""
+    names = trainer.data["names"]
+    lines = []
+    for split, loader in (("train", trainer.train_loader), ("val", trainer.test_loader)):
+        labels = loader.dataset.labels
+        boxes = Counter(int(c) for label in labels for c in label["cls"].flatten())
+        backgrounds = sum(not len(label["cls"]) for label in labels)
+        empty = [names[c] for c in names if c not in boxes]
+        lines.append(
+            f"{split:<7} {len(labels):,} images, {backgrounds:,} of them without objects; {boxes.total():,} boxes; "
+            f"{len(names) - len(empty)} of {len(names)} classes" + (f", none of {_some(empty)}" if empty else "")
+        )
+    return "\n".join(lines)
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def _measure(trainer: KDTrainer, picture: Path | None) -> list[Phase]:
+    """One real batch forward and backward in every phase of the schedule, and its labels drawn."""
+    schedule, phases = trainer.schedule, []
+    starts = [0, *schedule.thaws]
+    for start, end in zip(starts, [*starts[1:], trainer.epochs], strict=True):
+        trainer.epoch = start
+        trainer._model_train()  # which also starts the loader anew
+        batches = chain.from_iterable(iter(trainer.train_loader) for _ in range(STEPS + 1))
+        seconds = []
+        for step in range(STEPS + 1):
+            batch = next(batches)
+            if picture and start == step == 0:  # from a copy: Ultralytics exchanges its tensors for arrays
+                plot_images(dict(batch), fname=picture, names=trainer.data["names"], max_subplots=16)
+                _wait_for(picture)
+            seconds.append(_step(trainer, batch))
+        phases.append(Phase(schedule.phase(start), end - start, statistics.median(seconds[1:]), _peak(trainer.device)))
+    return phases
+
+
+def _step(trainer: KDTrainer, batch: dict[str, Any]) -> float:
+    """Seconds of one batch forward and backward; the optimizer does not step."""
+    cuda = trainer.device.type == "cuda"
+    began = time.perf_counter()
+    with autocast(torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp, device=trainer.device.type):
+        loss, _ = unwrap_model(trainer.model)(trainer.preprocess_batch(batch))
+    loss.sum().backward()
+    if cuda:
+        torch.cuda.synchronize()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def _wait_for(path: Path, seconds: float = 20.0) -> None:
+    """Ultralytics draws in a thread of its own."""
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _estimate(rehearsal: Rehearsal) -> str:
+    """Steps, time and memory of each phase, and of the run."""
+    steps = rehearsal.steps
+    lines = [
+        f"{phase.name:<16} {phase.epochs:>4} epochs × {steps:,} steps × {phase.seconds:.3g} s = "
+        f"{duration(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
+        for phase in rehearsal.phases
+    ]
+    whole = duration(rehearsal.seconds)
+    lines.append(f"about {whole} in all, evaluation, optimizer steps and waiting for images not counted")
+    return "\n".join(lines)

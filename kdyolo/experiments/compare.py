@@ -1,0 +1,282 @@
+"""Runs side by side: arms with their spread over seeds, and what can be said of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdyolo.errors import ConfigError
+from kdyolo.experiments.comparison.comparability import check_likeness, compare_settings
+from kdyolo.experiments.comparison.cost_and_classes import (
+    ClassDifference,
+    Phase,
+    Target,
+    automatic_targets,
+    find_class_differences,
+    find_official,
+    find_phases,
+    find_targets,
+)
+from kdyolo.experiments.comparison.differences import METHOD, Difference, common_seeds, find_differences
+from kdyolo.experiments.comparison.grouping import Arm, arm_folder, gather, run_name
+from kdyolo.experiments.comparison.metric_values import (
+    BEST,
+    LAST,
+    MAIN,
+    OFFICIAL_AP,
+    Scope,
+    check_metric,
+    find_scope,
+    require,
+    with_values,
+)
+from kdyolo.experiments.comparison.run_facts import provenance
+from kdyolo.experiments.comparison.run_settings import was_resumed
+from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.utils.shipped_files import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Arm",
+    "ClassDifference",
+    "Comparison",
+    "Difference",
+    "Interval",
+    "Phase",
+    "Target",
+    "compare",
+]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms side by side.
+
+    Attributes:
+        title: The study's name, else the arms'.
+        arms: In the order given; the runs in them may have been left out of the values (see ``notes``).
+        baseline: Name of the arm that the others are compared with; None if there is one arm only.
+        metric: What was asked for: the first among the differences.
+        at: ``"best"``: at the epoch with the highest mAP50-95, which ``best.pt`` holds; ``"last"``: at the last one.
+        differences: For each metric, each other arm against the baseline.
+        equal: Setting → the value that all runs have.
+        differing: Setting → arm → value; a list where the runs of an arm differ.
+        unlike: What is not like for like, a sentence each; empty unless it was asked for anyway.
+        phases: Speed and memory.
+        targets: Epochs and time to given mAP50-95.
+        official: Arm → official metric (``AP``, …) → mean over seeds; only arms whose runs all keep them.
+        class_differences: For each other arm, every class that has objects.
+        provenance: For each run, its facts: name → value.
+        notes: What a reader should know.
+        method: The statistics, named and cited.
+    """
+
+    title: str
+    arms: tuple[Arm, ...]
+    baseline: str | None
+    metric: str
+    at: str
+    differences: tuple[Difference, ...]
+    equal: Mapping[str, Any]
+    differing: Mapping[str, Mapping[str, Any]]
+    unlike: tuple[str, ...]
+    phases: tuple[Phase, ...]
+    targets: tuple[Target, ...]
+    official: Mapping[str, Mapping[str, Interval]]
+    class_differences: tuple[ClassDifference, ...]
+    provenance: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+    method: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that every arm has, the one asked for first."""
+        common = [name for name in self.arms[0].values if all(name in arm.values for arm in self.arms)]
+        return tuple(sorted(common, key=lambda name: name != self.metric))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each run: arm, seed, folder, epochs, and the value of every metric (in 0–1; NaN if left out)."""
+        from kdyolo.experiments.comparison.dataframes import runs_frame
+
+        return runs_frame(self)
+
+    def differences_frame(self) -> pd.DataFrame:
+        """A row for each difference: metric, arm, estimate (in 0–1), ends of the interval, p-values, words."""
+        from kdyolo.experiments.comparison.dataframes import differences_frame
+
+        return differences_frame(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what has no value is null."""
+        from kdyolo.experiments.comparison.dataframes import plain
+
+        content: dict[str, Any] = plain(self)
+        return content
+
+    def to_csv(self) -> str:
+        """:meth:`to_frame` as comma-separated values."""
+        return str(self.to_frame().to_csv(index=False, lineterminator="\n"))
+
+    def to_markdown(self) -> str:
+        """All tables as Markdown."""
+        from kdyolo.experiments.comparison.text_tables import markdown
+
+        return markdown(self)
+
+    def table(self) -> str:
+        """All tables for a terminal."""
+        from kdyolo.experiments.comparison.text_tables import text
+
+        return text(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def compare(
+    *runs: str | Path,
+    baseline: str | Path | None = None,
+    out: str | Path | None = None,
+    anyway: bool = False,
+    metric: str = MAIN,
+    at: str = BEST,
+    targets: Sequence[float] | None = None,
+) -> Comparison:
+    """Compare training runs, kdyolo's or stock Ultralytics', with the uncertainty that comes from the seed.
+
+    Args:
+        runs: Run folders, checkpoints in them, folders of an arm, or of a study. Runs in ``<arm>/seed<k>/`` are an arm;
+            others are one if they differ in nothing but seed, environment and places.
+        baseline: Run, or name of an arm, that the others are compared with. Default: the study file's, else the first.
+        out: Folder in which ``report.html`` is written.
+        anyway: Compare what is not like for like, and say so, instead of refusing.
+        metric: ``"mAP50-95"``, ``"mAP50"``, ``"precision"``, ``"recall"``, ``"official AP"``, ``"official AP50"``, …
+        at: ``"best"``: values at the epoch with the highest mAP50-95; ``"last"``: at the last.
+        targets: mAP50-95 (in 0–1) of which the time to reach them is told. Default: shares of the baseline's own.
+
+    Returns:
+        The comparison; print it, or see its attributes and :meth:`Comparison.to_frame`.
+
+    Raises:
+        ConfigError: An option that cannot be, all at once.
+        RunError: Something is no run, has no results, is given twice, or is not like for like.
+    """
+    check_metric(metric, at)
+    _check_targets(targets)
+    gathered = gather(runs)
+    unlike = check_likeness(gathered.arms, anyway)
+    scope = find_scope(gathered.arms, at)
+    require(gathered.arms, metric, scope)
+    arms = tuple(with_values(arm, scope) for arm in gathered.arms)
+    base = _baseline(arms, gathered.baseline if baseline is None else baseline)
+    metrics = [m for m in dict.fromkeys((metric, MAIN, "mAP50", OFFICIAL_AP)) if all(m in arm.values for arm in arms)]
+    final = (base or min(arms, key=lambda arm: arm.values[metric].estimate)).values.get(MAIN)
+    equal, differing = compare_settings(arms)
+    comparison = Comparison(
+        title=gathered.title or " · ".join(arm.name for arm in arms),
+        arms=arms,
+        baseline=base.name if base else None,
+        metric=metric,
+        at=at,
+        differences=find_differences(arms, base, metrics) if base else (),
+        equal=equal,
+        differing=differing,
+        unlike=unlike,
+        phases=find_phases(arms),
+        targets=find_targets(arms, targets or automatic_targets(final.estimate if final else 0), scope),
+        official=find_official(arms, scope),
+        class_differences=find_class_differences(arms, base, scope) if base else (),
+        provenance=tuple(provenance(arm, run) for arm in arms for run in arm.runs),
+        notes=(*gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
+        method=METHOD,
+    )
+    if out is not None:
+        from kdyolo.experiments.report import write_report
+
+        write_report(comparison, out)
+    return comparison
+
+
+def _check_targets(targets: Sequence[float] | None) -> None:
+    wrong = [value for value in targets or () if not 0 < value <= 1]
+    if wrong:
+        raise ConfigError(
+            f"targets are mAP50-95 above 0 and up to 1; found {', '.join(f'{value:g}' for value in wrong)}."
+        )
+
+
+def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
+    """The arm that is meant: by name, or by one of its runs; without a wish the first; None if there is no other."""
+    if wanted is not None:
+        names = [arm.name for arm in arms]
+        if str(wanted) in names:
+            base = arms[names.index(str(wanted))]
+        else:
+            base = _arm_of_run(arms, Path(wanted))
+    else:
+        base = arms[0]
+    return base if len(arms) > 1 else None
+
+
+def _arm_of_run(arms: Sequence[Arm], wanted: Path) -> Arm:
+    folder = wanted.parent.parent if wanted.suffix == ".pt" else wanted
+    for arm in arms:
+        if any(folder.resolve() in (run.path.resolve(), arm_folder(run)) for run in arm.runs):
+            return arm
+    names = [arm.name for arm in arms]
+    raise ConfigError(
+        f"baseline {wanted} is none of the arms compared, nor a run of one.{did_you_mean(str(wanted), names)} "
+        f"Expected one of: {', '.join(names)}."
+    )
+
+
+def _notes(arms: Sequence[Arm], base: Arm | None, scope: Scope, metric: str) -> list[str]:
+    notes = [f"{run_name(run)}: {note}" for arm in arms for run in arm.runs for note in run.notes]
+    if scope.at == BEST:
+        notes.append(
+            "the best epoch is chosen on the same images that it is judged by, which flatters every arm a little; "
+            f"compare --at {LAST} has no such choice"
+        )
+    if base is None:
+        notes.append("there is only one arm, so there is no difference to tell: these runs differ in their seed only")
+    elif any(arm.values[metric].n == 1 for arm in arms):
+        single = [arm.name for arm in arms if arm.values[metric].n == 1]
+        notes.append(f"a single run in {', '.join(single)}: how far another seed would move it is not known")
+    for arm in arms:
+        if base is None or arm is base:
+            continue
+        pairs = common_seeds(arm, base, metric)
+        if len(pairs) > 1 and len(pairs) < max(arm.values[metric].n, base.values[metric].n):
+            seeds = ", ".join(map(str, pairs))
+            notes.append(f"{arm.name} − {base.name} is over the seeds that both have ({seeds}), its means over all")
+    if base is not None:
+        notes += _same_settings(arms)
+    return notes + _resumed_by_stock(arms)
+
+
+def _same_settings(arms: Sequence[Arm]) -> list[str]:
+    """Arms that are asked for the same thing: their difference is what chance does."""
+    differing = compare_settings(arms)[1]
+    first: dict[str, str] = {}
+    notes = []
+    for arm in arms:
+        key = repr([values.get(arm.name) for values in differing.values()])
+        if key in first:
+            notes.append(f"{first[key]} and {arm.name} have the same settings: their difference is chance")
+        first.setdefault(key, arm.name)
+    return notes
+
+
+def _resumed_by_stock(arms: Sequence[Arm]) -> list[str]:
+    """Loose runs that cannot be put with other seeds, because their settings were overwritten."""
+    loose = [run for arm in arms for run in arm.runs if run.record is None and arm_folder(run) is None]
+    return [
+        f"{run_name(run)} was resumed by stock Ultralytics, which overwrites what it started from; to have it in one "
+        "arm with other seeds, put them into folders <arm>/seed<k>/"
+        for run in loose
+        if was_resumed(run)
+    ]

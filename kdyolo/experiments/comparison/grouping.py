@@ -1,0 +1,220 @@
+"""Paths → runs → arms: the runs of one set of settings, which differ in their seed only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from kdyolo.data.fingerprint import data_keys
+from kdyolo.errors import RunError
+from kdyolo.experiments.comparison.run_settings import canonical, seed_of, shaping
+from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.runs.history import Run, is_run, read_mapping, read_run
+
+STUDY_FILE = "study.yaml"
+_SEED_FOLDER = re.compile(r"seed[-_]?\d+")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        name: Of the arm in its study, else of the folder or folders.
+        runs: A run for each seed.
+        seeds: Theirs, in the same order; None where not recorded.
+        values: Metric → mean over the seeds, with its interval.
+        points: Metric → the value of each run, in the same order; NaN for a run that is left out (see the notes).
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    seeds: tuple[int | None, ...]
+    values: Mapping[str, Interval] = field(default_factory=dict)
+    points: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the paths given lead to.
+
+    Attributes:
+        arms: In the order given; of a study in that of its file.
+        title: The study's name; None without one.
+        baseline: The arm that the study file names as such; None if it names none.
+        notes: Runs of a study that have no finished epoch yet.
+    """
+
+    arms: tuple[Arm, ...]
+    title: str | None
+    baseline: str | None
+    notes: tuple[str, ...]
+
+
+def gather(paths: Sequence[str | Path]) -> Gathered:
+    """Read all runs and put them into arms.
+
+    Runs in folders ``<arm>/seed<k>/``, as a study leaves them, belong to the arm of that name, whatever their settings.
+    Other runs are one arm if their settings differ in seed, environment and places only.
+
+    Args:
+        paths: Run folders, checkpoints in them, folders of an arm, or of a study.
+
+    Raises:
+        RunError: Every path that is not such a thing, every run without results, runs given twice.
+    """
+    if not paths:
+        raise RunError("nothing to compare. Expected run folders, or the folder of a study.")
+    mistakes: list[str] = []
+    notes: list[str] = []
+    found: list[tuple[Run, str | None]] = []
+    studies = []
+    for path in map(Path, paths):
+        members = _members(path)
+        if members is None:
+            mistakes.append(
+                f"{path}: no run. Expected a run folder (with args.yaml), a checkpoint in one, or a study's folder."
+            )
+            continue
+        if _is_study(path):
+            studies.append(path)
+        for folder, arm in members:
+            try:
+                run = read_run(folder)
+            except RunError as e:
+                mistakes.append(str(e))
+                continue
+            if run.epochs:
+                found.append((run, arm))
+            elif len(members) > 1:
+                notes.append(f"{run_name(run)} has no finished epoch yet and is left out")
+            else:
+                mistakes.append(
+                    f"{folder}: a run without results: no epoch of it is finished. Train it, or leave it out."
+                )
+    mistakes += _repeated([run for run, _ in found])
+    if not found and not mistakes:
+        mistakes.append(f"{', '.join(map(str, paths))}: no run there has finished an epoch yet. Wait for the first.")
+    if mistakes:
+        raise RunError(mistakes[0] if len(mistakes) == 1 else "\n  - ".join((f"{len(mistakes)} mistakes:", *mistakes)))
+    file = _study_file(studies[0]) if len(studies) == 1 else {}
+    arms = _group(found, [str(name) for name in file.get("arms") or ()])
+    baseline = file.get("baseline")
+    return Gathered(
+        arms=arms,
+        title=str(file.get("name") or studies[0].resolve().name) if len(studies) == 1 else None,
+        baseline=str(baseline) if baseline is not None and str(baseline) in [arm.name for arm in arms] else None,
+        notes=tuple(notes),
+    )
+
+
+def run_name(run: Run) -> str:
+    """A run as people know it: its folder, with the arm's for a seed's."""
+    path = run.path.resolve()
+    return f"{path.parent.name}/{path.name}" if _SEED_FOLDER.fullmatch(path.name) else path.name
+
+
+def arm_folder(run: Run) -> Path | None:
+    """The folder of the arm that a run belongs to by its place: that above ``seed<k>``; None for a loose run."""
+    path = run.path.resolve()
+    return path.parent if _SEED_FOLDER.fullmatch(path.name) else None
+
+
+def _members(path: Path) -> list[tuple[Path, str | None]] | None:
+    """The run folders that a path leads to, each with the name of its arm if its place says so."""
+    if path.suffix == ".pt":
+        path = path.parent.parent
+    if not path.is_dir():
+        return None
+    if is_run(path):
+        return [(path, _arm_by_place(path))]
+    folders = sorted((f.parent for f in (*path.glob("*/args.yaml"), *path.glob("*/*/args.yaml"))), key=_natural)
+    members = [(folder, _arm_by_place(folder)) for folder in folders if _SEED_FOLDER.fullmatch(folder.name)]
+    return members or ([] if _is_study(path) else None)
+
+
+def _is_study(path: Path) -> bool:
+    return path.is_dir() and ((path / STUDY_FILE).is_file() or any(path.glob("*/seed*/args.yaml")))
+
+
+def _arm_by_place(folder: Path) -> str | None:
+    folder = folder.resolve()
+    return folder.parent.name if _SEED_FOLDER.fullmatch(folder.name) else None
+
+
+def _study_file(folder: Path) -> Mapping[str, Any]:
+    """The copy of the study file that lies in the study's folder; empty if there is none."""
+    return read_mapping(folder / STUDY_FILE) or {}
+
+
+def _natural(path: Path) -> list[Any]:
+    """A key that sorts seed2 before seed10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [int(piece) if piece.isdigit() else piece for piece in pieces]
+
+
+def _repeated(runs: Sequence[Run]) -> list[str]:
+    """Runs that are given twice, and copies: the same results to the last digit, in the same time."""
+    mistakes = []
+    first: dict[str, Run] = {}
+    for run in runs:
+        content = repr([[name, values] for name, values in run.columns.items() if name == "time" or "/" in name])
+        other = first.setdefault(content, run) if "time" in run.columns else run
+        if other is run:
+            continue
+        if other.path.resolve() == run.path.resolve():
+            mistakes.append(f"{run.path} is given twice. Name every run once.")
+        else:
+            mistakes.append(
+                f"{other.path} and {run.path} are the same run: their results.csv are equal, times included. "
+                "Expected different runs; leave one out."
+            )
+    return mistakes
+
+
+def _group(found: Sequence[tuple[Run, str | None]], order: Sequence[str]) -> tuple[Arm, ...]:
+    keys = data_keys([run for run, _ in found])
+    groups: dict[str, list[Run]] = {}
+    names: dict[str, str | None] = {}
+    for (run, arm), data in zip(found, keys, strict=True):
+        place = str(run.path.resolve().parent.parent) if arm is not None else None
+        key = canonical([place, arm] if arm is not None else [data, shaping(run)])
+        groups.setdefault(key, []).append(run)
+        names[key] = arm
+    arms = [_arm(names[key] or _common_name(runs), runs) for key, runs in groups.items()]
+    arms = _tell_apart(arms)
+    ranks = {name: rank for rank, name in enumerate(order)}
+    return tuple(sorted(arms, key=lambda arm: ranks.get(arm.name, len(ranks))))
+
+
+def _arm(name: str, runs: Sequence[Run]) -> Arm:
+    runs = sorted(runs, key=lambda run: (seed_of(run) is None, seed_of(run) or 0))
+    return Arm(name, tuple(runs), tuple(seed_of(run) for run in runs))
+
+
+def _common_name(runs: Sequence[Run]) -> str:
+    """What the folders' names begin with: ``frozen-s0``, ``frozen-s1`` → ``frozen``."""
+    names = [run.path.resolve().name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    letters = (same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
+    common = re.sub(r"([-_. ]+(seed|s))?[-_. ]*\d*$", "", "".join(letters))
+    return common or " + ".join(names)
+
+
+def _tell_apart(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms of one name get that of the folder above, or a number."""
+    names = [arm.name for arm in arms]
+    above = [f"{_above(arm)}/{arm.name}" for arm in arms]
+    if len(set(names)) < len(names):
+        names = above if len(set(above)) == len(above) else [f"{name} ({i})" for i, name in enumerate(names, start=1)]
+    return [replace(arm, name=name) for arm, name in zip(arms, names, strict=True)]
+
+
+def _above(arm: Arm) -> str:
+    path = arm.runs[0].path.resolve()
+    return path.parent.parent.name if _SEED_FOLDER.fullmatch(path.name) else path.parent.name

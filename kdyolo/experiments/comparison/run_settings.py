@@ -1,0 +1,103 @@
+"""What a run was asked for: Ultralytics' settings and kdyolo's in one mapping, and which of them make an arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdyolo.runs.history import Run
+
+# Where things are put and how the process was called: the run's folder says it.
+_BOOKKEEPING = {
+    *("save_dir", "name", "project", "work_dir", "exist_ok", "resume", "cfg", "mode", "task"),
+    *("verbose", "plots", "save", "save_period", "profile"),
+}
+# Of Ultralytics' other modes: they have no part in training or its validation.
+_OTHER_MODES = {
+    *("source", "vid_stride", "stream_buffer", "visualize", "retina_masks", "embed", "line_width", "tracker"),
+    *("show", "show_labels", "show_conf", "show_boxes"),
+    *("save_frames", "save_txt", "save_conf", "save_crop", "save_json"),
+    *("format", "optimize", "dynamic", "simplify", "opset", "workspace", "nms", "dnn"),
+    *("quantize", "half", "int8", "keras"),
+}
+# These change a result by rounding and the order of additions at most, so runs that differ in them are one arm.
+_ENVIRONMENT = {"device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"}
+# What kdyolo's options are in stock training, which has none of them (as in
+# kdyolo.engine.options.validation, which is heavy to import).
+STOCK = {
+    "backbone": None,
+    "weights": None,
+    "random_init": False,
+    "allow_partial": False,
+    "bn_eps": None,
+    "input_norm": None,
+    "key_map": None,
+    "trust": False,
+    "freeze_epochs": 0,
+    "unfreeze_stages": None,
+    "backbone_lr": 1.0,
+    "thaw_warmup": 1.0,
+    "freeze_bn": "with-backbone",
+    "resize": "letterbox",
+    "coco_eval_period": 0,
+}
+# What a resume writes anew into args.yaml: last.pt for the model, and for optimizer=auto what that has chosen.
+REWRITTEN = ("model", "optimizer", "lr0", "momentum", "warmup_bias_lr")
+NOT_RECORDED = "not recorded"
+SEED = "seed"
+TRAINER = "trained by"  # no setting, but whose settings they are
+
+MISSING = "–"  # where a run has no such setting
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Every setting worth a look, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
+
+    A backbone is named by its content, where the run recorded that, wherever the file lay.
+    """
+    record = run.record or {}
+    settings = {**STOCK, **run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
+    settings[TRAINER] = "kdyolo" if record else "ultralytics"
+    if record.get("model"):
+        settings["model"] = record["model"]
+    elif was_resumed(run):
+        settings.update(dict.fromkeys(REWRITTEN, NOT_RECORDED))
+    sha256 = (record.get("backbone") or {}).get("sha256")
+    if settings.get("backbone") and sha256:
+        settings["backbone"] = f"{Path(str(settings['backbone'])).name} (SHA-256 {str(sha256)[:12]}…)"
+    left_out = _BOOKKEEPING | _OTHER_MODES | {SEED}
+    return {key: value for key, value in settings.items() if key not in left_out}
+
+
+def shaping(run: Run) -> dict[str, Any]:
+    """The settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
+    return {key: value for key, value in settings_of(run).items() if key not in (*_ENVIRONMENT, "data")}
+
+
+def was_resumed(run: Run) -> bool:
+    """Whether the arguments are those of a resume."""
+    return bool(run.args.get("resume"))
+
+
+def seed_of(run: Run) -> int | None:
+    """The seed, as recorded."""
+    seed = run.args.get(SEED)
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def canonical(value: Any) -> str:
+    """A text that is the same for equal settings: 1 and 1.0 are equal, 1 and True are not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping):
+        return json.dumps({str(key): canonical(v) for key, v in value.items()}, sort_keys=True)
+    if isinstance(value, (list, tuple)):
+        return json.dumps([canonical(v) for v in value])
+    return json.dumps(value, default=str)
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different ones, in the order in which they appear."""
+    return list({canonical(value): value for value in values}.values())

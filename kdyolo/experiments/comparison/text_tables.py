@@ -1,0 +1,220 @@
+"""A comparison in words and tables: for a terminal, and as Markdown."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+from kdyolo.experiments.comparison.differences import points
+from kdyolo.experiments.comparison.grouping import Arm
+from kdyolo.experiments.comparison.run_settings import canonical
+from kdyolo.utils.text import duration
+
+if TYPE_CHECKING:
+    from kdyolo.experiments.compare import Comparison
+
+CLASSES_SHOWN = 10
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading and rows of cells; cells of the first column stand left, numbers right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1  # so many columns are words
+
+
+def tables(comparison: Comparison) -> Iterator[Table]:
+    """All that have something in them, in the order of interest."""
+    found = (
+        *(_values(comparison), _differences(comparison), _targets(comparison), _phases(comparison)),
+        *(_official(comparison), _classes(comparison), _settings(comparison), _runs(comparison)),
+    )
+    return (table for table in found if table.rows)
+
+
+def text(comparison: Comparison) -> str:
+    """For a terminal; control characters in names are shown, not obeyed."""
+    parts = [printable(comparison.title)]
+    parts += [_wrapped(f"NOT LIKE FOR LIKE: {printable(sentence)}") for sentence in comparison.unlike]
+    parts += [_aligned(table) for table in tables(comparison)]
+    notes = [_wrapped(f"note: {printable(note)}") for note in comparison.notes]
+    return "\n\n".join([*parts, "\n".join([*notes, _wrapped(f"statistics: {comparison.method}")])])
+
+
+def markdown(comparison: Comparison) -> str:
+    """Markdown tables; whatever names contain stands there as it is."""
+    parts = [f"# {escape(comparison.title)}"]
+    parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
+    for table in tables(comparison):
+        rule = ["---" if i < table.left else "---:" for i in range(len(table.columns))]
+        rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+        parts.append("\n".join([f"## {escape(table.title)}", "", *lines]))
+    parts.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in comparison.notes)]))
+    parts.append(f"## Statistics\n\n{escape(comparison.method)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(words: str) -> str:
+    """Words that Markdown, and HTML within it, show as they are, in one line."""
+    # Entities where a backslash does not do for every reader of Markdown.
+    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(printable(words), quote=False)).replace("|", "&#124;")
+
+
+def printable(words: str) -> str:
+    """Line ends, escape sequences and other control characters as the escapes that Python writes for them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+
+
+# ---- the tables ------------------------------------------------------------------------------------------------------
+
+
+def _values(comparison: Comparison) -> Table:
+    metric = comparison.metric
+    others = [name for name in comparison.metrics if name in ("mAP50-95", "mAP50", "official AP") and name != metric]
+    width = max(len(arm.runs) for arm in comparison.arms)
+    seeds = [seed for seed in dict.fromkeys(seed for arm in comparison.arms for seed in arm.seeds) if seed is not None]
+    by_seed = all(len(set(arm.seeds)) == len(arm.seeds) and None not in arm.seeds for arm in comparison.arms)
+    heads = [f"seed {seed}" for seed in sorted(seeds)] if by_seed else [f"run {i + 1}" for i in range(width)]
+
+    def cells(arm: Arm) -> list[str]:
+        values = arm.points[metric]
+        named = dict(zip(arm.seeds, values, strict=True))
+        each = [named.get(seed, math.nan) for seed in sorted(seeds)] if by_seed else [*values]
+        return [_number(value) for value in (*each, *[math.nan] * (len(heads) - len(each)))]
+
+    rows = []
+    for arm in comparison.arms:
+        mean = arm.values[metric]
+        interval = f"{mean.low:.3f}…{mean.high:.3f}" if mean.known else "–"
+        name = f"{arm.name} (baseline)" if arm.name == comparison.baseline else arm.name
+        rest = [_number(arm.values[other].estimate) for other in others]
+        rows.append([name, str(mean.n), _number(mean.estimate), interval, *cells(arm), *rest])
+    where = "best epoch" if comparison.at == "best" else "last epoch"
+    title = f"{metric}, {where}: mean over seeds with {comparison.arms[0].values[metric].level:.0%} CI"
+    return Table(title, ["arm", "n", metric, "CI", *heads, *others], rows)
+
+
+def _differences(comparison: Comparison) -> Table:
+    rows = [
+        [d.arm, d.words, ("paired" if d.paired else "unpaired") if d.interval.known else "–"]
+        for d in comparison.differences
+    ]
+    return Table(f"difference to {comparison.baseline}, in points of 0–100", ["arm", "difference", "seeds"], rows, 3)
+
+
+def _targets(comparison: Comparison) -> Table:
+    values = list(dict.fromkeys(target.value for target in comparison.targets))
+    by_arm: dict[str, list[str]] = {}
+    for target in comparison.targets:
+        if not target.reached:
+            cell = "never"
+        else:
+            cell = f"epoch {target.epochs:g}, {duration(target.seconds)}"
+            cell += f" ({target.reached} of {target.of})" if target.reached < target.of else ""
+        by_arm.setdefault(target.arm, []).append(cell)
+    rows = [[arm, *cells] for arm, cells in by_arm.items()] if values else []
+    return Table(
+        "first reached mAP50-95 of (median of the seeds that did)", ["arm", *(f"{v:.4g}" for v in values)], rows
+    )
+
+
+def _phases(comparison: Comparison) -> Table:
+    rows = [
+        [p.arm, p.phase, str(p.epochs), _number(p.seconds_per_epoch, 2), _number(p.memory_gb, 2)]
+        for p in comparison.phases
+    ]
+    return Table("speed and memory", ["arm", "phase", "epochs", "s/epoch", "GiB"], rows, 2)
+
+
+def _official(comparison: Comparison) -> Table:
+    names = dict.fromkeys(name for values in comparison.official.values() for name in values)
+
+    def cell(arm: str, name: str) -> str:
+        interval = comparison.official[arm].get(name)
+        if interval is None:
+            return "–"
+        spread = f" ±{(interval.high - interval.low) / 2:.3f}" if interval.known else ""
+        return f"{interval.estimate:.3f}{spread}"
+
+    rows = [[name, *(cell(arm, name) for arm in comparison.official)] for name in names]
+    return Table("official COCO metrics of best.pt", ["metric", *comparison.official], rows)
+
+
+def _classes(comparison: Comparison) -> Table:
+    found = sorted(comparison.class_differences, key=lambda c: -abs(c.difference))
+    rows = [
+        [c.name, c.arm, str(c.objects), f"{c.baseline_ap:.3f}", f"{c.arm_ap:.3f}", points(c.difference)]
+        for c in found[:CLASSES_SHOWN]
+    ]
+    title = (
+        f"official AP per class: the {len(rows)} largest of {len(found)} differences (no test: they are the extremes)"
+    )
+    columns = ["class", "arm", "objects", str(comparison.baseline), "arm's", "difference"]
+    return Table(title, columns, rows, 2)
+
+
+def _settings(comparison: Comparison) -> Table:
+    arms = [arm.name for arm in comparison.arms]
+    rows = [[name, *(_setting(values[arm]) for arm in arms)] for name, values in comparison.differing.items()]
+    return Table(f"settings that differ ({len(comparison.equal)} are equal)", ["setting", *arms], rows, len(arms) + 1)
+
+
+def _runs(comparison: Comparison) -> Table:
+    def cells(facts: Mapping[str, Any]) -> list[str]:
+        return [*(str(facts.get(name, "–")) for name in ("folder", "arm", "seed", "state", "best epoch"))]
+
+    rows = [[*cells(facts), duration(facts.get("training time (s)", math.nan))] for facts in comparison.provenance]
+    return Table("runs", ["folder", "arm", "seed", "state", "best epoch", "time"], rows, 4)
+
+
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _setting(value: Any) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else " / ".join(map(_setting, value))
+        if isinstance(value, list)
+        else canonical(value)
+    )
+
+
+def _aligned(table: Table) -> str:
+    rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
+    pad: Sequence[Callable[[str, int], str]] = [_left if i < table.left else _right for i in range(len(widths))]
+    lines = ["  ".join(f(cell, width) for f, cell, width in zip(pad, row, widths, strict=True)) for row in rows]
+    return "\n".join([printable(table.title), *(f"  {line}".rstrip() for line in lines)])
+
+
+def _cells(words: str) -> int:
+    """Columns that a terminal takes for it."""
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in words)
+
+
+def _left(words: str, width: int) -> str:
+    return words + " " * (width - _cells(words))
+
+
+def _right(words: str, width: int) -> str:
+    return " " * (width - _cells(words)) + words
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

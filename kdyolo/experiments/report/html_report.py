@@ -1,0 +1,204 @@
+"""A comparison → ``report.html``: charts, pictures, styles and program in one file, which asks no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+import kdyolo
+from kdyolo.errors import RunError
+from kdyolo.experiments.compare import Comparison
+from kdyolo.experiments.comparison.differences import points
+from kdyolo.experiments.comparison.grouping import run_name
+from kdyolo.experiments.comparison.metric_values import MAIN, OFFICIAL_AP
+from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.experiments.report import curves, plotly_charts
+from kdyolo.experiments.report.arm_styles import DARK, LIGHT, looks
+from kdyolo.experiments.report.curves import Curve
+from kdyolo.experiments.report.sample_images import Samples, samples
+from kdyolo.utils.text import duration
+
+REPORT_NAME = "report.html"
+NOTHING = "–"  # what a table has where there is no value
+
+
+def write_report(comparison: Comparison, folder: str | Path, *, refresh: float | None = None) -> Path:
+    """Write the report, completely or not at all.
+
+    Args:
+        comparison: What is compared.
+        folder: Made if it is not there.
+        refresh: Seconds after which the page loads itself again, while runs go on; None for a finished report.
+
+    Returns:
+        ``folder/report.html``.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    page = render(comparison, samples(comparison.arms), refresh)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return _write(Path(folder) / REPORT_NAME, page)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
+
+
+def render(comparison: Comparison, pictures: Samples, refresh: float | None = None) -> str:
+    """The page as text.
+
+    Args:
+        comparison: What is compared.
+        pictures: Sample predictions.
+        refresh: As in :func:`write_report`.
+    """
+    of_arm = looks([arm.name for arm in comparison.arms], comparison.baseline)
+    panels = curves.panels(comparison.arms)
+    phases, changes = curves.spans(comparison.arms), curves.thaws(comparison.arms)
+    figures = plotly_charts.all_charts(comparison, panels, phases, changes, of_arm)
+    scripts = [get_plotlyjs(), _asset("charts.js")]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            comparison=comparison,
+            looks=of_arm,
+            metrics=_metrics(comparison),
+            panels=panels,
+            spans=phases,
+            thaws=changes,
+            charts={name: _json(figure) for name, figure in figures.items()},
+            shown_classes=plotly_charts.MOST_BARS,
+            samples=pictures,
+            official=_official_names(comparison),
+            running=[run_name(run) for arm in comparison.arms for run in arm.runs if not run.finished],
+            settings=htmlsafe_json_dumps({"refresh": refresh}),
+            scripts=[Markup(script) for script in scripts],
+            hashes=[_hash(script) for script in scripts],
+            light=LIGHT,
+            dark=DARK,
+            style=Markup(_asset("style.css")),
+            refresh=refresh,
+            written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+            version=kdyolo.__version__,
+        )
+    )
+
+
+def _metrics(comparison: Comparison) -> list[str]:
+    """The metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
+    wanted = dict.fromkeys((comparison.metric, MAIN, "mAP50", OFFICIAL_AP))
+    return [metric for metric in wanted if any(metric in arm.values for arm in comparison.arms)]
+
+
+def _official_names(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(name for values in comparison.official.values() for name in values))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kdyolo.experiments.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        share=share, signed=signed, interval=interval, duration=duration, number=number, plain=plain
+    )
+    environment.globals.update(last=_last, best=_best, nothing=NOTHING)
+    return environment
+
+
+def _asset(name: str) -> str:
+    return files("kdyolo.experiments.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+
+
+def _json(figure: Any) -> Markup:
+    """A figure for a ``<script>`` element: what could end it, or begin another, is escaped in the JSON."""
+    return htmlsafe_json_dumps(figure, dumps=lambda f: plotly.io.to_json(f, validate=False))
+
+
+def _hash(script: str) -> str:
+    """What the page's security policy names the script by, so that no other one runs."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _write(path: Path, text: str) -> Path:
+    """Under another name first: whoever opens the file while it is written again sees the old or the new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)  # mkstemp's is for the owner alone
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+# ---- how values are written ----------------------------------------------------------------------------------------
+
+
+def share(value: float) -> str:
+    """``0.3714`` → ``"0.371"``; −1 is COCO's way to say that there is no object to find."""
+    return NOTHING if math.isnan(value) or value == -1 else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference in points, with its sign."""
+    return NOTHING if math.isnan(value) else points(value, digits)
+
+
+def interval(value: Interval, sign: bool = False) -> str:
+    """``"0.360…0.382"``, or a dash where there are no ends; with a sign, of a difference in points."""
+    if not value.known:
+        return NOTHING
+    low, high = (signed(end, 2) if sign else share(end) for end in (value.low, value.high))
+    return f"{low}…{high}"
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Decimals, or a dash."""
+    return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def plain(value: Any) -> str:
+    """A setting as a person would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(plain, value))
+    return str(value)
+
+
+def _last(curve: Curve) -> tuple[int, float]:
+    """The last epoch of the mean, and its value."""
+    epochs, values = curve.mean
+    return (epochs[-1], values[-1]) if epochs else (0, math.nan)
+
+
+def _best(curve: Curve) -> tuple[int, float]:
+    """The epoch at which the mean is highest, and its value."""
+    known = [(value, -epoch) for epoch, value in zip(*curve.mean, strict=True) if not math.isnan(value)]
+    value, epoch = max(known, default=(math.nan, 0))
+    return -epoch, value

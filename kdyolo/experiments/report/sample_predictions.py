@@ -1,0 +1,54 @@
+"""Detections of runs that keep none: their ``best.pt`` on a few images."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdyolo.errors import KDYOLOError
+from kdyolo.metrics.coco_files import Detection
+from kdyolo.runs.history import Run
+
+SHOWN_SCORE = 0.25  # what a detector usually shows; lower ones are for the precision-recall curve
+
+
+class NoPredictions(KDYOLOError):
+    """A run has none and they cannot be made up for; the report says why and goes on."""
+
+
+def predict(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) -> list[Detection]:
+    """Predict on images with a run's ``best.pt``, resized as in its training; on the CPU, as they are few.
+
+    Args:
+        run: Trained.
+        files: Image id → file.
+        category_ids: Class index → category id.
+
+    Returns:
+        Detections with scores from :data:`SHOWN_SCORE` on, in pixels of the original images; one class for each
+        box, where an evaluation also keeps less likely ones.
+
+    Raises:
+        NoPredictions: The run is not finished, or its checkpoint cannot be used.
+    """
+    checkpoint = run.path / "weights" / "best.pt"
+    if not run.trained:
+        raise NoPredictions(f"{run.path} is not finished.")
+    if not checkpoint.is_file():
+        raise NoPredictions(f"{checkpoint}: no such file.")
+    from kdyolo.engine.model import KDYOLO  # torch and Ultralytics
+
+    options = {"imgsz": run.args["imgsz"], "conf": SHOWN_SCORE, "device": "cpu", "verbose": False}
+    try:
+        results = KDYOLO(str(checkpoint)).predict([str(file) for file in files.values()], **options)
+    except (KDYOLOError, OSError, EOFError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
+        raise NoPredictions(f"{checkpoint} cannot be used: {error}") from error
+    found: list[Detection] = []
+    for image, result in zip(files, results, strict=True):
+        for left, top, right, bottom, score, index in result.boxes.data.tolist():
+            if index >= len(category_ids):
+                raise NoPredictions(f"{checkpoint} has more classes than the data set, which has {len(category_ids)}.")
+            box = [left, top, right - left, bottom - top]
+            found.append({"image_id": image, "category_id": category_ids[int(index)], "bbox": box, "score": score})
+    return found

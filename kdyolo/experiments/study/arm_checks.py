@@ -1,0 +1,244 @@
+"""What each arm of a study trains, everything about it checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from kdyolo.checkpoints.reader import BackboneCheckpoint
+from kdyolo.engine.options.validation import KEYS, Settings, split_settings
+from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, fit_report
+from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
+from kdyolo.experiments.study.study_file import StudyFile, parse_study
+from kdyolo.models.model_yaml import nested_for
+
+T = TypeVar("T")
+
+FILES = ("backbone", "weights", "key_map", "recipe", "model")
+# Where and how a run is computed, not what: a run on other devices is the same run. The rest of these are set by
+# Ultralytics or by us from settings that are compared.
+PLUMBING = frozenset(
+    ("save_dir", "project", "name", "exist_ok", "task", "mode", "device", "workers", "resume", "plots", "verbose")
+) | {"model", "pretrained", "data", "seed"}
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """One arm, as its runs will train it.
+
+    Attributes:
+        name: As in the study file.
+        options: What ``KDYOLO.train`` gets but for seed, device and work dir; paths of files are absolute.
+        settings: kdyolo's own among them, the recipe's values included.
+        ultralytics: All of Ultralytics' settings, defaults included, without :data:`PLUMBING`.
+        model: Model YAML, or a detector (``.pt``).
+        sha256: Of the backbone checkpoint; None without one.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    settings: Settings
+    ultralytics: Mapping[str, Any]
+    model: str
+    sha256: str | None
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its runs differ from those of another arm."""
+        own = self.settings.to_dict()
+        own.update(backbone=self.sha256, random_init=None, work_dir=None, recipe=None, trust=None, allow_partial=None)
+        return {**own, **self.ultralytics, "model": self.model}
+
+
+def full_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Ultralytics' settings that make a run what it is, with the defaults of those that were not given."""
+    known = {key: value for key, value in asked.items() if key in DEFAULT_CFG_DICT and key not in PLUMBING}
+    return {key: value for key, value in vars(get_cfg(DEFAULT_CFG_DICT, known)).items() if key not in PLUMBING}
+
+
+def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple[StudyArm, ...], tuple[str, ...]]:
+    """Read a study file and check all that it asks for: options, checkpoints, models, data set, devices.
+
+    Args:
+        path: The YAML file; paths in it are relative to the current folder, as options of ``kdyolo train`` are.
+        here: Whether its devices are those of this machine.
+
+    Returns:
+        The file, its arms, and the devices.
+
+    Raises:
+        ConfigError: Every mistake found, in one error.
+    """
+    file, mistakes = parse_study(path)
+    check = _Check()
+    data = check.gather("data", lambda: _data_yaml(file.data)) if file.data else None
+    devices = file.devices or ("0" if torch.cuda.is_available() else "cpu",)
+    if here:
+        mistakes += missing_devices(devices)
+    options = {name: _absolute({**file.options(name), "data": data or file.data}) for name in file.arms}
+    split = {name: check.options(name, given) for name, given in options.items()}
+    starts = {name: check.start(name, given) for name, given in options.items()}
+    models = check.models(options, starts)
+    arms = []
+    for name, start in starts.items():
+        model = models[name]
+        check.fit(name, options[name], start, model)
+        if found := split[name]:
+            sha256 = start.checkpoint.sha256 if start.checkpoint else None
+            given = {**options[name], "model": model}
+            arms.append(StudyArm(name, given, found[0], full_settings(found[1]), model, sha256))
+    check.distinct(arms)
+    if mistakes := mistakes + check.mistakes(list(file.arms)):
+        raise ConfigError([f"{file.path}: {mistake}" for mistake in mistakes])
+    return file, tuple(arms), devices
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What an arm starts from, and the model that fits it; None where nothing says which."""
+
+    checkpoint: BackboneCheckpoint | None
+    model: str | None
+
+
+class _Check:
+    """Gathers mistakes by where they are; every checkpoint is read once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}  # mistake → where
+        self._read = cache(self._read_start)
+
+    def add(self, where: str, mistake: str) -> None:
+        self._found.setdefault(mistake, []).append(where)
+
+    def gather(self, where: str, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except ConfigError as e:
+            for mistake in e.mistakes:
+                self.add(where, mistake)
+        except KDYOLOError as e:
+            self.add(where, str(e))
+        return None
+
+    def mistakes(self, arms: list[str]) -> list[str]:
+        """All of them, with the arms that each is in."""
+
+        def words(where: list[str]) -> str:
+            if not set(where) <= set(arms):
+                return ", ".join(where)
+            return "every arm" if len(where) == len(arms) > 1 else f"arm {', '.join(where)}"
+
+        return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
+
+    def options(self, arm: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]] | None:
+        """Both kinds of settings; of an arm with unknown options, those that are known."""
+        if found := self.gather(arm, lambda: split_settings(given)):
+            return found
+        with suppress(ConfigError):  # told already
+            return split_settings({k: v for k, v in given.items() if k in KEYS or k in DEFAULT_CFG_DICT})
+        return None
+
+    def start(self, arm: str, given: Mapping[str, Any]) -> _Start:
+        """Read what an arm starts from."""
+        how = ("backbone", "bn_eps", "key_map", "input_norm", "trust", "weights")
+        return self.gather(arm, lambda: self._read(*(given.get(name) for name in how))) or _Start(None, None)
+
+    @staticmethod
+    def _read_start(
+        backbone: str | None,
+        bn_eps: float | None,
+        key_map: str | None,
+        norm: str | None,
+        trust: bool | None,
+        weights: str | None,
+    ) -> _Start:
+        settings = Settings(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
+        checkpoint = settings.read_backbone()
+        if not (checkpoint or weights):
+            return _Start(None, None)
+        try:
+            by_weights = default_model(None, weights, bool(trust)) if weights else None
+        except KDYOLOError:
+            raise
+        except Exception as e:  # Ultralytics finds, fetches and unpickles it: errors of any type, all about this file
+            raise CheckpointError(f"weights {weights}: cannot be read ({str(e).strip()}).") from e
+        by_backbone = default_model(checkpoint, None, trust=False) if checkpoint else None
+        if by_weights and by_backbone and by_weights != by_backbone:
+            raise ModelError(f"weights are of {by_weights}, but the backbone of {by_backbone}.")
+        return _Start(checkpoint, by_backbone or by_weights)
+
+    def models(self, options: Mapping[str, Mapping[str, Any]], starts: Mapping[str, _Start]) -> dict[str, str]:
+        """Arm → model; all arms get the same, unless the file says otherwise."""
+        given = {name: str(o["model"]) for name, o in options.items() if o.get("model")}
+        fitting = {name: s.model for name, s in starts.items() if name not in given and s.model}
+        arms_of: dict[str, list[str]] = {}
+        for name, model in (fitting or given).items():
+            arms_of.setdefault(model, []).append(name)
+        if len(arms_of) > 1 and len(given) < len(options):
+            asked = "; ".join(f"{model} ({', '.join(names)})" for model, names in arms_of.items())
+            self.add(
+                "arms", f"they ask for different models: {asked}. Give base: {{model: …}}, or a model to each arm."
+            )
+        common = next(iter(arms_of), DEFAULT_MODEL)
+        return {name: given.get(name, common) for name in starts}
+
+    def fit(self, arm: str, given: Mapping[str, Any], start: _Start, model: str) -> None:
+        """Whether what an arm starts from fits its model."""
+        if model.endswith(".pt"):
+            if "/" in model and not Path(model).is_file():
+                self.add(arm, f"model {model}: no such file.")
+        elif start.checkpoint:
+            self.gather(arm, lambda: fit_report(start.checkpoint, model, bool(given.get("allow_partial"))))
+        else:
+            description = self.gather(arm, lambda: nested_for(model))
+            arch = description["backbone"][0][3][0] if description else None
+            if arch and given.get("weights") and start.model not in (None, f"kd{arch}.yaml"):
+                self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
+
+    def distinct(self, arms: list[StudyArm]) -> None:
+        """Two arms that train the same would be one with twice the seeds; a mistake may hide how they differ."""
+        faulty = {name for where in self._found.values() if len(where) < len(arms) for name in where}
+        same: dict[str, list[str]] = {}
+        for arm in arms:
+            if arm.name in faulty:
+                continue
+            same.setdefault(json.dumps(arm.identity(), sort_keys=True, default=str), []).append(arm.name)
+        for names in same.values():
+            if len(names) > 1:
+                self.add("arms", f"{' and '.join(names)} are the same: no option that matters differs.")
+
+
+def _data_yaml(data: str) -> str:
+    """The data set's YAML as a path, checked."""
+    check_data(data)
+    return str(Path(check_det_dataset(data)["yaml_file"]).resolve())
+
+
+def _absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Files that are there by their absolute path, since an engine may run elsewhere; names stay names."""
+    paths = {key: Path(str(options[key])) for key in FILES if options.get(key)}
+    return {**options, **{key: str(path.resolve()) for key, path in paths.items() if path.is_file()}}
+
+
+def missing_devices(devices: Sequence[str]) -> list[str]:
+    """What this machine does not have, a sentence each."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
+    mistakes = []
+    if missing := sorted(gpu for gpu in gpus if gpu >= count):
+        numbers = ", ".join(map(str, missing))
+        there = f"0 to {count - 1}" if count > 1 else "0 only" if count else "none that PyTorch can use"
+        mistakes.append(f"devices: GPU {numbers} does not exist; there is {there}.{'' if count else ' Use cpu.'}")
+    if "mps" in devices and not torch.backends.mps.is_available():
+        mistakes.append("devices: mps does not exist on this machine.")
+    return mistakes

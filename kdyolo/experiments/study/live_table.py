@@ -1,0 +1,163 @@
+"""A study while it goes on: one live table on a terminal, plain lines elsewhere. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from kdyolo.errors import RunError
+from kdyolo.runs.history import MAP, Run, is_run, read_run
+from kdyolo.utils.text import duration, seconds_left
+
+LATEST = 3  # epochs whose median is the speed
+LOSSES = {"box": "train/box_loss", "cls": "train/cls_loss", "dfl": "train/dfl_loss"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: Epochs done.
+        epochs: Epochs in all; 0 while unknown.
+        phase: What is frozen in the epoch that is going on, or was in the last.
+        losses: Name → its mean over the last epoch.
+        map: Best mAP50-95 so far; NaN if there is none.
+        seconds: Of an epoch, lately; NaN while unknown.
+        left: Seconds until the last epoch is done; NaN while unknown.
+    """
+
+    epoch: int = 0
+    epochs: int = 0
+    phase: str = ""
+    losses: Mapping[str, float] | None = None
+    map: float = math.nan
+    seconds: float = math.nan
+    left: float = math.nan
+
+    @classmethod
+    def of(cls, run: Run) -> Progress:
+        """What a run folder says."""
+        done, planned = len(run.epochs), run.planned_epochs
+        current = min(done + 1, planned) or 1
+        if not done:
+            return cls(0, planned, run.phase(current))
+        losses = {name: run.column(column)[-1] for name, column in LOSSES.items()}
+        seconds = _median(run.seconds[-LATEST:])
+        return cls(done, planned, run.phase(current), losses, run.value(MAP), seconds, seconds_left(run))
+
+
+def _median(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return median(known) if known else math.nan
+
+
+class Watcher:
+    """Progress of runs by folder, read again only where a file has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[float, int], Progress]] = {}
+
+    def look(self, folder: Path) -> Progress:
+        """How far the run in a folder is; nothing known of it while it has no files, or one is half written."""
+        stamp = _stamp(folder)
+        known = self._known.get(folder)
+        if known and known[0] == stamp:
+            return known[1]
+        try:
+            progress = Progress.of(read_run(folder)) if is_run(folder) else Progress()
+        except RunError:  # being written right now; the engine judges a folder once its process has ended
+            return known[1] if known else Progress()
+        self._known[folder] = (stamp, progress)
+        return progress
+
+
+def _stamp(folder: Path) -> tuple[float, int]:
+    for name in ("results.csv", "kdyolo.yaml"):
+        try:
+            found = (folder / name).stat()
+        except OSError:
+            continue
+        return found.st_mtime, found.st_size
+    return 0.0, 0
+
+
+class LiveTable:
+    """Shows runs and what each is doing; a context manager.
+
+    Args:
+        title: Of the table.
+        folders: Name of a run → its folder, in order.
+        console: Where to; default stdout.
+    """
+
+    def __init__(self, title: str, folders: Mapping[str, Path], console: Console | None = None) -> None:
+        self._title, self._folders = title, dict(folders)
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._watcher = Watcher()
+        self._told: dict[str, tuple[str, int]] = {}
+
+    def __enter__(self) -> LiveTable:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, states: Mapping[str, str]) -> None:
+        """Show each run with its state, in words (``"waiting"``, ``"on 5"``, ``"finished"``, …)."""
+        rows = {name: (state, self._watcher.look(self._folders[name])) for name, state in states.items()}
+        if self._live:
+            self._live.update(self._table(rows), refresh=True)
+            return
+        for name, (state, progress) in rows.items():
+            if self._told.get(name) != (state, progress.epoch) and state != "waiting":
+                self._told[name] = (state, progress.epoch)
+                facts = " · ".join(text for text in _cells(state, progress).values() if text)
+                self._console.print(f"{name}: {facts}", markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self, rows: Mapping[str, tuple[str, Progress]]) -> Table:
+        table = Table(title=self._title, title_justify="left")
+        table.add_column("run", no_wrap=True)
+        for heading in _cells("", Progress()):
+            table.add_column(heading, justify="left" if heading in ("state", "phase") else "right")
+        for name, (state, progress) in rows.items():
+            style = {"finished": "green", "failed": "red", "waiting": "dim"}.get(state)
+            table.add_row(name, *_cells(state, progress, bare=True).values(), style=style)
+        return table
+
+
+def _cells(state: str, progress: Progress, bare: bool = False) -> dict[str, str]:
+    """Heading → text; with words for what the headings would say, unless ``bare``."""
+    goes_on = state not in ("finished", "failed", "waiting")
+    losses = " ".join(
+        f"{'' if bare else f'{name} '}{value:.3g}" for name, value in (progress.losses or {}).items() if value == value
+    )
+    score = "" if math.isnan(progress.map) else f"{progress.map:.3f}"
+    speed = "" if math.isnan(progress.seconds) else f"{duration(progress.seconds)}/epoch"
+    left = "" if math.isnan(progress.left) or not goes_on else duration(progress.left)
+    epoch = f"{progress.epoch}/{progress.epochs}" if progress.epochs else ""
+    words = {"epoch": f"epoch {epoch}", "mAP50-95": f"mAP50-95 {score}", "time left": f"{left} left"}
+    cells = {
+        "state": state,
+        "phase": progress.phase if goes_on else "",
+        "epoch": epoch,
+        "box cls dfl": losses,
+        "mAP50-95": score,
+        "speed": speed,
+        "time left": left,
+    }
+    return cells if bare else {key: words.get(key, text) if text else "" for key, text in cells.items()}

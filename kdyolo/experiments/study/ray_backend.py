@@ -1,0 +1,249 @@
+"""The runs of a study as tasks on a Ray cluster. Ray is imported only here, and only when it is asked for.
+
+Each task starts the same child process that the local engine starts. Where the study's folder is not shared between the
+machines, a run is trained in a temporary folder of its node; what it holds travels there and back as a tar.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
+from kdyolo.experiments.study.study_run import StudyRun
+from kdyolo.runs.detach import own_command
+from kdyolo.runs.pid_file import end, launch
+
+PROGRESS = ("args.yaml", "kdyolo.yaml", "results.csv")  # what the table of the driver shows
+RETURN_EVERY = 600.0  # seconds between two returns of everything: what a driver that is killed loses at most
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            "engine ray needs Ray, which is not installed. Install it with: pip install 'kdyolo[ray]'"
+        ) from e
+    return ray
+
+
+class RayEngine:
+    """Tasks on the cluster that ``RAY_ADDRESS`` names or this machine belongs to; else on this machine alone.
+
+    Args:
+        devices: What one run needs, in the words of a study file: ``"cpu"``, or as many GPUs as an entry names. Which
+            GPUs a run gets, and how many runs go on at once, is up to the cluster.
+        folder: The study's own.
+        shared: Whether all machines see that folder under its path; None: each looks.
+
+    Raises:
+        ConfigError: Ray is not installed, or entries of ``devices`` need different things.
+        RunError: No machine of the cluster has what a run needs.
+    """
+
+    def __init__(self, devices: Sequence[str], folder: Path, shared: bool | None = None) -> None:
+        self._ray = ray = _ray()
+        self._gpus = _gpus(devices)
+        self._started_ray = not ray.is_initialized()
+        if self._started_ray:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(include_dashboard=False, log_to_driver=False)
+        try:
+            self.places = [f"ray {number}" for number in range(1, self._capacity() + 1)]
+        except RunError:
+            self.close()
+            raise
+        folder.mkdir(parents=True, exist_ok=True)
+        self._token = folder / f".shared-{uuid.uuid4().hex}"
+        if shared is not False:
+            self._token.touch()
+        needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
+        self._task = ray.remote(**needs, max_retries=0)(_train)
+        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+
+    def _capacity(self) -> int:
+        """How many runs the machines of the cluster can take at once."""
+        kind, need = ("GPU", self._gpus) if self._gpus else ("CPU", 1)
+        nodes = [node["Resources"].get(kind, 0) for node in self._ray.nodes() if node["Alive"]]
+        if not (capacity := sum(int(has // need) for has in nodes)):
+            raise RunError(
+                f"a run needs {need} {kind}(s), but the machines of the Ray cluster have {', '.join(map(str, nodes))}. "
+                "Change 'devices', or add a machine."
+            )
+        return capacity
+
+    def start(self, run: StudyRun, place: int) -> Handle:
+        """Start or resume a run wherever the cluster has room."""
+        # In a list, so that Ray fetches it only where it is asked for.
+        packed = [self._ray.put(pack(run))] if run.state() == "resumable" else []
+        task = self._task.remote(run, str(self._token), bool(self._gpus), packed, self._mailbox)
+        return _RayHandle(self._ray, run, task, self._mailbox)
+
+    def close(self) -> None:
+        """Leave the cluster, and end it if it was started for this study."""
+        if hasattr(self, "_token"):
+            self._token.unlink(missing_ok=True)
+        if self._started_ray:
+            self._ray.shutdown()
+
+
+def _gpus(devices: Sequence[str]) -> int:
+    needs = {0 if device == "cpu" else len(device.split(",")) for device in devices}
+    if len(needs) > 1 or "mps" in devices:
+        raise ConfigError(
+            f"with engine ray, 'devices' says what each run needs, so all entries need the same; found "
+            f"{', '.join(devices)}. Expected e.g. [0] for a GPU, ['0,1'] for two, or cpu."
+        )
+    return needs.pop()
+
+
+class _Mailbox:
+    """Between the driver and its tasks: who is to stop, and what has come from runs in folders that are not shared."""
+
+    def __init__(self) -> None:
+        self._stopped: set[str] = set()
+        self._posted: dict[str, bytes] = {}
+
+    def stop(self, name: str) -> None:
+        self._stopped.add(name)
+
+    def exchange(self, name: str, files: bytes | None) -> bool:
+        """Leave files, and hear whether to stop."""
+        if files is not None:
+            self._posted[name] = files
+        return name in self._stopped
+
+    def take(self, name: str) -> bytes | None:
+        return self._posted.pop(name, None)
+
+
+class _RayHandle:
+    """A run that a task trains."""
+
+    def __init__(self, ray: Any, run: StudyRun, task: Any, mailbox: Any) -> None:
+        self._ray, self._run, self._task, self._mailbox = ray, run, task, mailbox
+
+    def poll(self) -> int | None:
+        """The exit code of its process; 1 if Ray lost it; None while it goes on."""
+        if files := self._ray.get(self._mailbox.take.remote(self._run.name)):
+            unpack(files, self._run)
+        done, _ = self._ray.wait([self._task], timeout=0)
+        return self._collect() if done else None
+
+    def stop(self) -> None:
+        """End its process as Ctrl-C does, and fetch what it leaves."""
+        self._mailbox.stop.remote(self._run.name)
+        done, _ = self._ray.wait([self._task], timeout=3 * PATIENCE)
+        if done:
+            self._collect()
+        else:
+            self._ray.cancel(self._task, force=True)
+
+    def _collect(self) -> int:
+        try:
+            code, files = self._ray.get(self._task)
+        except self._ray.exceptions.RayError as e:  # its machine or worker is gone: the run has failed, not the study
+            with self._run.log.open("a", encoding="utf-8") as log:
+                log.write(f"Ray lost this run: {str(e).strip()}\n")
+            return 1
+        if files is not None:
+            unpack(files, self._run)
+        return int(code)
+
+
+# ---- on the machine that trains --------------------------------------------------------------------------------------
+
+
+def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox: Any) -> tuple[int, bytes | None]:
+    """Train a run here; its exit code, and its files unless the folder is shared."""
+    import ray
+
+    if Path(token).exists():
+        return _watch(run, gpus, mailbox, shared=True), None
+    scratch = Path(tempfile.mkdtemp(prefix="kdyolo-"))
+    try:
+        local = replace(run, folder=scratch / run.name)
+        local.folder.parent.mkdir()
+        if packed:
+            unpack(ray.get(packed[0]), local)
+        return _watch(local, gpus, mailbox, shared=False), pack(local)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _watch(run: StudyRun, gpus: bool, mailbox: Any, shared: bool) -> int:
+    import ray
+
+    # Ultralytics makes visible what it is given, so it needs the numbers that this task got.
+    device = ",".join(map(str, ray.get_gpu_ids())) if gpus else "cpu"
+    process = launch([*own_command(), *run.arguments(device)], run.log, cwd=run.folder.parent, dies_with_parent=True)
+    seen, returned = None, time.monotonic()
+    while (code := process.poll()) is None:
+        time.sleep(TICK)
+        files = None
+        if not shared and (stamp := _stamp(run)) != seen:
+            seen, whole = stamp, time.monotonic() - returned > RETURN_EVERY
+            returned = time.monotonic() if whole else returned
+            files = pack(run, None if whole else PROGRESS)
+        if ray.get(mailbox.exchange.remote(run.name, files)):
+            end(psutil.Process(process.pid), PATIENCE)
+            code = process.wait()
+            break
+    return code
+
+
+def _stamp(run: StudyRun) -> list[float]:
+    return [path.stat().st_mtime for name in PROGRESS if (path := run.folder / name).is_file()]
+
+
+# ---- a run as bytes --------------------------------------------------------------------------------------------------
+
+
+def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
+    """A tar of a run's folder, and of its log.
+
+    Args:
+        run: The run.
+        names: Only these files of the folder, and no log.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        if names is None and run.log.is_file():
+            tar.add(run.log, "log")
+        files = sorted(run.folder.rglob("*")) if names is None else [run.folder / name for name in names]
+        for path in files:
+            if path.is_file() and not path.name.endswith(".partial"):
+                tar.add(path, f"run/{path.relative_to(run.folder)}")
+    return buffer.getvalue()
+
+
+def unpack(files: bytes, run: StudyRun) -> None:
+    """Put a run's files into its folder, each completely or not at all, and add its log to the one that is there."""
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=run.folder.parent) as scratch:
+        with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+            tar.extractall(scratch, filter="data")
+        top = Path(scratch) / "run"
+        arrived = {path.relative_to(top) for path in top.rglob("*") if path.is_file()}
+        for name in sorted(arrived):
+            (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / name).replace(run.folder / name)
+        log = Path(scratch) / "log"
+        if log.is_file():  # everything, so what is not among it is gone: resume.pt of a run that has ended
+            for path in run.folder.rglob("*"):
+                if path.is_file() and path.relative_to(run.folder) not in arrived:
+                    path.unlink()
+            with run.log.open("ab") as whole:
+                whole.write(log.read_bytes())

@@ -1,0 +1,266 @@
+"""Who computes the runs of a study: child processes here, one per device at a time, or whatever an engine offers.
+
+An engine starts a run in one of its places and says when it has ended; :func:`drive` does the rest for every engine:
+the order, one more attempt for a run that was killed, the ends of logs, stopping everything.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from kdyolo.errors import KDYOLOError
+from kdyolo.experiments.study.live_table import LiveTable
+from kdyolo.experiments.study.study_run import StudyRun
+from kdyolo.runs.detach import own_command
+from kdyolo.runs.log_reader import last_lines
+from kdyolo.runs.pid_file import end, launch, read_process, refuse_running
+
+TICK = 0.5  # seconds between two looks at everything
+PATIENCE = 30.0  # seconds that a run gets to end by itself after each signal
+LOG_LINES = 15  # of a failed run, shown
+_STOPPED = (130, -2, 143, -15)  # exit codes of a run that somebody ended on purpose: Ctrl-C, kdyolo stop
+
+
+class Handle(Protocol):
+    """A run that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it goes on."""
+
+    def stop(self) -> None:
+        """End it so that it can be resumed, and wait until it has ended."""
+
+
+class Engine(Protocol):
+    """Where runs are computed."""
+
+    @property
+    def places(self) -> Sequence[str]:
+        """One run at a time in each; what they are called."""
+
+    def start(self, run: StudyRun, place: int) -> Handle:
+        """Start or resume a run in a place, by its number."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish.
+
+    Attributes:
+        run: Which.
+        reason: In words.
+        log: The last lines that it printed.
+    """
+
+    run: StudyRun
+    reason: str
+    log: str = ""
+
+    def __str__(self) -> str:
+        tail = "".join(f"\n    {line}" for line in self.log.splitlines())
+        return f"{self.run.name}: {self.reason}. Its log, {self.run.log}, ends with:{tail}"
+
+
+@dataclass
+class _Active:
+    run: StudyRun
+    handle: Handle
+    epochs: int  # done when it was started
+    attempt: int
+
+
+def drive(runs: Sequence[StudyRun], engine: Engine, table: LiveTable) -> list[Failure]:
+    """Finish all runs, as far as they can be finished. On Ctrl-C every one that goes on is stopped.
+
+    A run that dies after it got further, as one does that is killed for want of memory, is resumed once. Others go on
+    whatever happens to it.
+
+    Args:
+        runs: In the order in which to start them; finished ones are left alone.
+        engine: Computes them.
+        table: Shows them.
+
+    Returns:
+        Those that are not finished, and why.
+    """
+    states = {run.name: "finished" if run.state() == "finished" else "waiting" for run in runs}
+    waiting = deque((run, 0) for run in runs if states[run.name] == "waiting")
+    active: dict[int, _Active] = {}
+    failures = []
+
+    def failed(failure: Failure) -> None:
+        failures.append(failure)
+        states[failure.run.name] = "failed"
+
+    try:
+        while waiting or active:
+            for place in range(len(engine.places)):
+                if place not in active and waiting:
+                    run, attempt = waiting.popleft()
+                    try:
+                        active[place] = _start(run, attempt, engine, place)
+                        states[run.name] = (
+                            "resumed" if active[place].epochs else "runs"
+                        ) + f" on {engine.places[place]}"
+                    except KDYOLOError as e:
+                        failed(Failure(run, str(e).rstrip(".")))
+            for place, job in list(active.items()):
+                if (code := job.handle.poll()) is None:
+                    continue
+                del active[place]
+                verdict = _verdict(job, code)
+                if verdict is None:
+                    states[job.run.name] = "finished"
+                elif job.attempt == 0 and code not in _STOPPED and _got_further(job):
+                    waiting.appendleft((job.run, 1))
+                    states[job.run.name] = "waiting"
+                else:
+                    failed(verdict)
+            table.update(states)
+            if active:
+                time.sleep(TICK)
+    except BaseException:
+        _stop([job.handle for job in active.values()])
+        raise
+    return failures
+
+
+def _start(run: StudyRun, attempt: int, engine: Engine, place: int) -> _Active:
+    _wait_for_leftover(run.folder)
+    run.clear()
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    epochs = _epochs(run)
+    with run.log.open("a", encoding="utf-8") as log:
+        verb = "resumed" if run.state() == "resumable" else "started"
+        log.write(f"---- {verb} on {engine.places[place]}, {time.strftime('%Y-%m-%d %H:%M:%S')} ----\n")
+    return _Active(run, engine.start(run, place), epochs, attempt)
+
+
+def _wait_for_leftover(folder: Path) -> None:
+    """Wait for the process of a study that was killed, which is about to end.
+
+    Raises:
+        RunError: Somebody else's goes on in that folder.
+    """
+    leftover = read_process(folder)
+    until = time.monotonic() + PATIENCE
+    while leftover and leftover.where == "running" and time.monotonic() < until:
+        time.sleep(TICK)
+    refuse_running(folder)
+
+
+def _verdict(job: _Active, code: int) -> Failure | None:
+    """What became of a run whose process has ended; None: it is finished."""
+    try:
+        if job.run.state() == "finished":
+            return None
+    except KDYOLOError as e:  # its files are damaged
+        return Failure(job.run, str(e).rstrip("."), log_end(job.run.log))
+    if code in _STOPPED:
+        reason = "stopped from outside; the next call goes on with it"
+    elif code < 0:
+        reason = f"killed by signal {-code}"
+    else:
+        reason = f"ended with exit code {code}" + ("" if code else ", but is not finished")
+    return Failure(job.run, reason, log_end(job.run.log))
+
+
+def _epochs(run: StudyRun) -> int:
+    history = run.history()
+    return len(history.epochs) if history else 0
+
+
+def _got_further(job: _Active) -> bool:
+    try:
+        return job.run.state() == "resumable" and _epochs(job.run) > job.epochs
+    except KDYOLOError:  # its files are damaged
+        return False
+
+
+def _stop(handles: Sequence[Handle]) -> None:
+    if handles:
+        with ThreadPoolExecutor(len(handles)) as pool:
+            list(pool.map(lambda handle: handle.stop(), handles))
+
+
+def log_end(path: Path) -> str:
+    """The last lines of a log that say something, as a person would have seen them."""
+    lines = last_lines(path, 2 * LOG_LINES) if path.is_file() else []
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-LOG_LINES:])
+
+
+# ---- this machine ----------------------------------------------------------------------------------------------------
+
+
+class LocalEngine:
+    """Child processes ``python -m kdyolo train …``, one per device at a time, which die with this one.
+
+    Args:
+        devices: ``"cpu"``, ``"5"``, ``"5,6"``. The cores are divided among the runs that share the CPU.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.places = list(devices)
+        on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
+        self._cores = dict(zip(on_cpu, _shares(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
+
+    def start(self, run: StudyRun, place: int) -> Handle:
+        """Start or resume a run on a device."""
+        command = [*own_command(), *run.arguments(self.places[place])]
+        with self.confined(place):
+            return LocalHandle(command, run.log)
+
+    @contextmanager
+    def confined(self, place: int) -> Iterator[None]:
+        """What is started here has the cores of this place; a training takes as many threads as it has cores."""
+        cores = self._cores.get(place)
+        if cores is None:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LocalHandle:
+    """A child process."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._process = launch(command, log, dies_with_parent=True)
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it goes on."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does, by force if it does not listen."""
+        if self._process.poll() is None:
+            end(psutil.Process(self._process.pid), PATIENCE)
+            self._process.wait()
+
+
+def _shares(count: int) -> list[set[int] | None]:
+    """The cores of this machine dealt out; with more runs than cores, some share one."""
+    if not hasattr(os, "sched_setaffinity"):
+        return [None] * count
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[i::count]) or {cores[i % len(cores)]} for i in range(count)]

@@ -1,0 +1,196 @@
+"""``study.yaml`` → what it asks for, and every mistake in its form. No torch; what options mean is checked later."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdyolo.errors import ConfigError
+from kdyolo.utils.shipped_files import did_you_mean
+
+KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline")
+DEFAULT_SEEDS = (0, 1, 2)
+# What the study gives to each run itself → what to do instead.
+OWN = {
+    "data": "give 'data' once for the whole study: arms that see other images cannot be compared",
+    "seed": "give 'seeds' for the whole study",
+    "device": "give 'devices' for the whole study",
+    "resume": "a study resumes its runs by itself",
+    **dict.fromkeys(
+        ("work_dir", "save_dir", "project", "name", "exist_ok"), "run folders are studies/<name>/<arm>/seed<k>/"
+    ),
+}
+_FOLDER_NAME = re.compile(r"\w(?:[\w .+=-]*[\w+=-])?")
+_RESERVED = ("report", "study.yaml")
+_DEVICE = re.compile(r"cpu|mps|\d+(,\d+)*")
+EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: {random: {random_init: true}, …}"
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What a study file asks for.
+
+    Attributes:
+        path: The file.
+        content: It, byte for byte.
+        name: Of the study and of its folder.
+        data: Data set YAML.
+        base: Options of every arm, in the Python names of ``kdyolo train``.
+        arms: Name → its own options, which win over the base's; None takes an option of the base away.
+        seeds: One run of each arm for each.
+        devices: One run at a time on each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two GPUs.
+            Empty: left out.
+        baseline: The arm that the others are compared with; None: left out.
+    """
+
+    path: Path
+    content: bytes
+    name: str
+    data: str
+    base: Mapping[str, Any]
+    arms: Mapping[str, Mapping[str, Any]]
+    seeds: tuple[int, ...]
+    devices: tuple[str, ...]
+    baseline: str | None
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def options(self, arm: str) -> dict[str, Any]:
+        """Options of an arm: its own, else the base's."""
+        merged = {"data": self.data, **self.base, **self.arms[arm]}
+        return {key: value for key, value in merged.items() if value is not None}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is a mistake; plain YAML would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [str(key) for key, count in Counter(keys).items() if count > 1]:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} given twice")
+        return super().construct_mapping(node, deep)
+
+
+def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
+    """Read a study file.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        What it asks for, with the parts that are wrong left out, and every mistake in its form.
+
+    Raises:
+        ConfigError: Not a file, not YAML, or no mapping with arms, so that nothing more can be said about it.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        document = yaml.load(content, _Loader)
+    except OSError as e:
+        raise ConfigError(f"study file {path}: cannot be read ({e.strerror}). Expected a YAML file.") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"study file {path}: not a YAML file ({' '.join(str(e).split())}).") from e
+    if not isinstance(document, dict) or not isinstance(document.get("arms"), dict) or not document["arms"]:
+        raise ConfigError(f"study file {path}: there are no arms. {EXAMPLE}")
+    mistakes = [f"unknown key {key!r}.{did_you_mean(str(key), KEYS)}" for key in document if key not in KEYS]
+    name = document.get("name", path.stem)
+    mistakes += [f"name: {why}" for why in _name_mistakes(name)]
+    base = _options(document.get("base") or {}, "base", mistakes)
+    arms = _arms(document["arms"], mistakes)
+    data = document.get("data")
+    if not isinstance(data, str):
+        mistakes.append(f"data: expected the data set YAML of all arms; found {data!r}.")
+    baseline = document.get("baseline")
+    if baseline is not None and baseline not in arms:
+        known = ", ".join(arms)
+        mistakes.append(f"baseline {baseline!r} is no arm.{did_you_mean(str(baseline), list(arms))} Arms are {known}.")
+    study = StudyFile(
+        path=path,
+        content=content,
+        name=str(name),
+        data=data if isinstance(data, str) else "",
+        base=base,
+        arms=arms,
+        seeds=_seeds(document.get("seeds", list(DEFAULT_SEEDS)), mistakes),
+        devices=_devices(document.get("devices", []), mistakes),
+        baseline=baseline,
+    )
+    return study, mistakes
+
+
+def _name_mistakes(name: Any) -> list[str]:
+    """Why a name cannot be that of a folder on every system."""
+    if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or len(name) > 100:
+        return [f"{name!r} cannot name a folder; expected letters, digits and '_ .+=-' within, at most 100."]
+    return [f"{name!r} is taken: the study keeps something else there."] if name.lower() in _RESERVED else []
+
+
+def _arms(found: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    arms = {}
+    for name, options in found.items():
+        mistakes += [f"arm {why}" for why in _name_mistakes(name)]
+        arms[str(name)] = _options({} if options is None else options, f"arm {name}", mistakes)
+    folders = Counter(name.casefold() for name in arms)
+    if twice := [name for name in arms if folders[name.casefold()] > 1]:
+        mistakes.append(
+            f"arms {', '.join(twice)} differ in upper and lower case only, which some disks do not keep apart."
+        )
+    return arms
+
+
+def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
+    """Options under the names that ``KDYOLO.train`` has for them; ``freeze`` counts epochs, as ``--freeze`` does."""
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        mistakes.append(f"{where}: expected options such as {{freeze: 50, lr0: 0.01}}; found {found!r}.")
+        return {}
+    mistakes += [f"{where}: {key} cannot be given here; {OWN[key]}." for key in found if key in OWN]
+    options = {key: value for key, value in found.items() if key not in OWN}
+    if "freeze" in options:
+        if "freeze_epochs" in options:
+            mistakes.append(f"{where}: freeze and freeze_epochs are two names of one option. Give one of them.")
+        freeze = options.pop("freeze")
+        if isinstance(freeze, list):
+            mistakes.append(
+                f"{where}: freeze counts epochs of the backbone, as --freeze does; found {freeze}. Ultralytics' own "
+                "freeze, of layers, cannot be part of a study."
+            )
+        else:
+            options["freeze_epochs"] = freeze
+    return options
+
+
+def _seeds(found: Any, mistakes: list[str]) -> tuple[int, ...]:
+    numbers = found if isinstance(found, list) else []
+    if not numbers or any(type(seed) is not int or seed < 0 for seed in numbers):
+        mistakes.append(f"seeds: expected a list of whole numbers from 0, e.g. [0, 1, 2]; found {found!r}.")
+        return ()
+    if len(set(numbers)) < len(numbers):
+        twice = ", ".join(str(seed) for seed, count in Counter(numbers).items() if count > 1)
+        mistakes.append(f"seeds: {twice} given twice: the same run again would not be another sample.")
+    return tuple(dict.fromkeys(numbers))
+
+
+def _devices(found: Any, mistakes: list[str]) -> tuple[str, ...]:
+    entries = found if isinstance(found, list) else [found]
+    devices = []
+    for entry in entries:
+        device = str(entry).replace(" ", "").lower()
+        if isinstance(entry, bool) or not _DEVICE.fullmatch(device):
+            mistakes.append(f"devices: expected cpu, mps, the number of a GPU, or several as '5,6'; found {entry!r}.")
+        else:
+            devices.append(device)
+    gpus = Counter(gpu for device in devices if device not in ("cpu", "mps") for gpu in device.split(","))
+    if twice := [gpu for gpu, count in gpus.items() if count > 1]:
+        mistakes.append(f"devices: GPU {', '.join(twice)} named twice, but a device takes one run at a time.")
+    return tuple(devices)

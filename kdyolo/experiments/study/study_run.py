@@ -1,0 +1,125 @@
+"""The runs of a study: a ``kdyolo train`` work dir each, what stands in it, and the command that goes on from there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdyolo.engine.options.validation import KEYS
+from kdyolo.engine.resume import STATE_NAME
+from kdyolo.errors import RunError
+from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
+from kdyolo.runs.history import Run, is_run, read_run
+from kdyolo.runs.status import resumable
+
+State = Literal["new", "begun", "resumable", "finished"]
+
+# kdyolo's own options that say where a run starts from in words that may differ while it is the same: the backbone is
+# compared by its content, and a recipe by the settings that it gives.
+_NOT_COMPARED = frozenset(("backbone", "random_init", "work_dir", "recipe", "trust", "allow_partial"))
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One arm with one seed.
+
+    Attributes:
+        arm: What it trains.
+        seed: Of everything random in it.
+        folder: Its work dir, an absolute path.
+    """
+
+    arm: StudyArm
+    seed: int
+    folder: Path
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    @property
+    def name(self) -> str:
+        """``"frozen50/seed1"``."""
+        return f"{self.arm.name}/{self.folder.name}"
+
+    @property
+    def log(self) -> Path:
+        """All that its processes printed. Beside the work dir, which has to be empty when a run starts."""
+        return self.folder.parent / f"{self.folder.name}.log"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs it is to train."""
+        return int(self.arm.ultralytics["epochs"])
+
+    def history(self) -> Run | None:
+        """What is in the folder; None if nothing has been trained."""
+        return read_run(self.folder) if is_run(self.folder) else None
+
+    def state(self) -> State:
+        """What there is to do: all, all again (no epoch was saved), the rest, or nothing."""
+        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+            return "new"
+        history = self.history()
+        if history and history.finished:
+            return "finished"
+        return "resumable" if resumable(self.folder) else "begun"
+
+    def arguments(self, device: str) -> list[str]:
+        """The ``kdyolo`` command line that starts it, or goes on with it."""
+        if self.state() == "resumable":
+            return ["train", "--resume", str(self.folder), "--device", device]
+        own = {"seed": self.seed, "device": device, "work_dir": self.folder}
+        return ["train", *(word for key, value in {**self.arm.options, **own}.items() for word in _words(key, value))]
+
+    def clear(self) -> None:
+        """Remove what a run left that ended before its first epoch was saved: it has to start again.
+
+        Raises:
+            RunError: There is something else in the folder, which is left alone.
+        """
+        if self.state() != "begun":
+            return
+        state = self.folder / "weights" / STATE_NAME
+        killed_in_first_epoch = state.is_file() and not state.stat().st_size
+        if any(self.folder.glob("weights/*.pt")) and not killed_in_first_epoch:
+            raise RunError(
+                f"{self.folder}: it holds weights, but is neither finished nor can it be resumed. Expected "
+                f"weights/{STATE_NAME}, or nothing. Move the folder away, and its run is trained anew."
+            )
+        if not is_run(self.folder) and any(path.is_file() for path in self.folder.rglob("*")):
+            raise RunError(
+                f"{self.folder}: not a run folder, and not empty. Move it away: a run of the study goes here."
+            )
+        shutil.rmtree(self.folder)
+
+    def differences(self) -> list[str]:
+        """What its folder was trained with, where the study file asks for something else now."""
+        history = self.history()
+        if history is None or history.record is None:
+            return []  # it never got as far as training
+        record = history.record
+        then = {**record.get("settings", {}), **full_settings(record.get("asked") or history.args)}
+        now = {**self.arm.settings.to_dict(), **self.arm.ultralytics}
+        pairs = {key: (then.get(key), now[key]) for key in now if key not in _NOT_COMPARED}
+        pairs["seed"] = (record.get("seed"), self.seed)
+        pairs["backbone sha256"] = ((record.get("backbone") or {}).get("sha256"), self.arm.sha256)
+        pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.arm.options["data"]).resolve()))
+        if not self.arm.model.endswith(".pt"):
+            pairs["model"] = (_bare(record.get("model")), _bare(self.arm.model))
+        return [f"{key}: {a} there, {b} in the file" for key, (a, b) in pairs.items() if a != b]
+
+
+def _words(key: str, value: Any) -> list[str]:
+    """An option as words of a command line: ``--backbone-lr 0.1``, ``--random-init``, ``lr0=0.02``."""
+    if key in KEYS or key in ("data", "model", "seed", "device"):
+        if value is True:
+            return [f"--{key.replace('_', '-')}"]
+        return [] if value is False else [f"--{key.replace('_', '-')}", str(value)]
+    return [f"{key}={value}"]
+
+
+def _bare(model: Any) -> str:
+    """A model YAML's name; ``yolov8s.yaml`` is built as ``kdyolov8s.yaml``."""
+    return Path(str(model)).name.removeprefix("kd")

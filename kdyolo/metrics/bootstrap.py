@@ -1,0 +1,322 @@
+"""How sure the COCO metrics are: bootstrap confidence intervals over images, and two models on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdyolo.errors import ConfigError
+from kdyolo.metrics.coco_files import GroundTruth, check_detections, read_detections, read_ground_truth
+from kdyolo.metrics.coco_metrics import DEFAULT_EVALUATOR, NAMES, CocoScores, Evaluator, score
+from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_RECALLS = np.linspace(0, 1, 101)
+_LIMITS = (1, 10, 100)  # detections per image and category, for AR
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Percentile bootstrap intervals of the twelve metrics (Efron & Tibshirani, An Introduction to the Bootstrap).
+
+    Attributes:
+        level: Coverage, e.g. 0.95.
+        resamples: How often the images were drawn anew, with replacement.
+        seed: Of the draws.
+        low: Lower end for each metric, in the official order; NaN where the metric is −1.
+        high: Upper end.
+    """
+
+    level: float
+    resamples: int
+    seed: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: official name → [low, high], or null."""
+        ends = zip(NAMES, self.low, self.high, strict=True)
+        named = {name: None if np.isnan(low) else [low, high] for name, low, high in ends}
+        return {"level": self.level, "resamples": self.resamples, "seed": self.seed, **named}
+
+    def suffixes(self) -> list[str]:
+        """``  95% CI 0.300 … 0.322`` for each metric."""
+        return [
+            "" if np.isnan(low) else f"  {self.level:.0%} CI {low:.3f} … {high:.3f}"
+            for low, high in zip(self.low, self.high, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        first: Scores of the first.
+        second: Scores of the second.
+        difference: Second − first, for each of the twelve metrics; NaN where one has none.
+        intervals: Of the differences, from drawing the same images for both.
+        p_values: Two-sided bootstrap p-values of "no difference": 2·min(share ≤ 0, share ≥ 0), each share
+            (k + 1)/(n + 1) (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 4.4).
+    """
+
+    first: CocoScores
+    second: CocoScores
+    difference: tuple[float, ...]
+    intervals: Intervals
+    p_values: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what has no value is null."""
+
+        def named(values: Sequence[float]) -> dict[str, float | None]:
+            return {name: None if np.isnan(v) else v for name, v in zip(NAMES, values, strict=True)}
+
+        return {
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+            "difference": named(self.difference),
+            "interval": self.intervals.to_dict(),
+            "p_value": named(self.p_values),
+        }
+
+    def table(self, names: tuple[str, str] = ("first", "second")) -> str:
+        """A line for every metric: both values, the difference, its interval and p-value."""
+        level = f"{self.intervals.level:.0%} CI of the difference"
+        lines = [
+            f"A  {names[0]}: {self.first.detections:,} detections",
+            f"B  {names[1]}: {self.second.detections:,} detections",
+            f"on {self.first.images:,} images, {self.first.objects:,} objects ({self.first.evaluator}); "
+            f"{self.intervals.resamples:,} paired resamples of the images",
+            f" {'':<10}{'A':>8}{'B':>8}{'B − A':>9}  {level:<26}{'p':>7}",
+        ]
+        rows = zip(NAMES, self.first.values, self.second.values, self.difference, self.p_values, strict=True)
+        for index, (name, a, b, d, p) in enumerate(rows):
+            low, high = self.intervals.low[index], self.intervals.high[index]
+            rest = "" if np.isnan(d) else f"{d:>+9.3f}  {f'{low:+.3f} … {high:+.3f}':<26}{p:>7.3f}"
+            lines.append(f" {name:<10}{a:>8.3f}{b:>8.3f}{rest}")
+        notes = dict.fromkeys((*self.first.notes, *self.second.notes))
+        return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def confidence(
+    truth: GroundTruth, detections: Sequence[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> Intervals:
+    """Confidence intervals of the twelve metrics, from drawing images with replacement.
+
+    They say how far another sample of images from the same source could be expected to move a metric; they say nothing
+    about another training run.
+
+    Args:
+        truth: Images, categories and objects.
+        detections: On images of the ground truth.
+        resamples: Number of draws, at least 1.
+        seed: Of the draws.
+        level: Coverage, in 0–1.
+
+    Raises:
+        ConfigError: A number out of range.
+        DatasetError: Detections on images that the ground truth lacks, or of none of its categories.
+    """
+    _check_numbers(resamples, level)
+    check_detections(detections, truth, "the detections")
+    accumulate = Accumulator(match(truth, detections))
+    drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
+    return _intervals(drawn, resamples, seed, level)
+
+
+def compare_coco(
+    first: str | Path,
+    second: str | Path,
+    annotations: str | Path,
+    *,
+    evaluator: Evaluator = DEFAULT_EVALUATOR,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Comparison:
+    """Compare two results files on the same annotations, with a paired bootstrap over the images.
+
+    Both models are scored on the same drawn images each time, so that what makes an image hard for both cancels out.
+
+    Args:
+        first: COCO results of the first model.
+        second: COCO results of the second.
+        annotations: COCO instance annotations.
+        evaluator: The package that computes the metrics themselves.
+        resamples: Number of draws, at least 1.
+        seed: Of the draws.
+        level: Coverage of the intervals, in 0–1.
+
+    Raises:
+        ConfigError: A number out of range, or an unknown evaluator.
+        DatasetError: A file is not what it should be, or they do not belong together.
+    """
+    _check_numbers(resamples, level)
+    truth = read_ground_truth(annotations)
+    scores: list[CocoScores] = []
+    accumulators: list[Accumulator] = []
+    for path in (first, second):
+        detections = read_detections(path)
+        scores.append(score(truth, detections, evaluator, source=str(path)))
+        accumulators.append(Accumulator(match(truth, detections)))
+    drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
+    pairs = zip(scores[0].values, scores[1].values, strict=True)
+    difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)
+    return Comparison(scores[0], scores[1], difference, _intervals(drawn, resamples, seed, level), _p_values(drawn))
+
+
+def _check_numbers(resamples: int, level: float) -> None:
+    mistakes = []
+    if resamples < 1:
+        mistakes.append(f"resamples must be at least 1, found {resamples}.")
+    if not 0 < level < 1:
+        mistakes.append(f"level must lie between 0 and 1, found {level}.")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _draws(images: int, resamples: int, seed: int) -> Any:
+    """How often each image is drawn, for each resample: [images]."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
+
+
+def _intervals(drawn: Floats, resamples: int, seed: int, level: float) -> Intervals:
+    """Percentiles of [resamples, 12], leaving out draws without an object of the kind."""
+    tail = (1 - level) / 2
+    ends = [
+        np.quantile(column[~np.isnan(column)], [tail, 1 - tail]) if not np.isnan(column).all() else [np.nan, np.nan]
+        for column in drawn.T
+    ]
+    low, high = (tuple(float(end[side]) for end in ends) for side in (0, 1))
+    return Intervals(level, resamples, seed, low, high)
+
+
+def _p_values(differences: Floats) -> tuple[float, ...]:
+    values = []
+    for column in differences.T:
+        valid = column[~np.isnan(column)]
+        shares = [(int(side.sum()) + 1) / (len(valid) + 1) for side in (valid <= 0, valid >= 0)]
+        values.append(min(1.0, 2 * min(shares)) if len(valid) else float("nan"))
+    return tuple(values)
+
+
+class Accumulator:
+    """COCO's accumulation for any weights of the images, from matches that are computed once.
+
+    Drawing an image twice is counting its detections and objects twice. Precision changes with every detection but its
+    envelope is decided where a detection is right, so only those ("entries") are looked at, with the number of wrong
+    detections before them. Equal to evaluating a file in which the images are copied (ties within an image apart).
+
+    Args:
+        matches: Of all detections with all objects.
+    """
+
+    def __init__(self, matches: Matches) -> None:
+        shape = (len(AREAS), len(IOU_THRESHOLDS), matches.categories)
+        self._matches = matches
+        self._shape = shape
+        # [H, A, T] → one entry for each matched detection, range and threshold at which it is right or no longer wrong.
+        right = matches.matched & ~matches.ignored
+        not_wrong = matches.matched & matches.inside.T[matches.hit][:, :, None]
+        area, threshold, hit = np.nonzero(np.moveaxis(right | not_wrong, 0, 2))
+        place = matches.hit[hit]
+        segment = np.ravel_multi_index((area, threshold, matches.category[place]), shape)
+        order = np.lexsort((place, segment))
+        area, threshold, hit, place = (a[order] for a in (area, threshold, hit, place))
+        self._segment: Ints = segment[order]
+        self._image: Ints = matches.image[place]
+        self._right: Bools = right[hit, area, threshold]
+        self._would_be_wrong: Bools = not_wrong[hit, area, threshold]
+        self._rank: Ints = matches.rank[place]
+        self._area: Ints = area
+        self._place: Ints = place
+        self._category_start = np.searchsorted(matches.category, np.arange(matches.categories))
+        self._entry_start = np.searchsorted(self._segment, np.arange(int(np.prod(shape))))
+
+    def __call__(self, weights: Floats) -> Floats:
+        """The twelve metrics, in the official order; NaN where there is no object.
+
+        Args:
+            weights: [images] how often each image counts.
+        """
+        weight = weights[self._image]
+        right = _running_sums(weight * self._right, self._entry_start, self._segment)
+        wrong = self._detections_before(weights) - _running_sums(
+            weight * self._would_be_wrong, self._entry_start, self._segment
+        )
+        positives = np.broadcast_to(self._positives(weights)[:, None], self._shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            recall = right / positives.ravel()[self._segment]
+        recall[~np.isfinite(recall)] = 0.0
+        precision = right / (right + wrong + np.spacing(1))
+        ap = self._average_precision(recall, precision)
+        ap[positives == 0] = np.nan
+        found = [self._recall(weight, limit) for limit in _LIMITS]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ar = [np.where(positives > 0, sums / positives, np.nan) for sums in found]
+        return np.array(
+            [
+                *(_mean(a) for a in (ap[0], ap[0, 0], ap[0, 5], ap[1], ap[2], ap[3])),
+                *(_mean(a) for a in (ar[0][0], ar[1][0], ar[2][0], ar[2][1], ar[2][2], ar[2][3])),
+            ]
+        )
+
+    def _positives(self, weights: Floats) -> Floats:
+        """[A, K] objects that count."""
+        m = self._matches
+        weight = weights[m.object_image]
+        counted = [np.bincount(m.object_category, weight * counts, m.categories) for counts in m.object_counts]
+        return np.stack(counted)
+
+    def _detections_before(self, weights: Floats) -> Floats:
+        """For each entry, the detections of its category up to it that are wrong unless matched."""
+        m = self._matches
+        before = np.empty(len(self._place))
+        weight = weights[m.image]
+        for area in range(len(AREAS)):
+            sums = np.r_[0.0, np.cumsum(weight * m.inside[area])]
+            here = self._area == area
+            place = self._place[here]
+            before[here] = sums[place + 1] - sums[self._category_start[m.category[place]]]
+        return before
+
+    def _average_precision(self, recall: Floats, precision: Floats) -> Floats:
+        """[A, T, K] mean of the precision's envelope at 101 recalls."""
+        nearest = np.rint(recall * 100).astype(np.int64)
+        reached = nearest + (_RECALLS[nearest] <= recall)  # number of the 101 recalls at or below this one
+        first = np.zeros(len(reached), dtype=bool)
+        first[self._entry_start[self._entry_start < len(reached)]] = True
+        gained = np.where(first, reached, reached - np.r_[0, reached[:-1]])
+        # The envelope runs from the last entry of each segment back to its first: steps of 2 keep segments apart.
+        step = 2.0 * self._segment
+        envelope = np.maximum.accumulate((precision - step)[::-1])[::-1] + step
+        sums: NDArray[Any] = np.bincount(self._segment, envelope * gained, int(np.prod(self._shape)))
+        return sums.reshape(self._shape) / len(_RECALLS)
+
+    def _recall(self, weight: Floats, limit: int) -> Floats:
+        """[A, T, K] objects found with so many detections per image and category."""
+        counted = weight * (self._right & (self._rank < limit))
+        sums: NDArray[Any] = np.bincount(self._segment, counted, int(np.prod(self._shape)))
+        return sums.reshape(self._shape)
+
+
+def _running_sums(values: Floats, starts: Ints, segment: Ints) -> Floats:
+    """Cumulative sums that begin anew in each segment."""
+    sums = np.r_[0.0, np.cumsum(values)]
+    return np.asarray(sums[1:] - sums[starts[segment]])
+
+
+def _mean(values: Floats) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

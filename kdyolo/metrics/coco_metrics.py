@@ -1,0 +1,286 @@
+"""The official COCO metrics of a set of detections, by an official evaluator, as a typed result."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdyolo.errors import ConfigError
+from kdyolo.metrics.coco_files import (
+    Detection,
+    GroundTruth,
+    check_detections,
+    no_garbage_collection,
+    read_detections,
+    read_ground_truth,
+)
+
+Evaluator = Literal["faster-coco-eval", "pycocotools"]
+EVALUATORS: tuple[str, ...] = get_args(Evaluator)
+DEFAULT_EVALUATOR: Evaluator = "faster-coco-eval"
+
+# Attribute, official name, and what pycocotools prints for it: IoU thresholds, area, detections per image and category.
+METRICS: tuple[tuple[str, str, str, str, int], ...] = (
+    ("ap", "AP", "0.50:0.95", "all", 100),
+    ("ap50", "AP50", "0.50", "all", 100),
+    ("ap75", "AP75", "0.75", "all", 100),
+    ("ap_small", "AP_small", "0.50:0.95", "small", 100),
+    ("ap_medium", "AP_medium", "0.50:0.95", "medium", 100),
+    ("ap_large", "AP_large", "0.50:0.95", "large", 100),
+    ("ar1", "AR1", "0.50:0.95", "all", 1),
+    ("ar10", "AR10", "0.50:0.95", "all", 10),
+    ("ar100", "AR100", "0.50:0.95", "all", 100),
+    ("ar_small", "AR_small", "0.50:0.95", "small", 100),
+    ("ar_medium", "AR_medium", "0.50:0.95", "medium", 100),
+    ("ar_large", "AR_large", "0.50:0.95", "large", 100),
+)
+NAMES = tuple(metric[1] for metric in METRICS)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One category's share: AP in 0–1, or −1 where it has no object.
+
+    Attributes:
+        category_id: Id in the annotation file.
+        name: Of the category.
+        objects: Number of its objects, crowd regions not counted.
+        ap: Mean over IoU 0.50:0.95.
+        ap50: At IoU 0.50.
+        ap75: At IoU 0.75.
+    """
+
+    category_id: int
+    name: str
+    objects: int
+    ap: float
+    ap50: float
+    ap75: float
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """The twelve official COCO metrics: each in 0–1, or −1 where there is no object to find (as pycocotools has it).
+
+    Attributes:
+        ap: Mean average precision over IoU 0.50:0.95, all areas, at most 100 detections per image and category.
+        ap50: At IoU 0.50.
+        ap75: At IoU 0.75.
+        ap_small: Of objects below 32² px.
+        ap_medium: Of objects between 32² and 96² px.
+        ap_large: Of objects above 96² px.
+        ar1: Mean average recall with 1 detection per image and category.
+        ar10: With 10.
+        ar100: With 100.
+        ar_small: As ``ar100``, of objects below 32² px.
+        ar_medium: Between 32² and 96² px.
+        ar_large: Above 96² px.
+        per_class: Each category of the annotation file, in the order of the ids.
+        images: Number of images.
+        objects: Number of objects, crowd regions not counted.
+        detections: Number of detections.
+        evaluator: Name and version of the package that computed all this.
+        notes: What a person should know about the files.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    per_class: tuple[ClassScores, ...]
+    images: int
+    objects: int
+    detections: int
+    evaluator: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The twelve, in the official order."""
+        return tuple(getattr(self, attribute) for attribute, *_ in METRICS)
+
+    def named(self) -> dict[str, float]:
+        """Official name → value, e.g. ``AP``, ``AP50``, ``AP_small``, ``AR100``."""
+        return dict(zip(NAMES, self.values, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the twelve by their official names, counts, and all classes."""
+        rest = {key: getattr(self, key) for key in ("images", "objects", "detections", "evaluator")}
+        return {**self.named(), **rest, "notes": list(self.notes), "per_class": [asdict(c) for c in self.per_class]}
+
+    def table(self, per_class: bool = False, suffixes: Sequence[str] = ()) -> str:
+        """The lines that pycocotools prints, under one that says what was scored.
+
+        Args:
+            per_class: Also a line for every category.
+            suffixes: Something to put behind each of the twelve lines.
+        """
+        lines = [
+            f"official COCO metrics: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
+            f"({self.evaluator})"
+        ]
+        for (_, name, iou, area, limit), value, suffix in zip(METRICS, self.values, suffixes or [""] * 12, strict=True):
+            title = "Average Precision  (AP)" if name.startswith("AP") else "Average Recall     (AR)"
+            lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}{suffix}")
+        if per_class:
+            lines += self._class_lines()
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _class_lines(self) -> list[str]:
+        width = max(len("class"), *(len(c.name) for c in self.per_class))
+        lines = [f" {'class':<{width}}  objects     AP   AP50   AP75"]
+        for c in self.per_class:
+            values = "".join(f"{'-':>7}" if v < 0 else f"{v:7.3f}" for v in (c.ap, c.ap50, c.ap75))
+            lines.append(f" {c.name:<{width}}  {c.objects:>7}{values}")
+        return lines
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def score_coco(
+    predictions: str | Path, annotations: str | Path, *, evaluator: Evaluator = DEFAULT_EVALUATOR
+) -> CocoScores:
+    """Score a results file of any detector against COCO annotations.
+
+    Args:
+        predictions: COCO results: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        annotations: COCO instance annotations (JSON). All of its images count, with their crowds and areas.
+        evaluator: The package that computes the metrics.
+
+    Raises:
+        ConfigError: Unknown evaluator.
+        DatasetError: A file is not what it should be, or they do not belong together.
+    """
+    truth = read_ground_truth(annotations)
+    return score(truth, read_detections(predictions), evaluator, source=str(predictions))
+
+
+def score(
+    truth: GroundTruth,
+    detections: Sequence[Detection],
+    evaluator: str = DEFAULT_EVALUATOR,
+    source: str = "the predictions",
+) -> CocoScores:
+    """The same for what is in memory already.
+
+    Args:
+        truth: Images, categories and objects. All of its images count.
+        detections: Boxes in pixels of the original images. They are not changed.
+        evaluator: One of :data:`EVALUATORS`.
+        source: What the detections are called in messages.
+
+    Raises:
+        ConfigError: Unknown evaluator.
+        DatasetError: Detections on images that the ground truth lacks, or of none of its categories.
+    """
+    if evaluator not in EVALUATORS:
+        raise ConfigError(f"unknown evaluator {evaluator!r}: expected one of {', '.join(EVALUATORS)}.")
+    notes = check_detections(detections, truth, source)
+    with no_garbage_collection():
+        stats, precision = _evaluate(truth, detections, evaluator)
+    return CocoScores(
+        **{attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)},
+        per_class=_class_scores(truth, precision),
+        images=len(truth.images),
+        objects=truth.objects,
+        detections=len(detections),
+        evaluator=f"{evaluator} {version(evaluator)}",
+        notes=(*truth.notes, *notes),
+    )
+
+
+def _evaluate(
+    truth: GroundTruth, detections: Sequence[Detection], evaluator: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The twelve, and precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits] with −1 for none."""
+    coco_type, eval_type = _classes(evaluator)
+    datasets = _as_datasets(truth, detections)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        apis = []
+        for dataset in datasets:
+            api = coco_type()
+            api.dataset = dataset
+            api.createIndex()
+            apis.append(api)
+        evaluation = eval_type(*apis, iouType="bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
+
+
+def _classes(evaluator: str) -> tuple[Any, Any]:
+    if evaluator == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        return COCO, COCOeval
+    import faster_coco_eval
+
+    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+
+
+def _as_datasets(truth: GroundTruth, detections: Sequence[Detection]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both evaluators take, in dictionaries of their own, as they write into them.
+
+    Images are numbered 1, 2, … in the order of their ids, and annotations in that of the file: an annotation with id 0
+    is never matched in pycocotools, ids above 2⁵³ run together in faster-coco-eval, and objects of one id are one.
+    """
+    number = {image_id: index for index, image_id in enumerate(truth.images, 1)}
+    shared = {
+        "images": [{"id": index} for index in number.values()],
+        "categories": [{"id": category, "name": name} for category, name in truth.categories.items()],
+    }
+    objects = [
+        {
+            "id": index,
+            "image_id": number[a["image_id"]],
+            "category_id": a["category_id"],
+            "bbox": a["bbox"],
+            "area": a["area"],
+            "iscrowd": int(a["iscrowd"]),
+        }
+        for index, a in enumerate(truth.annotations, 1)
+    ]
+    found = [
+        {
+            "id": index,
+            "image_id": number[d["image_id"]],
+            "category_id": d["category_id"],
+            "bbox": d["bbox"],
+            "score": d["score"],
+            "area": d["bbox"][2] * d["bbox"][3],
+            "iscrowd": 0,
+        }
+        for index, d in enumerate(detections, 1)
+    ]
+    return {**shared, "annotations": objects}, {**shared, "annotations": found}
+
+
+def _class_scores(truth: GroundTruth, precision: NDArray[np.float64]) -> tuple[ClassScores, ...]:
+    objects = dict.fromkeys(truth.categories, 0)
+    for annotation in truth.annotations:
+        objects[annotation["category_id"]] += not annotation["iscrowd"]
+    scores = []
+    for index, (category, name) in enumerate(truth.categories.items()):
+        of_class = precision[:, :, index, 0, -1]  # all areas, 100 detections
+        ap, ap50, ap75 = (float(p.mean()) for p in (of_class, of_class[0], of_class[5]))
+        scores.append(ClassScores(category, name, objects[category], ap, ap50, ap75))
+    return tuple(scores)

@@ -1,0 +1,203 @@
+"""Which backbone: family, scale and widths, read from Ultralytics' own model YAMLs, and which one tensors fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn.tasks import parse_model, yaml_model_load
+from ultralytics.utils.ops import make_divisible
+
+from kdyolo.checkpoints.metadata import COUNTER
+from kdyolo.errors import ModelError
+
+FAMILIES = ("yolov8", "yolo11", "yolo12", "yolo26")
+SCALES = "nsmlx"
+UNCAPPED = 1024  # the families' widest row: a cap this high caps nothing
+
+
+@dataclass(frozen=True)
+class Arch:
+    """Which backbone: family, scale letter, and the cap on row widths before they are scaled (``max_channels``)."""
+
+    family: str
+    scale: str
+    max_channels: int
+
+    @property
+    def name(self) -> str:
+        """Family and scale in one word, e.g. ``"yolov8s"``."""
+        return f"{self.family}{self.scale}"
+
+    @property
+    def yaml_name(self) -> str:
+        """The model YAML with these widths: a stock name where the last stage is capped and kdyolo's is not."""
+        stock = stock_scale(self.family, self.scale)[2]
+        return f"{'kd' if stock == UNCAPPED or self.max_channels != stock else ''}{self.name}.yaml"
+
+    @classmethod
+    def parse(cls, name: str, max_channels: int | None = None) -> Arch:
+        """``"yolov8s"`` → its arch; ``max_channels`` defaults to the stock cap of that scale.
+
+        Raises:
+            ModelError: Unknown family or scale.
+        """
+        family, scale = name[:-1], name[-1:]
+        if family not in FAMILIES or scale not in SCALES:
+            raise ModelError(
+                f"unknown backbone {name!r}: expected one of {FAMILIES} followed by one of {list(SCALES)}."
+            )
+        return cls(family, scale, max_channels or stock_scale(family, scale)[2])
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What comes out of one backbone layer: channels, and stride in pixels of the input image."""
+
+    channels: int
+    stride: int
+
+
+# ---- the architecture, as Ultralytics describes it -------------------------------------------------------------------
+
+
+@lru_cache
+def _family_yaml(family: str) -> dict[str, Any]:
+    description: dict[str, Any] = yaml_model_load(f"{family}.yaml")
+    return description
+
+
+def stock_scale(family: str, scale: str) -> tuple[float, float, int]:
+    """Depth factor, width factor and channel cap of a stock scale."""
+    depth, width, max_channels = _family_yaml(family)["scales"][scale]
+    return depth, width, max_channels
+
+
+def backbone_rows(family: str) -> list[list[Any]]:
+    """The family's own backbone rows ``[from, repeats, module, args]``, a fresh copy."""
+    rows: list[list[Any]] = deepcopy(_family_yaml(family)["backbone"])
+    return rows
+
+
+def build_layers(arch: Arch, count: int | None = None) -> nn.Sequential:
+    """The first ``count`` backbone layers (default: all), randomly initialised, built by Ultralytics' own parser."""
+    depth, width, _ = stock_scale(arch.family, arch.scale)
+    description = {
+        "nc": 1,
+        "scale": arch.scale,
+        "scales": {arch.scale: [depth, width, arch.max_channels]},
+        "backbone": backbone_rows(arch.family)[:count],
+        "head": [],
+    }
+    layers, _ = parse_model(description, ch=3, verbose=False)
+    return layers  # type: ignore[no-any-return]
+
+
+@lru_cache
+def layer_shapes(arch: Arch) -> tuple[LayerShape, ...]:
+    """Channels and stride after each layer, found by sending a shape (no data) through the network."""
+    size = 64
+    with torch.device("meta"):
+        x, shapes = torch.zeros(1, 3, size, size), []
+        for layer in build_layers(arch).eval():
+            x = layer(x)
+            shapes.append(LayerShape(x.shape[1], size // x.shape[2]))
+    return tuple(shapes)
+
+
+def level_taps(arch: Arch, levels: Sequence[str]) -> tuple[int, ...]:
+    """Layer numbers whose outputs are the named levels: the last layer at stride 2^k is level ``Pk``.
+
+    Raises:
+        ModelError: A level that this backbone does not have, or levels out of order.
+    """
+    last = {f"P{shape.stride.bit_length() - 1}": i for i, shape in enumerate(layer_shapes(arch))}
+    unknown = [level for level in levels if level not in last]
+    if unknown or not levels:
+        raise ModelError(f"{arch.name} has no level {unknown or '(none given)'}: expected some of {sorted(last)}.")
+    taps = tuple(last[level] for level in levels)
+    if list(taps) != sorted(set(taps)):
+        raise ModelError(f"levels must go from shallow to deep, each once; found {list(levels)}.")
+    return taps
+
+
+# ---- which one tensors fit -------------------------------------------------------------------------------------------
+
+
+def fitting_archs(shapes: Mapping[str, Sequence[int]], filled: Arch | None = None) -> tuple[list[Arch], int]:
+    """The archs whose tensors agree best with the given names and shapes, and how many agree.
+
+    There are several where families differ in what their tensors do but not in their shapes (YOLO11 and YOLO26), unless
+    the tensors of a neck and head tell them apart.
+
+    Args:
+        shapes: Layer name → shape; neck and head may be among them.
+        filled: An arch that they are known to fill completely; then only families of the same layers are looked at.
+    """
+    candidates = _twins(filled) if filled else _candidates(shapes)
+    if len(candidates) == 1:
+        return candidates, len(shapes)
+    counts = {arch: _agreeing(_expected_shapes(arch), shapes) for arch in candidates}
+    most = max(counts.values())
+    best = [arch for arch, count in counts.items() if count == most]
+    best = [arch for arch in best if arch.max_channels == best[0].max_channels]  # where a cap caps nothing, the first
+    if len(best) > 1 and any(int(name.partition(".")[0]) >= len(backbone_rows(best[0].family)) for name in shapes):
+        heads = {arch: _agreeing(_detector_shapes(arch), shapes) for arch in best}
+        best = [arch for arch in best if heads[arch] == max(heads.values())]
+    return best, most
+
+
+def _twins(arch: Arch) -> list[Arch]:
+    """The arch, and those of other families with the same kinds of layers."""
+
+    def kinds(family: str) -> list[str]:
+        return [row[2] for row in backbone_rows(family)]
+
+    return [Arch(f, arch.scale, arch.max_channels) for f in FAMILIES if kinds(f) == kinds(arch.family)]
+
+
+def _candidates(shapes: Mapping[str, Sequence[int]]) -> list[Arch]:
+    candidates = [
+        Arch(family, scale, cap)
+        for family in FAMILIES
+        for scale in SCALES
+        for cap in dict.fromkeys((stock_scale(family, scale)[2], UNCAPPED))
+    ]
+    stem = next(iter(shapes.get("0.conv.weight", ())), None)  # its width rules out most of them without building them
+    return [arch for arch in candidates if _stem_width(arch) == stem] or candidates
+
+
+def fit_arch(shapes: Mapping[str, Sequence[int]], family: str | None = None) -> tuple[Arch, int]:
+    """The arch that fits best and how many tensors agree; ``family`` decides where several fit equally."""
+    best, agreeing = fitting_archs(shapes)
+    return next((arch for arch in best if arch.family == family), best[0]), agreeing
+
+
+def _agreeing(expected: Mapping[str, torch.Size], shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(
+        tuple(shapes.get(name, ())) == tuple(shape) and not name.endswith(COUNTER) for name, shape in expected.items()
+    )
+
+
+def _stem_width(arch: Arch) -> int:
+    width = stock_scale(arch.family, arch.scale)[1]
+    return int(make_divisible(min(backbone_rows(arch.family)[0][3][0], arch.max_channels) * width, 8))
+
+
+@lru_cache
+def _expected_shapes(arch: Arch) -> Mapping[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in build_layers(arch).state_dict().items()}
+
+
+@lru_cache
+def _detector_shapes(arch: Arch) -> Mapping[str, torch.Size]:
+    """Those of the family's whole stock detector."""
+    with torch.device("meta"):
+        layers, _ = parse_model({**deepcopy(_family_yaml(arch.family)), "scale": arch.scale}, ch=3, verbose=False)
+        return {name: tensor.shape for name, tensor in layers.state_dict().items()}

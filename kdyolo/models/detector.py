@@ -1,0 +1,298 @@
+"""The detection model: built with a distilled backbone in row 0, and turned into stock Ultralytics layers and back.
+
+Training uses :class:`KDDetectionModel`. Everything written to disk is stock: :func:`to_stock` lists the backbone's
+layers one by one, so a checkpoint holds only Ultralytics' own classes and opens wherever Ultralytics does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import Index
+from ultralytics.nn.tasks import DetectionModel
+
+from kdyolo.checkpoints.key_naming import ULTRALYTICS_BN_EPS
+from kdyolo.errors import ModelError, RunError
+from kdyolo.models.arch import Arch, fit_arch
+from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.model_yaml import Yaml, family_of, from_stock_yaml, nested_for, to_stock_yaml
+
+
+@contextlib.contextmanager
+def _registered() -> Iterator[None]:
+    """Let Ultralytics' YAML parser find our module for as long as a model is being built.
+
+    The parser looks names up among the globals of ``ultralytics.nn.tasks`` and has no other door; it is opened here and
+    nowhere else, and closed again, so that nothing depends on which import came first.
+    """
+    tasks.DistilledBackbone = DistilledBackbone
+    try:
+        yield
+    finally:
+        del tasks.DistilledBackbone
+
+
+class KDDetectionModel(DetectionModel):  # type: ignore[misc]
+    """Ultralytics' ``DetectionModel`` with a :class:`~kdyolo.models.backbone.DistilledBackbone` in row 0.
+
+    Args:
+        cfg: Model YAML (name, path or description, in the kdyolo or the stock layout).
+        ch: Image channels; 3.
+        nc: Number of classes, instead of the YAML's.
+        verbose: Log the model table.
+        arch: What a checkpoint's shapes fit; see :func:`kdyolo.models.model_yaml.resolve`.
+        bn_eps: Epsilon of the backbone's BatchNorms.
+
+    Raises:
+        ModelError: The YAML cannot be found or resolved, or images do not have 3 channels.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Path | Yaml,
+        ch: int = 3,
+        nc: int | None = None,
+        verbose: bool = True,
+        *,
+        arch: Arch | None = None,
+        bn_eps: float | None = None,
+    ) -> None:
+        if ch != 3:
+            raise ModelError(f"distilled backbones take RGB images (3 channels); the data set says {ch}.")
+        description = nested_for(cfg, arch, bn_eps)
+        try:
+            with _registered():
+                super().__init__(description, ch=ch, nc=nc, verbose=verbose)
+        except Exception as e:  # the parser's errors are of any type, and all about the YAML
+            where = description.get("yaml_file")
+            raise ModelError(f"{where}: this model cannot be built ({type(e).__name__}: {e}). Check its rows.") from e
+        self.backbone.set_bn_eps(description["backbone"][0][3][2])  # Ultralytics has just set 1e-3 everywhere
+
+    @property
+    def backbone(self) -> DistilledBackbone:
+        """Row 0."""
+        return self.model[0]  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights by name, from either layout: checkpoints on disk are in the stock layout."""
+        if not any(name.startswith("model.0.layers.") for name in state_dict):
+            state_dict = {self.nested_name(name): tensor for name, tensor in state_dict.items()}
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def nested_name(self, name: str) -> str:
+        """A tensor's name in the stock layout → its name here (``model.3.conv.weight`` → ``model.0.layers.3.…``)."""
+        root, _, rest = name.partition(".")
+        number, dot, tensor = rest.partition(".")
+        if root != "model" or not number.isdigit():
+            return name
+        return f"{root}.{self.nested_layer(int(number))}{dot}{tensor}"
+
+    def nested_layer(self, number: int) -> str:
+        """A layer's number in the stock layout → its dotted place here, without the leading ``model``."""
+        built = len(self.backbone.layers)
+        return f"0.layers.{number}" if number < built else str(number - built + 1 + len(self.backbone.levels))
+
+    def load(self, weights: DetectionModel | dict[str, Any], verbose: bool = True) -> None:
+        """Start from another detector's weights, as Ultralytics does, and refuse to do so partially.
+
+        Only tensors of the head whose shape depends on the number of classes may stay as they were initialised.
+
+        Raises:
+            ModelError: The weights are of another architecture or scale.
+        """
+        source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+        if not isinstance(source, KDDetectionModel):
+            source = from_stock(source, self.yaml)
+        own, given = self.state_dict(), source.state_dict()
+        head = f"model.{len(self.model) - 1}."
+        lost = [
+            name
+            for name, tensor in own.items()
+            if not name.startswith(head) and (name not in given or given[name].shape != tensor.shape)
+        ]
+        if lost:
+            shapes = {n: t.shape for n, t in source.backbone.layers.state_dict().items()}
+            arch = fit_arch(shapes, source.backbone.arch.family)[0]
+            raise ModelError(
+                f"weights do not fit {self.yaml.get('yaml_file')}: {len(lost)} of {len(own)} tensors outside the head "
+                f"differ, e.g. {lost[0]}. Their backbone fits {arch.name}: use --model {arch.yaml_name}."
+            )
+        super().load(source, verbose=verbose)
+        self.backbone.set_bn_eps(source.backbone.bn_eps)  # part of what the weights compute
+        self.yaml["backbone"][0][3][2] = source.backbone.bn_eps
+
+
+def weights_arch(model: nn.Module) -> tuple[Arch, int]:
+    """The backbone that a stock detector's weights fit best, and how many tensors agree."""
+    family = family_of(getattr(model, "yaml", None) or None)
+    return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()}, family)
+
+
+def describe(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
+    """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes.
+
+    Args:
+        cfg: What Ultralytics' trainer gives: a YAML's name, or the description inside a checkpoint.
+        weights: Detector to start from, if any.
+        arch: What a backbone checkpoint's shapes fit, if one is given.
+        eps: Its BatchNorm epsilon.
+
+    Raises:
+        ModelError: Neither the description nor the weights are of a known family.
+    """
+    if isinstance(cfg, dict) and weights is not None:
+        try:
+            return nested_for(cfg, arch, eps)
+        except ModelError:
+            own, agreeing = weights_arch(weights)
+            if not agreeing:
+                raise
+            return nested_for(own.yaml_name, own, eps)
+    if cfg is None:
+        raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
+    if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
+        arch, _ = weights_arch(weights)
+    return nested_for(cfg, arch, eps)
+
+
+# ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------
+
+
+def to_stock(model: KDDetectionModel) -> DetectionModel:
+    """The same network with stock layers only, as a stock ``DetectionModel``; parameters and buffers are shared."""
+    description = to_stock_yaml(model.yaml)
+    twin = _shallow_twin(model)
+    layers = [*twin.model[0].layers, *twin.model[1 + len(model.backbone.levels) :]]
+    return _assemble(twin, DetectionModel, layers, description)
+
+
+def from_stock(model: DetectionModel, like: Yaml | None = None) -> KDDetectionModel:
+    """A stock detector in the kdyolo layout; parameters and buffers are shared.
+
+    Args:
+        model: Stock layers.
+        like: Resolved kdyolo-layout description to lay it out as. Default: worked out from the model's own YAML.
+
+    Raises:
+        ModelError: The model has another structure.
+    """
+    description = deepcopy(like) if like is not None else from_stock_yaml(model.yaml)
+    stock = to_stock_yaml(description)
+    rows = stock["backbone"] + stock["head"]
+    found = [type(layer).__name__ for layer in model.model]
+    expected = [row[2].rpartition(".")[2] for row in rows]
+    if found != expected:
+        raise ModelError(
+            f"weights of another structure: {stock['yaml_file']} has {len(expected)} layers ({expected[-1]} last), "
+            f"these have {len(found)} ({found[-1]} last). Choose the --model that they were made with."
+        )
+    twin, built = _shallow_twin(model), len(stock["backbone"])
+    # Weights of another scale than `like` keep their own: KDDetectionModel.load compares shapes and says what fits.
+    family = Arch.parse(description["backbone"][0][3][0]).family
+    arch, _ = fit_arch({k: v.shape for k, v in twin.model[:built].state_dict().items()}, family)
+    with torch.device("meta"):  # a shell: its own layers are replaced at once
+        backbone = DistilledBackbone(arch.name, arch.max_channels, levels=description["backbone"][0][3][3])
+    backbone.layers = nn.Sequential(*twin.model[:built])
+    backbone.bn_eps = next((m.eps for m in backbone.layers.modules() if isinstance(m, nn.BatchNorm2d)), 1e-3)
+    picks = [Index(i) for i in range(len(backbone.levels))]
+    description["backbone"][0][3] = [arch.name, arch.max_channels, backbone.bn_eps, list(backbone.levels)]
+    for row, channels in zip(description["backbone"][1:], backbone.channels, strict=True):
+        row[3][0] = channels
+    nested: KDDetectionModel = _assemble(twin, KDDetectionModel, [backbone, *picks, *twin.model[built:]], description)
+    return nested
+
+
+def _shallow_twin(model: nn.Module) -> Any:
+    """A deep copy of the modules that shares every parameter and buffer with the original."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return deepcopy(model, shared)
+
+
+def _assemble(twin: Any, cls: type[nn.Module], layers: list[Any], description: Yaml) -> Any:
+    """Give a model another class, layer list and YAML, with the wiring that the YAML's rows prescribe."""
+    rows = description["backbone"] + description["head"]
+    save: set[int] = set()
+    for i, (layer, row) in enumerate(zip(layers, rows, strict=True)):
+        layer.i, layer.f = i, row[0]
+        layer.type = f"{type(layer).__module__}.{type(layer).__name__}"
+        layer.np = sum(p.numel() for p in layer.parameters())
+        save.update(j % i for j in (row[0] if isinstance(row[0], list) else [row[0]]) if j != -1)
+    twin.__class__ = cls
+    twin.model, twin.save, twin.yaml = nn.Sequential(*layers), sorted(save), description
+    return twin
+
+
+def fold_bn_eps(model: DetectionModel) -> None:
+    """Give a stock-layout model Ultralytics' BatchNorm epsilon everywhere without changing what it computes.
+
+    A stock rebuild from the YAML (fine-tuning does that) always uses eps 1e-3. For a BatchNorm trained with another
+    one, γ·√((σ²+1e-3)/(σ²+eps)) with 1e-3 equals γ with eps. These few scales are kept in float32, so that nothing is
+    lost to a second rounding; everything else stays as it is.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.eps != ULTRALYTICS_BN_EPS:
+            assert module.running_var is not None
+            variance = module.running_var.double()
+            factor = ((variance + ULTRALYTICS_BN_EPS) / (variance + module.eps)).sqrt()
+            folded = (module.weight.detach().double() * factor).float()
+            module.weight = nn.Parameter(folded, requires_grad=module.weight.requires_grad)
+            module.eps = ULTRALYTICS_BN_EPS
+    if "kd" in model.yaml:
+        model.yaml["kd"]["bn_eps"] = ULTRALYTICS_BN_EPS
+
+
+def largest_difference(a: nn.Module, b: nn.Module, imgsz: int = 64) -> float:
+    """Largest difference of two detectors' outputs on one seeded image, relative to the largest output.
+
+    Compared are boxes and scores of all places, also of end-to-end heads, whose final output is sorted.
+    """
+    image = torch.rand(1, 3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = (_raw_outputs(deepcopy(m).float().cpu().eval()(image)[1]) for m in (a, b))
+    differences = [
+        float((x - y).abs().max() / x.abs().max().clamp(min=1e-9)) for x, y in zip(first, second, strict=True)
+    ]
+    return max(d if math.isfinite(d) else math.inf for d in differences)
+
+
+def _raw_outputs(predictions: Any) -> list[Tensor]:
+    """All boxes and scores in what a head returns beside its final output."""
+    if isinstance(predictions, dict):
+        return [t for key, value in predictions.items() if key != "feats" for t in _raw_outputs(value)]
+    return [predictions]
+
+
+def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
+    """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
+
+    Args:
+        path: The checkpoint.
+        train_args: Entries of its ``train_args`` to set.
+
+    Raises:
+        RunError: The finished model would not compute what the trained one does; the file is left as it was.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)  # written by this very run
+    for key in ("ema", "model"):
+        trained = checkpoint.get(key)
+        if trained is None:
+            continue
+        if isinstance(trained, KDDetectionModel):
+            trained = to_stock(trained)
+        finished = deepcopy(trained)
+        fold_bn_eps(finished)
+        difference = largest_difference(trained, finished)
+        if difference > 1e-4:
+            raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
+        checkpoint[key] = finished
+    checkpoint["train_args"].update(train_args)
+    torch.save(checkpoint, partial := path.with_suffix(".partial"))
+    partial.replace(path)

@@ -1,0 +1,256 @@
+"""Runs that go on without a terminal: which there are, how far each is, and how to stop one. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdyolo.errors import KDYOLOError, RunError
+from kdyolo.runs.history import Run, is_run, read_run
+from kdyolo.runs.log_reader import LOG_NAME
+from kdyolo.runs.pid_file import PID_NAME, RecordedProcess, end, forget_process, read_process
+from kdyolo.utils.text import seconds_left
+
+FOLDERS = ("runs", "studies")
+SIGNS_OF_LIFE = ("results.csv", LOG_NAME, "args.yaml")
+
+# "elsewhere": on another machine, where it may run or not. "died": before anything was saved. "unfinished": it has
+# epochs but nothing to resume from, or is one of plain Ultralytics, which leaves no sign of whether it goes on.
+# "damaged": its files cannot be read.
+State = Literal["running", "finished", "interrupted", "died", "elsewhere", "unfinished", "damaged"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        path: Its folder.
+        state: See :data:`State`.
+        phase: What is frozen in the epoch that runs, or ran last.
+        epoch: Finished epochs.
+        epochs: Epochs asked for.
+        best: Highest mAP50-95 so far, 0–1; NaN if there is none.
+        process: What ``pid.txt`` stands for. Unless it is running or elsewhere, it is stale.
+        seconds_left: Estimate for a run that is running; NaN if nothing is known.
+        changed: Time of the last sign of life, in seconds since 1970.
+        problem: What is damaged.
+    """
+
+    path: Path
+    state: State
+    phase: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    best: float = math.nan
+    process: RecordedProcess | None = None
+    seconds_left: float = math.nan
+    changed: float = 0.0
+    problem: str | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether there is a ``pid.txt`` of a process that is gone: it was killed."""
+        return self.process is not None and self.process.where == "gone"
+
+    @property
+    def words(self) -> str:
+        """The state for a person."""
+        host = self.process.host if self.process else ""
+        return {"interrupted": "interrupted (resumable)", "elsewhere": f"on {host}, unseen from here",
+                "died": "died before its first epoch was saved"}.get(self.state, self.state)  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "run": str(self.path),
+            "status": self.state,
+            "phase": self.phase or None,
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "mAP50-95": None if math.isnan(self.best) else self.best,
+            "pid": self.process.pid if self.process else None,
+            "host": self.process.host if self.process else None,
+            "stale_pid": self.stale,
+            "seconds_left": None if math.isnan(self.seconds_left) else self.seconds_left,
+            "changed": self.changed,
+            "problem": self.problem,
+        }
+
+
+def status(path: Path, now: float | None = None) -> RunStatus:
+    """How far the run in a folder is; damage is reported, not raised, so that one bad folder hides no other.
+
+    Args:
+        path: A run folder.
+        now: Seconds since 1970; default: now.
+    """
+    changed = max((f.stat().st_mtime for name in SIGNS_OF_LIFE if (f := path / name).is_file()), default=0.0)
+    try:
+        process = read_process(path)
+        run = read_run(path)
+        state = _state(run, process)
+        epoch = run.epochs[-1] if run.epochs else 0
+        ahead = min(epoch + (state in ("running", "elsewhere")), run.planned_epochs)
+        phase = run.phase(max(ahead, 1)) if run.record else ""
+    except KDYOLOError as e:
+        return RunStatus(path, "damaged", changed=changed, problem=str(e))
+    since = (time.time() if now is None else now) - changed
+    left = seconds_left(run, since) if state == "running" else math.nan
+    return RunStatus(path, state, phase, epoch, run.planned_epochs, run.value(), process, left, changed)
+
+
+def _state(run: Run, process: RecordedProcess | None) -> State:
+    if process is not None and process.where != "gone":
+        return "running" if process.where == "running" else "elsewhere"
+    if run.finished:
+        return "finished"
+    if resumable(run.path):
+        return "interrupted"
+    if run.trained:
+        return "finished"  # though its weights are gone
+    ours = run.record is not None or (run.path / LOG_NAME).is_file()
+    return "died" if ours and not _ever_saved(run.path) else "unfinished"
+
+
+def resumable(path: Path) -> bool:
+    """Whether ``kdyolo train --resume`` can go on from what a run folder holds."""
+    state = path / "weights" / "resume.pt"
+    return state.is_file() and _ever_saved(path)
+
+
+def _ever_saved(path: Path) -> bool:
+    """Whether an epoch was saved completely; until the first is, ``resume.pt`` is missing, or there and empty."""
+    state, last = path / "weights" / "resume.pt", path / "weights" / "last.pt"
+    return last.is_file() and not (state.is_file() and state.stat().st_size == 0)
+
+
+# ---- all of them -----------------------------------------------------------------------------------------------------
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """All run folders in and below some folders, the one with the last sign of life first."""
+    found = {path.resolve(): path for folder in folders for path in _walk(folder)}
+    return list(found.values())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, below, files in os.walk(folder):
+        if "args.yaml" in files:
+            yield Path(place)
+            below.clear()  # weights, images of errors: no runs
+
+
+def default_folders() -> list[Path]:
+    """``runs/`` and ``studies/`` here, and where Ultralytics puts runs, which may be another folder's ``runs/``."""
+    configured = _ultralytics_runs()
+    folders = [Path(name) for name in FOLDERS] + ([configured] if configured else [])
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _ultralytics_runs() -> Path | None:
+    """``runs_dir`` of its settings; read here, because importing it takes seconds."""
+    home = os.environ.get("YOLO_CONFIG_DIR") or os.environ.get("XDG_CONFIG_HOME")
+    usual = "Library/Application Support" if sys.platform == "darwin" else ".config"
+    path = (Path(home).expanduser() if home else Path.home() / usual) / "Ultralytics" / "settings.json"
+    try:
+        return Path(json.loads(path.read_text(encoding="utf-8"))["runs_dir"])
+    except (OSError, ValueError, KeyError, TypeError):  # no settings yet, or damaged ones, which Ultralytics replaces
+        return None
+
+
+def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
+    """How far every run is, the last sign of life first.
+
+    Args:
+        folders: Where to look, or runs themselves; default: see :func:`default_folders`.
+
+    Raises:
+        RunError: A folder that was named does not exist.
+    """
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")
+    return sorted(map(status, find_runs(folders or default_folders())), key=lambda run: -run.changed)
+
+
+# ---- stopping --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of an attempt to stop a run.
+
+    Attributes:
+        path: Its folder.
+        words: What happened, and how to go on.
+        failed: Whether it may run still.
+    """
+
+    path: Path
+    words: str
+    failed: bool = False
+
+
+def stop_runs(folders: Sequence[Path], timeout: float) -> list[Stopped]:
+    """End runs, at the same time, so that each can be resumed.
+
+    Args:
+        folders: Run folders, or those of studies.
+        timeout: Seconds that each gets after Ctrl-C and again after SIGTERM, before it is killed.
+
+    Raises:
+        RunError: A folder is not that of a run; then none is stopped.
+    """
+    known = ("args.yaml", PID_NAME, LOG_NAME)  # the last two are in the folder of a study, too
+    mistakes = [f"{path}: no run folder." for path in folders if not any((path / name).is_file() for name in known)]
+    if mistakes:
+        raise RunError(" ".join([*mistakes, "Nothing was stopped. See kdyolo ps."]))
+    with ThreadPoolExecutor(len(folders) or 1) as pool:
+        return list(pool.map(lambda path: _stop(path, timeout), folders))
+
+
+def _stop(path: Path, timeout: float) -> Stopped:
+    try:
+        process = read_process(path)
+    except RunError as e:
+        return Stopped(path, str(e), failed=True)
+    if process is None:
+        note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if (path / PID_NAME).is_file() else ""
+        return Stopped(path, f"was not running{note}.{_next_step(path)}")
+    if process.where == "elsewhere":
+        words = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
+        return Stopped(path, words, failed=True)
+    root = process.root()
+    if root is None:
+        forget_process(path)
+        return Stopped(path, f"was not running: process {process.pid} had been killed, its {PID_NAME} was stale."
+                             f"{_next_step(path)}")  # fmt: skip
+    try:
+        sent = end(root, timeout)
+    except RunError as e:
+        return Stopped(path, str(e), failed=True)
+    if process.find() is not None:
+        return Stopped(path, f"process {process.pid} does not end, even after SIGKILL. It hangs in the kernel.", True)
+    if read_process(path) == process:  # killed, or ended between two of its own steps
+        forget_process(path)
+    how = "ended by itself" if sent is None else "stopped" if sent.name == "SIGINT" else f"ended by {sent.name}"
+    return Stopped(path, f"{how}.{_next_step(path)}")
+
+
+def _next_step(path: Path) -> str:
+    if not is_run(path):
+        return ""
+    state = status(path).state
+    if state == "interrupted":
+        return f" Resume with: kdyolo train --resume {path}"
+    if state == "died":
+        return " Nothing had been saved yet: start it again with --exist-ok."
+    return f" It is {state}."

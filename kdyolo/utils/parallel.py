@@ -1,0 +1,164 @@
+"""Use every core: a task cut into shares, each in a forked process where forking is safe."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kdyolo.errors import KDYOLOError
+from kdyolo.utils.progress import INTERVAL, Progress
+
+_MOST = 8  # processes
+_RUNS_EACH = 32  # so many that all end at about the same time; with _MOST at most 256, as a ticket is a byte
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Spare the search for cycles among millions of records that have none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def share(
+    work: Callable[[Sequence[T]], R],
+    items: Sequence[T],
+    *,
+    at_least: int,
+    progress: Progress,
+    apart: bool = False,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[R]:
+    """Call ``work`` on consecutive runs of ``items`` that together are all of them, in order, and give the results.
+
+    Forked processes, one for each core, see everything that ``work`` refers to as it is now; only what it returns
+    travels, so changes that it makes elsewhere are lost. Each takes the next run as soon as it has done one. This
+    process draws the progress and waits.
+
+    Args:
+        work: called once for each run, and for no items at all if there are none.
+        items: what to do.
+        at_least: fewer items than that are not worth a process.
+        progress: counts what all of them do.
+        apart: fork even for a single process, since ``work`` loads what starts threads, which would end all forking
+            here.
+        meanwhile: called once in this process, which has nothing to do while others work.
+
+    Raises:
+        KDYOLOError: a process was killed; and whatever ``work`` and ``meanwhile`` raise.
+    """
+    count = max(1, min(cores(), len(items) // at_least))
+    if not _may_fork() or (count == 1 and not apart):
+        if meanwhile:
+            meanwhile()
+        return [work(items)]
+    size = max(1, -(-len(items) // (count * _RUNS_EACH)))
+    runs = [items[start : start + size] for start in range(0, len(items), size)] or [items]
+    tickets = _tickets(len(runs))
+    context = multiprocessing.get_context("fork")
+    children = []
+    try:
+        with _interruptions_held_back():
+            for number in range(1, count + 1):
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (sender, work, runs, tickets, progress, number)
+                child = context.Process(target=_child, args=arguments, daemon=True)
+                child.start()
+                sender.close()
+                children.append((child, receiver))
+        if meanwhile:
+            meanwhile()
+        results: dict[int, R] = dict(_results([receiver for _, receiver in children], progress))
+    finally:
+        os.close(tickets)
+        for child, receiver in children:
+            child.terminate()
+            child.join()
+            receiver.close()
+    return [results[number] for number in range(len(runs))]
+
+
+@contextmanager
+def _interruptions_held_back() -> Iterator[None]:
+    """Ctrl-C is raised afterwards: Python drops it while it runs what others registered to be called at a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tickets(count: int) -> int:
+    """A pipe to read the numbers 0…count−1 from, each of them once, whoever reads; then it is at its end."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(range(count)))
+    os.close(writer)
+    return reader
+
+
+def _child(
+    sender: Connection,
+    work: Callable[[Sequence[T]], R],
+    runs: Sequence[Sequence[T]],
+    tickets: int,
+    progress: Progress,
+    number: int,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
+    progress.number = number
+    with suppress(BrokenPipeError):  # the parent was killed, so nobody is left to tell
+        try:
+            while ticket := os.read(tickets, 1):
+                sender.send((ticket[0], work(runs[ticket[0]])))
+            sender.send(None)
+        except Exception as error:
+            sender.send(error)
+
+
+def _results(receivers: Sequence[Connection], progress: Progress) -> Iterator[tuple[int, Any]]:
+    """(number of a run, its result), as they come in."""
+    waiting = list(receivers)
+    while waiting:
+        progress.draw()
+        for receiver in wait(waiting, INTERVAL):
+            assert isinstance(receiver, Connection)
+            try:
+                message = receiver.recv()
+            except EOFError:
+                message = KDYOLOError("a process of the conversion was killed, perhaps for want of memory. Try again.")
+            if isinstance(message, Exception):
+                raise message
+            if message is None:
+                waiting.remove(receiver)
+            else:
+                yield message
+
+
+def cores() -> int:
+    """How many processes to use: more than a few would only wait for the file system."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MOST)
+
+
+def _may_fork() -> bool:
+    """Forking copies one thread only, so it is safe while there is no other: not once torch or numpy runs its pool."""
+    return sys.platform == "linux" and len(list(Path("/proc/self/task").iterdir())) == 1
