@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kdyolo.checkpoints.checkpoint_diff import compare_checkpoints
     from kdyolo.checkpoints.export import export_stock, extract_backbone
-    from kdyolo.checkpoints.inspection import compare_checkpoints, inspect_checkpoint
+    from kdyolo.checkpoints.inspection import inspect_checkpoint
+    from kdyolo.checkpoints.loading import load_backbone
     from kdyolo.checkpoints.reader import read_checkpoint
     from kdyolo.data.coco_to_yolo import convert_coco
     from kdyolo.engine.model import KDYOLO
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
     from kdyolo.metrics.bootstrap import compare_coco
     from kdyolo.metrics.coco_metrics import score_coco
-    from kdyolo.models.backbone import DistilledBackbone, load_backbone
+    from kdyolo.models.backbone import DistilledBackbone
     from kdyolo.models.freeze_schedule import FreezeSchedule
 
 _HOME = {

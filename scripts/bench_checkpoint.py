@@ -72,11 +72,12 @@ def write(kind: str, model: str, folder: Path) -> Path:
 
 def measure(arm: str, model: str, path: Path) -> dict[str, float]:
     """Fill a backbone once; seconds, and by how many bytes the process grew at most."""
-    from kdyolo.utils.shipped_files import let_threads_sleep
+    from kdyolo.utils.system import let_threads_sleep
 
     let_threads_sleep()  # before torch is there
+    from kdyolo.checkpoints.loading import fill
     from kdyolo.checkpoints.reader import read_checkpoint
-    from kdyolo.models.backbone import DistilledBackbone, fill
+    from kdyolo.models.backbone import DistilledBackbone
 
     backbone = DistilledBackbone(model)
     path.read_bytes()  # into the page cache

@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdyolo.utils.parallel import cores
+from kdyolo.utils.system import cores
 
 ARMS = ("floor", "kdyolo", "ultralytics")
 SPLIT = "train2017"

@@ -41,8 +41,8 @@ def main() -> None:
     if options.arm:
         print(json.dumps(measure(options)))
         return
-    from kdyolo.cli.demo import draw_dataset
     from kdyolo.data.coco_to_yolo import convert_coco
+    from kdyolo.data.synthetic import draw_dataset
 
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     with tempfile.TemporaryDirectory() as folder:

@@ -24,8 +24,9 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from kdyolo.checkpoints.key_naming import NORMS
-from kdyolo.models.backbone import DistilledBackbone, load_backbone
+from kdyolo.checkpoints.input_norm import NORMS
+from kdyolo.checkpoints.loading import load_backbone
+from kdyolo.models.backbone import DistilledBackbone
 
 SMALL = 0.01  # of the features' spread
 

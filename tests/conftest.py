@@ -37,8 +37,8 @@ from ultralytics import settings  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
 from kdyolo.checkpoints.key_naming import STAGES  # noqa: E402
-from kdyolo.cli.demo import draw_dataset  # noqa: E402
 from kdyolo.data.coco_to_yolo import convert_coco  # noqa: E402
+from kdyolo.data.synthetic import draw_dataset  # noqa: E402
 from kdyolo.models.backbone import DistilledBackbone  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first

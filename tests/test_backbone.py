@@ -18,11 +18,13 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from kdyolo.checkpoints.load_report import LoadReport
+from kdyolo.checkpoints.loading import checkpoint_arch, compare, differing, fill, load_backbone
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError, ModelError
-from kdyolo.models import arch as module_under_test
-from kdyolo.models.arch import UNCAPPED, Arch, build_layers, fit_arch, layer_shapes, level_taps
-from kdyolo.models.backbone import DistilledBackbone, checkpoint_arch, compare, differing, fill, load_backbone
+from kdyolo.models import arch, arch_matching
+from kdyolo.models.arch import UNCAPPED, Arch, build_layers, layer_shapes, level_taps
+from kdyolo.models.arch_matching import fit_arch
+from kdyolo.models.backbone import DistilledBackbone
 
 STAGES = ["stem", *(f"stage{stage}.{i}" for stage in (1, 2, 3) for i in (0, 1)), "stage4.0", "stage4.1", "stage4.2"]
 OLDER = {"cv1": "main_conv", "cv2": "final_conv", "m": "blocks"}
@@ -529,8 +531,8 @@ def test_unknown_or_disordered_levels_are_refused(levels: tuple[str, ...], reaso
 
 def test_looking_at_shapes_leaves_the_random_state_alone() -> None:
     # Seeded runs would otherwise depend on whether a shape had been looked up, and cached, before.
-    module_under_test.layer_shapes.cache_clear()
-    module_under_test._expected_shapes.cache_clear()
+    arch.layer_shapes.cache_clear()
+    arch_matching._expected_shapes.cache_clear()
     torch.manual_seed(0)
     before = torch.get_rng_state()
     layer_shapes(Arch("yolov8", "n", UNCAPPED))
@@ -544,7 +546,7 @@ def test_two_backbones_of_one_seed_are_equal_whatever_was_cached() -> None:
     for _ in range(2):
         torch.manual_seed(3)
         states.append(DistilledBackbone("yolov8n").state_dict())
-        module_under_test.layer_shapes.cache_clear()
+        arch.layer_shapes.cache_clear()
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 

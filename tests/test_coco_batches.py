@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kdyolo.data.coco.json_chunks import NeedsWholeFile
 from kdyolo.data.coco.label_batches import Labeller, millionths
+from kdyolo.data.coco.label_table import Selection, SplitLabels
 from kdyolo.data.coco.schema import AnnotationRecord, ImageRecord
-from kdyolo.data.yolo_labels import Selection, SplitLabels, clip_box, label_line
+from kdyolo.data.yolo_labels import clip_box, label_line
 
 SELECTION = Selection({category_id: category_id % 12 for category_id in range(1, 1300)} | {1300: None, 1301: 1203})
 

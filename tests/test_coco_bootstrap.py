@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.bootstrap import Accumulator, compare_coco, confidence
 from kdyolo.metrics.coco_files import read_ground_truth
-from kdyolo.metrics.coco_metrics import NAMES, score
+from kdyolo.metrics.coco_metrics import score
 from kdyolo.metrics.matching import match
+from kdyolo.metrics.names import NAMES
 
 
 def with_none(values) -> list[float]:

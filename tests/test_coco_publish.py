@@ -16,8 +16,8 @@ import pytest
 from coco_files import CATEGORIES, box, image, make_split
 from conftest import CHECKOUT, tree
 
-from kdyolo.data.coco import transaction
-from kdyolo.data.coco.transaction import annotations_name
+from kdyolo.data.coco import split_writer
+from kdyolo.data.coco.split_writer import annotations_name
 from kdyolo.data.coco_to_yolo import Source, convert_coco
 from kdyolo.errors import DatasetError
 
@@ -101,7 +101,7 @@ def test_other_name_with_other_classes_in_one_folder_is_refused(root, tmp_path):
 def test_systems_without_folder_descriptors_give_the_same(root, tmp_path, monkeypatch):
     convert_coco(root, tmp_path / "out")
     first = tree(tmp_path / "out")
-    monkeypatch.setattr(transaction, "_KNOWS_DESCRIPTORS", False)
+    monkeypatch.setattr(split_writer, "_KNOWS_DESCRIPTORS", False)
     convert_coco(root, tmp_path / "out")
     assert tree(tmp_path / "out") == first
 

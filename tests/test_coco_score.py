@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 
 from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.coco_files import read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import EVALUATORS, NAMES, score, score_coco
+from kdyolo.metrics.coco_metrics import score, score_coco
+from kdyolo.metrics.names import EVALUATORS, NAMES
 
 
 def by_hand(annotations, predictions) -> COCOeval:

@@ -10,7 +10,7 @@ from test_cli import fails
 
 from kdyolo import compare_coco, score_coco
 from kdyolo.cli import base, main
-from kdyolo.metrics.coco_metrics import EVALUATORS, NAMES
+from kdyolo.metrics.names import EVALUATORS, NAMES
 
 
 @pytest.fixture

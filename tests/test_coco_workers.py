@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from coco_files import CATEGORIES, box, image, label_rows, make_split, write_file
 
-from kdyolo.data.coco import json_chunks, transaction
+from kdyolo.data.coco import json_chunks, split_writer
 from kdyolo.data.coco.reader import _decode_head
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
@@ -82,8 +82,8 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
     convert_coco(shared / "coco128", tmp_path / "out")
     expected = tree(tmp_path / "out")
     monkeypatch.setattr(json_chunks, "SLICE", 20_000)
-    monkeypatch.setattr(transaction, "_PART", 5)
-    monkeypatch.setattr(transaction, "_WORTH_A_PROCESS", 10)
+    monkeypatch.setattr(split_writer, "_PART", 5)
+    monkeypatch.setattr(split_writer, "_WORTH_A_PROCESS", 10)
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     monkeypatch.setattr(parallel, "cores", lambda: 3)
     used = []

@@ -8,18 +8,19 @@ import pytest
 from PIL import Image
 
 from kdyolo.cli import demo
+from kdyolo.data import synthetic
 from kdyolo.errors import ConfigError, RunError
 
 
 def test_the_data_has_what_real_data_has(tmp_path):
-    root = demo.draw_dataset(tmp_path / "a", {"train": 12})
+    root = synthetic.draw_dataset(tmp_path / "a", {"train": 12})
     content = json.loads((root / "annotations/instances_train.json").read_text())
     ids = [category["id"] for category in content["categories"]]
     assert ids != list(range(len(ids)))
     assert any(annotation["iscrowd"] for annotation in content["annotations"])
     assert {image["id"] for image in content["images"]} - {a["image_id"] for a in content["annotations"]}
     assert len({a["id"] for a in content["annotations"]}) == len(content["annotations"])
-    again = demo.draw_dataset(tmp_path / "b", {"train": 12})
+    again = synthetic.draw_dataset(tmp_path / "b", {"train": 12})
     assert (again / "train/000001.jpg").read_bytes() == (root / "train/000001.jpg").read_bytes()
 
 

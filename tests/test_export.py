@@ -14,9 +14,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import torch_safe_load
 
 from kdyolo import KDYOLO, export_stock, extract_backbone, load_backbone, read_checkpoint
+from kdyolo.checkpoints.loading import differing
 from kdyolo.errors import CheckpointError, ConfigError
-from kdyolo.models.backbone import differing
-from kdyolo.models.detector import largest_difference
+from kdyolo.models.bn_folding import largest_difference
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
 
+from kdyolo.engine.optimizer import EarlyStoppingAfterThaw
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, PARTS, FreezeSchedule
-from kdyolo.models.freezing import EarlyStoppingAfterThaw, apply_schedule
+from kdyolo.models.freezing import apply_schedule
 
 EPOCHS = st.integers(1, 300)
 FREEZE = st.one_of(st.just(ALL), st.integers(0, 400))

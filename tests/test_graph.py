@@ -18,18 +18,14 @@ from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
+from kdyolo.checkpoints.export import make_stock_checkpoint
 from kdyolo.errors import ModelError, RunError
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.detector import (
-    KDDetectionModel,
-    fold_bn_eps,
-    from_stock,
-    largest_difference,
-    make_stock_checkpoint,
-    to_stock,
-)
-from kdyolo.models.model_yaml import is_nested, nested_for, to_stock_yaml
+from kdyolo.models.bn_folding import fold_bn_eps, largest_difference
+from kdyolo.models.detector import KDDetectionModel, from_stock, to_stock
+from kdyolo.models.model_yaml import is_nested
+from kdyolo.models.yaml_layouts import nested_for, to_stock_yaml
 from kdyolo.utils.shipped_files import shipped
 
 STRIDES = {

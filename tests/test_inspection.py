@@ -12,7 +12,7 @@ from conftest import old_names
 from ultralytics import YOLO
 
 from kdyolo import compare_checkpoints, inspect_checkpoint
-from kdyolo.checkpoints.inspection import draw_features, principal_colours
+from kdyolo.checkpoints.feature_maps import draw_features, principal_colours
 from kdyolo.cli import main
 from kdyolo.errors import CheckpointError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone

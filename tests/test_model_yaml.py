@@ -14,15 +14,8 @@ from ultralytics.nn.tasks import yaml_model_load
 from kdyolo.errors import ModelError
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.model_yaml import (
-    BACKBONE,
-    from_stock_yaml,
-    is_nested,
-    load_model_yaml,
-    nested_for,
-    resolve,
-    to_stock_yaml,
-)
+from kdyolo.models.model_yaml import BACKBONE, is_nested, load_model_yaml, resolve
+from kdyolo.models.yaml_layouts import from_stock_yaml, nested_for, to_stock_yaml
 from kdyolo.utils.shipped_files import shipped
 
 SCALES = "nsmlx"

@@ -11,7 +11,7 @@ from conftest import CHECKOUT
 
 import kdyolo
 from kdyolo.cli import cli
-from kdyolo.engine.options.validation import KEYS
+from kdyolo.engine.options.train_options import KEYS
 from kdyolo.utils.shipped_files import shipped
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

@@ -19,9 +19,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
-from kdyolo.engine.resume import AtomicPath
+from kdyolo.checkpoints.loading import differing
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.models.backbone import differing
+from kdyolo.utils.atomic import AtomicPath
 
 EPOCHS = 6
 # Frozen in epochs 0 and 1, thawed in 2, ramp until the end of 3. Three batches to a step and two to an epoch, so that

@@ -7,7 +7,7 @@ import yaml
 from run_files import write_run
 
 from kdyolo import compare
-from kdyolo.engine.options.validation import Settings
+from kdyolo.engine.options.train_options import Settings
 from kdyolo.experiments.comparison.run_settings import STOCK
 
 

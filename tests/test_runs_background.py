@@ -18,7 +18,9 @@ from conftest import CHECKOUT, run_command
 from test_distributed import free_port
 
 from kdyolo.runs.detach import own_command
-from kdyolo.runs.pid_file import PROCESS_NAME, alive, read_process
+from kdyolo.runs.files import PROCESS_NAME
+from kdyolo.runs.pid_file import read_process
+from kdyolo.runs.process_control import alive
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
 EPOCHS = 14
@@ -255,7 +257,7 @@ import os, sys
 from pathlib import Path
 print("before anything", flush=True)
 from ultralytics.utils import LOGGER
-from kdyolo.engine.provenance import RunLog
+from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.detach import tell_begun
 log = RunLog()
 LOGGER.info("a line of the logger")

@@ -10,7 +10,8 @@ import yaml
 from run_files import write_run
 
 from kdyolo.errors import RunError
-from kdyolo.runs.history import MAP50, read_run
+from kdyolo.runs.files import MAP50
+from kdyolo.runs.history import read_run
 
 HEADER = "epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n"
 

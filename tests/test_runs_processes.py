@@ -14,8 +14,9 @@ import pytest
 from conftest import CHECKOUT
 
 from kdyolo.errors import RunError
-from kdyolo.runs import pid_file as processes
-from kdyolo.runs.pid_file import Terminated, end, ended_by_sigterm, launch, pid_file, read_process, refuse_running
+from kdyolo.runs import process_control as processes
+from kdyolo.runs.pid_file import pid_file, read_process, refuse_running
+from kdyolo.runs.process_control import Terminated, end, ended_by_sigterm, launch
 
 RECORDED = """
 import sys, time
@@ -155,7 +156,7 @@ def test_ending_goes_as_far_as_it_must_and_takes_the_children_along(started, mon
 
 def test_a_launched_command_has_its_own_session_and_log(tmp_path):
     code = (
-        "import os, signal, sys; from kdyolo.runs.pid_file import honour_launch; honour_launch()\n"
+        "import os, signal, sys; from kdyolo.runs.process_control import honour_launch; honour_launch()\n"
         "print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()), 'KDYOLO_PARENT' in os.environ)\n"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, os.environ['MINE'], file=sys.stderr)"
     )
@@ -174,11 +175,11 @@ def test_a_launched_command_has_its_own_session_and_log(tmp_path):
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_child_can_be_bound_to_the_life_of_its_parent(started, tmp_path, bound):
     child = (
-        "from kdyolo.runs.pid_file import honour_launch; honour_launch()\n"
+        "from kdyolo.runs.process_control import honour_launch; honour_launch()\n"
         "import os, time; print(os.getpid()); time.sleep(60)"
     )
     parent = (
-        "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import launch\n"
+        "import sys, time; from pathlib import Path; from kdyolo.runs.process_control import launch\n"
         f"launch([sys.executable, '-c', {child!r}], Path(sys.argv[1]), dies_with_parent={bound})\n"
         "print(flush=True); time.sleep(60)"
     )

@@ -20,12 +20,11 @@ from run_files import write_run
 from kdyolo.cli import main
 from kdyolo.errors import RunError
 from kdyolo.runs import log_reader
-from kdyolo.runs import pid_file as processes
+from kdyolo.runs import process_control as processes
 from kdyolo.runs import status as background
 from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import pid_file
-from kdyolo.runs.status import default_folders, list_runs, status, stop_runs
-from kdyolo.utils.text import seconds_left
+from kdyolo.runs.status import default_folders, list_runs, seconds_left, status, stop_runs
 
 
 def record(folder: Path, **changes: object) -> None:

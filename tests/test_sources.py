@@ -23,9 +23,11 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 from kdyolo import KDYOLO, load_backbone, read_checkpoint
-from kdyolo.checkpoints.key_naming import InputNorm, load_key_map
+from kdyolo.checkpoints.input_norm import InputNorm
+from kdyolo.checkpoints.key_naming import load_key_map
+from kdyolo.checkpoints.loading import checkpoint_arch, compare, fill
 from kdyolo.errors import CheckpointError, ConfigError
-from kdyolo.models.backbone import DistilledBackbone, checkpoint_arch, compare, fill
+from kdyolo.models.backbone import DistilledBackbone
 
 FAMILIES = ["yolov8", "yolo11", "yolo12", "yolo26"]
 BACKBONE_LAYERS = {"yolov8": 10, "yolo11": 11, "yolo12": 9, "yolo26": 11}

@@ -151,7 +151,7 @@ def test_uncapped_widths_train_and_come_out_stock(shapes, tmp_path):
 def test_a_data_set_that_is_not_coco_is_not_scored_as_coco(run, checkpoint, tmp_path):
     """Ultralytics takes the list's name for COCO's, and would renumber the classes to COCO's ids."""
     from kdyolo import convert_coco, score_coco
-    from kdyolo.cli.demo import draw_dataset
+    from kdyolo.data.synthetic import draw_dataset
 
     data = convert_coco(
         draw_dataset(tmp_path / "root", {"train2017": 8, "val2017": 4}, imgsz=64), tmp_path / "coco"

@@ -26,7 +26,8 @@ from kdyolo import KDTrainer, Study
 from kdyolo.cli import main
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.live_table import LiveTable
-from kdyolo.experiments.study.scheduler import LocalEngine, drive
+from kdyolo.experiments.study.local_backend import LocalEngine
+from kdyolo.experiments.study.scheduler import drive
 
 BASE = {k: v for k, v in FAST.items() if k != "device"}
 PATIENCE = 120.0  # seconds; the machine may be busy

@@ -14,9 +14,9 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, KDTrainer, read_checkpoint
+from kdyolo.checkpoints.loading import differing
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, ModelError, RunError
-from kdyolo.models.backbone import differing
-from kdyolo.utils.shipped_files import cpu_threads
+from kdyolo.utils.system import cpu_threads
 
 
 class Watch:

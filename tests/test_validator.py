@@ -24,7 +24,7 @@ from kdyolo import KDYOLO, convert_coco, score_coco
 from kdyolo.cli import main
 from kdyolo.data.coco_to_yolo import Source
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.metrics.coco_metrics import NAMES
+from kdyolo.metrics.names import NAMES
 from kdyolo.metrics.tide import Kind
 
 QUIET: dict[str, Any] = {"device": "cpu", "plots": False, "imgsz": 160}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from ultralytics.utils.torch_utils import strip_optimizer
 
 from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError
-from kdyolo.models.detector import largest_difference, make_stock_checkpoint, weights_arch
+from kdyolo.models.bn_folding import fold_bn_eps, largest_difference
+from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
@@ -136,3 +139,31 @@ def _epochs_of(path: Path) -> dict[str, Any]:
     if not arguments.is_file():
         return {}
     return {"epochs": yaml.safe_load(arguments.read_text(encoding="utf-8"))["epochs"]}
+
+
+def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
+    """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
+
+    Args:
+        path: The checkpoint.
+        train_args: Entries of its ``train_args`` to set.
+
+    Raises:
+        RunError: The finished model would not compute what the trained one does; the file is left as it was.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)  # written by this very run
+    for key in ("ema", "model"):
+        trained = checkpoint.get(key)
+        if trained is None:
+            continue
+        if isinstance(trained, KDDetectionModel):
+            trained = to_stock(trained)
+        finished = deepcopy(trained)
+        fold_bn_eps(finished)
+        difference = largest_difference(trained, finished)
+        if difference > 1e-4:
+            raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
+        checkpoint[key] = finished
+    checkpoint["train_args"].update(train_args)
+    torch.save(checkpoint, partial := path.with_suffix(".partial"))
+    partial.replace(path)

@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 import yaml
 
+from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
+from kdyolo.models.arch import ULTRALYTICS_BN_EPS
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
-ULTRALYTICS_BN_EPS = 1e-3  # what Ultralytics sets on every BatchNorm2d it builds
 
 # Containers and wrappers that may stand, in any nesting, before a backbone tensor's own name.
 WRAPPERS = frozenset(
@@ -42,46 +43,6 @@ TRAINING: Mapping[str, None] = MappingProxyType(
         )
     )
 )
-
-
-@dataclass(frozen=True)
-class InputNorm:
-    """How images were normalised for a backbone: ``(x − mean) / std`` per channel, x RGB in 0–1."""
-
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def __str__(self) -> str:
-        for name, norm in NORMS.items():
-            if norm == self:
-                return name
-        return "/".join(",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
-
-    @classmethod
-    def parse(cls, text: str) -> InputNorm:
-        """``"0-1"``, ``"imagenet"`` or ``"MEAN,MEAN,MEAN/STD,STD,STD"`` (RGB, of images in 0–1).
-
-        Raises:
-            ConfigError: Anything else.
-        """
-        if text in NORMS:
-            return NORMS[text]
-        try:
-            mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
-        except ValueError:
-            mean, std = (), ()
-        if len(mean) != 3 or len(std) != 3 or not all(abs(v) < 1e3 for v in mean) or not all(0 < v < 1e3 for v in std):
-            raise ConfigError(
-                f"input_norm must be 0-1, imagenet, or three means and three deviations of RGB images in 0–1, e.g. "
-                f"0.485,0.456,0.406/0.229,0.224,0.225; found {text!r}."
-            )
-        return cls(mean, std)
-
-
-NORMS: dict[str, InputNorm] = {
-    "0-1": InputNorm(),
-    "imagenet": InputNorm((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdyolo.checkpoints.key_naming import VFMKD_BN_EPS, InputNorm, Source
+from kdyolo.checkpoints.input_norm import InputNorm
+from kdyolo.checkpoints.key_naming import VFMKD_BN_EPS, Source
 from kdyolo.errors import CheckpointError, ConfigError
+from kdyolo.models.arch import COUNTER
 
-COUNTER = "num_batches_tracked"
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
 BY_DEFAULT = "{}'s default"  # who says how images were normalised, where nobody does

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints import metadata
-from kdyolo.checkpoints.key_naming import SOURCES, WRAPPERS, InputNorm, Source, load_key_map, source_named
-from kdyolo.checkpoints.metadata import COUNTER
+from kdyolo.checkpoints.input_norm import InputNorm, fold_input_norm
+from kdyolo.checkpoints.key_naming import SOURCES, WRAPPERS, Source, load_key_map, source_named
 from kdyolo.checkpoints.safe_load import Content, load_content
 from kdyolo.errors import CheckpointError
+from kdyolo.models.arch import COUNTER
 
 MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
-STEM = "0"
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
 
 Key = tuple[str, ...]
@@ -194,34 +194,6 @@ def _owned(tensor: Tensor, mapped: bool) -> Tensor:
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     whole = tensor.untyped_storage().nbytes() == tensor.nbytes  # not a view of a map of the whole file
     return tensor.detach().to("cpu", dtype, copy=mapped or not whole).contiguous()
-
-
-def fold_input_norm(tensors: dict[str, Tensor], norm: InputNorm, eps: float, where: str) -> None:
-    """Let a backbone that was trained on normalised images take RGB in 0–1, by changing its first layer in place.
-
-    A convolution of (x − m)/s is one of x with weights W/s, less the constant Σ W·m/s, by which the BatchNorm's mean
-    then grows: exact wherever the kernel lies inside the image. The original pads normalised images with 0, so with the
-    colour m; this one pads with black. That touches the first row and column of the first layer's output, and what
-    lies within the later layers' reach of them.
-
-    Args:
-        tensors: Layer name → tensor.
-        norm: The normalisation.
-        eps: BatchNorm epsilon; not part of the change.
-        where: For the error.
-
-    Raises:
-        CheckpointError: The first layer is not a convolution of 3 channels with a BatchNorm.
-    """
-    if norm == InputNorm():
-        return
-    weight, mean = tensors.get(f"{STEM}.conv.weight"), tensors.get(f"{STEM}.bn.running_mean")
-    if weight is None or mean is None or weight.ndim != 4 or weight.shape[1] != 3 or mean.shape != weight.shape[:1]:
-        raise CheckpointError(f"{where}: input_norm needs a first convolution of 3 channels with a BatchNorm.")
-    m, s = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (norm.mean, norm.std))
-    folded = weight.double() / s
-    tensors[f"{STEM}.conv.weight"] = folded.float()
-    tensors[f"{STEM}.bn.running_mean"] = (mean.double() + (folded * m).sum((1, 2, 3))).float()
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ Archives are checked before anything in them is read: nothing compressed, nothin
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
 import pickle
@@ -16,7 +15,7 @@ import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,29 +133,6 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def restricted_ultralytics(trust: bool = False) -> Iterator[None]:
-    """Whatever Ultralytics unpickles in here goes through its restricted loader, as with ``ULTRALYTICS_SAFE_LOAD=1``.
-
-    Its functions read the flag from the module ``ultralytics.nn.tasks`` and take no argument for it; it is set here and
-    nowhere else. What the loader refuses becomes a :class:`CheckpointError`.
-    """
-    from ultralytics.nn import tasks
-
-    before, tasks.SAFE_LOAD = tasks.SAFE_LOAD, not trust
-    try:
-        yield
-    except (TypeError, ModuleNotFoundError) as e:
-        if "restricted" not in str(e) and "checkpoint" not in str(e):
-            raise
-        raise CheckpointError(
-            f"{str(e).splitlines()[0]} Expected an Ultralytics checkpoint of stock classes; for a file whose author "
-            "you trust, --trust unpickles it completely."
-        ) from e
-    finally:
-        tasks.SAFE_LOAD = before
 
 
 # ---- what kind of file -----------------------------------------------------------------------------------------------

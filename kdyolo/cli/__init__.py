@@ -20,8 +20,8 @@ from kdyolo.cli import (  # noqa: F401 - each adds its commands
 )
 from kdyolo.cli.base import cli
 from kdyolo.errors import ConfigError, KDYOLOError
-from kdyolo.runs.pid_file import Terminated, honour_launch
-from kdyolo.utils.shipped_files import let_threads_sleep
+from kdyolo.runs.process_control import Terminated, honour_launch
+from kdyolo.utils.system import let_threads_sleep
 
 __all__ = ["cli", "main"]
 

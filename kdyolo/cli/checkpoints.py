@@ -32,7 +32,9 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
         raise ConfigError("expected one file, with --image or without, or two files to compare.")
     if out and not image:
         raise ConfigError("--out names the picture of --image, which is not given.")
-    from kdyolo.checkpoints.inspection import compare_checkpoints, draw_features, inspect_checkpoint
+    from kdyolo.checkpoints.checkpoint_diff import compare_checkpoints
+    from kdyolo.checkpoints.feature_maps import draw_features
+    from kdyolo.checkpoints.inspection import inspect_checkpoint
 
     found = compare_checkpoints(*files, **how) if len(files) == 2 else inspect_checkpoint(files[0], **how)
     print_result(found.to_dict() if as_json else found.table())

@@ -12,24 +12,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kdyolo.data.coco.json_chunks import NeedsWholeFile
+from kdyolo.data.coco.label_table import Labels, Selection, SplitLabels
+from kdyolo.data.coco.output_dir import HEADER, check_other_yamls, check_out
 from kdyolo.data.coco.reader import Annotations, read_annotations, without_invalid
 from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation
-from kdyolo.data.coco.splits import (
-    HEADER,
-    Source,
-    check_other_yamls,
-    check_out,
-    check_sources,
-    find_sources,
-    is_plain_name,
-    pick_roles,
-)
+from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_name, list_name
+from kdyolo.data.coco.splits import Source, check_sources, find_sources, is_plain_name, pick_roles
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning
-from kdyolo.data.coco.transaction import LINKS, Link, SplitPlan, annotations_name, list_name, publish
-from kdyolo.data.yolo_labels import Labels, Selection, SplitLabels
+from kdyolo.data.coco.transaction import publish
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.utils.parallel import no_collection, share
+from kdyolo.utils.parallel import share
 from kdyolo.utils.progress import Progress
+from kdyolo.utils.system import no_collection
 
 if TYPE_CHECKING:
     from kdyolo.data.coco.label_batches import Labeller

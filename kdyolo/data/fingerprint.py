@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kdyolo.experiments.comparison.run_settings import canonical
-from kdyolo.runs.history import Run, read_mapping
+from kdyolo.runs.history import Run
+from kdyolo.utils.text import canonical
+from kdyolo.utils.yaml_files import read_mapping
 
 _SPLITS = ("train", "val")
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from kdyolo.errors import DatasetError
+
 # Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
 IMAGE_SUFFIXES = frozenset(
     {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
@@ -92,3 +94,42 @@ def _files_in(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except OSError:
         return set()
+
+
+def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The images of a split: the folder that they have in common, and their names relative to it, sorted.
+
+    Args:
+        paths: folders, which are searched through, text files with an image on each line, or images.
+
+    Raises:
+        DatasetError: a path does not exist, or there is no image.
+    """
+    files: set[Path] = set()
+    folders: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            folders.append(path)
+            files |= {p for p in path.rglob("*") if p.is_file()}
+        elif path.suffix == ".txt" and path.is_file():
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+            files |= {path.parent / line for line in lines if line}
+            folders.append(path.parent / "images" / path.stem)  # where kdyolo convert puts them
+        elif path.is_file():
+            files.add(path)
+        else:
+            raise DatasetError(f"{path}: expected a folder with images or a list of them, found nothing.")
+    images = sorted(p for p in files if p.suffix[1:].lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise DatasetError(f"{', '.join(map(str, paths))}: expected images, found none.")
+    if missing := next((p for p in images if not p.is_file()), None):
+        raise DatasetError(f"{missing}: expected an image, found nothing. Correct the list, or convert again.")
+    inside = len(folders) == 1 and all(p.is_relative_to(folders[0]) for p in images)
+    folder = folders[0] if inside else Path(os.path.commonpath([p.parent for p in images]))
+    return folder, [p.relative_to(folder).as_posix() for p in images]
+
+
+def label_file(image: Path) -> Path:
+    """Where Ultralytics looks for the label of an image: below ``labels`` in place of the last folder ``images``."""
+    head, separator, tail = str(image).rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{head}{os.sep}labels{os.sep}{tail}" if separator else tail).with_suffix(".txt")

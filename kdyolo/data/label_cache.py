@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ultralytics.data import utils
 from ultralytics.data.dataset import DATASET_CACHE_VERSION
 
-from kdyolo.data.coco.transaction import cache_name
+from kdyolo.data.coco.split_writer import cache_name
 from kdyolo.data.yolo_labels import label_path
+from kdyolo.utils.ultralytics_patches import image_shapes_known
 
 KNOWN_VERSIONS = ("1.0.12",)
 
@@ -35,7 +34,7 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
     label_of = {f"{out}/images/{split}/{name}": f"{out}/{label_path(split, name)}" for name in shapes}
     images = sorted(shape_of)
     labels, messages, counts = [], [], np.zeros(4, dtype=int)
-    with _known_shapes(shape_of):
+    with image_shapes_known(shape_of):
         for image in images:
             # prefix, key points, classes, their number and dimensions, single class: as a plain detection run has them
             result = utils.verify_image_label((image, label_of[image], "", False, classes, 0, 0, False))
@@ -68,14 +67,3 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
         np.save(file, np.array(content, dtype=object))
     part.replace(target)
     return True
-
-
-@contextmanager
-def _known_shapes(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
-    """Have Ultralytics' check of an image and its label skip the image, which was opened before."""
-    original: Any = utils.check_image
-    utils.check_image = lambda path: ("", shapes[path])
-    try:
-        yield
-    finally:
-        utils.check_image = original

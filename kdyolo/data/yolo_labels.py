@@ -2,133 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-from kdyolo.data.coco.schema import DetailedAnnotation
+from kdyolo.errors import DatasetError
 
 Box = tuple[float, float, float, float]
-Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
 
 # COCO writes two decimals, so x + w lands a few 1e-13 beyond the border where it means the border. Not worth a count.
 NOISE_PX = 1e-9
 # A side of at most this fraction of the image would be written as 0.000000.
 NOTHING = 5e-7
 _BOX_LINE = "%d %.6f %.6f %.6f %.6f\n"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which annotations become labels, and in which form.
-
-    Attributes:
-        class_of: category id → class index 0…nc−1, or None for a category that is left out.
-        min_area: in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are left out.
-        include_crowd: write crowd regions as ordinary objects.
-        outline_of: gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image of some width
-            and height, or None where it has none. Without it boxes are written.
-    """
-
-    class_of: Mapping[int, int | None]
-    min_area: float = 0.0
-    include_crowd: bool = False
-    outline_of: Outline | None = None
-
-    @property
-    def needs_detail(self) -> bool:
-        """Whether it looks at areas or outlines."""
-        return self.min_area > 0 or self.outline_of is not None
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of some annotations.
-
-    Attributes:
-        annotations: all of them.
-        boxes: lines written.
-        crowds: crowd regions left out.
-        clipped: written boxes that reached beyond the image.
-        empty: boxes dropped because nothing of them lies in the image, or too little to be written.
-        unselected: annotations of categories that are left out.
-        small: annotations below the smallest area.
-        boxy: outlines that are those of the box, for want of a polygon.
-    """
-
-    annotations: int = 0
-    boxes: int = 0
-    crowds: int = 0
-    clipped: int = 0
-    empty: int = 0
-    unselected: int = 0
-    small: int = 0
-    boxy: int = 0
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The lines of some annotations that follow each other in a file, in a form that travels well between processes.
-
-    Attributes:
-        rows: the images that have lines, each once, ascending; an image's row is its place in the file, from 0.
-        ends: where in ``text`` the lines of each of these images end.
-        text: the lines, image by image, those of one image in the order of the file.
-        counts: what became of the annotations.
-        ids: of the annotations, those that are small, as the bits of one number: a bit costs far less than an object.
-        far_ids: the other ids.
-    """
-
-    rows: array[int]
-    ends: array[int]
-    text: bytes
-    counts: Counts
-    ids: int
-    far_ids: frozenset[int]
-
-
-class SplitLabels:
-    """All labels of a split, put together from those of consecutive parts of its file."""
-
-    def __init__(self, parts: Sequence[Labels], images: int) -> None:
-        """``parts`` in the order of the file, which has so many ``images``."""
-        self._parts = parts
-        self._images = images
-
-    @property
-    def counts(self) -> Counts:
-        """What became of all annotations."""
-        return Counts(*map(sum, zip(*(astuple(part.counts) for part in self._parts), strict=True)))
-
-    @property
-    def backgrounds(self) -> int:
-        """The number of images without a line."""
-        empty = bytearray(b"\1" * self._images)
-        for part in self._parts:
-            for row in part.rows:
-                empty[row] = 0
-        return sum(empty)
-
-    @property
-    def ids_repeat(self) -> bool:
-        """Whether two annotations have one id."""
-        near, far = 0, set[int]()
-        for part in self._parts:
-            near |= part.ids
-            far |= part.far_ids
-        return near.bit_count() + len(far) < self.counts.annotations
-
-    def files(self, rows: range) -> list[bytes]:
-        """The content of the label files of the images in these consecutive rows."""
-        texts = [b""] * len(rows)
-        for part in self._parts:
-            low, high = bisect_left(part.rows, rows.start), bisect_left(part.rows, rows.stop)
-            start = part.ends[low - 1] if low else 0
-            for row, stop in zip(part.rows[low:high], part.ends[low:high], strict=True):
-                texts[row - rows.start] += part.text[start:stop]
-                start = stop
-        return texts
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
@@ -192,3 +80,95 @@ def label_path(split: str, file_name: str) -> str:
         return f"labels/{split}/{file_name.rpartition('.')[0]}.txt"
     head, _, tail = f"/images/{split}/{file_name}".rpartition("/images/")
     return f"{head}/labels/{tail.rpartition('.')[0]}.txt".lstrip("/")
+
+
+_FEWEST_DECIMALS, _MOST_DECIMALS = 2, 9
+
+_TOLERANCE = 0.01  # beyond the image, as Ultralytics grants it
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One line of a label file.
+
+    Attributes:
+        index: class, 0…nc−1.
+        values: cx, cy, w, h, or the corners x1, y1, x2, y2, … of a polygon; fractions of the image.
+    """
+
+    index: int
+    values: tuple[float, ...]
+
+    @property
+    def is_outline(self) -> bool:
+        """Whether it is a polygon."""
+        return len(self.values) > 4
+
+    @property
+    def text(self) -> str:
+        """The line as the converter writes it."""
+        return f"{self.index} {' '.join(f'{value:.6f}' for value in self.values)}\n"
+
+    def box(self, width: int, height: int) -> Box:
+        """Left, top, w, h in pixels, with the fewest decimals that give the same label again."""
+        cx, cy, w, h = self.values
+        exact = ((cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height)
+
+        def at(decimals: int) -> Box:
+            left, top, w, h = (round(value, decimals) + 0.0 for value in exact)  # + 0.0 makes -0.0 plain
+            return left, top, w, h
+
+        return _shortest(at, lambda box: label_line(self.index, clip_box(box, width, height), width, height), self.text)
+
+    def polygon(self, width: int, height: int) -> dict[str, Any]:
+        """``segmentation``, ``bbox`` and ``area`` of a polygon, in pixels."""
+
+        def at(decimals: int) -> list[float]:
+            return [round(v * (height if i % 2 else width), decimals) for i, v in enumerate(self.values)]
+
+        corners = _shortest(at, lambda corners: outline_line(self.index, corners, width, height), self.text)
+        xs, ys = corners[::2], corners[1::2]
+        area = abs(sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys, strict=True)))) / 2
+        bounds = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        return {"segmentation": [corners], "bbox": bounds, "area": area}
+
+
+def _shortest(at: Callable[[int], V], label_of: Callable[[V], str | None], text: str) -> V:
+    for decimals in range(_FEWEST_DECIMALS, _MOST_DECIMALS):
+        if label_of(at(decimals)) == text:
+            return at(decimals)
+    return at(_MOST_DECIMALS)
+
+
+def read_labels(path: Path, classes: Mapping[int, object]) -> list[Label]:
+    """The lines of a label file; none where there is no file, as for Ultralytics.
+
+    Raises:
+        DatasetError: a line is no label of these classes.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}.") from error
+    return [_parse(path, number, line, classes) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(path: Path, number: int, line: str, classes: Mapping[int, object]) -> Label:
+    words = line.split()
+    try:
+        index, *values = map(float, words)
+    except ValueError:
+        index, values = math.nan, []
+    boxes, outlines = len(values) == 4, len(values) >= 6 and len(values) % 2 == 0
+    if not (boxes or outlines) or not all(-_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
+        raise DatasetError(
+            f"{path}, line {number}: expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 …' with coordinates from 0 "
+            f"to 1, found {line[:80]!r}. Correct the label."
+        )
+    if index not in classes:
+        raise DatasetError(f"{path}, line {number}: expected a class from 0 to {len(classes) - 1}, found {words[0]}.")
+    return Label(int(index), tuple(values))

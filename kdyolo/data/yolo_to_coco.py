@@ -14,8 +14,9 @@ import msgspec
 
 from kdyolo.data.coco.reader import read_annotations
 from kdyolo.data.coco.schema import DetailedAnnotation, ImageRecord
-from kdyolo.data.dataset_yaml import Dataset, Label, image_files, label_file, load_dataset, read_labels
-from kdyolo.data.yolo_labels import clip_box, label_line, outline_line
+from kdyolo.data.dataset_yaml import Dataset, load_dataset
+from kdyolo.data.image_names import image_files, label_file
+from kdyolo.data.yolo_labels import Label, clip_box, label_line, outline_line, read_labels
 from kdyolo.errors import DatasetError
 
 K = TypeVar("K", bound=Hashable)

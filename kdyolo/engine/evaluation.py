@@ -12,10 +12,10 @@ import torch
 
 from kdyolo.engine import distributed
 from kdyolo.engine.optimizer import ScheduledTrainer
-from kdyolo.engine.options.validation import Settings
-from kdyolo.engine.validator import COLUMNS, KDValidator
-
-MEMORY_COLUMN = "memory/GB"
+from kdyolo.engine.options.train_options import Settings
+from kdyolo.engine.validator import KDValidator
+from kdyolo.metrics.names import COLUMNS
+from kdyolo.runs.files import MEMORY_COLUMN
 
 
 class EvaluatedTrainer(ScheduledTrainer):

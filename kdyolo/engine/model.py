@@ -10,17 +10,17 @@ from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.safe_load import restricted_ultralytics
-from kdyolo.engine.options.validation import READING, STRETCH, Settings
+from kdyolo.checkpoints.loading import checkpoint_arch, fill
+from kdyolo.engine.options.train_options import READING, STRETCH, Settings
 from kdyolo.engine.plan import default_model, load_weights
 from kdyolo.engine.predictor import StretchingPredictor, resize_of
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.metrics.coco_metrics import DEFAULT_EVALUATOR
-from kdyolo.models.backbone import checkpoint_arch, fill
+from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel, weights_arch
-from kdyolo.models.model_yaml import family_of, nested_for
+from kdyolo.models.yaml_layouts import family_of, nested_for
+from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import EarlyStopping, unwrap_model
 
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 from kdyolo.models.freezing import split_param_groups
@@ -106,3 +106,30 @@ class ScheduledTrainer(DetectionTrainer):  # type: ignore[misc]
                 self._nominal = self.accumulate
             self._shifted = self.accumulate = self._nominal + self.last_step + 1
         return super().preprocess_batch(batch)  # type: ignore[no-any-return]
+
+
+class EarlyStoppingAfterThaw(EarlyStopping):  # type: ignore[misc]
+    """Early stopping whose patience counts only epochs in which everything trains.
+
+    A frozen backbone makes mAP level off before the thaw that is meant to lift it; that plateau must not end the run.
+
+    Args:
+        patience: Epochs without improvement, as in Ultralytics.
+        frozen_epochs: Number of epochs at the start of the run that do not count.
+    """
+
+    patience: float
+
+    def __init__(self, patience: float, frozen_epochs: int) -> None:
+        super().__init__(patience)
+        self.frozen_epochs = frozen_epochs
+
+    def __call__(self, epoch: int, fitness: float | None) -> bool:
+        """Whether to stop after this epoch (counted from 1), whose fitness was just measured."""
+        patience = self.patience
+        # delta = epoch - best_epoch ≥ patience + (frozen - best_epoch) says: epoch - frozen ≥ patience
+        self.patience = patience + max(0, self.frozen_epochs - self.best_epoch)
+        try:
+            return bool(super().__call__(epoch, fitness))
+        finally:
+            self.patience = patience

@@ -11,15 +11,16 @@ from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
 
 from kdyolo.checkpoints.load_report import LoadReport
+from kdyolo.checkpoints.loading import checkpoint_arch, fill
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.checkpoints.safe_load import restricted_ultralytics
-from kdyolo.engine.options.validation import Settings
+from kdyolo.engine.options.train_options import Settings
 from kdyolo.errors import ConfigError, DatasetError, ModelError
 from kdyolo.models.arch import FAMILIES
-from kdyolo.models.backbone import DistilledBackbone, checkpoint_arch, fill
+from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
-from kdyolo.models.model_yaml import family_of, nested_for
+from kdyolo.models.yaml_layouts import family_of, nested_for
 from kdyolo.runs.pid_file import refuse_running
+from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 

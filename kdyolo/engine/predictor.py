@@ -13,7 +13,7 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import ops
 
-from kdyolo.engine.options.validation import LETTERBOX
+from kdyolo.engine.options.train_options import LETTERBOX
 
 
 def resize_of(model: nn.Module) -> str:

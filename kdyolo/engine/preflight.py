@@ -26,12 +26,13 @@ from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.validation import Settings, split_settings
+from kdyolo.engine.options.train_options import Settings
+from kdyolo.engine.options.validation import split_settings
 from kdyolo.engine.plan import check_data, default_model, fitting_backbone, new_work_dir
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError, KDYOLOError
-from kdyolo.models.model_yaml import nested_for
+from kdyolo.models.yaml_layouts import nested_for
 from kdyolo.utils.text import duration
 
 T = TypeVar("T")

@@ -8,7 +8,6 @@ no keeping: every epoch starts from seeds that follow from the run's seed and th
 from __future__ import annotations
 
 import csv
-import os
 import pickle
 import random
 from collections.abc import Mapping
@@ -21,30 +20,16 @@ import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.engine.options.validation import Settings
+from kdyolo.engine.options.train_options import Settings
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs.files import STATE_NAME
 from kdyolo.runs.pid_file import refuse_running
+from kdyolo.utils.atomic import AtomicPath
 
 if TYPE_CHECKING:
     from kdyolo.engine.trainer import KDTrainer
-
-STATE_NAME = "resume.pt"
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
-
-
-class AtomicPath(type(Path())):  # type: ignore[misc]
-    """A path whose ``write_bytes`` replaces the file completely or not at all, also if the process is killed in it."""
-
-    def write_bytes(self, data: Any) -> int:
-        """Write beside, flush to disk, rename."""
-        partial = Path(f"{self}.partial")
-        with partial.open("wb") as file:
-            count = file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self)
-        return count
 
 
 def seed_epoch(trainer: KDTrainer) -> None:

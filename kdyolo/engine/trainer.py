@@ -16,18 +16,19 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.checkpoints.export import make_stock_checkpoint
 from kdyolo.checkpoints.load_report import LoadReport
+from kdyolo.checkpoints.loading import checkpoint_arch, differing, fill
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.checkpoints.safe_load import restricted_ultralytics
 from kdyolo.engine import distributed
 from kdyolo.engine.evaluation import EvaluatedTrainer
-from kdyolo.engine.options.validation import STRETCH, split_settings
+from kdyolo.engine.optimizer import EarlyStoppingAfterThaw
+from kdyolo.engine.options.train_options import STRETCH
+from kdyolo.engine.options.validation import split_settings
 from kdyolo.engine.plan import check_data, fitting_backbone, new_work_dir
-from kdyolo.engine.provenance import RunLog, announce, provenance, write_record
+from kdyolo.engine.provenance import announce, provenance, write_record
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
-    STATE_NAME,
-    AtomicPath,
     read_state,
     restore_state,
     resumed_settings,
@@ -37,22 +38,25 @@ from kdyolo.engine.resume import (
     trained_to_the_end,
 )
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
-from kdyolo.models.backbone import checkpoint_arch, differing, fill
-from kdyolo.models.detector import KDDetectionModel, describe, make_stock_checkpoint, to_stock
-from kdyolo.models.freezing import EarlyStoppingAfterThaw, apply_schedule
-from kdyolo.models.model_yaml import Yaml, family_of
+from kdyolo.models.detector import KDDetectionModel, describe, to_stock
+from kdyolo.models.freezing import apply_schedule
+from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs import detach
-from kdyolo.runs.log_reader import LOG_NAME
+from kdyolo.runs.files import LOG_NAME, STATE_NAME
+from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import at_work
 from kdyolo.runs.results_plot import plot_results
-from kdyolo.utils.shipped_files import cpu_threads
+from kdyolo.utils.atomic import AtomicPath
+from kdyolo.utils.system import cpu_threads
+from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
 
 class KDTrainer(EvaluatedTrainer):
     """Trains a detector whose backbone comes from a distillation checkpoint and may be frozen at first.
 
     Takes every Ultralytics setting, and kdyolo's own
-    (:class:`kdyolo.engine.options.validation.Settings`) among the same overrides.
+    (:class:`kdyolo.engine.options.train_options.Settings`) among the same overrides.
     Works as ``YOLO("yolov8n.yaml").train(trainer=KDTrainer, backbone="ckpt.pth", freeze_epochs=50, data=…)`` too.
 
     Args:

@@ -11,14 +11,12 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from kdyolo.engine.options.validation import LETTERBOX, STRETCH
+from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
-from kdyolo.metrics.coco_metrics import DEFAULT_EVALUATOR, NAMES, CocoScores, score
+from kdyolo.metrics.coco_metrics import CocoScores, score
+from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, find_annotations, link
-
-COLUMNS = tuple(f"coco/{name}" for name in NAMES)
-PREDICTIONS_NAME = "predictions.json"
-SCORES_NAME = "coco_metrics.json"
+from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from kdyolo.experiments.comparison.metric_values import (
 from kdyolo.experiments.comparison.run_facts import provenance
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.utils.shipped_files import did_you_mean
+from kdyolo.utils.text import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,8 @@ from kdyolo.experiments.compare import Comparison
 from kdyolo.experiments.comparison.grouping import STUDY_FILE
 from kdyolo.experiments.report.html_report import write_report
 from kdyolo.experiments.study.study_file import parse_study
-from kdyolo.runs.history import is_run, read_run
+from kdyolo.runs.files import is_run
+from kdyolo.runs.history import read_run
 
 SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import GroundTruth, check_detections, read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import DEFAULT_EVALUATOR, NAMES, CocoScores, Evaluator, score
+from kdyolo.metrics.coco_metrics import CocoScores, score
 from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match
+from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 
 RESAMPLES = 1000
 LEVEL = 0.95

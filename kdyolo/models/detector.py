@@ -7,7 +7,6 @@ layers one by one, so a checkpoint holds only Ultralytics' own classes and opens
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -19,11 +18,12 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Index
 from ultralytics.nn.tasks import DetectionModel
 
-from kdyolo.checkpoints.key_naming import ULTRALYTICS_BN_EPS
-from kdyolo.errors import ModelError, RunError
-from kdyolo.models.arch import Arch, fit_arch
+from kdyolo.errors import ModelError
+from kdyolo.models.arch import Arch
+from kdyolo.models.arch_matching import fit_arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.model_yaml import Yaml, family_of, from_stock_yaml, nested_for, to_stock_yaml
+from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.yaml_layouts import family_of, from_stock_yaml, nested_for, to_stock_yaml
 
 
 @contextlib.contextmanager
@@ -228,71 +228,3 @@ def _assemble(twin: Any, cls: type[nn.Module], layers: list[Any], description: Y
     twin.__class__ = cls
     twin.model, twin.save, twin.yaml = nn.Sequential(*layers), sorted(save), description
     return twin
-
-
-def fold_bn_eps(model: DetectionModel) -> None:
-    """Give a stock-layout model Ultralytics' BatchNorm epsilon everywhere without changing what it computes.
-
-    A stock rebuild from the YAML (fine-tuning does that) always uses eps 1e-3. For a BatchNorm trained with another
-    one, γ·√((σ²+1e-3)/(σ²+eps)) with 1e-3 equals γ with eps. These few scales are kept in float32, so that nothing is
-    lost to a second rounding; everything else stays as it is.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.eps != ULTRALYTICS_BN_EPS:
-            assert module.running_var is not None
-            variance = module.running_var.double()
-            factor = ((variance + ULTRALYTICS_BN_EPS) / (variance + module.eps)).sqrt()
-            folded = (module.weight.detach().double() * factor).float()
-            module.weight = nn.Parameter(folded, requires_grad=module.weight.requires_grad)
-            module.eps = ULTRALYTICS_BN_EPS
-    if "kd" in model.yaml:
-        model.yaml["kd"]["bn_eps"] = ULTRALYTICS_BN_EPS
-
-
-def largest_difference(a: nn.Module, b: nn.Module, imgsz: int = 64) -> float:
-    """Largest difference of two detectors' outputs on one seeded image, relative to the largest output.
-
-    Compared are boxes and scores of all places, also of end-to-end heads, whose final output is sorted.
-    """
-    image = torch.rand(1, 3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        first, second = (_raw_outputs(deepcopy(m).float().cpu().eval()(image)[1]) for m in (a, b))
-    differences = [
-        float((x - y).abs().max() / x.abs().max().clamp(min=1e-9)) for x, y in zip(first, second, strict=True)
-    ]
-    return max(d if math.isfinite(d) else math.inf for d in differences)
-
-
-def _raw_outputs(predictions: Any) -> list[Tensor]:
-    """All boxes and scores in what a head returns beside its final output."""
-    if isinstance(predictions, dict):
-        return [t for key, value in predictions.items() if key != "feats" for t in _raw_outputs(value)]
-    return [predictions]
-
-
-def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
-    """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
-
-    Args:
-        path: The checkpoint.
-        train_args: Entries of its ``train_args`` to set.
-
-    Raises:
-        RunError: The finished model would not compute what the trained one does; the file is left as it was.
-    """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)  # written by this very run
-    for key in ("ema", "model"):
-        trained = checkpoint.get(key)
-        if trained is None:
-            continue
-        if isinstance(trained, KDDetectionModel):
-            trained = to_stock(trained)
-        finished = deepcopy(trained)
-        fold_bn_eps(finished)
-        difference = largest_difference(trained, finished)
-        if difference > 1e-4:
-            raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
-        checkpoint[key] = finished
-    checkpoint["train_args"].update(train_args)
-    torch.save(checkpoint, partial := path.with_suffix(".partial"))
-    partial.replace(path)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 
@@ -52,30 +51,3 @@ def split_param_groups(
             by_part.setdefault(owner.get(id(parameter), HEAD), []).append(parameter)
         out += [{**group, "params": parameters, "part": part} for part, parameters in by_part.items()]
     return out
-
-
-class EarlyStoppingAfterThaw(EarlyStopping):  # type: ignore[misc]
-    """Early stopping whose patience counts only epochs in which everything trains.
-
-    A frozen backbone makes mAP level off before the thaw that is meant to lift it; that plateau must not end the run.
-
-    Args:
-        patience: Epochs without improvement, as in Ultralytics.
-        frozen_epochs: Number of epochs at the start of the run that do not count.
-    """
-
-    patience: float
-
-    def __init__(self, patience: float, frozen_epochs: int) -> None:
-        super().__init__(patience)
-        self.frozen_epochs = frozen_epochs
-
-    def __call__(self, epoch: int, fitness: float | None) -> bool:
-        """Whether to stop after this epoch (counted from 1), whose fitness was just measured."""
-        patience = self.patience
-        # delta = epoch - best_epoch ≥ patience + (frozen - best_epoch) says: epoch - frozen ≥ patience
-        self.patience = patience + max(0, self.frozen_epochs - self.best_epoch)
-        try:
-            return bool(super().__call__(epoch, fitness))
-        finally:
-            self.patience = patience

@@ -20,7 +20,8 @@ import psutil
 
 from kdyolo.errors import RunError
 from kdyolo.runs.log_reader import last_lines
-from kdyolo.runs.pid_file import RecordedProcess, end, launch, read_process
+from kdyolo.runs.pid_file import RecordedProcess, read_process
+from kdyolo.runs.process_control import end, launch
 
 ENVIRONMENT = "KDYOLO_DETACHED"  # names the temporary folder to the command
 OUTPUT_NAME = "output"

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import msgspec
-import yaml
 
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
-
-MAP = "metrics/mAP50-95(B)"
-MAP50 = "metrics/mAP50(B)"
-RESULTS_NAME = "results.csv"
-SCORES_NAME = "coco_metrics.json"
-RECORD_NAME = "kdyolo.yaml"
-
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML has it: kdyolo ps reads many files
-_FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
+from kdyolo.runs.files import MAP, RECORD_NAME, RESULTS_NAME, SCORES_NAME
+from kdyolo.runs.results_csv import epoch_durations, read_results
+from kdyolo.utils.yaml_files import check_values, read_mapping
 
 
 class _Args(msgspec.Struct):
@@ -189,8 +180,8 @@ def read_run(path: str | Path) -> Run:
             f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
             "train."
         )
-    columns, notes = _read_results(folder / RESULTS_NAME)
-    seconds, time_notes = _durations(columns["epoch"], columns.get("time") or [math.nan] * len(columns["epoch"]))
+    columns, notes = read_results(folder / RESULTS_NAME)
+    seconds, time_notes = epoch_durations(columns["epoch"], columns.get("time") or [math.nan] * len(columns["epoch"]))
     return Run(
         path=folder,
         args=args,
@@ -202,42 +193,6 @@ def read_run(path: str | Path) -> Run:
     )
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder looks like that of a run."""
-    return (path / "args.yaml").is_file()
-
-
-def read_mapping(path: Path, form: type | None = None) -> dict[str, Any] | None:
-    """A YAML file of names and values; None if there is no such file.
-
-    Args:
-        path: To read.
-        form: A ``msgspec`` type that says of which kind some values are.
-
-    Raises:
-        RunError: Something else is in it.
-    """
-    if not path.is_file():
-        return None
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). Expected 'name: value' lines.") from e
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: damaged. Expected 'name: value' lines, found {type(content).__name__}.")
-    if form is not None:
-        _check(path, content, form)
-    return content
-
-
-def _check(path: Path, content: dict[str, Any], form: type) -> None:
-    """Refuse a file whose values are not of the kind that the rest relies on."""
-    try:
-        msgspec.convert(content, form)
-    except msgspec.ValidationError as e:
-        raise RunError(f"{path}: damaged ({e}). Restore it, or leave the run out.") from e
-
-
 def _scores(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
@@ -247,91 +202,5 @@ def _scores(path: Path) -> dict[str, Any] | None:
         raise RunError(f"{path}: damaged ({e}). Expected the official metrics as JSON; run kdyolo val again.") from e
     if not isinstance(content, dict) or "AP" not in content:
         raise RunError(f"{path}: expected the official metrics, found no AP in it.")
-    _check(path, content, _Scores)
+    check_values(path, content, _Scores)
     return content
-
-
-def _read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
-    """Columns of ``results.csv``, and what is to be said about it.
-
-    A process that is killed while it writes leaves a last line without its end; anything else that is wrong with a line
-    is damage.
-    """
-    if not path.is_file():
-        return {"epoch": []}, []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    notes = []
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        notes.append(f"{path.name}: its last line is cut off and was left out")
-    rows = list(csv.reader(lines))
-    if not rows:
-        return {"epoch": []}, notes
-    header = [name.strip() for name in rows[0]]
-    if "epoch" not in header:
-        raise RunError(f"{path}: expected a column 'epoch', found {', '.join(header[:5])}, …")
-    at = header.index("epoch")
-    values: list[list[float]] = []
-    for number, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        found = _numbers(path, number, row, len(header), at)
-        if values and found[at] == 1:
-            raise RunError(f"{path}: line {number}: epoch 1 again. Expected the results of one run, found two.")
-        if values and found[at] <= values[-1][at]:
-            # Killed between the row and the checkpoint: a resumed run did these epochs again, from older weights.
-            values = [row for row in values if row[at] < found[at]]
-            notes.append(f"{path.name}: epoch {found[at]:.0f} on was done again after a resume; the later rows count")
-        values.append(found)
-    return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
-
-
-def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
-    """A row of ``results.csv`` as numbers."""
-    mend = "If a kill cut it off, remove that line; else restore the file."
-    try:
-        values = [float(cell.strip() or "nan") for cell in row]
-    except ValueError:
-        raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}. {mend}") from None
-    if len(values) != columns:
-        raise RunError(f"{path}: line {number}: expected {columns} values, found {len(values)}. {mend}")
-    epoch = values[epoch_at]
-    if not (epoch >= 0 and epoch.is_integer()):
-        raise RunError(f"{path}: line {number}: expected the number of an epoch, found {row[epoch_at]!r}. {mend}")
-    return values
-
-
-def _durations(epochs: list[float], time: list[float]) -> tuple[list[float], list[str]]:
-    """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume.
-
-    The file does not say where a process resumed; see :func:`_began_anew`.
-    """
-    steps = [now - before for now, before in zip(time, [0.0, *time], strict=False)]
-    seconds, notes, anew = [], [], True
-    for i, (epoch, now, step) in enumerate(zip(epochs, time, steps, strict=True)):
-        anew = _began_anew(i, now, steps, anew)
-        if anew:
-            seconds.append(now)
-        elif i > 0 and step >= 0 and epoch == epochs[i - 1] + 1:
-            seconds.append(step)
-        else:
-            seconds.append(math.nan)
-            if step < 0:
-                notes.append(f"epoch {epoch:.0f}: the clock went back, its duration is unknown")
-    return seconds, notes
-
-
-def _began_anew(i: int, now: float, steps: list[float], after_first: bool) -> bool:
-    """Whether epoch ``i`` is the first of a process: its ``time`` is that of an epoch, not of the whole run.
-
-    Mostly it is less than the one before, and about an epoch's. After a process of a single epoch (``after_first``) it
-    may be more; then the step is far smaller than those beside it.
-    """
-    if i == 0:
-        return now >= 0
-    if steps[i] < 0:
-        return 0 < now <= _FIRST_EPOCH * median([step for step in steps if step > 0] or [0.0])
-    if not after_first or i + 1 == len(steps):
-        return False
-    before = now - steps[i]
-    return steps[i] < min(before, steps[i + 1]) / 2 and now < 2 * before

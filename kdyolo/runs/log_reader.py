@@ -10,22 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kdyolo.errors import RunError
+from kdyolo.runs.files import LOG_NAME
 from kdyolo.runs.pid_file import read_process
+from kdyolo.utils.text import plain_line
 
-LOG_NAME = "train.log"
 POLL = 0.2  # seconds
 _BLOCK = 1 << 16
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-def without_colours(text: str) -> str:
-    """Text without codes for terminals."""
-    return _ANSI.sub("", text)
-
-
-def plain_line(line: str) -> str:
-    """A line as it stood at last: without colours, and of a progress bar, which redraws itself, the last state only."""
-    return without_colours(line.rstrip("\r").rpartition("\r")[2])
 
 
 def log_of(run: Path) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from kdyolo.errors import RunError
-from kdyolo.runs.history import MAP, MAP50, RECORD_NAME, Run, read_run
+from kdyolo.runs.files import MAP, MAP50, RECORD_NAME
+from kdyolo.runs.history import Run, read_run
 
 CARD_NAME = "model_card.md"
 

@@ -9,39 +9,23 @@ is used again, also after a reboot, comes with another time, and no change of th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import psutil
 
 from kdyolo.errors import RunError
+from kdyolo.runs.files import PID_NAME, PROCESS_NAME
+from kdyolo.runs.process_control import alive, ended_by_sigterm
 
-PID_NAME = "pid.txt"
-PROCESS_NAME = "process.json"
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
-POLL = 0.05  # seconds between two looks at a process that is to end
-LEFTOVERS = 5.0  # seconds in which what a run started ends by itself, once the run has
-
-_PARENT = "KDYOLO_PARENT"  # environment of a launched process: whom it must not outlive; 0: nobody
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Where = Literal["running", "gone", "elsewhere"]
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +89,6 @@ def _find(pid: int, started: float) -> psutil.Process | None:
         return process if abs(found - started) < TOLERANCE and alive(process) else None
     except psutil.NoSuchProcess:
         return None
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether a process still does anything; a dead one whose parent has not asked for its end does not."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 # ---- the record in a run folder --------------------------------------------------------------------------------------
@@ -191,133 +167,7 @@ def pid_file(folder: Path) -> Iterator[RecordedProcess | None]:
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM (``kill``, a scheduler) end what runs here as Ctrl-C does, so that it can clean up.
-
-    Only in the main thread, where Python handles signals, and only if nobody else has decided what SIGTERM does.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
 def at_work(folder: Path | None) -> Iterator[RecordedProcess | None]:
     """Work in a folder, named there unless another rank is, and clean up when SIGTERM comes; see :func:`pid_file`."""
     with ended_by_sigterm(), contextlib.ExitStack() as stack:
         yield stack.enter_context(pid_file(folder)) if folder else None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-# ---- starting and ending ---------------------------------------------------------------------------------------------
-
-
-def launch(
-    command: Sequence[str | Path],
-    log: Path,
-    *,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    dies_with_parent: bool = False,
-) -> subprocess.Popen[bytes]:
-    """Start a ``python -m kdyolo …`` of its own session: neither Ctrl-C nor the end of the terminal reaches it.
-
-    Args:
-        command: What to start.
-        log: File that stdout and stderr are appended to; stdin is empty.
-        cwd: Folder to start in.
-        env: Variables to set beside those of this process.
-        dies_with_parent: On Linux, send it SIGTERM when the *thread* that calls this ends, however that happens.
-
-    Raises:
-        RunError: This system has no sessions.
-    """
-    if os.name != "posix":
-        raise RunError("background runs need Linux or macOS. Start the command in a terminal of its own instead.")
-    # The request travels in the environment and is met by the child itself (see `honour_launch`): code that runs
-    # between fork and exec may deadlock in a parent with threads.
-    own = {_PARENT: str(os.getpid()) if dies_with_parent else "0", "PYTHONUNBUFFERED": "1"}
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env={**os.environ, **(env or {}), **own},
-            start_new_session=True,
-        )
-
-
-def honour_launch() -> None:
-    """Do what :func:`launch` asked for, in the process that it started; in any other nothing."""
-    parent = os.environ.pop(_PARENT, None)
-    if parent is None:
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit that it is ignored
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # and Ray's that it is blocked
-    if int(parent) and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(parent):  # it ended before it could be asked for
-            sys.exit(128 + signal.SIGTERM)
-
-
-def end(root: psutil.Process, timeout: float) -> signal.Signals | None:
-    """End a process with all that it started: as Ctrl-C does, then SIGTERM, at last SIGKILL.
-
-    Only ``root`` is asked: it knows how to end its own (torchrun its ranks, a trainer its data loader workers). A whole
-    process group could hold strangers, such as the script that started the run. What is left of its own is killed.
-
-    Args:
-        root: The process.
-        timeout: Seconds that it gets after each of the first two signals.
-
-    Returns:
-        The signal that ended it; None if it had ended before.
-
-    Raises:
-        RunError: It is another user's.
-    """
-    tree = [root]
-    with contextlib.suppress(psutil.NoSuchProcess):
-        tree += root.children(recursive=True)
-    sent = None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        if not alive(root):
-            break
-        _send(root, number)
-        sent = number
-        _wait([root], timeout)
-    if not _wait(tree[1:], LEFTOVERS if sent != signal.SIGKILL else 0):
-        for process in filter(alive, tree[1:]):
-            _send(process, signal.SIGKILL)
-        _wait(tree, timeout)
-    return sent
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)  # psutil looks first whether the number is still this process's
-    except psutil.NoSuchProcess:
-        pass  # it ended by itself meanwhile
-    except psutil.AccessDenied as e:
-        raise RunError(f"process {process.pid} is another user's ({process.username()}): ask them to end it.") from e
-
-
-def _wait(processes: Sequence[psutil.Process], timeout: float) -> bool:
-    """Whether all have ended within so many seconds."""
-    deadline = time.monotonic() + timeout
-    while any(alive(process) for process in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL)
-    return True

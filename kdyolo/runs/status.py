@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdyolo.errors import KDYOLOError, RunError
-from kdyolo.runs.history import Run, is_run, read_run
-from kdyolo.runs.log_reader import LOG_NAME
-from kdyolo.runs.pid_file import PID_NAME, RecordedProcess, end, forget_process, read_process
-from kdyolo.utils.text import seconds_left
+from kdyolo.runs.files import LOG_NAME, PID_NAME, ever_saved, is_run, resumable
+from kdyolo.runs.history import Run, read_run
+from kdyolo.runs.pid_file import RecordedProcess, forget_process, read_process
+from kdyolo.runs.process_control import end
 
 FOLDERS = ("runs", "studies")
 SIGNS_OF_LIFE = ("results.csv", LOG_NAME, "args.yaml")
@@ -118,19 +119,7 @@ def _state(run: Run, process: RecordedProcess | None) -> State:
     if run.trained:
         return "finished"  # though its weights are gone
     ours = run.record is not None or (run.path / LOG_NAME).is_file()
-    return "died" if ours and not _ever_saved(run.path) else "unfinished"
-
-
-def resumable(path: Path) -> bool:
-    """Whether ``kdyolo train --resume`` can go on from what a run folder holds."""
-    state = path / "weights" / "resume.pt"
-    return state.is_file() and _ever_saved(path)
-
-
-def _ever_saved(path: Path) -> bool:
-    """Whether an epoch was saved completely; until the first is, ``resume.pt`` is missing, or there and empty."""
-    state, last = path / "weights" / "resume.pt", path / "weights" / "last.pt"
-    return last.is_file() and not (state.is_file() and state.stat().st_size == 0)
+    return "died" if ours and not ever_saved(run.path) else "unfinished"
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------
@@ -254,3 +243,27 @@ def _next_step(path: Path) -> str:
     if state == "died":
         return " Nothing had been saved yet: start it again with --exist-ok."
     return f" It is {state}."
+
+
+def seconds_left(run: Run, since: float = 0.0) -> float:
+    """Time that the epochs still to come will take, each as long as the usual one of its phase.
+
+    A phase that has not come yet is taken to be as slow as the slowest that has: before a thaw the estimate is low.
+
+    Args:
+        run: The run.
+        since: Seconds since its last epoch ended.
+
+    Returns:
+        Seconds; NaN before the first epoch has ended.
+    """
+    by_phase: dict[str, list[float]] = {}
+    for epoch, seconds in zip(run.epochs, run.seconds, strict=True):
+        if not math.isnan(seconds):
+            by_phase.setdefault(run.phase(epoch), []).append(seconds)
+    usual = {phase: statistics.median(values) for phase, values in by_phase.items()}
+    if not usual:
+        return math.nan
+    to_come = range(run.epochs[-1] + 1, run.planned_epochs + 1)
+    durations = [usual.get(run.phase(epoch), max(usual.values())) for epoch in to_come]
+    return math.fsum(durations) - min(max(since, 0.0), durations[0]) if durations else 0.0

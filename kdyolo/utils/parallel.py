@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import multiprocessing
 import os
 import signal
@@ -16,25 +15,13 @@ from typing import Any, TypeVar
 
 from kdyolo.errors import KDYOLOError
 from kdyolo.utils.progress import INTERVAL, Progress
+from kdyolo.utils.system import cores
 
-_MOST = 8  # processes
 _RUNS_EACH = 32  # so many that all end at about the same time; with _MOST at most 256, as a ticket is a byte
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Spare the search for cycles among millions of records that have none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def share(
@@ -151,12 +138,6 @@ def _results(receivers: Sequence[Connection], progress: Progress) -> Iterator[tu
                 waiting.remove(receiver)
             else:
                 yield message
-
-
-def cores() -> int:
-    """How many processes to use: more than a few would only wait for the file system."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MOST)
 
 
 def _may_fork() -> bool:

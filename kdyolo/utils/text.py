@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-import statistics
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
 
-from kdyolo.runs.history import Run
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def duration(seconds: float) -> str:
@@ -19,25 +23,33 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
-def seconds_left(run: Run, since: float = 0.0) -> float:
-    """Time that the epochs still to come will take, each as long as the usual one of its phase.
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """``" Did you mean 'x'?"``, or nothing if no known word is close."""
+    close = get_close_matches(word, known, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
-    A phase that has not come yet is taken to be as slow as the slowest that has: before a thaw the estimate is low.
 
-    Args:
-        run: The run.
-        since: Seconds since its last epoch ended.
+def without_colours(text: str) -> str:
+    """Text without codes for terminals."""
+    return _ANSI.sub("", text)
 
-    Returns:
-        Seconds; NaN before the first epoch has ended.
-    """
-    by_phase: dict[str, list[float]] = {}
-    for epoch, seconds in zip(run.epochs, run.seconds, strict=True):
-        if not math.isnan(seconds):
-            by_phase.setdefault(run.phase(epoch), []).append(seconds)
-    usual = {phase: statistics.median(values) for phase, values in by_phase.items()}
-    if not usual:
-        return math.nan
-    to_come = range(run.epochs[-1] + 1, run.planned_epochs + 1)
-    durations = [usual.get(run.phase(epoch), max(usual.values())) for epoch in to_come]
-    return math.fsum(durations) - min(max(since, 0.0), durations[0]) if durations else 0.0
+
+def plain_line(line: str) -> str:
+    """A line as it stood at last: without colours, and of a progress bar, which redraws itself, the last state only."""
+    return without_colours(line.rstrip("\r").rpartition("\r")[2])
+
+
+def canonical(value: Any) -> str:
+    """A text that is the same for equal settings: 1 and 1.0 are equal, 1 and True are not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping):
+        return json.dumps({str(key): canonical(v) for key, v in value.items()}, sort_keys=True)
+    if isinstance(value, (list, tuple)):
+        return json.dumps([canonical(v) for v in value])
+    return json.dumps(value, default=str)
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different ones, in the order in which they appear."""
+    return list({canonical(value): value for value in values}.values())

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.data.coco.json_chunks import NeedsWholeFile
+from kdyolo.data.coco.label_table import Counts, Labels, Outline, Selection
 from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
 from kdyolo.data.coco.validation import area_problem
-from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, Counts, Labels, Outline, Selection, outline_line
+from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, outline_line
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]

@@ -3,94 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from kdyolo.checkpoints.key_naming import InputNorm, load_key_map
-from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
+from kdyolo.checkpoints.input_norm import InputNorm
+from kdyolo.checkpoints.key_naming import load_key_map
+from kdyolo.engine.options.recipes import load_recipe
+from kdyolo.engine.options.train_options import DEFAULT_RECIPE, KEYS, LETTERBOX, STRETCH, Settings
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
-from kdyolo.utils.shipped_files import did_you_mean, shipped
+from kdyolo.utils.text import did_you_mean
 
-DEFAULT_RECIPE = "coco"
 # Keys that Ultralytics accepts beside those of its default.yaml.
 EXTRA_KEYS = ("augmentations", "save_dir")
-LETTERBOX, STRETCH = "letterbox", "stretch"
-READING = ("bn_eps", "key_map", "input_norm", "trust")  # the settings that say how a backbone checkpoint is read
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options that Ultralytics does not know; everything else goes through to it unchanged.
-
-    Attributes:
-        backbone: Checkpoint whose backbone is injected.
-        weights: Ultralytics checkpoint (``.pt``) that the whole detector starts from, before the backbone is laid over.
-        random_init: Says explicitly that the run starts random.
-        allow_partial: Accept a backbone checkpoint that does not fill the backbone.
-        bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
-        input_norm: Normalisation of images that the backbone was trained with: ``"0-1"``, ``"imagenet"``, or numbers.
-        key_map: YAML file with the names that the backbone checkpoint uses, if no known source does.
-        trust: Unpickle checkpoints completely, which runs whatever code their authors put in.
-        freeze_epochs: Number of epochs with a frozen backbone, or ``"all"``.
-        unfreeze_stages: Gradual thaw, e.g. ``"10:p5,20:p4,30:all"``.
-        backbone_lr: Learning rate of the backbone as a factor of the head's.
-        thaw_warmup: Epochs over which a thawed part's learning rate rises from 0.
-        freeze_bn: ``"with-backbone"`` or ``"always"``.
-        resize: ``"letterbox"`` keeps the aspect ratio and pads, as Ultralytics does; ``"stretch"`` does not keep it.
-        recipe: Name of a shipped recipe, or a path.
-        coco_eval_period: Official COCO metrics in ``results.csv`` every so many epochs; 0: at the end only.
-        work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
-    """
-
-    backbone: str | None = None
-    weights: str | None = None
-    random_init: bool = False
-    allow_partial: bool = False
-    bn_eps: float | None = None
-    input_norm: str | None = None
-    key_map: str | None = None
-    trust: bool = False
-    freeze_epochs: int | Literal["all"] = 0
-    unfreeze_stages: str | None = None
-    backbone_lr: float = 1.0
-    thaw_warmup: float = 1.0
-    freeze_bn: str = "with-backbone"
-    resize: str = LETTERBOX
-    recipe: str = DEFAULT_RECIPE
-    coco_eval_period: int = 0
-    work_dir: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-    def schedule(self, epochs: int) -> FreezeSchedule:
-        """The freeze schedule of a run of so many epochs.
-
-        Raises:
-            ConfigError: Every mistake in the schedule's options.
-        """
-        options = ("freeze_epochs", "unfreeze_stages", "backbone_lr", "thaw_warmup", "freeze_bn")
-        return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in options})
-
-    def read_backbone(self) -> BackboneCheckpoint | None:
-        """The backbone checkpoint, read as asked for.
-
-        Raises:
-            CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint`.
-        """
-        if self.backbone is None:
-            return None
-        return read_checkpoint(self.backbone, **{name: getattr(self, name) for name in READING})
-
-
-KEYS = tuple(f.name for f in fields(Settings))
 
 
 def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
@@ -139,28 +68,6 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
     if settings.work_dir:
         rest["save_dir"] = str(Path(settings.work_dir).resolve())
     return settings, rest
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """Settings of a shipped recipe (by name) or of a YAML file.
-
-    Raises:
-        ConfigError: Not found, or not a mapping of settings.
-    """
-    files = shipped("recipes")
-    path = files.get(f"{name}.yaml", Path(name))
-    if not path.is_file():
-        names = [Path(f).stem for f in files]
-        raise ConfigError(
-            f"recipe {name!r} not found. Expected a YAML file or one of {', '.join(names)}.{did_you_mean(name, names)}"
-        )
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"recipe {path}: not a YAML file ({str(e).splitlines()[0]}).") from e
-    if not isinstance(recipe, dict) or not all(isinstance(k, str) for k in recipe):
-        raise ConfigError(f"recipe {path}: expected 'setting: value' lines.")
-    return recipe
 
 
 def _unknown(key: str) -> str:

@@ -8,16 +8,9 @@ from typing import Any
 from kdyolo.data.fingerprint import data_keys, data_name
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.grouping import Arm, run_name
-from kdyolo.experiments.comparison.run_settings import (
-    MISSING,
-    REWRITTEN,
-    canonical,
-    distinct,
-    settings_of,
-    shaping,
-    was_resumed,
-)
+from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, settings_of, shaping, was_resumed
 from kdyolo.runs.history import Run
+from kdyolo.utils.text import canonical, distinct
 
 # Length, what the network sees, which images and classes count, and how detections are counted.
 MUST_BE_EQUAL = (

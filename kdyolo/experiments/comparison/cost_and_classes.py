@@ -10,8 +10,9 @@ from statistics import fmean, median
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.metric_values import Scope, counting
 from kdyolo.experiments.comparison.significance import Interval, mean_interval
-from kdyolo.metrics.coco_metrics import NAMES
-from kdyolo.runs.history import MAP, Run
+from kdyolo.metrics.names import NAMES
+from kdyolo.runs.files import MAP
+from kdyolo.runs.history import Run
 
 _MEMORY = "memory/GB"
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the baseline's value, as targets

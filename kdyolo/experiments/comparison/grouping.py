@@ -11,9 +11,12 @@ from typing import Any
 
 from kdyolo.data.fingerprint import data_keys
 from kdyolo.errors import RunError
-from kdyolo.experiments.comparison.run_settings import canonical, seed_of, shaping
+from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.runs.history import Run, is_run, read_mapping, read_run
+from kdyolo.runs.files import is_run
+from kdyolo.runs.history import Run, read_run
+from kdyolo.utils.text import canonical
+from kdyolo.utils.yaml_files import read_mapping
 
 STUDY_FILE = "study.yaml"
 _SEED_FOLDER = re.compile(r"seed[-_]?\d+")

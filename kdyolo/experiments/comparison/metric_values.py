@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.comparison.grouping import Arm, run_name
 from kdyolo.experiments.comparison.significance import mean_interval
-from kdyolo.metrics.coco_metrics import NAMES
-from kdyolo.runs.history import MAP, MAP50, Run
-from kdyolo.utils.shipped_files import did_you_mean
+from kdyolo.metrics.names import NAMES
+from kdyolo.runs.files import MAP, MAP50
+from kdyolo.runs.history import Run
+from kdyolo.utils.text import did_you_mean
 
 BEST, LAST = "best", "last"
 MAIN = "mAP50-95"

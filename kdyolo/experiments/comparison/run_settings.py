@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +83,3 @@ def seed_of(run: Run) -> int | None:
     """The seed, as recorded."""
     seed = run.args.get(SEED)
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-
-
-def canonical(value: Any) -> str:
-    """A text that is the same for equal settings: 1 and 1.0 are equal, 1 and True are not."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, Mapping):
-        return json.dumps({str(key): canonical(v) for key, v in value.items()}, sort_keys=True)
-    if isinstance(value, (list, tuple)):
-        return json.dumps([canonical(v) for v in value])
-    return json.dumps(value, default=str)
-
-
-def distinct(values: Iterable[Any]) -> list[Any]:
-    """The different ones, in the order in which they appear."""
-    return list({canonical(value): value for value in values}.values())

@@ -13,8 +13,7 @@ from unicodedata import east_asian_width
 
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
-from kdyolo.experiments.comparison.run_settings import canonical
-from kdyolo.utils.text import duration
+from kdyolo.utils.text import canonical, duration
 
 if TYPE_CHECKING:
     from kdyolo.experiments.compare import Comparison

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.models.freeze_schedule import PARTS
-from kdyolo.runs.history import MAP, MAP50, Run
+from kdyolo.runs.files import MAP, MAP50
+from kdyolo.runs.history import Run
 
 T = TypeVar("T")
 Line = tuple[tuple[int, ...], tuple[float, ...]]  # epochs from 1, values

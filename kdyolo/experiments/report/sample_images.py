@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from kdyolo.data.dataset_yaml import image_files, load_dataset
+from kdyolo.data.dataset_yaml import load_dataset
+from kdyolo.data.image_names import image_files
 from kdyolo.errors import DatasetError
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict

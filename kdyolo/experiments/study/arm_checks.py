@@ -16,11 +16,12 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.validation import KEYS, Settings, split_settings
+from kdyolo.engine.options.train_options import KEYS, Settings
+from kdyolo.engine.options.validation import split_settings
 from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, fit_report
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
-from kdyolo.models.model_yaml import nested_for
+from kdyolo.models.yaml_layouts import nested_for
 
 T = TypeVar("T")
 

@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 
 from kdyolo.errors import RunError
-from kdyolo.runs.history import MAP, Run, is_run, read_run
-from kdyolo.utils.text import duration, seconds_left
+from kdyolo.runs.files import MAP, is_run
+from kdyolo.runs.history import Run, read_run
+from kdyolo.runs.status import seconds_left
+from kdyolo.utils.text import duration
 
 LATEST = 3  # epochs whose median is the speed
 LOSSES = {"box": "train/box_loss", "cls": "train/cls_loss", "dfl": "train/dfl_loss"}

@@ -24,7 +24,7 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
-from kdyolo.runs.pid_file import end, launch
+from kdyolo.runs.process_control import end, launch
 
 PROGRESS = ("args.yaml", "kdyolo.yaml", "results.csv")  # what the table of the driver shows
 RETURN_EVERY = 600.0  # seconds between two returns of everything: what a driver that is killed loses at most

@@ -6,24 +6,19 @@ the order, one more attempt for a run that was killed, the ends of logs, stoppin
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from kdyolo.errors import KDYOLOError
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.study_run import StudyRun
-from kdyolo.runs.detach import own_command
 from kdyolo.runs.log_reader import last_lines
-from kdyolo.runs.pid_file import end, launch, read_process, refuse_running
+from kdyolo.runs.pid_file import read_process, refuse_running
 
 TICK = 0.5  # seconds between two looks at everything
 PATIENCE = 30.0  # seconds that a run gets to end by itself after each signal
@@ -200,67 +195,3 @@ def log_end(path: Path) -> str:
     """The last lines of a log that say something, as a person would have seen them."""
     lines = last_lines(path, 2 * LOG_LINES) if path.is_file() else []
     return "\n".join([line.rstrip() for line in lines if line.strip()][-LOG_LINES:])
-
-
-# ---- this machine ----------------------------------------------------------------------------------------------------
-
-
-class LocalEngine:
-    """Child processes ``python -m kdyolo train …``, one per device at a time, which die with this one.
-
-    Args:
-        devices: ``"cpu"``, ``"5"``, ``"5,6"``. The cores are divided among the runs that share the CPU.
-    """
-
-    def __init__(self, devices: Sequence[str]) -> None:
-        self.places = list(devices)
-        on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
-        self._cores = dict(zip(on_cpu, _shares(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
-
-    def start(self, run: StudyRun, place: int) -> Handle:
-        """Start or resume a run on a device."""
-        command = [*own_command(), *run.arguments(self.places[place])]
-        with self.confined(place):
-            return LocalHandle(command, run.log)
-
-    @contextmanager
-    def confined(self, place: int) -> Iterator[None]:
-        """What is started here has the cores of this place; a training takes as many threads as it has cores."""
-        cores = self._cores.get(place)
-        if cores is None:
-            yield
-            return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, before)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class LocalHandle:
-    """A child process."""
-
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        self._process = launch(command, log, dies_with_parent=True)
-
-    def poll(self) -> int | None:
-        """Its exit code; None while it goes on."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """End it as Ctrl-C does, by force if it does not listen."""
-        if self._process.poll() is None:
-            end(psutil.Process(self._process.pid), PATIENCE)
-            self._process.wait()
-
-
-def _shares(count: int) -> list[set[int] | None]:
-    """The cores of this machine dealt out; with more runs than cores, some share one."""
-    if not hasattr(os, "sched_setaffinity"):
-        return [None] * count
-    cores = sorted(os.sched_getaffinity(0))
-    return [set(cores[i::count]) or {cores[i % len(cores)]} for i in range(count)]

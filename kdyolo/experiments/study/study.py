@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
 from kdyolo.experiments.study.live_table import LiveTable
-from kdyolo.experiments.study.scheduler import Engine, Failure, LocalEngine, drive
+from kdyolo.experiments.study.local_backend import LocalEngine
+from kdyolo.experiments.study.scheduler import Engine, Failure, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
-from kdyolo.runs.history import MAP, MAP50, is_run
-from kdyolo.runs.log_reader import LOG_NAME
-from kdyolo.runs.pid_file import ended_by_sigterm, pid_file
+from kdyolo.runs.files import LOG_NAME, MAP, MAP50, is_run
+from kdyolo.runs.pid_file import pid_file
+from kdyolo.runs.process_control import ended_by_sigterm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from kdyolo.errors import ConfigError
-from kdyolo.utils.shipped_files import did_you_mean
+from kdyolo.utils.text import did_you_mean
 
 KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline")
 DEFAULT_SEEDS = (0, 1, 2)

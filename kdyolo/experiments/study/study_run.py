@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdyolo.engine.options.validation import KEYS
-from kdyolo.engine.resume import STATE_NAME
+from kdyolo.engine.options.train_options import KEYS
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
-from kdyolo.runs.history import Run, is_run, read_run
-from kdyolo.runs.status import resumable
+from kdyolo.runs.files import STATE_NAME, is_run, resumable
+from kdyolo.runs.history import Run, read_run
 
 State = Literal["new", "begun", "resumable", "finished"]
 

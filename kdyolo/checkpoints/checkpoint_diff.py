@@ -1,0 +1,114 @@
+"""Where two checkpoints differ, by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdyolo.checkpoints.loading import checkpoint_arch
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.models.arch import layer_shapes
+
+# ---- two files -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two checkpoints differ, in one part of the backbone.
+
+    Attributes:
+        name: The part: ``stem``, ``p2`` … ``p5``.
+        tensors: Number of tensors that both have.
+        differing: How many of them differ.
+        largest: Largest absolute difference of two values.
+        relative: Norm of the difference over the norm of the first file's tensors.
+        worst: Name of the tensor with the largest difference, if any.
+    """
+
+    name: str
+    tensors: int
+    differing: int
+    largest: float
+    relative: float
+    worst: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints side by side: ``parts``, and names that only one has or whose shapes differ."""
+
+    parts: tuple[Difference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    other_shape: tuple[str, ...]
+    bn_eps: tuple[float, float]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both hold the same backbone, to the last bit."""
+        names = self.only_first or self.only_second or self.other_shape
+        return not names and not any(part.differing for part in self.parts) and self.bn_eps[0] == self.bn_eps[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "equal": self.equal}
+
+    def table(self) -> str:
+        """A line for each part, and what else differs."""
+        lines = [f"{'stage':<6} {'tensors':>7} {'differ':>7} {'largest':>10} {'relative':>9}  where"]
+        for p in self.parts:
+            lines.append(
+                f"{p.name:<6} {p.tensors:>7} {p.differing:>7} {p.largest:>10.3g} {p.relative:>9.2%}  {p.worst or ''}"
+            )
+        for title, names in (
+            ("only in the first", self.only_first),
+            ("only in the second", self.only_second),
+            ("other shape", self.other_shape),
+        ):
+            if names:
+                lines.append(f"{title}: {len(names)}, e.g. {names[0]}")
+        if self.bn_eps[0] != self.bn_eps[1]:
+            lines.append(f"BatchNorm epsilon: {self.bn_eps[0]:g} and {self.bn_eps[1]:g}")
+        lines.append("equal to the last bit" if self.equal else "not equal")
+        return "\n".join(lines)
+
+
+def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Comparison:
+    """Where two checkpoints' backbones differ, whatever names and containers they use.
+
+    Raises:
+        CheckpointError: See :func:`inspect_checkpoint`.
+    """
+    a, b = (read_checkpoint(path, **how) for path in (first, second))
+    shapes = layer_shapes(checkpoint_arch(a))
+    common = [n for n in a.tensors if n in b.tensors and a.tensors[n].shape == b.tensors[n].shape]
+    parts: dict[str, list[str]] = {}
+    for name in common:
+        layer = int(name.partition(".")[0])
+        stride = shapes[layer].stride if layer < len(shapes) else 0
+        part = {0: "head", 2: "stem"}.get(stride, f"p{stride.bit_length() - 1}")
+        parts.setdefault(part, []).append(name)
+    return Comparison(
+        parts=tuple(_difference(part, names, a.tensors, b.tensors) for part, names in parts.items()),
+        only_first=tuple(n for n in a.tensors if n not in b.tensors),
+        only_second=tuple(n for n in b.tensors if n not in a.tensors),
+        other_shape=tuple(n for n in a.tensors if n in b.tensors and n not in common),
+        bn_eps=(a.bn_eps, b.bn_eps),
+    )
+
+
+def _difference(part: str, names: Sequence[str], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Difference:
+    differing = [n for n in names if not torch.equal(a[n], b[n])]
+    apart = {n: (a[n].double() - b[n].double()) for n in differing}
+    largest = {n: float(d.abs().max()) for n, d in apart.items()}
+    norm = sum(float(a[n].double().square().sum()) for n in names) ** 0.5
+    distance = sum(float(d.square().sum()) for d in apart.values()) ** 0.5
+    worst = max(largest, key=largest.__getitem__) if largest else None
+    return Difference(
+        part, len(names), len(differing), max(largest.values(), default=0.0), distance / norm if norm else 0.0, worst
+    )

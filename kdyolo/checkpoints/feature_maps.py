@@ -1,0 +1,87 @@
+"""Feature maps of an image as colours: the first three principal components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from ultralytics.data.augment import LetterBox
+
+from kdyolo.checkpoints.loading import checkpoint_arch, fill
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.errors import CheckpointError, DatasetError
+from kdyolo.models.backbone import DistilledBackbone
+
+LEVELS = ("P2", "P3", "P4", "P5")
+
+
+# ---- what it sees ----------------------------------------------------------------------------------------------------
+
+
+def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: int = 640, **how: Any) -> Path:
+    """Save what a backbone makes of an image: the image, and its features at each level as colours.
+
+    Each map [C, H, W] is reduced to its three principal components over positions (PCA), shown as red, green and blue
+    between their 1st and 99th percentile. A backbone that is alive shows the image's objects; a random or dead one
+    shows noise or nothing.
+
+    Args:
+        path: The checkpoint.
+        image: Any image that OpenCV reads.
+        out: Picture to write.
+        imgsz: Side of the square that the image is letterboxed to, in pixels.
+        **how: As in :func:`inspect_checkpoint`.
+
+    Returns:
+        The picture.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fill a backbone.
+        DatasetError: The image cannot be read, or the picture not written.
+    """
+    pixels = cv2.imread(str(image))
+    if pixels is None:
+        raise DatasetError(f"--image {image}: not an image that can be read.")
+    checkpoint = read_checkpoint(path, **how)
+    arch = checkpoint_arch(checkpoint)
+    backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, LEVELS).eval()
+    if not fill(backbone, checkpoint, allow_partial=True).matched:
+        raise CheckpointError(f"{path}: nothing matched.")
+    square = LetterBox((imgsz, imgsz))(image=pixels)
+    tensor = torch.from_numpy(square[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        maps = backbone(tensor)
+    panels = [_titled(square, "image")]
+    for level, stride, features in zip(LEVELS, backbone.strides, maps, strict=True):
+        colours = cv2.resize(principal_colours(features[0]), (imgsz, imgsz), interpolation=cv2.INTER_NEAREST)
+        panels.append(_titled(colours.astype(np.uint8), f"{level}, stride {stride}, {features.shape[1]} channels"))
+    if not cv2.imwrite(str(out), np.concatenate(panels, axis=1)):
+        raise DatasetError(
+            f"{out}: cannot be written. Expected a name that ends in .png or .jpg, in an existing folder."
+        )
+    return Path(out)
+
+
+def principal_colours(features: Tensor) -> NDArray[np.uint8]:
+    """A feature map [C, H, W] → its first three principal components over positions, as an image [H, W, 3] in 0–255."""
+    channels, height, width = features.shape
+    rows = features.reshape(channels, -1).T.double()
+    rows = rows - rows.mean(0)
+    _, _, axes = torch.linalg.svd(rows, full_matrices=False)
+    axes = axes[:3] * axes[:3].gather(1, axes[:3].abs().argmax(1, keepdim=True)).sign()  # else the sign is arbitrary
+    parts = rows @ axes.T
+    low, high = torch.quantile(parts, torch.tensor([0.01, 0.99], dtype=parts.dtype), dim=0)
+    scaled = ((parts - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    image: NDArray[np.uint8] = (scaled * 255).round().byte().reshape(height, width, -1).numpy()
+    return image
+
+
+def _titled(image: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    strip = np.full((28, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, title, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, image], axis=0)

@@ -1,0 +1,124 @@
+"""Labels of a split as columns, until their files are written."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+
+from kdyolo.data.coco.schema import DetailedAnnotation
+
+Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which annotations become labels, and in which form.
+
+    Attributes:
+        class_of: category id → class index 0…nc−1, or None for a category that is left out.
+        min_area: in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are left out.
+        include_crowd: write crowd regions as ordinary objects.
+        outline_of: gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image of some width
+            and height, or None where it has none. Without it boxes are written.
+    """
+
+    class_of: Mapping[int, int | None]
+    min_area: float = 0.0
+    include_crowd: bool = False
+    outline_of: Outline | None = None
+
+    @property
+    def needs_detail(self) -> bool:
+        """Whether it looks at areas or outlines."""
+        return self.min_area > 0 or self.outline_of is not None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of some annotations.
+
+    Attributes:
+        annotations: all of them.
+        boxes: lines written.
+        crowds: crowd regions left out.
+        clipped: written boxes that reached beyond the image.
+        empty: boxes dropped because nothing of them lies in the image, or too little to be written.
+        unselected: annotations of categories that are left out.
+        small: annotations below the smallest area.
+        boxy: outlines that are those of the box, for want of a polygon.
+    """
+
+    annotations: int = 0
+    boxes: int = 0
+    crowds: int = 0
+    clipped: int = 0
+    empty: int = 0
+    unselected: int = 0
+    small: int = 0
+    boxy: int = 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The lines of some annotations that follow each other in a file, in a form that travels well between processes.
+
+    Attributes:
+        rows: the images that have lines, each once, ascending; an image's row is its place in the file, from 0.
+        ends: where in ``text`` the lines of each of these images end.
+        text: the lines, image by image, those of one image in the order of the file.
+        counts: what became of the annotations.
+        ids: of the annotations, those that are small, as the bits of one number: a bit costs far less than an object.
+        far_ids: the other ids.
+    """
+
+    rows: array[int]
+    ends: array[int]
+    text: bytes
+    counts: Counts
+    ids: int
+    far_ids: frozenset[int]
+
+
+class SplitLabels:
+    """All labels of a split, put together from those of consecutive parts of its file."""
+
+    def __init__(self, parts: Sequence[Labels], images: int) -> None:
+        """``parts`` in the order of the file, which has so many ``images``."""
+        self._parts = parts
+        self._images = images
+
+    @property
+    def counts(self) -> Counts:
+        """What became of all annotations."""
+        return Counts(*map(sum, zip(*(astuple(part.counts) for part in self._parts), strict=True)))
+
+    @property
+    def backgrounds(self) -> int:
+        """The number of images without a line."""
+        empty = bytearray(b"\1" * self._images)
+        for part in self._parts:
+            for row in part.rows:
+                empty[row] = 0
+        return sum(empty)
+
+    @property
+    def ids_repeat(self) -> bool:
+        """Whether two annotations have one id."""
+        near, far = 0, set[int]()
+        for part in self._parts:
+            near |= part.ids
+            far |= part.far_ids
+        return near.bit_count() + len(far) < self.counts.annotations
+
+    def files(self, rows: range) -> list[bytes]:
+        """The content of the label files of the images in these consecutive rows."""
+        texts = [b""] * len(rows)
+        for part in self._parts:
+            low, high = bisect_left(part.rows, rows.start), bisect_left(part.rows, rows.stop)
+            start = part.ends[low - 1] if low else 0
+            for row, stop in zip(part.rows[low:high], part.ends[low:high], strict=True):
+                texts[row - rows.start] += part.text[start:stop]
+                start = stop
+        return texts

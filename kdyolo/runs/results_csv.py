@@ -1,0 +1,98 @@
+"""``results.csv`` of a run: its columns, what is wrong with it, how long each epoch took."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from statistics import median
+
+from kdyolo.errors import RunError
+
+_FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
+
+
+def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
+    """Columns of ``results.csv``, and what is to be said about it.
+
+    A process that is killed while it writes leaves a last line without its end; anything else that is wrong with a line
+    is damage.
+    """
+    if not path.is_file():
+        return {"epoch": []}, []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    notes = []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        notes.append(f"{path.name}: its last line is cut off and was left out")
+    rows = list(csv.reader(lines))
+    if not rows:
+        return {"epoch": []}, notes
+    header = [name.strip() for name in rows[0]]
+    if "epoch" not in header:
+        raise RunError(f"{path}: expected a column 'epoch', found {', '.join(header[:5])}, …")
+    at = header.index("epoch")
+    values: list[list[float]] = []
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        found = _numbers(path, number, row, len(header), at)
+        if values and found[at] == 1:
+            raise RunError(f"{path}: line {number}: epoch 1 again. Expected the results of one run, found two.")
+        if values and found[at] <= values[-1][at]:
+            # Killed between the row and the checkpoint: a resumed run did these epochs again, from older weights.
+            values = [row for row in values if row[at] < found[at]]
+            notes.append(f"{path.name}: epoch {found[at]:.0f} on was done again after a resume; the later rows count")
+        values.append(found)
+    return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
+
+
+def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
+    """A row of ``results.csv`` as numbers."""
+    mend = "If a kill cut it off, remove that line; else restore the file."
+    try:
+        values = [float(cell.strip() or "nan") for cell in row]
+    except ValueError:
+        raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}. {mend}") from None
+    if len(values) != columns:
+        raise RunError(f"{path}: line {number}: expected {columns} values, found {len(values)}. {mend}")
+    epoch = values[epoch_at]
+    if not (epoch >= 0 and epoch.is_integer()):
+        raise RunError(f"{path}: line {number}: expected the number of an epoch, found {row[epoch_at]!r}. {mend}")
+    return values
+
+
+def epoch_durations(epochs: list[float], time: list[float]) -> tuple[list[float], list[str]]:
+    """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume.
+
+    The file does not say where a process resumed; see :func:`_began_anew`.
+    """
+    steps = [now - before for now, before in zip(time, [0.0, *time], strict=False)]
+    seconds, notes, anew = [], [], True
+    for i, (epoch, now, step) in enumerate(zip(epochs, time, steps, strict=True)):
+        anew = _began_anew(i, now, steps, anew)
+        if anew:
+            seconds.append(now)
+        elif i > 0 and step >= 0 and epoch == epochs[i - 1] + 1:
+            seconds.append(step)
+        else:
+            seconds.append(math.nan)
+            if step < 0:
+                notes.append(f"epoch {epoch:.0f}: the clock went back, its duration is unknown")
+    return seconds, notes
+
+
+def _began_anew(i: int, now: float, steps: list[float], after_first: bool) -> bool:
+    """Whether epoch ``i`` is the first of a process: its ``time`` is that of an epoch, not of the whole run.
+
+    Mostly it is less than the one before, and about an epoch's. After a process of a single epoch (``after_first``) it
+    may be more; then the step is far smaller than those beside it.
+    """
+    if i == 0:
+        return now >= 0
+    if steps[i] < 0:
+        return 0 < now <= _FIRST_EPOCH * median([step for step in steps if step > 0] or [0.0])
+    if not after_first or i + 1 == len(steps):
+        return False
+    before = now - steps[i]
+    return steps[i] < min(before, steps[i + 1]) / 2 and now < 2 * before
