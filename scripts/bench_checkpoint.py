@@ -75,7 +75,7 @@ def measure(arm: str, model: str, path: Path) -> dict[str, float]:
     from kdyolo.utils.system import let_threads_sleep
 
     let_threads_sleep()  # before torch is there
-    from kdyolo.checkpoints.loading import fill
+    from kdyolo.checkpoints.loading import load_into
     from kdyolo.checkpoints.reader import read_checkpoint
     from kdyolo.models.backbone import DistilledBackbone
 
@@ -83,7 +83,7 @@ def measure(arm: str, model: str, path: Path) -> dict[str, float]:
     path.read_bytes()  # into the page cache
 
     def ours() -> None:
-        fill(backbone, read_checkpoint(path))
+        load_into(backbone, read_checkpoint(path))
 
     before = peak(reset=True)
     start = time.perf_counter()

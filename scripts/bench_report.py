@@ -21,7 +21,7 @@ from time import perf_counter
 import yaml
 from plotly.offline import get_plotlyjs
 
-from kdyolo.experiments.compare import compare
+from kdyolo.experiments.compare import compare_runs
 from kdyolo.experiments.report import write_report
 
 REPEATS = 5
@@ -104,7 +104,7 @@ def main() -> None:
                 write_run(study / f"arm{arm}" / f"seed{seed}", arm, seed, options.epochs)
         write_floor(floor)
         start = perf_counter()
-        comparison = compare(study)
+        comparison = compare_runs(study)
         compared = perf_counter() - start
         written = []
         for _ in range(REPEATS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -31,30 +30,19 @@ if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from compared_runs import write_pair, write_small_study  # noqa: E402
 from torch import nn  # noqa: E402
 from ultralytics import settings  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
-from kdyolo.checkpoints.key_naming import STAGES  # noqa: E402
 from kdyolo.data.coco_to_yolo import convert_coco  # noqa: E402
 from kdyolo.data.synthetic import draw_dataset  # noqa: E402
 from kdyolo.models.backbone import DistilledBackbone  # noqa: E402
+from tests.builders.checkpoints import old_names  # noqa: E402
+from tests.builders.commands import CHECKOUT  # noqa: E402
+from tests.builders.compared_runs import write_pair, write_small_study  # noqa: E402
+from tests.builders.training import FAST  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-
-# A run that takes two or three seconds: 8 images, 4 optimizer steps per epoch, brisk enough that weights really move.
-FAST: dict[str, Any] = {
-    "imgsz": 64,
-    "batch": 4,
-    "nbs": 4,
-    "device": "cpu",
-    "plots": False,
-    "warmup_epochs": 0,
-    "epochs": 2,
-}
 
 
 @pytest.fixture(scope="session")
@@ -99,13 +87,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def old_names(backbone: DistilledBackbone) -> dict[str, torch.Tensor]:
-    """A backbone's tensors under the old system's names (``stage1.1.cv1.conv.weight``)."""
-    stage_of = {layer: stage for stage, layer in STAGES.items()}
-    split = ((name.partition("."), tensor) for name, tensor in backbone.layers.state_dict().items())
-    return {f"{stage_of[layer]}.{rest}": tensor for (layer, _, rest), tensor in split}
-
-
 @pytest.fixture
 def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
     """``train(model_keywords, callbacks, **train_keywords)`` → a tiny trained detector, its run in ``tmp_path/run``."""
@@ -147,24 +128,3 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "No module named 'kdyolo" not in found.stderr:
         pytest.skip("kdyolo is not installed in editable mode here, so there is no environment without it")
     return python
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Relative path → digest of the content, or the target of a link."""
-
-    def digest(path: Path) -> str:
-        return f"→ {path.readlink()}" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-    files = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
-    return {str(path.relative_to(folder)): digest(path) for path in files}
-
-
-def run_command(*command: str | Path, cwd: Path, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, in a folder; its output is shown if it does not end as expected."""
-    hidden = ("PYTEST_CURRENT_TEST", "PYTHONPATH")  # Ultralytics behaves differently inside a test runner
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | env
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert (done.returncode == 0) is ok, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done

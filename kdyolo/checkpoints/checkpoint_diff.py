@@ -18,7 +18,7 @@ from kdyolo.models.arch import layer_shapes
 
 
 @dataclass(frozen=True)
-class Difference:
+class StageDiff:
     """Where two checkpoints differ, in one part of the backbone.
 
     Attributes:
@@ -39,10 +39,10 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CheckpointDiff:
     """Two checkpoints side by side: ``parts``, and names that only one has or whose shapes differ."""
 
-    parts: tuple[Difference, ...]
+    parts: tuple[StageDiff, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     other_shape: tuple[str, ...]
@@ -78,7 +78,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Comparison:
+def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> CheckpointDiff:
     """Where two checkpoints' backbones differ, whatever names and containers they use.
 
     Raises:
@@ -93,7 +93,7 @@ def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Co
         stride = shapes[layer].stride if layer < len(shapes) else 0
         part = {0: "head", 2: "stem"}.get(stride, f"p{stride.bit_length() - 1}")
         parts.setdefault(part, []).append(name)
-    return Comparison(
+    return CheckpointDiff(
         parts=tuple(_difference(part, names, a.tensors, b.tensors) for part, names in parts.items()),
         only_first=tuple(n for n in a.tensors if n not in b.tensors),
         only_second=tuple(n for n in b.tensors if n not in a.tensors),
@@ -102,13 +102,13 @@ def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Co
     )
 
 
-def _difference(part: str, names: Sequence[str], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Difference:
+def _difference(part: str, names: Sequence[str], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> StageDiff:
     differing = [n for n in names if not torch.equal(a[n], b[n])]
     apart = {n: (a[n].double() - b[n].double()) for n in differing}
     largest = {n: float(d.abs().max()) for n, d in apart.items()}
     norm = sum(float(a[n].double().square().sum()) for n in names) ** 0.5
     distance = sum(float(d.square().sum()) for d in apart.values()) ** 0.5
     worst = max(largest, key=largest.__getitem__) if largest else None
-    return Difference(
+    return StageDiff(
         part, len(names), len(differing), max(largest.values(), default=0.0), distance / norm if norm else 0.0, worst
     )

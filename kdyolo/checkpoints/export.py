@@ -47,7 +47,7 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
         torch.save(content, partial)
         if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
             strip_optimizer(partial)
-        make_stock_checkpoint(partial, train_args=_epochs_of(path))
+        finish_checkpoint(partial, train_args=_epochs_of(path))
         difference = largest_difference(model, _read(partial)[1])
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from it by {difference:.1e}; not written.")
@@ -141,7 +141,7 @@ def _epochs_of(path: Path) -> dict[str, Any]:
     return {"epochs": yaml.safe_load(arguments.read_text(encoding="utf-8"))["epochs"]}
 
 
-def make_stock_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
+def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
     """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
 
     Args:

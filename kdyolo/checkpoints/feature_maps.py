@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
 
-from kdyolo.checkpoints.loading import checkpoint_arch, fill
+from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
@@ -50,7 +50,7 @@ def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: i
     checkpoint = read_checkpoint(path, **how)
     arch = checkpoint_arch(checkpoint)
     backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, LEVELS).eval()
-    if not fill(backbone, checkpoint, allow_partial=True).matched:
+    if not load_into(backbone, checkpoint, allow_partial=True).matched:
         raise CheckpointError(f"{path}: nothing matched.")
     square = LetterBox((imgsz, imgsz))(image=pixels)
     tensor = torch.from_numpy(square[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255

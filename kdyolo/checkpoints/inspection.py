@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, compare
+from kdyolo.checkpoints.loading import checkpoint_arch, match
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
@@ -21,7 +21,7 @@ LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageStats:
     """The layers of one part of a backbone, in numbers.
 
     Attributes:
@@ -48,7 +48,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class CheckpointSummary:
     """What :func:`inspect_checkpoint` found.
 
     Attributes:
@@ -68,7 +68,7 @@ class Inspection:
     model: str
     teacher: str | None
     loss: float | None
-    stages: tuple[Stage, ...]
+    stages: tuple[StageStats, ...]
     kd: dict[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect_checkpoint(path: str | Path, **how: Any) -> Inspection:
+def inspect_checkpoint(path: str | Path, **how: Any) -> CheckpointSummary:
     """Look into a checkpoint; nothing is loaded into a model, nothing is written.
 
     Args:
@@ -118,8 +118,8 @@ def inspect_checkpoint(path: str | Path, **how: Any) -> Inspection:
         parts.setdefault("stem" if shape.stride == 2 else f"p{shape.stride.bit_length() - 1}", []).append(number)
     stages = (_stage(name, numbers, checkpoint) for name, numbers in parts.items())
     kd = checkpoint.meta.get("kd")
-    return Inspection(
-        report=compare(backbone, checkpoint),
+    return CheckpointSummary(
+        report=match(backbone, checkpoint),
         family=arch.family,
         scale=arch.scale,
         model=arch.yaml_name,
@@ -134,14 +134,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _stage(name: str, numbers: Sequence[int], checkpoint: BackboneCheckpoint) -> Stage:
+def _stage(name: str, numbers: Sequence[int], checkpoint: BackboneCheckpoint) -> StageStats:
     own = {n: t for n, t in checkpoint.tensors.items() if int(n.partition(".")[0]) in numbers}
     weights = [t.double().flatten() for t in own.values() if t.ndim == 4] or [torch.zeros(1).double()]
     joined = torch.cat(weights)
     norms = [n.removesuffix("running_var") for n in own if n.endswith(".running_var") and n[:-11] + "weight" in own]
     dead = [(own[f"{n}weight"].abs() < DEAD) | (own[f"{n}running_var"].sqrt() < DEAD) for n in norms]
     channels = sum(d.numel() for d in dead)
-    return Stage(
+    return StageStats(
         name=name,
         layers=tuple(numbers),
         tensors=len(own),

@@ -46,7 +46,7 @@ TRAINING: Mapping[str, None] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Source:
+class NamingScheme:
     """How one tool names a backbone's layers.
 
     Attributes:
@@ -102,7 +102,7 @@ def _matches(segment: str, pattern: str) -> bool:
 
 
 # CSPDarknet's stages → YOLOv8's layer numbers.
-STAGES: Mapping[str, str] = MappingProxyType(
+CSPDARKNET_LAYERS: Mapping[str, str] = MappingProxyType(
     {
         "stem": "0",
         "stage1.0": "1",
@@ -119,19 +119,19 @@ STAGES: Mapping[str, str] = MappingProxyType(
 _BLOCK = {"main_conv": "cv1", "final_conv": "cv2", "blocks": "m"}
 
 # In this order; the first one that knows a key names it.
-SOURCES: tuple[Source, ...] = (
+SCHEMES: tuple[NamingScheme, ...] = (
     # YOLOv8CSPDarknet of MMYOLO, saved by MMEngine, which keeps averaged weights as `state_dict` and the raw ones as
     # `ema_state_dict`. Its blocks and SPPF count their convolutions, which vfmkd's older names do not.
-    Source(
+    NamingScheme(
         "MMYOLO",
-        {**STAGES, **TRAINING, "bbox_head": None},
+        {**CSPDARKNET_LAYERS, **TRAINING, "bbox_head": None},
         {**_BLOCK, "conv1": "cv1", "conv2": "cv2"},
         telltale=r"(^|\.)stage\d\.1\.blocks\.\d+\.conv[12]\.|(^|\.)stage4\.2\.conv[12]\.",
     ),
     # The old system: today's names, and the older ones of its C2f.
-    Source("vfmkd", {**STAGES, **TRAINING}, _BLOCK, bn_eps=VFMKD_BN_EPS),
+    NamingScheme("vfmkd", {**CSPDARKNET_LAYERS, **TRAINING}, _BLOCK, bn_eps=VFMKD_BN_EPS),
     # LightlyTrain wraps the layers it trains, which for YOLOv8 end before SPPF, and feeds ImageNet-normalised images.
-    Source(
+    NamingScheme(
         "LightlyTrain",
         {"#": "#", **TRAINING},
         telltale=r"(^|\.)wrapped_model\._backbone\.\d+\.",
@@ -139,19 +139,19 @@ SOURCES: tuple[Source, ...] = (
         untrained_tail=True,
     ),
     # kdyolo's own DistilledBackbone.
-    Source("kdyolo", {"layers.#": "#"}, telltale=r"(^|\.)layers\.\d+\."),
+    NamingScheme("kdyolo", {"layers.#": "#"}, telltale=r"(^|\.)layers\.\d+\."),
     # Ultralytics' numbering, whatever stands around it.
-    Source("Ultralytics", {"#": "#", **TRAINING}),
+    NamingScheme("Ultralytics", {"#": "#", **TRAINING}),
 )
 
 
-def source_named(name: str) -> Source:
+def scheme_named(name: str) -> NamingScheme:
     """The shipped source of that name."""
-    return next(source for source in SOURCES if source.name == name)
+    return next(source for source in SCHEMES if source.name == name)
 
 
-def load_key_map(path: str | Path) -> Source:
-    """A source from a user's YAML file; its keys are the attributes of :class:`Source`, ``layers`` is required.
+def load_key_map(path: str | Path) -> NamingScheme:
+    """A source from a user's YAML file; its keys are the attributes of :class:`NamingScheme`, ``layers`` is required.
 
     Raises:
         ConfigError: Every mistake found in the file.
@@ -168,8 +168,8 @@ def load_key_map(path: str | Path) -> Source:
             f"{where}: expected 'layers:' with lines 'name in the file: layer number', e.g. 'encoder.stem: 0'; "
             "'null' instead of a number drops a part."
         )
-    source, mistakes = Source(path.stem, {}), []
-    known = {f.name for f in fields(Source)} - {"name"}
+    source, mistakes = NamingScheme(path.stem, {}), []
+    known = {f.name for f in fields(NamingScheme)} - {"name"}
     for key, value in given.items():
         try:
             if key not in known:

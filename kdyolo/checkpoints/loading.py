@@ -12,7 +12,7 @@ from ultralytics.utils import LOGGER
 from kdyolo.checkpoints.load_report import DOUBTFUL_NORM, LoadReport
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import CheckpointError
-from kdyolo.models.arch import COUNTER, FAMILIES, SCALES, Arch, backbone_rows
+from kdyolo.models.arch import BN_COUNTER, FAMILIES, SCALES, Arch, backbone_rows
 from kdyolo.models.arch_matching import fitting_archs
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
 
@@ -50,7 +50,7 @@ def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, f
     return best[0]
 
 
-def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_partial: bool = False) -> LoadReport:
+def load_into(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_partial: bool = False) -> LoadReport:
     """Copy a checkpoint's tensors into a backbone, set its BatchNorm epsilon and note what was left out.
 
     Args:
@@ -65,10 +65,10 @@ def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_part
         CheckpointError: A tensor is missing, unexpected or of another shape and ``allow_partial`` is false; or nothing
             matched at all; or the file is of another family with tensors of the same shapes.
     """
-    report = compare(backbone, checkpoint)
+    report = match(backbone, checkpoint)
     own = backbone.layers.state_dict()
     matching = _matching(own, checkpoint.tensors)
-    nothing = all(name.endswith(COUNTER) for name in matching)
+    nothing = all(name.endswith(BN_COUNTER) for name in matching)
     if nothing or not (report.complete or allow_partial) or (report.complete and report.fits != report.model):
         raise CheckpointError(_why_not(report, nothing))
     with torch.no_grad():
@@ -79,7 +79,7 @@ def fill(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow_part
     return report
 
 
-def compare(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadReport:
+def match(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadReport:
     """How a checkpoint's names and shapes fit a backbone; nothing is loaded."""
     own = backbone.layers.state_dict()
     matching = _matching(own, checkpoint.tensors)
@@ -149,7 +149,7 @@ def _collapsed(own: Mapping[str, Tensor], names: set[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n.partition(".")[0] if n.partition(".")[0] in whole else n for n in own if n in names))
 
 
-def differing(backbone: DistilledBackbone, tensors: Mapping[str, Tensor]) -> list[str]:
+def changed_tensors(backbone: DistilledBackbone, tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the backbone's tensors that are not, bit for bit, the given ones of equal name and shape."""
     own = backbone.layers.state_dict()
     return [name for name in _matching(own, tensors) if not torch.equal(own[name].cpu(), tensors[name])]
@@ -182,12 +182,12 @@ def load_backbone(
         The backbone; ``forward(images [B, 3, H, W] in 0–1)`` gives ``[P3, P4, P5]`` of strides 8, 16, 32.
 
     Raises:
-        CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint` and :func:`fill`.
+        CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint` and :func:`load_into`.
     """
     checkpoint = read_checkpoint(path, bn_eps, key_map=key_map, input_norm=input_norm, trust=trust)
     arch = checkpoint_arch(checkpoint, family)
     backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, levels)
-    report = fill(backbone, checkpoint, allow_partial)
+    report = load_into(backbone, checkpoint, allow_partial)
     if report.left_out or not report.complete or checkpoint.norm_doubtful:
         LOGGER.warning(report.table())
     return backbone.eval()

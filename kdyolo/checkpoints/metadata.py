@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdyolo.checkpoints.input_norm import InputNorm
-from kdyolo.checkpoints.key_naming import VFMKD_BN_EPS, Source
+from kdyolo.checkpoints.key_naming import VFMKD_BN_EPS, NamingScheme
 from kdyolo.errors import CheckpointError, ConfigError
-from kdyolo.models.arch import COUNTER
+from kdyolo.models.arch import BN_COUNTER
 
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
@@ -121,14 +121,16 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def bn_eps(given: float | None, meta: Mapping[str, Any], modules: Mapping[str, nn.Module], source: Source) -> float:
+def bn_eps(
+    given: float | None, meta: Mapping[str, Any], modules: Mapping[str, nn.Module], source: NamingScheme
+) -> float:
     """BatchNorm epsilon: what was given, else what the file records, else its source's."""
     norm = (mmengine_model(meta).get("backbone") or {}).get("norm_cfg") if source.name == "MMYOLO" else None
     configured = norm.get("eps", VFMKD_BN_EPS) if isinstance(norm, dict) else None  # PyTorch's default where not set
     return float(given or meta.get("bn_eps") or module_eps(modules) or configured or source.bn_eps)
 
 
-def input_norm(given: str | None, meta: Mapping[str, Any], source: Source, where: str) -> tuple[InputNorm, str]:
+def input_norm(given: str | None, meta: Mapping[str, Any], source: NamingScheme, where: str) -> tuple[InputNorm, str]:
     """Normalisation of the images, and who says so.
 
     Raises:
@@ -162,10 +164,14 @@ def untrained_layers(tensors: Mapping[str, Tensor], by_count: bool) -> tuple[str
         by_count: Whether a count of 0 batches is proof enough. Where weights were averaged over training (Ultralytics'
             EMA copies no counts) it is not: statistics must also stand where they start, at mean 0 and variance 1.
     """
-    counts = {name: int(tensor) for name, tensor in tensors.items() if name.endswith(COUNTER) and tensor.numel() == 1}
+    counts = {
+        name: int(tensor) for name, tensor in tensors.items() if name.endswith(BN_COUNTER) and tensor.numel() == 1
+    }
     if not any(counts.values()):
         return ()
-    idle = {name: n == 0 and (by_count or _at_start(tensors, name.removesuffix(COUNTER))) for name, n in counts.items()}
+    idle = {
+        name: n == 0 and (by_count or _at_start(tensors, name.removesuffix(BN_COUNTER))) for name, n in counts.items()
+    }
     layers = groupby(sorted(idle, key=_layer), key=_layer)
     return tuple(sorted((str(n) for n, names in layers if all(idle[name] for name in names)), key=int))
 
@@ -176,7 +182,7 @@ def only_a_backbone_trained(tensors: Mapping[str, Tensor], untrained: Iterable[s
     LightlyTrain's exports of these are so (it trains what stands before the first ``Upsample``), but somebody's own
     loop over an Ultralytics model gives the same, so that nothing follows for certain.
     """
-    trained = {_layer(name) for name in tensors if name.endswith(COUNTER)} - {int(n) for n in untrained}
+    trained = {_layer(name) for name in tensors if name.endswith(BN_COUNTER)} - {int(n) for n in untrained}
     return bool(trained) and max(trained) in BACKBONE_ENDS and any(int(n) > max(trained) for n in untrained)
 
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from kdyolo.checkpoints import metadata
 from kdyolo.checkpoints.input_norm import InputNorm, fold_input_norm
-from kdyolo.checkpoints.key_naming import SOURCES, WRAPPERS, Source, load_key_map, source_named
+from kdyolo.checkpoints.key_naming import SCHEMES, WRAPPERS, NamingScheme, load_key_map, scheme_named
 from kdyolo.checkpoints.safe_load import Content, load_content
 from kdyolo.errors import CheckpointError
-from kdyolo.models.arch import COUNTER
+from kdyolo.models.arch import BN_COUNTER
 
 MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
@@ -40,7 +40,7 @@ class BackboneCheckpoint:
         path: The file.
         sha256: Hex digest of the whole file.
         source: Which layout was recognised, in words.
-        kind: Whose names they are: the ``name`` of a :class:`kdyolo.checkpoints.key_naming.Source`.
+        kind: Whose names they are: the ``name`` of a :class:`kdyolo.checkpoints.key_naming.NamingScheme`.
         tensors: Layer name (``"2.m.0.cv1.conv.weight"``) → tensor on the CPU; floats as float32. Neck and head are
             among them where the file has them; layers that never trained are not.
         shapes: The same for every tensor, those of untrained layers too → shape.
@@ -153,7 +153,7 @@ def _described(
     by_count = source.name in {"Ultralytics", "LightlyTrain"} and not trained_there
     untrained = metadata.untrained_layers(names.tensors, by_count)
     if source.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
-        source = source_named("LightlyTrain")  # trained up to SPPF, and by nobody else
+        source = scheme_named("LightlyTrain")  # trained up to SPPF, and by nobody else
     norm, norm_said_by = metadata.input_norm(given[1], meta, source, str(path))
     unsaid = norm_said_by == metadata.BY_DEFAULT.format(source.name) and source.name == "Ultralytics" and by_count
     eps = metadata.bn_eps(given[0], meta, modules, source)
@@ -206,7 +206,7 @@ class _Names(NamedTuple):
     origin: dict[str, str]
     unexpected: tuple[str, ...]
     dropped: dict[str, int]
-    source: Source
+    source: NamingScheme
 
 
 def _averaged(data: Any) -> Any:
@@ -240,12 +240,12 @@ def _walk(
             yield from _walk(value, path, modules, (*prefix, f"[{i}]"), nodes)
 
 
-def _considered(found: Sequence[tuple[Key, Tensor]]) -> list[Source]:
+def _considered(found: Sequence[tuple[Key, Tensor]]) -> list[NamingScheme]:
     keys = [".".join(key) for key, _ in found]
-    return [source for source in SOURCES if source.considered(keys)]
+    return [source for source in SCHEMES if source.considered(keys)]
 
 
-def backbone_name(key: Key, sources: Sequence[Source] = SOURCES) -> tuple[int, str | None, Source | None]:
+def backbone_name(key: Key, sources: Sequence[NamingScheme] = SCHEMES) -> tuple[int, str | None, NamingScheme | None]:
     """Split a full key: number of wrappers, Ultralytics' name of what remains (``None``: not a backbone's), by whom.
 
     >>> backbone_name(("_orig_mod", "backbone", "stage1", "1", "main_conv", "conv", "weight"))[:2]
@@ -261,12 +261,12 @@ def backbone_name(key: Key, sources: Sequence[Source] = SOURCES) -> tuple[int, s
     return min(source.unwrap(key) for source in sources), None, None
 
 
-def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[Source], path: Path) -> _Names:
+def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[NamingScheme], path: Path) -> _Names:
     tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     prefixes: set[Key] = set()
-    used: dict[str, Source] = {}
-    others: list[tuple[Key, int, Source | None]] = []
+    used: dict[str, NamingScheme] = {}
+    others: list[tuple[Key, int, NamingScheme | None]] = []
     for key, tensor in found:
         depth, name, source = backbone_name(key, sources)
         if name is None or source is None:
@@ -316,7 +316,7 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
     """Refuse tensors that are no weights: not dense, not finite, repeating themselves, or larger than the file."""
     claimed = 0
     for name, tensor in names.tensors.items():
-        key, counter = names.origin[name], name.endswith(COUNTER)
+        key, counter = names.origin[name], name.endswith(BN_COUNTER)
         dense = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
         if not dense or (not tensor.is_floating_point() and not counter):
             raise CheckpointError(

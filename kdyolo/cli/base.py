@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kdyolo import __version__
+from kdyolo._version import __version__
 from kdyolo.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -79,6 +79,6 @@ def extract(source: str, out: str, exist_ok: bool) -> None:
 @click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
 def card(run: str, out: str | None) -> None:
     """Write a run's model card: results, backbone, training, data, licences, provenance."""
-    from kdyolo.runs.model_card import write_card
+    from kdyolo.runs.model_card import write_model_card
 
-    click.echo(write_card(run, out))
+    click.echo(write_model_card(run, out))

@@ -12,7 +12,7 @@ from kdyolo.cli.base import command, print_result
 from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdyolo.experiments.compare import Comparison
+    from kdyolo.experiments.compare import RunComparison
 
 FORMATS = ("table", "md", "json", "csv")
 
@@ -66,9 +66,9 @@ def compare(
     if out is None and (plots or watch):
         lacking = [option for option, given in (("--plots", plots), ("--watch", watch)) if given]
         raise ConfigError(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
-    from kdyolo.experiments.compare import compare as compare_runs
+    from kdyolo.experiments.compare import compare_runs
 
-    def compared(out: str | None) -> Comparison:
+    def compared(out: str | None) -> RunComparison:
         return compare_runs(*runs, baseline=baseline, out=out, anyway=anyway, metric=metric, at=at, targets=wanted)
 
     comparison = _watched(compared, runs, out, interval) if watch and out else compared(out)
@@ -88,8 +88,8 @@ def compare(
 
 
 def _watched(
-    compared: Callable[[str | None], Comparison], runs: Sequence[str], out: str, interval: float
-) -> Comparison | None:
+    compared: Callable[[str | None], RunComparison], runs: Sequence[str], out: str, interval: float
+) -> RunComparison | None:
     """The comparison when all runs are finished, or at Ctrl-C; its report is kept fresh until then."""
     from kdyolo.experiments.watch import watch
 

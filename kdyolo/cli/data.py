@@ -50,14 +50,14 @@ def convert(
 
     ROOT holds annotations/instances_*.json and the images, in either layout of the official archives.
     """
-    from kdyolo.data.coco_to_yolo import Source, convert_coco
+    from kdyolo.data.coco_to_yolo import CocoSplit, convert_coco
 
     if not len(annotations) == len(images) == len(split):
         raise ConfigError(
             f"--annotations, --images and --split belong together, one of each per split; "
             f"found {len(annotations)}, {len(images)} and {len(split)}."
         )
-    sources = [Source(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
+    sources = [CocoSplit(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     summary = convert_coco(root, out, sources=sources, classes=chosen, **options)
     click.echo(summary.table())

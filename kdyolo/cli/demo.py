@@ -17,7 +17,7 @@ from torchvision.io import read_image, write_png
 from torchvision.utils import draw_bounding_boxes, make_grid
 from ultralytics.utils import LOGGER
 
-from kdyolo.checkpoints.key_naming import STAGES
+from kdyolo.checkpoints.key_naming import CSPDARKNET_LAYERS
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import IMGSZ, draw_dataset
 from kdyolo.engine.model import KDYOLO
@@ -108,7 +108,7 @@ def make_checkpoint(out: Path, data: Path) -> Path:
     weights = teacher.model.float().state_dict()
     path = out / f"epoch_{TEACHING_EPOCHS}_backbone_mmdet.pth"
     state_dict = {}
-    for stage, layer in STAGES.items():
+    for stage, layer in CSPDARKNET_LAYERS.items():
         prefix = f"model.{layer}."
         state_dict.update({f"{stage}.{k[len(prefix) :]}": v for k, v in weights.items() if k.startswith(prefix)})
     meta = {"epoch": TEACHING_EPOCHS, "backbone": "yolov8", "model_size": "n", "bn_eps": 1e-3}

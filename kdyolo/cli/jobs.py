@@ -82,11 +82,11 @@ HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
 
 
 def _row(run: RunStatus) -> tuple[str, ...]:
-    from kdyolo.utils.text import duration
+    from kdyolo.utils.text import format_duration
 
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
-    left = "" if math.isnan(run.seconds_left) else duration(run.seconds_left)
+    left = "" if math.isnan(run.seconds_left) else format_duration(run.seconds_left)
     return (str(_short(run.path)), run.words, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
 
 

@@ -57,14 +57,14 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
 
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
-    from kdyolo.utils.text import duration
+    from kdyolo.utils.text import format_duration
 
     plan = planned.plan()
     click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
     try:
         estimate = planned.estimate()
-        plan["about"] = [duration(sum(estimate[arm])) for arm in plan["arm"]]
-        left = duration(planned.time_left(estimate))
+        plan["about"] = [format_duration(sum(estimate[arm])) for arm in plan["arm"]]
+        left = format_duration(planned.time_left(estimate))
         at_once = f"{len(planned.devices)} at once"
         time = f"about {left} with {at_once}, evaluation, optimizer steps and waiting for images not counted"
     except RunError as e:

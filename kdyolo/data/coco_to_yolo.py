@@ -11,35 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.data.coco.json_chunks import NeedsWholeFile
-from kdyolo.data.coco.label_table import Labels, Selection, SplitLabels
+from kdyolo.data.coco.json_chunks import FastPathUnavailable
+from kdyolo.data.coco.label_table import LabelTable, Selection, SplitLabels
 from kdyolo.data.coco.output_dir import HEADER, check_other_yamls, check_out
 from kdyolo.data.coco.reader import Annotations, read_annotations, without_invalid
 from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation
 from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_name, list_name
-from kdyolo.data.coco.splits import Source, check_sources, find_sources, is_plain_name, pick_roles
+from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_plain_name, pick_roles
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning
 from kdyolo.data.coco.transaction import publish
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.utils.parallel import share
+from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
-from kdyolo.utils.system import no_collection
+from kdyolo.utils.system import pause_gc
 
 if TYPE_CHECKING:
     from kdyolo.data.coco.label_batches import Labeller
-    from kdyolo.data.image_verification import Inspector
+    from kdyolo.data.image_verification import ImageVerifier
 
-__all__ = ["ConversionSummary", "Source", "SplitSummary", "convert_coco"]
+__all__ = ["CocoSplit", "ConversionSummary", "SplitSummary", "convert_coco"]
 
 
-@no_collection()
+@pause_gc()
 def convert_coco(
     root: str | Path | None = None,
     out: str | Path | None = None,
     *,
     name: str = "coco",
     link: Link = "symlink",
-    sources: Sequence[Source] = (),
+    sources: Sequence[CocoSplit] = (),
     skip_invalid: bool = False,
     classes: Sequence[str] = (),
     min_area: float = 0.0,
@@ -74,7 +74,9 @@ def convert_coco(
     _check_arguments(root, out, name, link, sources, min_area)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
     sources = (
-        [Source(Path(s.annotations), Path(s.images), s.split) for s in sources] if root is None else find_sources(root)
+        [CocoSplit(Path(s.annotations), Path(s.images), s.split) for s in sources]
+        if root is None
+        else find_sources(root)
     )
     check_sources(sources)
     roles = pick_roles([source.split for source in sources])
@@ -120,7 +122,7 @@ def convert_coco(
 class _Split:
     """A split that is ready to be written."""
 
-    source: Source
+    source: CocoSplit
     data: Annotations
     labels: SplitLabels
 
@@ -155,7 +157,7 @@ def _label(
     """The labels of one file; if something in it is irregular, from reading it again with a close look."""
     try:
         return data, _label_batches(data, selection)
-    except NeedsWholeFile:
+    except FastPathUnavailable:
         data = read_whole()
         return data, _label_batches(data, selection)
 
@@ -169,34 +171,34 @@ def _label_batches(data: Annotations, selection: Selection) -> SplitLabels:
 
     with Progress("reading", len(data.batches), "slices") as progress:
 
-        def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> Labels:
+        def work(batches: Sequence[Callable[[], list[AnnotationRecord]]]) -> LabelTable:
             columns = []
             for batch in batches:
                 columns.append(labeller().columns(batch()))
                 progress.advance()
             return labeller().labels(columns)
 
-        parts = share(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images)
+        parts = parallel_map(work, data.batches, at_least=1, progress=progress, apart=True, meanwhile=data.check_images)
     labels = SplitLabels(parts, len(data.images))
     if not data.checked and labels.ids_repeat:
-        raise NeedsWholeFile
+        raise FastPathUnavailable
     return labels
 
 
 def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
     # In each process when it needs it: numpy, OpenCV and Ultralytics take seconds, and end all forking where they run.
-    from kdyolo.data.coco.segmentation import outline_of
+    from kdyolo.data.coco.segmentation import polygon_of
 
-    return outline_of(annotation, width, height)
-
-
-def _inspector() -> Inspector:
-    from kdyolo.data.image_verification import Inspector  # Pillow waits until it is needed
-
-    return Inspector()
+    return polygon_of(annotation, width, height)
 
 
-def _use_findings(split: _Split, inspector: Inspector, out: Path, classes: int) -> Iterable[str]:
+def _inspector() -> ImageVerifier:
+    from kdyolo.data.image_verification import ImageVerifier  # Pillow waits until it is needed
+
+    return ImageVerifier()
+
+
+def _use_findings(split: _Split, inspector: ImageVerifier, out: Path, classes: int) -> Iterable[str]:
     """Warn about images of another size than their records say, and write the label cache of a verified split."""
     from kdyolo.data.label_cache import write_label_cache
 
@@ -222,7 +224,7 @@ def _use_findings(split: _Split, inspector: Inspector, out: Path, classes: int) 
 
 
 def _check_arguments(
-    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[Source], min_area: float
+    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[CocoSplit], min_area: float
 ) -> None:
     mistakes = []
     if (root is None) == (not sources):

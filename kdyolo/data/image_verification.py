@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from kdyolo.data.image_names import IMAGE_SUFFIXES
-from kdyolo.utils.parallel import share
+from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
 
 _SMALLEST = 10  # pixels a side: Ultralytics drops smaller images
@@ -21,7 +21,7 @@ _WORTH_A_PROCESS = 500  # images
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFacts:
     """What an image file is.
 
     Attributes:
@@ -38,10 +38,10 @@ class Found:
 
 
 @dataclass
-class Inspector:
+class ImageVerifier:
     """Opens images, each once, and remembers what it found: (folder, file name) → Found."""
 
-    found: dict[tuple[Path, str], Found] = field(default_factory=dict)
+    found: dict[tuple[Path, str], ImageFacts] = field(default_factory=dict)
 
     def problems(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
         """Those of some images that cannot be used: file name → why."""
@@ -49,19 +49,19 @@ class Inspector:
         new = [name for name in names if (folder, name) not in self.found]
         with Progress("opening", len(new), "images") as progress:
 
-            def work(run: Sequence[str]) -> list[Found]:
+            def work(run: Sequence[str]) -> list[ImageFacts]:
                 results = []
                 for name in run:
-                    results.append(inspect(folder / name))
+                    results.append(verify_image(folder / name))
                     progress.advance()
                 return results
 
-            runs = share(work, new, at_least=_WORTH_A_PROCESS, progress=progress)
+            runs = parallel_map(work, new, at_least=_WORTH_A_PROCESS, progress=progress)
         self.found |= zip(((folder, name) for name in new), chain.from_iterable(runs), strict=True)
         return {name: self.found[folder, name].problem for name in names if self.found[folder, name].problem}
 
 
-def inspect(path: Path) -> Found:
+def verify_image(path: Path) -> ImageFacts:
     """Look at one image as Ultralytics' scan does, but without ever writing to it."""
     try:
         with Image.open(path) as image:
@@ -70,12 +70,12 @@ def inspect(path: Path) -> Found:
             kind = (image.format or "").lower()
             width, height = _turned_size(image) if turned else image.size
         if kind not in IMAGE_SUFFIXES | {"jpeg2000"}:
-            return Found(problem=f"its format {kind} is none that Ultralytics reads")
+            return ImageFacts(problem=f"its format {kind} is none that Ultralytics reads")
         if min(width, height) < _SMALLEST:
-            return Found(problem=f"it has {width}×{height} pixels, and Ultralytics drops images below {_SMALLEST}")
-        return Found(width, height, broken_end=kind in ("jpg", "jpeg") and not _ends_as_jpeg(path))
+            return ImageFacts(problem=f"it has {width}×{height} pixels, and Ultralytics drops images below {_SMALLEST}")
+        return ImageFacts(width, height, broken_end=kind in ("jpg", "jpeg") and not _ends_as_jpeg(path))
     except Exception as error:  # decoders raise anything on damaged files
-        return Found(problem=str(error).replace("\n", " ") or type(error).__name__)
+        return ImageFacts(problem=str(error).replace("\n", " ") or type(error).__name__)
 
 
 def _ends_as_jpeg(path: Path) -> bool:

@@ -51,7 +51,7 @@ def label_line(class_index: int, box: Box, width: int, height: int) -> str | Non
     return _BOX_LINE % (class_index, (left + w / 2) / width, (top + h / 2) / height, w / width, h / height)
 
 
-def outline_line(class_index: int, outline: list[float], width: int, height: int) -> str | None:
+def polygon_line(class_index: int, outline: list[float], width: int, height: int) -> str | None:
     """One line ``class x1 y1 x2 y2 …`` with the corners of a polygon, clipped to the image, as fractions of it.
 
     Args:
@@ -128,7 +128,7 @@ class Label:
         def at(decimals: int) -> list[float]:
             return [round(v * (height if i % 2 else width), decimals) for i, v in enumerate(self.values)]
 
-        corners = _shortest(at, lambda corners: outline_line(self.index, corners, width, height), self.text)
+        corners = _shortest(at, lambda corners: polygon_line(self.index, corners, width, height), self.text)
         xs, ys = corners[::2], corners[1::2]
         area = abs(sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys, strict=True)))) / 2
         bounds = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

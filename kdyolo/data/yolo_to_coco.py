@@ -16,7 +16,7 @@ from kdyolo.data.coco.reader import read_annotations
 from kdyolo.data.coco.schema import DetailedAnnotation, ImageRecord
 from kdyolo.data.dataset_yaml import Dataset, load_dataset
 from kdyolo.data.image_names import image_files, label_file
-from kdyolo.data.yolo_labels import Label, clip_box, label_line, outline_line, read_labels
+from kdyolo.data.yolo_labels import Label, clip_box, label_line, polygon_line, read_labels
 from kdyolo.errors import DatasetError
 
 K = TypeVar("K", bound=Hashable)
@@ -141,9 +141,9 @@ def _unique(what: str, values: Iterable[K]) -> set[K]:
 
 
 def _new_image(path: Path, name: str, number: int) -> ImageRecord:
-    from kdyolo.data.image_verification import inspect  # Pillow waits until it is needed
+    from kdyolo.data.image_verification import verify_image  # Pillow waits until it is needed
 
-    found = inspect(path)
+    found = verify_image(path)
     if found.problem:
         raise DatasetError(f"{path}: cannot be used: {found.problem}. Replace or remove it.")
     return ImageRecord(number, name, found.width, found.height)
@@ -199,12 +199,12 @@ def _label_of(annotation: DetailedAnnotation, index: int, image: ImageRecord, ou
     line = label_line(index, box, width, height)
     if line is None or not outline:
         return line or ""
-    from kdyolo.data.coco.segmentation import outline_of
+    from kdyolo.data.coco.segmentation import polygon_of
 
-    corners = outline_of(annotation, width, height)
-    line = outline_line(index, corners, width, height) if corners else None
+    corners = polygon_of(annotation, width, height)
+    line = polygon_line(index, corners, width, height) if corners else None
     around = [left, top, left + w, top, left + w, top + h, left, top + h]
-    return line or outline_line(index, around, width, height) or ""
+    return line or polygon_line(index, around, width, height) or ""
 
 
 def _write(out: Path, content: object) -> None:

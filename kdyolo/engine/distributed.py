@@ -33,12 +33,12 @@ def is_distributed() -> bool:
     return bool(RANK != -1)
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process prints, saves and evaluates."""
     return RANK in {-1, 0}
 
 
-def start(device: Any) -> torch.device:
+def init_process_group(device: Any) -> torch.device:
     """Join the process group, before anything else asks for ranks.
 
     Args:
@@ -62,7 +62,7 @@ def start(device: Any) -> torch.device:
     return mine
 
 
-def share(value: T) -> T:
+def broadcast(value: T) -> T:
     """Rank 0's value, on every rank."""
     if not is_distributed():
         return value
@@ -71,23 +71,23 @@ def share(value: T) -> T:
     return box[0]
 
 
-def on_first(function: Callable[..., T], *arguments: Any) -> T:
+def run_on_rank_zero(function: Callable[..., T], *arguments: Any) -> T:
     """What a function returns on rank 0, on every rank; and if it raises there, its error on every rank."""
     result: Any = None
     error: Exception | None = None
-    if is_first():
+    if is_rank_zero():
         try:
             result = function(*arguments)
         except Exception as e:  # raised again below, on all ranks
             error = e
-    result, error = share((result, error))
+    result, error = broadcast((result, error))
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
-def alone(trainer: Any) -> Iterator[None]:
+def as_single_process(trainer: Any) -> Iterator[None]:
     """Let rank 0 evaluate as if it were the only process.
 
     Ultralytics' validator splits the images over ranks and reduces losses with an operation that gloo lacks, and takes
@@ -107,7 +107,7 @@ def alone(trainer: Any) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def wrap(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:
+def wrap_ddp(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:
     """Wrap a model for what trains now; a model that is wrapped already is unwrapped first.
 
     DistributedDataParallel reduces the gradients of those parameters that require them *when it is built*. After a thaw

@@ -12,7 +12,7 @@ import torch
 
 from kdyolo.engine import distributed
 from kdyolo.engine.optimizer import ScheduledTrainer
-from kdyolo.engine.options.train_options import Settings
+from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.validator import KDValidator
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
@@ -31,7 +31,7 @@ class EvaluatedTrainer(ScheduledTrainer):
     device: torch.device
     validator: KDValidator
 
-    settings: Settings
+    settings: TrainOptions
 
     def get_validator(self) -> KDValidator:
         """The validator of every epoch and of ``best.pt``."""
@@ -52,7 +52,7 @@ class EvaluatedTrainer(ScheduledTrainer):
             KDYOLOError: Official metrics cannot be computed, though they were asked for or the data set names a JSON.
         """
         if distributed.is_distributed():
-            distributed.on_first(self._prepare)
+            distributed.run_on_rank_zero(self._prepare)
         else:
             self._prepare()
 
@@ -63,9 +63,9 @@ class EvaluatedTrainer(ScheduledTrainer):
         """Evaluate on rank 0; the others go on to where they wait for its verdict."""
         if not distributed.is_distributed():
             return super().validate()
-        if not distributed.is_first():
+        if not distributed.is_rank_zero():
             return None, None
-        with distributed.alone(self):
+        with distributed.as_single_process(self):
             return super().validate()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:

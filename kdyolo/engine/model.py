@@ -10,16 +10,16 @@ from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, fill
-from kdyolo.engine.options.train_options import READING, STRETCH, Settings
+from kdyolo.checkpoints.loading import checkpoint_arch, load_into
+from kdyolo.engine.options.train_options import READING, STRETCH, TrainOptions
 from kdyolo.engine.plan import default_model, load_weights
-from kdyolo.engine.predictor import StretchingPredictor, resize_of
+from kdyolo.engine.predictor import StretchPredictor, resize_of
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel, weights_arch
-from kdyolo.models.yaml_layouts import family_of, nested_for
+from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
 
@@ -74,7 +74,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             "key_map": str(key_map) if key_map else None,
             "trust": trust,
         }
-        checkpoint = Settings(**given).read_backbone()
+        checkpoint = TrainOptions(**given).read_backbone()
         name = str(model) if model else default_model(checkpoint, given["weights"], trust)
         if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
             raise ConfigError(
@@ -90,7 +90,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     def task_map(self) -> dict[str, dict[str, Any]]:
         """Detection only, with kdyolo's model and trainer, and images resized as the model was trained."""
         resize = resize_of(self.model)
-        predictor = {"predictor": StretchingPredictor} if resize == STRETCH else {}
+        predictor = {"predictor": StretchPredictor} if resize == STRETCH else {}
         validator = partial(KDValidator, resize=resize)
         kd = {"model": KDDetectionModel, "trainer": KDTrainer, "validator": validator, **predictor}
         return {"detect": {**super().task_map["detect"], **kd}}
@@ -101,12 +101,12 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         weights = load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
         family = family_of(cfg)
         arch = checkpoint_arch(checkpoint, family) if checkpoint else weights_arch(weights)[0] if weights else None
-        description = nested_for(cfg, arch, checkpoint.bn_eps if checkpoint else None)
+        description = describe_detector(cfg, arch, checkpoint.bn_eps if checkpoint else None)
         self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
         if weights:
             self.model.load(weights, verbose=verbose)
         if checkpoint:
-            self.report = fill(self.model.backbone, checkpoint, self._start["allow_partial"])
+            self.report = load_into(self.model.backbone, checkpoint, self._start["allow_partial"])
         self.cfg = self.model_name = cfg
         self.task = task or "detect"
         self.overrides.update(model=cfg, task=self.task)

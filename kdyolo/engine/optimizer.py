@@ -108,7 +108,7 @@ class ScheduledTrainer(DetectionTrainer):  # type: ignore[misc]
         return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
 
-class EarlyStoppingAfterThaw(EarlyStopping):  # type: ignore[misc]
+class EarlyStoppingAfterUnfreeze(EarlyStopping):  # type: ignore[misc]
     """Early stopping whose patience counts only epochs in which everything trains.
 
     A frozen backbone makes mAP level off before the thaw that is meant to lift it; that plateau must not end the run.

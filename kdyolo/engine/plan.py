@@ -11,14 +11,14 @@ from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, fill
+from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.train_options import Settings
+from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, DatasetError, ModelError
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
-from kdyolo.models.yaml_layouts import family_of, nested_for
+from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
@@ -62,7 +62,7 @@ def check_data(data: Any) -> None:
 
 
 def fitting_backbone(
-    settings: Settings, model: str | None, checkpoint: BackboneCheckpoint | None = None
+    settings: TrainOptions, model: str | None, checkpoint: BackboneCheckpoint | None = None
 ) -> tuple[BackboneCheckpoint | None, LoadReport | None]:
     """Read the backbone checkpoint, if one is given, and refuse one that does not fit the model YAML.
 
@@ -89,11 +89,11 @@ def fit_report(checkpoint: BackboneCheckpoint | None, model: str | None, allow_p
     if not (checkpoint and model and Path(model).suffix in {".yaml", ".yml"}):
         return None
     arch = checkpoint_arch(checkpoint, family_of(model))
-    description = nested_for(model, arch, checkpoint.bn_eps)
+    description = describe_detector(model, arch, checkpoint.bn_eps)
     name, max_channels, eps, levels = description["backbone"][0][3]
     with torch.device("meta"):
         backbone = DistilledBackbone(name, max_channels, eps, levels)
-    return fill(backbone, checkpoint, allow_partial)
+    return load_into(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> Any:

@@ -22,7 +22,7 @@ def resize_of(model: nn.Module) -> str:
     return str(record.get("settings", {}).get("resize", LETTERBOX))
 
 
-class StretchingPredictor(DetectionPredictor):  # type: ignore[misc]
+class StretchPredictor(DetectionPredictor):  # type: ignore[misc]
     """Ultralytics' predictor for models that were trained on stretched images."""
 
     scale_fill = True

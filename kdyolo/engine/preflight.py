@@ -26,14 +26,14 @@ from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.train_options import Settings
-from kdyolo.engine.options.validation import split_settings
+from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.plan import check_data, default_model, fitting_backbone, new_work_dir
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError, KDYOLOError
-from kdyolo.models.yaml_layouts import nested_for
-from kdyolo.utils.text import duration
+from kdyolo.models.yaml_layouts import describe_detector
+from kdyolo.utils.text import format_duration
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ PICTURE = "labels.jpg"
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseCost:
     """What one step takes while the same parts train.
 
     Attributes:
@@ -59,7 +59,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class RunCost:
     """What a run would take.
 
     Attributes:
@@ -67,7 +67,7 @@ class Rehearsal:
         steps: Number of steps in an epoch.
     """
 
-    phases: list[Phase]
+    phases: list[PhaseCost]
     steps: int
 
     @property
@@ -120,7 +120,7 @@ def check_everything(overrides: Mapping[str, Any]) -> tuple[str, BackboneCheckpo
 
     gather(lambda: check_data(overrides.get("data")))
     model, checkpoint = overrides.get("model"), None
-    if split := gather(lambda: split_settings(overrides)):
+    if split := gather(lambda: split_options(overrides)):
         settings, rest = split
         gather(lambda: new_work_dir(rest))
         checkpoint = gather(settings.read_backbone)
@@ -129,7 +129,7 @@ def check_everything(overrides: Mapping[str, Any]) -> tuple[str, BackboneCheckpo
         if model and checkpoint:
             gather(lambda: fitting_backbone(settings, model, checkpoint))
         elif model and not model.endswith(".pt"):
-            gather(lambda: nested_for(model, None, None))
+            gather(lambda: describe_detector(model, None, None))
     if mistakes:
         raise ConfigError(mistakes)
     return str(model), checkpoint
@@ -154,7 +154,7 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
             mistakes.append(str(e))
     if backbone:
         try:
-            settings = Settings(backbone=backbone)
+            settings = TrainOptions(backbone=backbone)
             checkpoint = settings.read_backbone()
             name = model or default_model(checkpoint, None, trust=False)
             _, report = fitting_backbone(settings, name, checkpoint)
@@ -168,7 +168,7 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
     return "\n".join(lines)
 
 
-def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") -> list[Phase]:
+def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") -> list[PhaseCost]:
     """Check a run, print what it would do, and measure one batch. Nothing is trained, no run folder is made.
 
     Args:
@@ -184,14 +184,14 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
     LOGGER.info(environment())
     model, checkpoint = check_everything(overrides)
     picture = Path(folder) / PICTURE
-    phases = rehearse({**overrides, "model": model}, picture, checkpoint).phases
+    phases = measure_run({**overrides, "model": model}, picture, checkpoint).phases
     LOGGER.info(f"labels of a batch are drawn in {picture}; nothing was trained")
     return phases
 
 
-def rehearse(
+def measure_run(
     overrides: Mapping[str, Any], picture: Path | None = None, checkpoint: BackboneCheckpoint | None = None
-) -> Rehearsal:
+) -> RunCost:
     """Set a run up in a temporary folder, and measure a real batch in every phase of its schedule.
 
     Args:
@@ -209,7 +209,7 @@ def rehearse(
             if picture:
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 picture.unlink(missing_ok=True)
-            rehearsal = Rehearsal(_measure(trainer, picture), len(trainer.train_loader))
+            rehearsal = RunCost(_measure(trainer, picture), len(trainer.train_loader))
         finally:
             trainer.log.close()
         LOGGER.info(_estimate(rehearsal))
@@ -236,7 +236,7 @@ def _some(names: list[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
-def _measure(trainer: KDTrainer, picture: Path | None) -> list[Phase]:
+def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
     """One real batch forward and backward in every phase of the schedule, and its labels drawn."""
     schedule, phases = trainer.schedule, []
     starts = [0, *schedule.thaws]
@@ -251,7 +251,9 @@ def _measure(trainer: KDTrainer, picture: Path | None) -> list[Phase]:
                 plot_images(dict(batch), fname=picture, names=trainer.data["names"], max_subplots=16)
                 _wait_for(picture)
             seconds.append(_step(trainer, batch))
-        phases.append(Phase(schedule.phase(start), end - start, statistics.median(seconds[1:]), _peak(trainer.device)))
+        phases.append(
+            PhaseCost(schedule.phase(start), end - start, statistics.median(seconds[1:]), _peak(trainer.device))
+        )
     return phases
 
 
@@ -281,14 +283,14 @@ def _wait_for(path: Path, seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def _estimate(rehearsal: Rehearsal) -> str:
+def _estimate(rehearsal: RunCost) -> str:
     """Steps, time and memory of each phase, and of the run."""
     steps = rehearsal.steps
     lines = [
         f"{phase.name:<16} {phase.epochs:>4} epochs × {steps:,} steps × {phase.seconds:.3g} s = "
-        f"{duration(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
+        f"{format_duration(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
         for phase in rehearsal.phases
     ]
-    whole = duration(rehearsal.seconds)
+    whole = format_duration(rehearsal.seconds)
     lines.append(f"about {whole} in all, evaluation, optimizer steps and waiting for images not counted")
     return "\n".join(lines)

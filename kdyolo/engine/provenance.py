@@ -16,7 +16,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.git import GitRepo
 from ultralytics.utils.torch_utils import unwrap_model
 
-import kdyolo
+from kdyolo._version import __version__
 from kdyolo.engine.options.recipes import load_recipe
 from kdyolo.runs.files import RECORD_NAME
 
@@ -30,7 +30,7 @@ _PLAIN = (bool, int, float, str, list, dict, type(None))
 def versions() -> dict[str, str]:
     """Versions of everything that shapes a result."""
     return {
-        "kdyolo": kdyolo.__version__,
+        "kdyolo": __version__,
         "ultralytics": ultralytics.__version__,
         "torch": str(torch.__version__),  # a str subclass, which restricted loading would refuse
         "python": platform.python_version(),

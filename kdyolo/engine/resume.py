@@ -20,7 +20,7 @@ import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.engine.options.train_options import Settings
+from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.files import STATE_NAME
 from kdyolo.runs.pid_file import refuse_running
@@ -151,7 +151,7 @@ def _drop_rows_after(path: Path, epochs: int) -> None:
     AtomicPath(path).write_bytes("".join([header, *kept]).encode())
 
 
-def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
     """Settings of the run to resume, and the few overrides that may change.
 
     Raises:
@@ -177,4 +177,4 @@ def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tup
     if mistakes:
         raise ConfigError(mistakes)
     kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
-    return Settings(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}
+    return TrainOptions(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}

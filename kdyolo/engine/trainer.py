@@ -16,15 +16,15 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.checkpoints.export import make_stock_checkpoint
+from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, differing, fill
+from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine import distributed
 from kdyolo.engine.evaluation import EvaluatedTrainer
-from kdyolo.engine.optimizer import EarlyStoppingAfterThaw
+from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze
 from kdyolo.engine.options.train_options import STRETCH
-from kdyolo.engine.options.validation import split_settings
+from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.plan import check_data, fitting_backbone, new_work_dir
 from kdyolo.engine.provenance import announce, provenance, write_record
 from kdyolo.engine.resume import (
@@ -38,14 +38,14 @@ from kdyolo.engine.resume import (
     trained_to_the_end,
 )
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
-from kdyolo.models.detector import KDDetectionModel, describe, to_stock
+from kdyolo.models.detector import KDDetectionModel, resolve_description, to_stock
 from kdyolo.models.freezing import apply_schedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs import detach
 from kdyolo.runs.files import LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
-from kdyolo.runs.pid_file import at_work
+from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
@@ -56,7 +56,7 @@ class KDTrainer(EvaluatedTrainer):
     """Trains a detector whose backbone comes from a distillation checkpoint and may be frozen at first.
 
     Takes every Ultralytics setting, and kdyolo's own
-    (:class:`kdyolo.engine.options.train_options.Settings`) among the same overrides.
+    (:class:`kdyolo.engine.options.train_options.TrainOptions`) among the same overrides.
     Works as ``YOLO("yolov8n.yaml").train(trainer=KDTrainer, backbone="ckpt.pth", freeze_epochs=50, data=…)`` too.
 
     Args:
@@ -92,17 +92,21 @@ class KDTrainer(EvaluatedTrainer):
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         self.log = RunLog()
         try:
-            device = distributed.start((overrides or {}).get("device")) if distributed.is_distributed() else None
+            device = (
+                distributed.init_process_group((overrides or {}).get("device"))
+                if distributed.is_distributed()
+                else None
+            )
             if overrides and overrides.get("resume"):
-                self._state = distributed.on_first(state_to_resume, Path(str(overrides["resume"])))
+                self._state = distributed.run_on_rank_zero(state_to_resume, Path(str(overrides["resume"])))
                 self.settings, overrides = resumed_settings(overrides, self._state)
-                overrides["save_dir"] = distributed.share(overrides["save_dir"])
+                overrides["save_dir"] = distributed.broadcast(overrides["save_dir"])
             else:
-                self.settings, overrides = split_settings(overrides or {})
+                self.settings, overrides = split_options(overrides or {})
                 self.asked = dict(overrides)
                 if device is not None:  # one folder for all ranks
-                    overrides["save_dir"] = distributed.on_first(_numbered_dir, overrides)
-                self._created = distributed.on_first(new_work_dir, overrides)
+                    overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, overrides)
+                self._created = distributed.run_on_rank_zero(new_work_dir, overrides)
                 self.checkpoint, self.report = fitting_backbone(self.settings, overrides.get("model"), checkpoint)
                 check_data(overrides.get("data"))
             super().__init__(cfg, overrides, _callbacks)
@@ -119,14 +123,14 @@ class KDTrainer(EvaluatedTrainer):
         self.schedule = self.settings.schedule(self.epochs)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
-        if distributed.is_first() and not self.ddp:
+        if distributed.is_rank_zero() and not self.ddp:
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on."""
         if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
             vars(self.args).update(self.settings.to_dict())
-        with at_work(self.save_dir if distributed.is_first() and not self.ddp else None) as elsewhere:
+        with owning_folder(self.save_dir if distributed.is_rank_zero() and not self.ddp else None) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
@@ -145,7 +149,7 @@ class KDTrainer(EvaluatedTrainer):
             raise
 
     def _remove_what_was_created(self) -> None:
-        if distributed.is_first() and self._created is not None and self._created.exists():
+        if distributed.is_rank_zero() and self._created is not None and self._created.exists():
             shutil.rmtree(self._created)
 
     # ---- set-up --------------------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ class KDTrainer(EvaluatedTrainer):
         """Build the detector, start it from ``weights`` if given, and lay the distilled backbone over it."""
         arch = checkpoint_arch(self.checkpoint, family_of(cfg)) if self.checkpoint else None
         eps = self.checkpoint.bn_eps if self.checkpoint else None
-        description = describe(cfg, weights, arch, eps)
+        description = resolve_description(cfg, weights, arch, eps)
         model = KDDetectionModel(description, ch=self.data["channels"], nc=self.data["nc"], verbose=verbose)
         if unknown := self.schedule.named_parts - model.backbone.parts.keys():
             raise ConfigError(
@@ -175,7 +179,7 @@ class KDTrainer(EvaluatedTrainer):
             model.load(weights)
             self.started_from = str(self.settings.weights or self.args.model)
         if self.checkpoint is not None:
-            self.report = fill(model.backbone, self.checkpoint, self.settings.allow_partial)
+            self.report = load_into(model.backbone, self.checkpoint, self.settings.allow_partial)
         if self.resume:
             model.backbone.left_out = tuple(model.yaml.get("kd", {}).get("left_out", ()))
         else:
@@ -198,7 +202,7 @@ class KDTrainer(EvaluatedTrainer):
         if not self._state:
             with restricted_ultralytics(self.settings.trust):
                 return super().setup_model()
-        self.model = self.get_model(self._state["yaml"], verbose=distributed.is_first())
+        self.model = self.get_model(self._state["yaml"], verbose=distributed.is_rank_zero())
         return None
 
     def _do_train(self) -> None:
@@ -209,7 +213,7 @@ class KDTrainer(EvaluatedTrainer):
         self._setup_train()
         self.epoch = self.start_epoch - 1
         self.final_eval()
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             if self.args.plots:
                 self.plot_metrics()
             self.run_callbacks("on_train_end")
@@ -244,10 +248,10 @@ class KDTrainer(EvaluatedTrainer):
             self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
             self.world_size = world_size
         if distributed.is_distributed():
-            self.amp = distributed.share(self.amp)  # decided on rank 0
+            self.amp = distributed.broadcast(self.amp)  # decided on rank 0
             self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and self.args.amp != "bf16")
         progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
-        self.stopper = EarlyStoppingAfterThaw(self.args.patience, self.schedule.frozen_epochs)
+        self.stopper = EarlyStoppingAfterUnfreeze(self.args.patience, self.schedule.frozen_epochs)
         self.stopper.__dict__.update(progress)
         if not self.resume and self.schedule.frozen_parts(0):
             tensors = unwrap_model(self.model).backbone.layers.state_dict().items()
@@ -255,7 +259,7 @@ class KDTrainer(EvaluatedTrainer):
         self._check_injected()
         self.prepare_evaluation()
         announce(self)
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             if not self.resume:
                 write_record(self)
             if output := detach.output_file():
@@ -292,7 +296,7 @@ class KDTrainer(EvaluatedTrainer):
         if self.checkpoint is None:
             return
         for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
-            if names := differing(model.backbone, self.checkpoint.tensors):
+            if names := changed_tensors(model.backbone, self.checkpoint.tensors):
                 raise RunError(
                     f"after set-up, {len(names)} backbone tensors of the {what} differ from those in "
                     f"{self.checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
@@ -307,7 +311,7 @@ class KDTrainer(EvaluatedTrainer):
         """Compare what is frozen, in the model and in its EMA, with what it was when training started, bit for bit."""
         frozen = self._frozen_now()
         for what, model in (("model", unwrap_model(self.model)), ("EMA", self.ema.ema)):
-            if names := differing(model.backbone, frozen):
+            if names := changed_tensors(model.backbone, frozen):
                 raise RunError(
                     f"in epoch {self.epoch + 1}, {len(names)} tensors of the frozen backbone changed in the {what}, "
                     f"e.g. {names[0]}. Does a callback touch the model? If not, please report it with {LOG_NAME}."
@@ -323,7 +327,7 @@ class KDTrainer(EvaluatedTrainer):
             self._apply_schedule()
         trains = tuple(p.requires_grad for p in self.model.parameters())
         if distributed.is_distributed() and trains != self._wrapped_for:
-            self.model = distributed.wrap(self.model, self.device, bool(self.args.compile))
+            self.model = distributed.wrap_ddp(self.model, self.device, bool(self.args.compile))
             self._wrapped_for = trains
 
     def _apply_schedule(self) -> None:
@@ -349,14 +353,14 @@ class KDTrainer(EvaluatedTrainer):
     def _recover_on_all_ranks(self, epoch: int) -> bool:
         """The same for several ranks, from the state that rank 0 keeps: the others may not see its files."""
         finite = (self.loss is None or bool(self.loss.isfinite())) and (self.fitness is None or isfinite(self.fitness))
-        if distributed.share(finite) or epoch == self.start_epoch:
+        if distributed.broadcast(finite) or epoch == self.start_epoch:
             return False
         self.nan_recovery_attempts += 1
         if self.nan_recovery_attempts > 3:
             raise RunError("NaN or Inf in the loss again after 3 attempts to recover from last.pt.")
         LOGGER.warning(f"NaN or Inf detected (attempt {self.nan_recovery_attempts}/3), recovering from last.pt...")
         start_epoch = self.start_epoch
-        restore_state(self, distributed.on_first(read_state, self.last))
+        restore_state(self, distributed.run_on_rank_zero(read_state, self.last))
         self.start_epoch, self.accumulated, self.scheduler.last_epoch = start_epoch, None, epoch - 1
         return True
 
@@ -384,13 +388,13 @@ class KDTrainer(EvaluatedTrainer):
 
     def final_eval(self) -> None:
         """Ultralytics' last validation, and then the finished stock checkpoints; on rank 0."""
-        if not distributed.is_first():
+        if not distributed.is_rank_zero():
             return
-        with distributed.alone(self):
+        with distributed.as_single_process(self):
             super().final_eval()
         for path in (self.last, self.best):
             if path.exists():
-                make_stock_checkpoint(path, train_args={"epochs": self.args.epochs})
+                finish_checkpoint(path, train_args={"epochs": self.args.epochs})
         (self.wdir / STATE_NAME).unlink(missing_ok=True)  # nothing is left to resume
         LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")
 

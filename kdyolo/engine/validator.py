@@ -15,12 +15,12 @@ from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
 from kdyolo.metrics.coco_metrics import CocoScores, score
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
-from kdyolo.metrics.reference import Reference, find_annotations, link
+from kdyolo.metrics.reference import Reference, build_reference, find_annotations
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationOptions:
     """What to evaluate beside Ultralytics' own metrics.
 
     Attributes:
@@ -38,10 +38,10 @@ class Evaluation:
     @property
     def asked_for(self) -> bool:
         """Whether something was asked for that cannot be had without annotations."""
-        return self != Evaluation()
+        return self != EvaluationOptions()
 
 
-KEYS = tuple(f.name for f in fields(Evaluation))
+KEYS = tuple(f.name for f in fields(EvaluationOptions))
 
 
 class KDValidator(DetectionValidator):  # type: ignore[misc]
@@ -51,8 +51,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     wherever it lies. If they cannot be computed the evaluation fails; only a data set that names no COCO JSON is
     evaluated without, and then says so.
 
-    Takes the fields of :class:`Evaluation` among its ``args``. The result is in :attr:`scores`, in ``metrics.coco``
-    and, under the names ``coco/AP``, ``coco/AP50``, …, among the returned statistics.
+    Takes the fields of :class:`EvaluationOptions` among its ``args``. The result is in :attr:`scores`, in
+    ``metrics.coco`` and, under the names ``coco/AP``, ``coco/AP50``, …, among the returned statistics.
 
     Attributes:
         evaluation: What is asked for.
@@ -77,9 +77,9 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         resize: str = LETTERBOX,
     ) -> None:
         self.resize = resize
-        self.evaluation = Evaluation()
+        self.evaluation = EvaluationOptions()
         if isinstance(args, dict):  # Ultralytics refuses what it does not know
-            self.evaluation = Evaluation(**{k: v for k, v in args.items() if k in KEYS and v is not None})
+            self.evaluation = EvaluationOptions(**{k: v for k, v in args.items() if k in KEYS and v is not None})
             args = {k: v for k, v in args.items() if k not in KEYS}
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.scores: CocoScores | None = None
@@ -132,7 +132,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
                 "convert it with kdyolo convert"
             )
         else:
-            self._reference = link(data, split, path, self.dataloader.dataset.im_files)
+            self._reference = build_reference(data, split, path, self.dataloader.dataset.im_files)
 
     def _do_without(self, reason: str) -> None:
         if self.evaluation.asked_for or self.period:

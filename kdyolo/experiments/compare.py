@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdyolo.errors import ConfigError
-from kdyolo.experiments.comparison.comparability import check_likeness, compare_settings
+from kdyolo.experiments.comparison.comparability import check_comparable, compare_settings
 from kdyolo.experiments.comparison.cost_and_classes import (
     ClassDifference,
-    Phase,
+    PhaseTiming,
     Target,
     automatic_targets,
     find_class_differences,
@@ -32,7 +32,7 @@ from kdyolo.experiments.comparison.metric_values import (
     require,
     with_values,
 )
-from kdyolo.experiments.comparison.run_facts import provenance
+from kdyolo.experiments.comparison.run_facts import run_facts
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.utils.text import did_you_mean
@@ -43,17 +43,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Arm",
     "ClassDifference",
-    "Comparison",
     "Difference",
     "Interval",
-    "Phase",
+    "PhaseTiming",
+    "RunComparison",
     "Target",
     "compare",
+    "compare_runs",
 ]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Arms side by side.
 
     Attributes:
@@ -84,7 +85,7 @@ class Comparison:
     equal: Mapping[str, Any]
     differing: Mapping[str, Mapping[str, Any]]
     unlike: tuple[str, ...]
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseTiming, ...]
     targets: tuple[Target, ...]
     official: Mapping[str, Mapping[str, Interval]]
     class_differences: tuple[ClassDifference, ...]
@@ -137,7 +138,7 @@ class Comparison:
         return self.table()
 
 
-def compare(
+def compare_runs(
     *runs: str | Path,
     baseline: str | Path | None = None,
     out: str | Path | None = None,
@@ -145,7 +146,7 @@ def compare(
     metric: str = MAIN,
     at: str = BEST,
     targets: Sequence[float] | None = None,
-) -> Comparison:
+) -> RunComparison:
     """Compare training runs, kdyolo's or stock Ultralytics', with the uncertainty that comes from the seed.
 
     Args:
@@ -159,7 +160,7 @@ def compare(
         targets: mAP50-95 (in 0–1) of which the time to reach them is told. Default: shares of the baseline's own.
 
     Returns:
-        The comparison; print it, or see its attributes and :meth:`Comparison.to_frame`.
+        The comparison; print it, or see its attributes and :meth:`RunComparison.to_frame`.
 
     Raises:
         ConfigError: An option that cannot be, all at once.
@@ -168,7 +169,7 @@ def compare(
     check_metric(metric, at)
     _check_targets(targets)
     gathered = gather(runs)
-    unlike = check_likeness(gathered.arms, anyway)
+    unlike = check_comparable(gathered.arms, anyway)
     scope = find_scope(gathered.arms, at)
     require(gathered.arms, metric, scope)
     arms = tuple(with_values(arm, scope) for arm in gathered.arms)
@@ -176,7 +177,7 @@ def compare(
     metrics = [m for m in dict.fromkeys((metric, MAIN, "mAP50", OFFICIAL_AP)) if all(m in arm.values for arm in arms)]
     final = (base or min(arms, key=lambda arm: arm.values[metric].estimate)).values.get(MAIN)
     equal, differing = compare_settings(arms)
-    comparison = Comparison(
+    comparison = RunComparison(
         title=gathered.title or " · ".join(arm.name for arm in arms),
         arms=arms,
         baseline=base.name if base else None,
@@ -190,7 +191,7 @@ def compare(
         targets=find_targets(arms, targets or automatic_targets(final.estimate if final else 0), scope),
         official=find_official(arms, scope),
         class_differences=find_class_differences(arms, base, scope) if base else (),
-        provenance=tuple(provenance(arm, run) for arm in arms for run in arm.runs),
+        provenance=tuple(run_facts(arm, run) for arm in arms for run in arm.runs),
         notes=(*gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
         method=METHOD,
     )
@@ -199,6 +200,9 @@ def compare(
 
         write_report(comparison, out)
     return comparison
+
+
+compare = compare_runs  # the short name of ``from kdyolo import compare``
 
 
 def _check_targets(targets: Sequence[float] | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.experiments.compare import Comparison
+from kdyolo.experiments.compare import RunComparison
 from kdyolo.experiments.comparison.grouping import STUDY_FILE
 from kdyolo.experiments.report.html_report import write_report
 from kdyolo.experiments.study.study_file import parse_study
@@ -25,13 +25,13 @@ State = Mapping[Path, tuple[int, int]]
 
 
 def watch(
-    compare: Callable[[], Comparison],
+    compare: Callable[[], RunComparison],
     paths: Sequence[str | Path],
     folder: str | Path,
     *,
     interval: float = 10.0,
     tell: Callable[[str], Any] = print,
-) -> Comparison | None:
+) -> RunComparison | None:
     """Keep ``report.html`` fresh until all runs are finished, or Ctrl-C.
 
     Meanwhile the page loads itself anew; the last one that is written stands still.
@@ -67,13 +67,13 @@ def watch(
 class _Watcher:
     """What was last seen, compared and told."""
 
-    compare: Callable[[], Comparison]
+    compare: Callable[[], RunComparison]
     paths: Sequence[Path]
     folder: Path
     interval: float
     tell: Callable[[str], Any]
     seen: State | None = None
-    comparison: Comparison | None = None
+    comparison: RunComparison | None = None
     told: str = ""
 
     def look(self) -> bool:
@@ -104,7 +104,7 @@ def all_finished(paths: Sequence[Path]) -> bool:
     return all(read_run(run).finished if is_run(run) else False for run in _expected(paths))
 
 
-def _line(written: Path, comparison: Comparison) -> str:
+def _line(written: Path, comparison: RunComparison) -> str:
     runs = [run for arm in comparison.arms for run in arm.runs]
     finished = sum(run.finished for run in runs)
     return f"{datetime.now():%H:%M:%S}  {finished} of {len(runs)} runs finished  {written}"

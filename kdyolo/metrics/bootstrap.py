@@ -23,7 +23,7 @@ _LIMITS = (1, 10, 100)  # detections per image and category, for AR
 
 
 @dataclass(frozen=True)
-class Intervals:
+class BootstrapIntervals:
     """Percentile bootstrap intervals of the twelve metrics (Efron & Tibshirani, An Introduction to the Bootstrap).
 
     Attributes:
@@ -55,7 +55,7 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CocoComparison:
     """Two models on the same images.
 
     Attributes:
@@ -70,7 +70,7 @@ class Comparison:
     first: CocoScores
     second: CocoScores
     difference: tuple[float, ...]
-    intervals: Intervals
+    intervals: BootstrapIntervals
     p_values: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Comparison:
 
 def confidence(
     truth: GroundTruth, detections: Sequence[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> Intervals:
+) -> BootstrapIntervals:
     """Confidence intervals of the twelve metrics, from drawing images with replacement.
 
     They say how far another sample of images from the same source could be expected to move a metric; they say nothing
@@ -144,7 +144,7 @@ def compare_coco(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
-) -> Comparison:
+) -> CocoComparison:
     """Compare two results files on the same annotations, with a paired bootstrap over the images.
 
     Both models are scored on the same drawn images each time, so that what makes an image hard for both cancels out.
@@ -173,7 +173,7 @@ def compare_coco(
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
     pairs = zip(scores[0].values, scores[1].values, strict=True)
     difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)
-    return Comparison(scores[0], scores[1], difference, _intervals(drawn, resamples, seed, level), _p_values(drawn))
+    return CocoComparison(scores[0], scores[1], difference, _intervals(drawn, resamples, seed, level), _p_values(drawn))
 
 
 def _check_numbers(resamples: int, level: float) -> None:
@@ -193,7 +193,7 @@ def _draws(images: int, resamples: int, seed: int) -> Any:
         yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
 
 
-def _intervals(drawn: Floats, resamples: int, seed: int, level: float) -> Intervals:
+def _intervals(drawn: Floats, resamples: int, seed: int, level: float) -> BootstrapIntervals:
     """Percentiles of [resamples, 12], leaving out draws without an object of the kind."""
     tail = (1 - level) / 2
     ends = [
@@ -201,7 +201,7 @@ def _intervals(drawn: Floats, resamples: int, seed: int, level: float) -> Interv
         for column in drawn.T
     ]
     low, high = (tuple(float(end[side]) for end in ends) for side in (0, 1))
-    return Intervals(level, resamples, seed, low, high)
+    return BootstrapIntervals(level, resamples, seed, low, high)
 
 
 def _p_values(differences: Floats) -> tuple[float, ...]:

@@ -57,7 +57,7 @@ def find_annotations(data: Mapping[str, Any], split: str) -> Path | None:
     return None
 
 
-def link(data: Mapping[str, Any], split: str, annotations: Path, files: Sequence[str]) -> Reference:
+def build_reference(data: Mapping[str, Any], split: str, annotations: Path, files: Sequence[str]) -> Reference:
     """Read the annotation file of a split and tie it to the data set.
 
     Args:

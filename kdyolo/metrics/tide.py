@@ -23,7 +23,7 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 _RECALLS = np.linspace(0, 1, 101)
 
 
-class Kind(IntEnum):
+class ErrorKind(IntEnum):
     """What a detection is, or (for ``MISSED``) what became of an object."""
 
     RIGHT = 0
@@ -36,7 +36,7 @@ class Kind(IntEnum):
     MISSED = 7  # an object that no detection found, nor would with its class or place corrected
 
 
-ERRORS = tuple(kind for kind in Kind if kind > Kind.IGNORED)
+ERRORS = tuple(kind for kind in ErrorKind if kind > ErrorKind.IGNORED)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ImageErrors:
 
     image_id: int
     weight: float
-    detections: tuple[tuple[int, Kind], ...]
+    detections: tuple[tuple[int, ErrorKind], ...]
     missed: tuple[int, ...]
 
 
@@ -71,8 +71,8 @@ class ErrorReport:
     """
 
     ap50: float
-    loss: dict[Kind, float]
-    count: dict[Kind, int]
+    loss: dict[ErrorKind, float]
+    count: dict[ErrorKind, int]
     false_positives: float
     false_negatives: float
     images: tuple[ImageErrors, ...] = field(repr=False)
@@ -128,31 +128,31 @@ def find_errors(truth: GroundTruth, detections: Sequence[Detection]) -> ErrorRep
     """
     matches = match(truth, detections)
     score = np.array([d["score"] for d in detections], dtype=np.float64)[matches.detection]
-    kind = np.full(len(matches.image), Kind.BACKGROUND, dtype=np.int64)
+    kind = np.full(len(matches.image), ErrorKind.BACKGROUND, dtype=np.int64)
     at_50 = matches.matched[:, 0, 0]
-    kind[matches.hit[at_50]] = np.where(matches.ignored[at_50, 0, 0], Kind.IGNORED, Kind.RIGHT)
+    kind[matches.hit[at_50]] = np.where(matches.ignored[at_50, 0, 0], ErrorKind.IGNORED, ErrorKind.RIGHT)
     used = np.zeros(len(truth.annotations), dtype=bool)
     used[matches.found[at_50]] = True
     wrong, target = _classify(truth, detections, matches, kind, used)
     missed = matches.object_counts[0] & ~used
     missed[target[target >= 0]] = False  # correcting a class or a place would find them
-    kind = np.where(kind == Kind.BACKGROUND, wrong, kind)
+    kind = np.where(kind == ErrorKind.BACKGROUND, wrong, kind)
     ap50, loss, false_positives, false_negatives = _losses(matches, score, kind, wrong, target, used, missed)
-    count = {error: int((kind == error).sum()) for error in ERRORS} | {Kind.MISSED: int(missed.sum())}
+    count = {error: int((kind == error).sum()) for error in ERRORS} | {ErrorKind.MISSED: int(missed.sum())}
     images = _by_image(truth, matches, kind, score, missed)
     return ErrorReport(ap50, loss, count, false_positives, false_negatives, images)
 
 
 def _losses(
     matches: Matches, score: Floats, kind: Ints, wrong: Ints, target: Ints, used: Bools, missed: Bools
-) -> tuple[float, dict[Kind, float], float, float]:
+) -> tuple[float, dict[ErrorKind, float], float, float]:
     """AP50, the gain from correcting each kind of error, and those without false positives and false negatives."""
     own = matches.object_category
     counts = matches.object_counts[0]
     objects, not_missed, found = (
         np.bincount(own[which], minlength=matches.categories) for which in (counts, counts & ~missed, counts & used)
     )
-    right, counted = kind == Kind.RIGHT, kind != Kind.IGNORED
+    right, counted = kind == ErrorKind.RIGHT, kind != ErrorKind.IGNORED
     as_it_is = _Points(matches.category[counted], score[counted], right[counted], objects)
     exists = objects > 0
 
@@ -172,7 +172,7 @@ def _losses(
         category[fixed] = own[target[fixed]]
         kept = counted & (kind != error) | fixed
         loss[error] = gain(_Points(category[kept], score[kept], (right | fixed)[kept], objects))
-    loss[Kind.MISSED] = gain(replace(as_it_is, objects=not_missed))
+    loss[ErrorKind.MISSED] = gain(replace(as_it_is, objects=not_missed))
     only_right_first = replace(as_it_is, score=as_it_is.right.astype(np.float64))
     return ap50, loss, gain(only_right_first), gain(replace(as_it_is, objects=found))
 
@@ -185,7 +185,7 @@ def _classify(
     What lies in a crowd region is sorted too: it is no error, but could find an object if it were corrected.
     """
     objects, boxes = Boxes.of(truth.annotations, truth), Boxes.of(detections, truth)
-    wrong = np.where(kind == Kind.RIGHT, Kind.RIGHT, Kind.BACKGROUND)
+    wrong = np.where(kind == ErrorKind.RIGHT, ErrorKind.RIGHT, ErrorKind.BACKGROUND)
     target = np.full(len(wrong), -1, dtype=np.int64)
     by_image = np.argsort(matches.image, kind="stable")
     detection_bounds = np.searchsorted(matches.image[by_image], np.arange(matches.images + 1))
@@ -194,7 +194,7 @@ def _classify(
     object_bounds = np.searchsorted(matches.object_image[counts], np.arange(matches.images + 1))
     for image in range(matches.images):
         here = by_image[detection_bounds[image] : detection_bounds[image + 1]]
-        here = here[kind[here] != Kind.RIGHT]
+        here = here[kind[here] != ErrorKind.RIGHT]
         around = counts[object_bounds[image] : object_bounds[image + 1]]
         if not len(here) or not len(around):
             continue
@@ -225,9 +225,9 @@ def _kinds(iou: Floats, same: Bools, used: Bools) -> tuple[Ints, Ints]:
         (own * used).max(axis=1) >= FOREGROUND,
         iou.max(axis=1) <= BACKGROUND,
     ]
-    kinds = [Kind.LOCALISATION, Kind.CLASSIFICATION, Kind.DUPLICATE, Kind.BACKGROUND]
+    kinds = [ErrorKind.LOCALISATION, ErrorKind.CLASSIFICATION, ErrorKind.DUPLICATE, ErrorKind.BACKGROUND]
     places = [own.argmax(axis=1), other.argmax(axis=1), -1, -1]
-    return np.select(conditions, kinds, Kind.BOTH), np.select(conditions, places, -1)
+    return np.select(conditions, kinds, ErrorKind.BOTH), np.select(conditions, places, -1)
 
 
 def _best_fix(wrong: Ints, target: Ints, score: Floats, used: Bools) -> Bools:
@@ -244,11 +244,11 @@ def _best_fix(wrong: Ints, target: Ints, score: Floats, used: Bools) -> Bools:
 def _by_image(
     truth: GroundTruth, matches: Matches, kind: Ints, score: Floats, missed: Bools
 ) -> tuple[ImageErrors, ...]:
-    of_detections = np.bincount(matches.image, score * (kind > Kind.IGNORED), matches.images)
+    of_detections = np.bincount(matches.image, score * (kind > ErrorKind.IGNORED), matches.images)
     weight = of_detections + np.bincount(matches.object_image, missed.astype(float), matches.images)
-    found: list[list[tuple[int, Kind]]] = [[] for _ in range(matches.images)]
+    found: list[list[tuple[int, ErrorKind]]] = [[] for _ in range(matches.images)]
     for place in np.argsort(-score, kind="stable").tolist():
-        found[matches.image[place]].append((int(matches.detection[place]), Kind(int(kind[place]))))
+        found[matches.image[place]].append((int(matches.detection[place]), ErrorKind(int(kind[place]))))
     lost: list[list[int]] = [[] for _ in range(matches.images)]
     for index in np.flatnonzero(missed).tolist():
         lost[matches.object_image[index]].append(index)

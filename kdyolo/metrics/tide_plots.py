@@ -11,20 +11,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from kdyolo.metrics.coco_files import Detection, GroundTruth
-from kdyolo.metrics.tide import ERRORS, ErrorReport, ImageErrors, Kind
+from kdyolo.metrics.tide import ERRORS, ErrorKind, ErrorReport, ImageErrors
 
 WORST = 16
 SHOWN_SCORE = 0.25  # detections below this are counted but not drawn: they would hide the picture
 LABEL_HEIGHT = 15  # pixels: a box nearer to the upper edge has its label inside
-COLORS: dict[Kind, str] = {
-    Kind.RIGHT: "tab:green",
-    Kind.IGNORED: "tab:gray",
-    Kind.CLASSIFICATION: "tab:purple",
-    Kind.LOCALISATION: "tab:orange",
-    Kind.BOTH: "tab:brown",
-    Kind.DUPLICATE: "tab:cyan",
-    Kind.BACKGROUND: "tab:red",
-    Kind.MISSED: "tab:pink",
+COLORS: dict[ErrorKind, str] = {
+    ErrorKind.RIGHT: "tab:green",
+    ErrorKind.IGNORED: "tab:gray",
+    ErrorKind.CLASSIFICATION: "tab:purple",
+    ErrorKind.LOCALISATION: "tab:orange",
+    ErrorKind.BOTH: "tab:brown",
+    ErrorKind.DUPLICATE: "tab:cyan",
+    ErrorKind.BACKGROUND: "tab:red",
+    ErrorKind.MISSED: "tab:pink",
 }
 
 
@@ -110,14 +110,20 @@ def _draw(
     for index in objects:
         annotation = truth.annotations[index]
         name = truth.categories[annotation["category_id"]]
-        kind = Kind.MISSED if index in errors.missed else Kind.IGNORED if annotation["iscrowd"] else Kind.RIGHT
-        note = {Kind.MISSED: f"{name} · missed", Kind.IGNORED: f"{name} · crowd"}.get(kind, name)
-        _box(left, annotation["bbox"], "tab:blue" if kind is Kind.RIGHT else COLORS[kind], note)
+        kind = (
+            ErrorKind.MISSED
+            if index in errors.missed
+            else ErrorKind.IGNORED
+            if annotation["iscrowd"]
+            else ErrorKind.RIGHT
+        )
+        note = {ErrorKind.MISSED: f"{name} · missed", ErrorKind.IGNORED: f"{name} · crowd"}.get(kind, name)
+        _box(left, annotation["bbox"], "tab:blue" if kind is ErrorKind.RIGHT else COLORS[kind], note)
     shown = [(index, kind) for index, kind in errors.detections if detections[index]["score"] >= SHOWN_SCORE]
     for index, kind in reversed(shown):  # the surest on top
         detection = detections[index]
         name = truth.categories[detection["category_id"]]
-        note = "" if kind is Kind.RIGHT else f" · {kind.name.lower()}"
+        note = "" if kind is ErrorKind.RIGHT else f" · {kind.name.lower()}"
         _box(right, detection["bbox"], COLORS[kind], f"{name} {detection['score']:.2f}{note}")
     left.set_title(f"ground truth: {len(objects)}, missed {len(errors.missed)}", fontsize="small")
     hidden = len(errors.detections) - len(shown)

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import parse_model, yaml_model_load
 from kdyolo.errors import ModelError
 
 ULTRALYTICS_BN_EPS = 1e-3  # what Ultralytics sets on every BatchNorm2d it builds
-COUNTER = "num_batches_tracked"
+BN_COUNTER = "num_batches_tracked"
 
 FAMILIES = ("yolov8", "yolo11", "yolo12", "yolo26")
 SCALES = "nsmlx"

@@ -11,7 +11,7 @@ from ultralytics.nn.tasks import parse_model
 from ultralytics.utils.ops import make_divisible
 
 from kdyolo.models.arch import (
-    COUNTER,
+    BN_COUNTER,
     FAMILIES,
     SCALES,
     UNCAPPED,
@@ -76,7 +76,8 @@ def fit_arch(shapes: Mapping[str, Sequence[int]], family: str | None = None) -> 
 
 def _agreeing(expected: Mapping[str, torch.Size], shapes: Mapping[str, Sequence[int]]) -> int:
     return sum(
-        tuple(shapes.get(name, ())) == tuple(shape) and not name.endswith(COUNTER) for name, shape in expected.items()
+        tuple(shapes.get(name, ())) == tuple(shape) and not name.endswith(BN_COUNTER)
+        for name, shape in expected.items()
     )
 
 

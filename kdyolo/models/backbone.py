@@ -14,13 +14,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
-from kdyolo.models.arch import (
-    ULTRALYTICS_BN_EPS,
-    Arch,
-    build_layers,
-    layer_shapes,
-    level_taps,
-)
+from kdyolo.models.arch import ULTRALYTICS_BN_EPS, Arch, build_layers, layer_shapes, level_taps
 
 LEVELS = ("P3", "P4", "P5")
 BN_MOMENTUM = 0.03  # Ultralytics' value

@@ -23,7 +23,7 @@ from kdyolo.models.arch import Arch
 from kdyolo.models.arch_matching import fit_arch
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.models.yaml_layouts import family_of, from_stock_yaml, nested_for, to_stock_yaml
+from kdyolo.models.yaml_layouts import describe_detector, family_of, from_stock_yaml, to_stock_yaml
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
     ) -> None:
         if ch != 3:
             raise ModelError(f"distilled backbones take RGB images (3 channels); the data set says {ch}.")
-        description = nested_for(cfg, arch, bn_eps)
+        description = describe_detector(cfg, arch, bn_eps)
         try:
             with _registered():
                 super().__init__(description, ch=ch, nc=nc, verbose=verbose)
@@ -136,7 +136,7 @@ def weights_arch(model: nn.Module) -> tuple[Arch, int]:
     return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()}, family)
 
 
-def describe(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
+def resolve_description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:
     """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes.
 
     Args:
@@ -150,17 +150,17 @@ def describe(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float 
     """
     if isinstance(cfg, dict) and weights is not None:
         try:
-            return nested_for(cfg, arch, eps)
+            return describe_detector(cfg, arch, eps)
         except ModelError:
             own, agreeing = weights_arch(weights)
             if not agreeing:
                 raise
-            return nested_for(own.yaml_name, own, eps)
+            return describe_detector(own.yaml_name, own, eps)
     if cfg is None:
         raise ModelError("no model: expected a model YAML, e.g. kdyolov8s.yaml.")
     if weights is not None and arch is None:  # widths follow from the weights, as they would from a checkpoint
         arch, _ = weights_arch(weights)
-    return nested_for(cfg, arch, eps)
+    return describe_detector(cfg, arch, eps)
 
 
 # ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------

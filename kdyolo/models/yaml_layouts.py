@@ -76,7 +76,7 @@ def family_of(cfg: str | Path | Yaml | None) -> str | None:
             return found
         cfg = load_model_yaml(cfg)
     try:
-        return Arch.parse(nested_for(cfg)["backbone"][0][3][0]).family
+        return Arch.parse(describe_detector(cfg)["backbone"][0][3][0]).family
     except ModelError:  # not complete yet: a scale letter is still to come from the checkpoint
         rows = cfg["backbone"]
         return str(rows[0][3][0]) if is_nested(cfg) and rows[0][3] else None
@@ -91,7 +91,7 @@ def _renumber(rows: list[Row], start: int, new: Callable[[int], int]) -> list[Ro
     return out
 
 
-def nested_for(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: float | None = None) -> Yaml:
+def describe_detector(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: float | None = None) -> Yaml:
     """Whatever names or describes a detector → its resolved kdyolo-layout description.
 
     Args:

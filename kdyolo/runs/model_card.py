@@ -26,7 +26,7 @@ TEACHER_TERMS: tuple[tuple[str, str], ...] = (
 METRICS = (MAP, MAP50, "metrics/precision(B)", "metrics/recall(B)")
 
 
-def write_card(run: str | Path, out: str | Path | None = None) -> Path:
+def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the model card of a run, from what the run has recorded.
 
     Args:

@@ -144,7 +144,7 @@ def refuse_running(folder: Path) -> RecordedProcess | None:
 
 
 @contextlib.contextmanager
-def pid_file(folder: Path) -> Iterator[RecordedProcess | None]:
+def claimed_folder(folder: Path) -> Iterator[RecordedProcess | None]:
     """Name this process in a folder for as long as it works there; after ``kill -9`` the record stays, and is stale.
 
     Yields:
@@ -167,7 +167,7 @@ def pid_file(folder: Path) -> Iterator[RecordedProcess | None]:
 
 
 @contextlib.contextmanager
-def at_work(folder: Path | None) -> Iterator[RecordedProcess | None]:
-    """Work in a folder, named there unless another rank is, and clean up when SIGTERM comes; see :func:`pid_file`."""
+def owning_folder(folder: Path | None) -> Iterator[RecordedProcess | None]:
+    """Work in a folder, named there unless another rank is, and clean up on SIGTERM; see :func:`claimed_folder`."""
     with ended_by_sigterm(), contextlib.ExitStack() as stack:
-        yield stack.enter_context(pid_file(folder)) if folder else None
+        yield stack.enter_context(claimed_folder(folder)) if folder else None

@@ -87,7 +87,7 @@ class RunStatus:
         }
 
 
-def status(path: Path, now: float | None = None) -> RunStatus:
+def run_status(path: Path, now: float | None = None) -> RunStatus:
     """How far the run in a folder is; damage is reported, not raised, so that one bad folder hides no other.
 
     Args:
@@ -167,7 +167,7 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
     """
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")
-    return sorted(map(status, find_runs(folders or default_folders())), key=lambda run: -run.changed)
+    return sorted(map(run_status, find_runs(folders or default_folders())), key=lambda run: -run.changed)
 
 
 # ---- stopping --------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _stop(path: Path, timeout: float) -> Stopped:
 def _next_step(path: Path) -> str:
     if not is_run(path):
         return ""
-    state = status(path).state
+    state = run_status(path).state
     if state == "interrupted":
         return f" Resume with: kdyolo train --resume {path}"
     if state == "died":

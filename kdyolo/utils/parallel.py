@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def share(
+def parallel_map(
     work: Callable[[Sequence[T]], R],
     items: Sequence[T],
     *,

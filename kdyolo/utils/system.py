@@ -34,7 +34,7 @@ def cpu_threads() -> int | None:
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """Spare the search for cycles among millions of records that have none."""
     was_on = gc.isenabled()
     gc.disable()

@@ -12,7 +12,7 @@ from typing import Any
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``"0.4 s"``, ``"42 s"``, ``"7.5 min"``, ``"3.1 h"``; a dash for NaN."""
     if math.isnan(seconds):
         return "–"

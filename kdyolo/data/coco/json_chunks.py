@@ -18,7 +18,7 @@ import msgspec
 
 from kdyolo.errors import DatasetError
 
-SLICE = 5 << 17  # bytes: large against a record; its records as objects fit into a core's own cache
+CHUNK_SIZE = 5 << 17  # bytes: large against a record; its records as objects fit into a core's own cache
 _BLOCK = 1 << 20
 _RECORD = 1 << 16  # bytes in which the end of a record is looked for
 _LONGEST_HEAD = 256 << 20  # bytes before the annotations; images of train2017 take 30 MB
@@ -33,7 +33,7 @@ _NEXT_RECORD = re.compile(rb"\}\s*(,)\s*\{")
 Head = TypeVar("Head")
 
 
-class NeedsWholeFile(Exception):
+class FastPathUnavailable(Exception):
     """The file has to be read as a whole, because it is invalid or only laid out in an unusual way."""
 
 
@@ -42,7 +42,7 @@ class _AnyObject(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Slice:
+class Chunk:
     """Consecutive elements of the list ``annotations``: bytes ``start`` to ``end`` of a file."""
 
     path: Path
@@ -72,12 +72,12 @@ class Slice:
         except OSError as error:
             raise DatasetError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
         if length != self.end - self.start:
-            raise NeedsWholeFile
+            raise FastPathUnavailable
         text[0], text[-1] = b"[]"
         return text
 
 
-def cut(path: Path, decode_head: Callable[[bytearray], Head]) -> tuple[Head, list[Slice]]:
+def cut(path: Path, decode_head: Callable[[bytearray], Head]) -> tuple[Head, list[Chunk]]:
     """Find the list of annotations and cut it.
 
     Args:
@@ -101,7 +101,7 @@ def cut(path: Path, decode_head: Callable[[bytearray], Head]) -> tuple[Head, lis
                 head = _try_end(before, tail[guess.end() :], decode_head)
                 if head is not None:
                     return head, _cut_list(path, file, start, offset + guess.end() - 1)
-    raise NeedsWholeFile
+    raise FastPathUnavailable
 
 
 def _read_before(file: BinaryIO) -> tuple[bytearray, int]:
@@ -115,7 +115,7 @@ def _read_before(file: BinaryIO) -> tuple[bytearray, int]:
             del text[found.end() - 1 :]
             return text, len(text) + 1
         looked = key if key >= 0 else max(0, len(text) - len(_KEY))  # it may lie across two blocks
-    raise NeedsWholeFile
+    raise FastPathUnavailable
 
 
 def _try_end(before: bytearray, after: bytes, decode_head: Callable[[bytearray], Head]) -> Head | None:
@@ -132,16 +132,16 @@ def _try_end(before: bytearray, after: bytes, decode_head: Callable[[bytearray],
         del before[length:]
 
 
-def _cut_list(path: Path, file: BinaryIO, start: int, end: int) -> list[Slice]:
+def _cut_list(path: Path, file: BinaryIO, start: int, end: int) -> list[Chunk]:
     cuts = [start]
-    target = start + SLICE
-    while target < end - SLICE // 2:
+    target = start + CHUNK_SIZE
+    while target < end - CHUNK_SIZE // 2:
         file.seek(target)
         if found := _NEXT_RECORD.search(file.read(min(_RECORD, end - target))):
             target += found.start(1)
             cuts += [target, target + 1]
-            target += SLICE
+            target += CHUNK_SIZE
         else:  # a longer record
             target += _RECORD
     cuts.append(end)
-    return [Slice(path, left, right) for left, right in zip(cuts[::2], cuts[1::2], strict=True)]
+    return [Chunk(path, left, right) for left, right in zip(cuts[::2], cuts[1::2], strict=True)]

@@ -14,11 +14,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.data.coco.json_chunks import NeedsWholeFile
-from kdyolo.data.coco.label_table import Counts, Labels, Outline, Selection
+from kdyolo.data.coco.json_chunks import FastPathUnavailable
+from kdyolo.data.coco.label_table import Counts, LabelTable, Selection, ToPolygon
 from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
 from kdyolo.data.coco.validation import area_problem
-from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, outline_line
+from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, polygon_line
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
@@ -84,7 +84,7 @@ class Labeller:
             cast("Sequence[DetailedAnnotation]", annotations) if self._selection.needs_detail else (),
         )
 
-    def labels(self, parts: Sequence[Columns]) -> Labels:
+    def labels(self, parts: Sequence[Columns]) -> LabelTable:
         """The lines of annotations that follow each other in the file.
 
         Raises:
@@ -114,7 +114,7 @@ class Labeller:
         last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
         # Arrays of the standard library, for a process that has no numpy.
         stops = array("q", ends[last].astype(np.int64).tobytes())
-        return Labels(array("i", rows[last].astype(np.intc).tobytes()), stops, text, counts, *_ids(parts))
+        return LabelTable(array("i", rows[last].astype(np.intc).tobytes()), stops, text, counts, *_ids(parts))
 
     def _choose(self, parts: Sequence[Columns], selected: Bools) -> tuple[Bools, int, int]:
         """Which of the selected annotations become labels if their boxes can; how many crowds and small ones do not."""
@@ -167,9 +167,9 @@ class _Lookup:
                 return np.array([self._value_of[key] for key in keys], np.intc)
             values = self._table[_integers(keys)]
         except (KeyError, IndexError, StructError):
-            raise NeedsWholeFile from None
+            raise FastPathUnavailable from None
         if min(keys, default=0) < 0 or values.min(initial=0) < -1:
-            raise NeedsWholeFile
+            raise FastPathUnavailable
         return values
 
 
@@ -189,7 +189,7 @@ def _near_and_far(ids: Sequence[int]) -> tuple[Integers, Sequence[int]]:
 
 
 def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int]]:
-    """``Labels.ids`` and ``far_ids``."""
+    """``LabelTable.ids`` and ``far_ids``."""
     near = np.concatenate([part.ids for part in parts])
     flags = np.zeros(near.max(initial=0) + 1, bool)
     flags[near] = True
@@ -199,7 +199,7 @@ def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int]]:
 
 def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:
     if area_problem(annotation.area):
-        raise NeedsWholeFile
+        raise FastPathUnavailable
     area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
     return bool(area < min_area)
 
@@ -286,18 +286,18 @@ def _outlines(
     objects: Sequence[tuple[DetailedAnnotation, ImageRecord]],
     indices: Integers,
     boxes: Floats,
-    outline_of: Outline,
+    outline_of: ToPolygon,
 ) -> tuple[bytes, Integers, int]:
     """``box_lines`` for polygons; for want of one, the box's corners, as Ultralytics' converter does: how often."""
     lines, boxy = [], 0
     for (annotation, image), index, box in zip(objects, indices.tolist(), boxes.T.tolist(), strict=True):
         outline = outline_of(annotation, image.width, image.height)
-        line = outline and outline_line(index, outline, image.width, image.height)
+        line = outline and polygon_line(index, outline, image.width, image.height)
         if not line:
             boxy += 1
             left, top, w, h = box
             corners = [left, top, left + w, top, left + w, top + h, left, top + h]
-            line = outline_line(index, corners, image.width, image.height)
+            line = polygon_line(index, corners, image.width, image.height)
             assert line is not None  # a box that was to be written has an area
         lines.append(line.encode())
     return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int), boxy

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 
 from kdyolo.data.coco.schema import DetailedAnnotation
 
-Outline = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
+ToPolygon = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Selection:
     class_of: Mapping[int, int | None]
     min_area: float = 0.0
     include_crowd: bool = False
-    outline_of: Outline | None = None
+    outline_of: ToPolygon | None = None
 
     @property
     def needs_detail(self) -> bool:
@@ -61,7 +61,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelTable:
     """The lines of some annotations that follow each other in a file, in a form that travels well between processes.
 
     Attributes:
@@ -84,7 +84,7 @@ class Labels:
 class SplitLabels:
     """All labels of a split, put together from those of consecutive parts of its file."""
 
-    def __init__(self, parts: Sequence[Labels], images: int) -> None:
+    def __init__(self, parts: Sequence[LabelTable], images: int) -> None:
         """``parts`` in the order of the file, which has so many ``images``."""
         self._parts = parts
         self._images = images

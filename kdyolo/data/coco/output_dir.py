@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kdyolo.data.coco.splits import Source
+from kdyolo.data.coco.splits import CocoSplit
 from kdyolo.data.dataset_yaml import ROLES
 from kdyolo.errors import DatasetError
 
@@ -17,7 +17,7 @@ STAGING = ".kdyolo-staging"  # in OUT while a conversion writes, or after one th
 LOCK = ".kdyolo-lock"
 
 
-def check_out(out: Path, root: Path | None, sources: Sequence[Source]) -> None:
+def check_out(out: Path, root: Path | None, sources: Sequence[CocoSplit]) -> None:
     """Check that OUT can be written without touching the source data or anybody else's folder.
 
     Args:

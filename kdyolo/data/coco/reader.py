@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from kdyolo.data.coco.json_chunks import NeedsWholeFile, Slice, cut
+from kdyolo.data.coco.json_chunks import Chunk, FastPathUnavailable, cut
 from kdyolo.data.coco.schema import (
     AnnotationRecord,
     CategoryRecord,
@@ -119,7 +119,7 @@ def read_annotations(
     record_type = DetailedAnnotation if detailed else AnnotationRecord
     log = RecordLog(path, skip_invalid)
     if not whole:
-        with suppress(NeedsWholeFile, OSError):  # what cannot be read says so below
+        with suppress(FastPathUnavailable, OSError):  # what cannot be read says so below
             return _read_slices(path, image_folder, record_type, problems, log)
     data = _read_bytes(path)
     try:
@@ -143,7 +143,7 @@ def _read_slices(
     def check() -> dict[int, ImageRecord]:
         images = usable_images(head.images, image_folder, problems, log)
         if log.skipped["image"]:
-            raise NeedsWholeFile
+            raise FastPathUnavailable
         return images
 
     decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
@@ -154,12 +154,12 @@ def _read_slices(
 
 
 def _decode_slice(
-    of_file: Slice, decode: Callable[[memoryview], list[AnnotationRecord]], buffer: bytearray
+    of_file: Chunk, decode: Callable[[memoryview], list[AnnotationRecord]], buffer: bytearray
 ) -> list[AnnotationRecord]:
     try:
         return decode(of_file.read(buffer))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NeedsWholeFile from error
+        raise FastPathUnavailable from error
 
 
 def _read_bytes(path: Path) -> bytes:

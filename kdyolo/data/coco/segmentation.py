@@ -12,7 +12,7 @@ from ultralytics.data.converter import merge_multi_segment
 from kdyolo.data.coco.schema import DetailedAnnotation
 
 
-def outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
+def polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
     """The polygon of an object; several parts are joined by Ultralytics' own function, so that labels agree with its.
 
     Args:

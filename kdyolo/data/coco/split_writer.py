@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from kdyolo.data.yolo_labels import label_path
-from kdyolo.utils.parallel import share
+from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
 
 Link = Literal["symlink", "hardlink", "copy"]
@@ -101,7 +101,7 @@ def write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> N
         rows = range(len(names))
         jobs = [(link_images, part) for part in (_parts(rows, _PART) if link == "copy" else [rows])]
         jobs += [(write_labels, part) for part in _parts(rows, _PART)]
-        share(write, jobs, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
+        parallel_map(write, jobs, at_least=-(-_WORTH_A_PROCESS // (2 * _PART)), progress=progress, meanwhile=write_rest)
 
 
 def _parts(rows: range, size: int) -> list[range]:

@@ -14,7 +14,7 @@ _PREFIX = "instances_"
 
 
 @dataclass(frozen=True)
-class Source:
+class CocoSplit:
     """One split to convert: a COCO JSON file, the folder that its file names are relative to, and a split name."""
 
     annotations: Path
@@ -27,7 +27,7 @@ def is_plain_name(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*", name) is not None
 
 
-def find_sources(root: Path) -> list[Source]:
+def find_sources(root: Path) -> list[CocoSplit]:
     """The splits of a folder in the official layout: ``annotations/instances_<split>.json`` and images beside it.
 
     Raises:
@@ -47,7 +47,7 @@ def find_sources(root: Path) -> list[Source]:
             "name each annotation file and image folder as a source."
         )
     splits = {path.stem.removeprefix(_PREFIX): path for path in files}
-    return [Source(path, _image_folder(root, split), split) for split, path in splits.items()]
+    return [CocoSplit(path, _image_folder(root, split), split) for split, path in splits.items()]
 
 
 def _image_folder(root: Path, split: str) -> Path:
@@ -66,7 +66,7 @@ def _image_folder(root: Path, split: str) -> Path:
     return present[0]
 
 
-def check_sources(sources: Sequence[Source]) -> None:
+def check_sources(sources: Sequence[CocoSplit]) -> None:
     """Check split names and image folders.
 
     Raises:

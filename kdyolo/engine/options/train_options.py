@@ -14,7 +14,7 @@ READING = ("bn_eps", "key_map", "input_norm", "trust")  # the settings that say 
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainOptions:
     """Options that Ultralytics does not know; everything else goes through to it unchanged.
 
     Attributes:
@@ -79,4 +79,4 @@ class Settings:
         return read_checkpoint(self.backbone, **{name: getattr(self, name) for name in READING})
 
 
-KEYS = tuple(f.name for f in fields(Settings))
+OPTION_NAMES = tuple(f.name for f in fields(TrainOptions))

@@ -13,7 +13,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.input_norm import InputNorm
 from kdyolo.checkpoints.key_naming import load_key_map
 from kdyolo.engine.options.recipes import load_recipe
-from kdyolo.engine.options.train_options import DEFAULT_RECIPE, KEYS, LETTERBOX, STRETCH, Settings
+from kdyolo.engine.options.train_options import DEFAULT_RECIPE, LETTERBOX, OPTION_NAMES, STRETCH, TrainOptions
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
 from kdyolo.utils.text import did_you_mean
@@ -22,7 +22,7 @@ from kdyolo.utils.text import did_you_mean
 EXTRA_KEYS = ("augmentations", "save_dir")
 
 
-def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
     """Separate kdyolo's options from Ultralytics', with the recipe's values under those given.
 
     Args:
@@ -37,8 +37,8 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
     given = dict(overrides)
     recipe = load_recipe(str(given.get("recipe") or DEFAULT_RECIPE))
     merged = {**recipe, **given}
-    own = {k: v for k, v in merged.items() if k in KEYS and v is not None}
-    rest = {k: v for k, v in merged.items() if k not in KEYS}
+    own = {k: v for k, v in merged.items() if k in OPTION_NAMES and v is not None}
+    rest = {k: v for k, v in merged.items() if k not in OPTION_NAMES}
     mistakes = [_unknown(key) for key in rest if key not in DEFAULT_CFG_DICT and key not in EXTRA_KEYS]
     if "freeze_epochs" in own:
         try:
@@ -49,7 +49,7 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
     for key in ("backbone", "weights", "work_dir", "key_map"):
         if key in own:
             own[key] = str(own[key])
-    settings = replace(Settings(), **own)
+    settings = replace(TrainOptions(), **own)
     try:
         ever_frozen = settings.schedule(epochs=1).ever_frozen
     except ConfigError as e:
@@ -71,11 +71,11 @@ def split_settings(overrides: Mapping[str, Any]) -> tuple[Settings, dict[str, An
 
 
 def _unknown(key: str) -> str:
-    known = [*DEFAULT_CFG_DICT, *KEYS]
+    known = [*DEFAULT_CFG_DICT, *OPTION_NAMES]
     return f"unknown setting {key!r}.{did_you_mean(key, known)} See 'kdyolo train --help' and 'yolo cfg'."
 
 
-def _contradictions(settings: Settings, ever_frozen: bool, rest: Mapping[str, Any]) -> list[str]:
+def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str, Any]) -> list[str]:
     found = []
     if settings.backbone and settings.random_init:
         found.append("backbone and random_init exclude each other: the first loads weights, the second asks for none.")
@@ -126,7 +126,7 @@ def _period_mistakes(period: Any, rest: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _missing_files(settings: Settings) -> list[str]:
+def _missing_files(settings: TrainOptions) -> list[str]:
     found = []
     if settings.weights and not settings.weights.endswith(".pt"):
         found.append(

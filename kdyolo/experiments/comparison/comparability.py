@@ -19,7 +19,7 @@ MUST_BE_EQUAL = (
 )
 
 
-def check_likeness(arms: Sequence[Arm], anyway: bool) -> tuple[str, ...]:
+def check_comparable(arms: Sequence[Arm], anyway: bool) -> tuple[str, ...]:
     """What is not like for like, a sentence each.
 
     Args:

@@ -19,7 +19,7 @@ _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the baseline's value, as targets
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseTiming:
     """Speed and memory of an arm while the same parts are frozen.
 
     Attributes:
@@ -79,7 +79,7 @@ class ClassDifference:
     objects: int
 
 
-def find_phases(arms: Sequence[Arm]) -> tuple[Phase, ...]:
+def find_phases(arms: Sequence[Arm]) -> tuple[PhaseTiming, ...]:
     """Speed and memory of every arm, phase by phase in the order of training, over all of its runs."""
     found = []
     for arm in arms:
@@ -88,9 +88,9 @@ def find_phases(arms: Sequence[Arm]) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-def _phase(arm: Arm, name: str) -> Phase:
+def _phase(arm: Arm, name: str) -> PhaseTiming:
     rows = {run: [i for i, epoch in enumerate(run.epochs) if run.phase(epoch) == name] for run in arm.runs}
-    return Phase(
+    return PhaseTiming(
         arm=arm.name,
         phase=name,
         epochs=round(median(len(found) for found in rows.values() if found)),

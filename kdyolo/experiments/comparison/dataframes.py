@@ -12,7 +12,7 @@ from kdyolo.runs.history import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdyolo.experiments.compare import Comparison
+    from kdyolo.experiments.compare import RunComparison
 
 
 _DIFFERENCE_COLUMNS = (
@@ -21,7 +21,7 @@ _DIFFERENCE_COLUMNS = (
 )
 
 
-def runs_frame(comparison: Comparison) -> pd.DataFrame:
+def runs_frame(comparison: RunComparison) -> pd.DataFrame:
     """A row for each run."""
     import pandas as pd
 
@@ -46,7 +46,7 @@ def runs_frame(comparison: Comparison) -> pd.DataFrame:
     return frame
 
 
-def differences_frame(comparison: Comparison) -> pd.DataFrame:
+def differences_frame(comparison: RunComparison) -> pd.DataFrame:
     """A row for each difference; empty, but with all columns, where there is one arm."""
     import pandas as pd
 

@@ -10,7 +10,7 @@ from kdyolo.experiments.comparison.run_settings import TRAINER, seed_of, setting
 from kdyolo.runs.history import Run
 
 
-def provenance(arm: Arm, run: Run) -> dict[str, Any]:
+def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
     """Facts of a run, by name; those that are not recorded are left out."""
     record = run.record or {}
     backbone = record.get("backbone") or {}

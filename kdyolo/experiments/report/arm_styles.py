@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "X", "v", "P", "*")
 
 
 @dataclass(frozen=True)
-class Look:
+class ArmStyle:
     """How one arm is drawn.
 
     Attributes:
@@ -45,10 +45,10 @@ class Look:
     stroke: str
 
 
-def look(place: int) -> Look:
+def arm_style(place: int) -> ArmStyle:
     """The look of an arm by its place, the baseline being 0; the numbers of kinds differ, so few arms look alike."""
     dash = DASHES[place % len(DASHES)]
-    return Look(
+    return ArmStyle(
         place % len(LIGHT),
         dash,
         SYMBOLS[place % len(SYMBOLS)],
@@ -58,7 +58,7 @@ def look(place: int) -> Look:
     )
 
 
-def looks(arms: list[str], baseline: str | None) -> dict[str, Look]:
+def arm_styles(arms: list[str], baseline: str | None) -> dict[str, ArmStyle]:
     """Arm → its look: the baseline has the neutral first one, the others follow in their order."""
     order = sorted(arms, key=lambda name: name != baseline)
-    return {name: look(place + (baseline is None)) for place, name in enumerate(order)}
+    return {name: arm_style(place + (baseline is None)) for place, name in enumerate(order)}

@@ -20,24 +20,24 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-import kdyolo
+from kdyolo._version import __version__
 from kdyolo.errors import RunError
-from kdyolo.experiments.compare import Comparison
+from kdyolo.experiments.compare import RunComparison
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import run_name
 from kdyolo.experiments.comparison.metric_values import MAIN, OFFICIAL_AP
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report import curves, plotly_charts
-from kdyolo.experiments.report.arm_styles import DARK, LIGHT, looks
+from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
 from kdyolo.experiments.report.curves import Curve
 from kdyolo.experiments.report.sample_images import Samples, samples
-from kdyolo.utils.text import duration
+from kdyolo.utils.text import format_duration
 
 REPORT_NAME = "report.html"
 NOTHING = "–"  # what a table has where there is no value
 
 
-def write_report(comparison: Comparison, folder: str | Path, *, refresh: float | None = None) -> Path:
+def write_report(comparison: RunComparison, folder: str | Path, *, refresh: float | None = None) -> Path:
     """Write the report, completely or not at all.
 
     Args:
@@ -59,7 +59,7 @@ def write_report(comparison: Comparison, folder: str | Path, *, refresh: float |
         raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
 
 
-def render(comparison: Comparison, pictures: Samples, refresh: float | None = None) -> str:
+def render(comparison: RunComparison, pictures: Samples, refresh: float | None = None) -> str:
     """The page as text.
 
     Args:
@@ -67,7 +67,7 @@ def render(comparison: Comparison, pictures: Samples, refresh: float | None = No
         pictures: Sample predictions.
         refresh: As in :func:`write_report`.
     """
-    of_arm = looks([arm.name for arm in comparison.arms], comparison.baseline)
+    of_arm = arm_styles([arm.name for arm in comparison.arms], comparison.baseline)
     panels = curves.panels(comparison.arms)
     phases, changes = curves.spans(comparison.arms), curves.thaws(comparison.arms)
     figures = plotly_charts.all_charts(comparison, panels, phases, changes, of_arm)
@@ -95,18 +95,18 @@ def render(comparison: Comparison, pictures: Samples, refresh: float | None = No
             style=Markup(_asset("style.css")),
             refresh=refresh,
             written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
-            version=kdyolo.__version__,
+            version=__version__,
         )
     )
 
 
-def _metrics(comparison: Comparison) -> list[str]:
+def _metrics(comparison: RunComparison) -> list[str]:
     """The metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
     wanted = dict.fromkeys((comparison.metric, MAIN, "mAP50", OFFICIAL_AP))
     return [metric for metric in wanted if any(metric in arm.values for arm in comparison.arms)]
 
 
-def _official_names(comparison: Comparison) -> list[str]:
+def _official_names(comparison: RunComparison) -> list[str]:
     return list(dict.fromkeys(name for values in comparison.official.values() for name in values))
 
 
@@ -120,7 +120,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        share=share, signed=signed, interval=interval, duration=duration, number=number, plain=plain
+        share=format_fraction, signed=signed, interval=interval, duration=format_duration, number=number, plain=plain
     )
     environment.globals.update(last=_last, best=_best, nothing=NOTHING)
     return environment
@@ -157,7 +157,7 @@ def _write(path: Path, text: str) -> Path:
 # ---- how values are written ----------------------------------------------------------------------------------------
 
 
-def share(value: float) -> str:
+def format_fraction(value: float) -> str:
     """``0.3714`` → ``"0.371"``; −1 is COCO's way to say that there is no object to find."""
     return NOTHING if math.isnan(value) or value == -1 else f"{value:.3f}".replace("-", "−")
 
@@ -171,7 +171,7 @@ def interval(value: Interval, sign: bool = False) -> str:
     """``"0.360…0.382"``, or a dash where there are no ends; with a sign, of a difference in points."""
     if not value.known:
         return NOTHING
-    low, high = (signed(end, 2) if sign else share(end) for end in (value.low, value.high))
+    low, high = (signed(end, 2) if sign else format_fraction(end) for end in (value.low, value.high))
     return f"{low}…{high}"
 
 

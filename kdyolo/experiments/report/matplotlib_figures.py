@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdyolo.experiments.compare import Comparison, Difference
-from kdyolo.experiments.report.arm_styles import LIGHT, LINE_STYLES, Look, looks
+from kdyolo.experiments.compare import Difference, RunComparison
+from kdyolo.experiments.report.arm_styles import LIGHT, LINE_STYLES, ArmStyle, arm_styles
 from kdyolo.experiments.report.curves import Panel, Span, Thaw, panels, spans, thaws
 from kdyolo.experiments.report.plotly_charts import POINTS, SHADE
 
@@ -24,7 +24,7 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "kdyolo", "font.size": 9, 
 STYLE |= {"axes.spines.right": False, "legend.frameon": False, "text.parse_math": False}
 
 
-def write_plots(comparison: Comparison, folder: Path, format: Format) -> list[Path]:
+def write_plots(comparison: RunComparison, folder: Path, format: Format) -> list[Path]:
     """A picture of the differences, and one for each panel of the curves.
 
     Args:
@@ -36,7 +36,7 @@ def write_plots(comparison: Comparison, folder: Path, format: Format) -> list[Pa
         ``differences.<format>`` where there is a baseline, ``mAP50-95.<format>``, ``box-loss-train.<format>``, …
     """
     folder.mkdir(parents=True, exist_ok=True)
-    of_arm = looks([arm.name for arm in comparison.arms], comparison.baseline)
+    of_arm = arm_styles([arm.name for arm in comparison.arms], comparison.baseline)
     phases, changes = spans(comparison.arms), thaws(comparison.arms)
     written = []
     with rc_context(STYLE):
@@ -48,11 +48,11 @@ def write_plots(comparison: Comparison, folder: Path, format: Format) -> list[Pa
     return written
 
 
-def _differences(differences: Sequence[Difference], looks: Mapping[str, Look]) -> Figure:
+def _differences(differences: Sequence[Difference], arm_styles: Mapping[str, ArmStyle]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.0 + 0.35 * len(differences)), layout="constrained")
     axis = figure.add_subplot()
     for row, d in enumerate(differences):
-        look, interval = looks[d.arm], d.interval
+        look, interval = arm_styles[d.arm], d.interval
         color = LIGHT[look.color]
         axis.plot([POINTS * interval.estimate], [row], marker=look.marker, color=color, linestyle="none")
         if interval.known:
@@ -64,12 +64,14 @@ def _differences(differences: Sequence[Difference], looks: Mapping[str, Look]) -
     return figure
 
 
-def _curves(panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], looks: Mapping[str, Look]) -> Figure:
+def _curves(
+    panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], arm_styles: Mapping[str, ArmStyle]
+) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axis = figure.add_subplot()
     lines = []
     for curve in panel.curves:
-        look = looks[curve.arm]
+        look = arm_styles[curve.arm]
         style: dict[str, Any] = {"color": LIGHT[look.color], "linestyle": LINE_STYLES[look.dash]}
         for epochs, values in curve.seeds if len(curve.seeds) > 1 else ():
             axis.plot(epochs, values, linewidth=0.6, alpha=0.45, **style)

@@ -12,9 +12,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from kdyolo.experiments.compare import Comparison, Difference
+from kdyolo.experiments.compare import Difference, RunComparison
 from kdyolo.experiments.comparison.cost_and_classes import ClassDifference
-from kdyolo.experiments.report.arm_styles import Look
+from kdyolo.experiments.report.arm_styles import ArmStyle
 from kdyolo.experiments.report.curves import Curve, Line, Panel, Span, Thaw
 
 SHADE = 0.16  # opacity behind epochs in which the whole backbone is frozen
@@ -37,7 +37,7 @@ def label(text: str) -> str:
     return literal(text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…")
 
 
-def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Look]) -> go.Figure:
+def differences_chart(differences: Sequence[Difference], looks: Mapping[str, ArmStyle]) -> go.Figure:
     """Dots with whiskers, a row for each arm, and a line at no difference; in points of mAP."""
     figure = go.Figure()
     for row, d in enumerate(differences):
@@ -67,7 +67,9 @@ def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Loo
     return _plain(figure)
 
 
-def panel_chart(panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], looks: Mapping[str, Look]) -> go.Figure:
+def panel_chart(
+    panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], looks: Mapping[str, ArmStyle]
+) -> go.Figure:
     """Thin lines for seeds, a thick one for their mean; frozen epochs shaded, a line at each thaw."""
     figure = go.Figure()
     for curve in panel.curves:
@@ -98,7 +100,7 @@ def panel_chart(panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], l
     return _plain(figure)
 
 
-def classes_chart(differences: Sequence[ClassDifference], look: Look) -> go.Figure:
+def classes_chart(differences: Sequence[ClassDifference], look: ArmStyle) -> go.Figure:
     """Bars from loss to gain, a row for each class; in points of AP."""
     ordered = shown_classes(differences)
     values = [POINTS * d.difference for d in ordered]
@@ -132,11 +134,11 @@ def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifferenc
 
 
 def all_charts(
-    comparison: Comparison,
+    comparison: RunComparison,
     panels: Sequence[Panel],
     phases: Sequence[Span],
     changes: Sequence[Thaw],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, ArmStyle],
 ) -> dict[str, go.Figure]:
     """Id in the page → figure, in the order of the page."""
     main = [d for d in comparison.differences if d.metric == comparison.metric]
@@ -154,7 +156,7 @@ def _rows(names: Sequence[str]) -> dict[str, Any]:
     return {"tickvals": list(range(len(names))), "ticktext": [label(name) for name in names], "automargin": True}
 
 
-def _mean(curve: Curve, look: Look) -> dict[str, Any]:
+def _mean(curve: Curve, look: ArmStyle) -> dict[str, Any]:
     x, y = curve.mean
     return {
         "x": x,

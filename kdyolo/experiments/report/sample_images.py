@@ -19,7 +19,7 @@ from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict
 from kdyolo.metrics.coco_files import Detection, GroundTruth, check_detections, read_detections
 from kdyolo.metrics.matching import match
-from kdyolo.metrics.reference import Reference, link
+from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.history import Run
 
 COUNT = 6
@@ -194,7 +194,9 @@ def _reference(run: Run) -> Reference:
     folder, names = image_files(dataset.images[split])
     recorded = {role: str(file.resolve()) for role, file in dataset.annotations.items()}
     data = {"path": dataset.path.parent, "names": dataset.names, "category_ids": dataset.category_ids}
-    return link({**data, "annotations": recorded}, split, annotations, [str(folder / name) for name in names])
+    return build_reference(
+        {**data, "annotations": recorded}, split, annotations, [str(folder / name) for name in names]
+    )
 
 
 def _find(truth: GroundTruth, detections: Sequence[Detection], run: Run) -> _Found:

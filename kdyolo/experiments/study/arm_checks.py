@@ -16,12 +16,12 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.train_options import KEYS, Settings
-from kdyolo.engine.options.validation import split_settings
+from kdyolo.engine.options.train_options import OPTION_NAMES, TrainOptions
+from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, fit_report
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
-from kdyolo.models.yaml_layouts import nested_for
+from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class StudyArm:
 
     name: str
     options: Mapping[str, Any]
-    settings: Settings
+    settings: TrainOptions
     ultralytics: Mapping[str, Any]
     model: str
     sha256: str | None
@@ -141,12 +141,12 @@ class _Check:
 
         return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
 
-    def options(self, arm: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]] | None:
+    def options(self, arm: str, given: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]] | None:
         """Both kinds of settings; of an arm with unknown options, those that are known."""
-        if found := self.gather(arm, lambda: split_settings(given)):
+        if found := self.gather(arm, lambda: split_options(given)):
             return found
         with suppress(ConfigError):  # told already
-            return split_settings({k: v for k, v in given.items() if k in KEYS or k in DEFAULT_CFG_DICT})
+            return split_options({k: v for k, v in given.items() if k in OPTION_NAMES or k in DEFAULT_CFG_DICT})
         return None
 
     def start(self, arm: str, given: Mapping[str, Any]) -> _Start:
@@ -163,7 +163,7 @@ class _Check:
         trust: bool | None,
         weights: str | None,
     ) -> _Start:
-        settings = Settings(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
+        settings = TrainOptions(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
         checkpoint = settings.read_backbone()
         if not (checkpoint or weights):
             return _Start(None, None)
@@ -201,7 +201,7 @@ class _Check:
         elif start.checkpoint:
             self.gather(arm, lambda: fit_report(start.checkpoint, model, bool(given.get("allow_partial"))))
         else:
-            description = self.gather(arm, lambda: nested_for(model))
+            description = self.gather(arm, lambda: describe_detector(model))
             arch = description["backbone"][0][3][0] if description else None
             if arch and given.get("weights") and start.model not in (None, f"kd{arch}.yaml"):
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")

@@ -17,14 +17,14 @@ from kdyolo.errors import RunError
 from kdyolo.runs.files import MAP, is_run
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.status import seconds_left
-from kdyolo.utils.text import duration
+from kdyolo.utils.text import format_duration
 
 LATEST = 3  # epochs whose median is the speed
 LOSSES = {"box": "train/box_loss", "cls": "train/cls_loss", "dfl": "train/dfl_loss"}
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is.
 
     Attributes:
@@ -46,7 +46,7 @@ class Progress:
     left: float = math.nan
 
     @classmethod
-    def of(cls, run: Run) -> Progress:
+    def of(cls, run: Run) -> RunProgress:
         """What a run folder says."""
         done, planned = len(run.epochs), run.planned_epochs
         current = min(done + 1, planned) or 1
@@ -66,18 +66,18 @@ class Watcher:
     """Progress of runs by folder, read again only where a file has changed."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[float, int], Progress]] = {}
+        self._known: dict[Path, tuple[tuple[float, int], RunProgress]] = {}
 
-    def look(self, folder: Path) -> Progress:
+    def look(self, folder: Path) -> RunProgress:
         """How far the run in a folder is; nothing known of it while it has no files, or one is half written."""
         stamp = _stamp(folder)
         known = self._known.get(folder)
         if known and known[0] == stamp:
             return known[1]
         try:
-            progress = Progress.of(read_run(folder)) if is_run(folder) else Progress()
+            progress = RunProgress.of(read_run(folder)) if is_run(folder) else RunProgress()
         except RunError:  # being written right now; the engine judges a folder once its process has ended
-            return known[1] if known else Progress()
+            return known[1] if known else RunProgress()
         self._known[folder] = (stamp, progress)
         return progress
 
@@ -131,10 +131,10 @@ class LiveTable:
                 facts = " · ".join(text for text in _cells(state, progress).values() if text)
                 self._console.print(f"{name}: {facts}", markup=False, highlight=False, soft_wrap=True)
 
-    def _table(self, rows: Mapping[str, tuple[str, Progress]]) -> Table:
+    def _table(self, rows: Mapping[str, tuple[str, RunProgress]]) -> Table:
         table = Table(title=self._title, title_justify="left")
         table.add_column("run", no_wrap=True)
-        for heading in _cells("", Progress()):
+        for heading in _cells("", RunProgress()):
             table.add_column(heading, justify="left" if heading in ("state", "phase") else "right")
         for name, (state, progress) in rows.items():
             style = {"finished": "green", "failed": "red", "waiting": "dim"}.get(state)
@@ -142,15 +142,15 @@ class LiveTable:
         return table
 
 
-def _cells(state: str, progress: Progress, bare: bool = False) -> dict[str, str]:
+def _cells(state: str, progress: RunProgress, bare: bool = False) -> dict[str, str]:
     """Heading → text; with words for what the headings would say, unless ``bare``."""
     goes_on = state not in ("finished", "failed", "waiting")
     losses = " ".join(
         f"{'' if bare else f'{name} '}{value:.3g}" for name, value in (progress.losses or {}).items() if value == value
     )
     score = "" if math.isnan(progress.map) else f"{progress.map:.3f}"
-    speed = "" if math.isnan(progress.seconds) else f"{duration(progress.seconds)}/epoch"
-    left = "" if math.isnan(progress.left) or not goes_on else duration(progress.left)
+    speed = "" if math.isnan(progress.seconds) else f"{format_duration(progress.seconds)}/epoch"
+    left = "" if math.isnan(progress.left) or not goes_on else format_duration(progress.left)
     epoch = f"{progress.epoch}/{progress.epochs}" if progress.epochs else ""
     words = {"epoch": f"epoch {epoch}", "mAP50-95": f"mAP50-95 {score}", "time left": f"{left} left"}
     cells = {

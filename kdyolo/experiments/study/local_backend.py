@@ -17,7 +17,7 @@ from kdyolo.runs.process_control import end, launch
 # ---- this machine ----------------------------------------------------------------------------------------------------
 
 
-class LocalEngine:
+class LocalBackend:
     """Child processes ``python -m kdyolo train …``, one per device at a time, which die with this one.
 
     Args:

@@ -40,7 +40,7 @@ def _ray() -> Any:
     return ray
 
 
-class RayEngine:
+class RayBackend:
     """Tasks on the cluster that ``RAY_ADDRESS`` names or this machine belongs to; else on this machine alone.
 
     Args:

@@ -36,7 +36,7 @@ class Handle(Protocol):
         """End it so that it can be resumed, and wait until it has ended."""
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Where runs are computed."""
 
     @property
@@ -77,7 +77,7 @@ class _Active:
     attempt: int
 
 
-def drive(runs: Sequence[StudyRun], engine: Engine, table: LiveTable) -> list[Failure]:
+def drive(runs: Sequence[StudyRun], engine: Backend, table: LiveTable) -> list[Failure]:
     """Finish all runs, as far as they can be finished. On Ctrl-C every one that goes on is stopped.
 
     A run that dies after it got further, as one does that is killed for want of memory, is resumed once. Others go on
@@ -133,7 +133,7 @@ def drive(runs: Sequence[StudyRun], engine: Engine, table: LiveTable) -> list[Fa
     return failures
 
 
-def _start(run: StudyRun, attempt: int, engine: Engine, place: int) -> _Active:
+def _start(run: StudyRun, attempt: int, engine: Backend, place: int) -> _Active:
     _wait_for_leftover(run.folder)
     run.clear()
     run.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
 from kdyolo.experiments.study.live_table import LiveTable
-from kdyolo.experiments.study.local_backend import LocalEngine
-from kdyolo.experiments.study.scheduler import Engine, Failure, drive
+from kdyolo.experiments.study.local_backend import LocalBackend
+from kdyolo.experiments.study.scheduler import Backend, Failure, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
 from kdyolo.runs.files import LOG_NAME, MAP, MAP50, is_run
-from kdyolo.runs.pid_file import pid_file
+from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_sigterm
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdyolo.experiments.compare import Comparison
+    from kdyolo.experiments.compare import RunComparison
 
 ENGINES = ("local", "ray")
 COPY_NAME = "study.yaml"
@@ -104,15 +104,15 @@ class Study:
             raise RunError(f"steps cannot be timed here. {' '.join(missing)}")
         from ultralytics.utils import LOGGER
 
-        from kdyolo.engine.preflight import rehearse
+        from kdyolo.engine.preflight import measure_run
 
         seconds, level = {}, LOGGER.level
         for arm in self.arms:
             LOGGER.setLevel("WARNING")  # a table of layers for each arm would bury the plan
             try:
-                with LocalEngine(self.devices).confined(0):
+                with LocalBackend(self.devices).confined(0):
                     device = self.devices[0].partition(",")[0]
-                    rehearsal = rehearse({**arm.options, "device": device, "seed": self.file.seeds[0]})
+                    rehearsal = measure_run({**arm.options, "device": device, "seed": self.file.seeds[0]})
             finally:
                 LOGGER.setLevel(level)
             phases = ([phase.seconds * rehearsal.steps] * phase.epochs for phase in rehearsal.phases)
@@ -152,7 +152,7 @@ class Study:
     def _name(self, folder: Path) -> str:
         return str(folder.relative_to(self.folder))
 
-    def run(self, engine: str | Engine = "local", *, report: bool = True) -> pd.DataFrame:
+    def run(self, engine: str | Backend = "local", *, report: bool = True) -> pd.DataFrame:
         """Train all that is not finished yet, resume what was interrupted, and compare.
 
         A run that fails does not stop the others. Ctrl-C stops all of them, so that the next call goes on.
@@ -173,7 +173,7 @@ class Study:
         folders = {run.name: run.folder for run in self.runs}
         with closing(self._engine(engine) if isinstance(engine, str) else engine) as computes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ended_by_sigterm(), pid_file(self.folder):
+            with ended_by_sigterm(), claimed_folder(self.folder):
                 self._keep_file()
                 self._go_on_in_background()
                 with LiveTable(self.file.name, folders) as table:
@@ -188,13 +188,13 @@ class Study:
             raise RunError("\n".join(problems))
         return self.results()
 
-    def _engine(self, name: str) -> Engine:
+    def _engine(self, name: str) -> Backend:
         if name == "local":
-            return LocalEngine(self.devices)
+            return LocalBackend(self.devices)
         if name == "ray":
-            from kdyolo.experiments.study.ray_backend import RayEngine
+            from kdyolo.experiments.study.ray_backend import RayBackend
 
-            return RayEngine(self.devices, self.folder)
+            return RayBackend(self.devices, self.folder)
         raise ConfigError(f"unknown engine {name!r}. Expected one of {', '.join(ENGINES)}.")
 
     def _keep_file(self) -> None:
@@ -224,20 +224,20 @@ class Study:
             f"Mend what is wrong and call kdyolo study {self.file.path} again: finished runs are kept, others go on."
         )
 
-    def comparison(self, out: str | Path | None = None) -> Comparison | None:
+    def comparison(self, out: str | Path | None = None) -> RunComparison | None:
         """The runs that are finished, compared; None if there are none. What was asked for is compared as it is.
 
         Args:
             out: Folder for the report.
         """
-        from kdyolo.experiments.compare import compare
+        from kdyolo.experiments.compare import compare_runs
 
         finished = [run.folder for run in self.runs if run.state() == "finished"]
         if not finished:
             return None
         baseline = self.file.baseline
         trained = {run.arm.name for run in self.runs if run.folder in finished}
-        return compare(*finished, baseline=baseline if baseline in trained else None, out=out, anyway=True)
+        return compare_runs(*finished, baseline=baseline if baseline in trained else None, out=out, anyway=True)
 
     def _report(self) -> None:
         import click

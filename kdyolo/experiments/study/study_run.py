@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdyolo.engine.options.train_options import KEYS
+from kdyolo.engine.options.train_options import OPTION_NAMES
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
 from kdyolo.runs.files import STATE_NAME, is_run, resumable
@@ -112,7 +112,7 @@ class StudyRun:
 
 def _words(key: str, value: Any) -> list[str]:
     """An option as words of a command line: ``--backbone-lr 0.1``, ``--random-init``, ``lr0=0.02``."""
-    if key in KEYS or key in ("data", "model", "seed", "device"):
+    if key in OPTION_NAMES or key in ("data", "model", "seed", "device"):
         if value is True:
             return [f"--{key.replace('_', '-')}"]
         return [] if value is False else [f"--{key.replace('_', '-')}", str(value)]

@@ -1,0 +1,108 @@
+"""What is compared only on request, since it is not like for like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdyolo import compare
+from tests.builders.compared_runs import refusal
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({"imgsz": 64}, {"imgsz": 96}, ["imgsz differs: 64 (a); 96 (b)"]),
+        ({"curve": [0.1] * 4}, {"curve": [0.1] * 5}, ["epochs differs: 4 (a); 5 (b)"]),
+        ({"settings": {"resize": "stretch"}}, {}, ["resize differs: stretch (a); letterbox (b)"]),
+        ({"settings": {"resize": "stretch"}}, {"stock": True}, ["resize differs: stretch (a); letterbox (b)"]),
+        ({"data": "coco8.yaml"}, {"data": "coco128.yaml"}, ["the data set differs: coco8.yaml (a); coco128.yaml (b)"]),
+        ({"single_cls": True}, {}, ["single_cls differs: True (a); False (b)"]),
+        ({"split": "test"}, {}, ["split differs: test (a); val (b)"]),
+        ({"fraction": 0.5}, {"fraction": 1}, ["fraction differs: 0.5 (a); 1 (b)"]),
+        ({"imgsz": 32, "iou": 0.5}, {"imgsz": 64, "iou": 0.7}, ["imgsz differs", "iou differs: 0.5 (a); 0.7 (b)"]),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_not_like_for_like_is_refused_unless_asked_for(pair, first, second, words):
+    runs = pair(first, second)
+    error = refusal(*runs)
+    assert all(word in error for word in [*words, "--anyway", "not like for like"]), error
+    comparison = compare(*runs, anyway=True)
+    assert len(comparison.unlike) == len(words)
+    for shown in (comparison.table(), comparison.to_markdown()):
+        assert "LIKE FOR LIKE" in shown.upper()
+    assert comparison.to_dict()["unlike"] == list(comparison.unlike)
+
+
+def test_what_may_differ_is_not_refused(pair):
+    comparison = compare(
+        *pair({"batch": 8, "device": "0", "fraction": 1}, {"batch": 16, "workers": 2, "fraction": 1.0})
+    )
+    assert comparison.unlike == ()
+    assert {"batch", "device", "workers", "lr0"} == set(comparison.differing)
+
+
+def test_settings_that_differ_within_an_arm_of_a_study_are_refused(study):
+    args = yaml.safe_load((study / "frozen" / "seed1" / "args.yaml").read_text())
+    (study / "frozen" / "seed1" / "args.yaml").write_text(yaml.safe_dump({**args, "lr0": 0.5}))
+    error = refusal(study)
+    assert "within the arm 'frozen', lr0 differs: 0.01 (frozen/seed0, frozen/seed2); 0.5 (frozen/seed1)" in error
+
+
+def test_a_seed_twice_is_no_other_seed(pair):
+    error = refusal(*pair({"lr0": 0.01}, {"lr0": 0.01}))
+    assert "seed 0 occurs twice (a, b)" in error
+
+
+def dataset(folder: Path, names: Sequence[str] = ("cat", "dog"), annotations: str | None = None) -> Path:
+    folder.mkdir()
+    content = {"path": str(folder), "train": "train.txt", "val": "val.txt", "names": dict(enumerate(names))}
+    if annotations is not None:
+        content["annotations"] = {"train": "ann.json", "val": "ann.json"}
+        (folder / "ann.json").write_text(annotations)
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
+    return folder / "data.yaml"
+
+
+def test_data_are_told_by_what_is_in_them(tmp_path, pair):
+    one, copy = dataset(tmp_path / "one", annotations="{}"), dataset(tmp_path / "copy", annotations="{}")
+    (one.parent / "again.yaml").write_text(one.read_text())
+    runs = pair({"data": str(one)}, {"data": str(copy)})
+    assert compare(*runs).unlike == ()  # at another place, the same annotations
+    args = yaml.safe_load((runs[1] / "args.yaml").read_text())
+
+    def with_data(path: Path) -> tuple[Path, Path]:
+        (runs[1] / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(path)}))
+        return runs
+
+    assert compare(*with_data(one.parent / "again.yaml")).unlike == ()  # another name, the same place
+    for name, change in (("names", {"names": ["cat", "cow"]}), ("boxes", {"annotations": '{"a": 1}'}), ("bare", {})):
+        other = dataset(tmp_path / name, **{"annotations": "{}" if name == "names" else None, **change})
+        assert "the data set differs" in refusal(*with_data(other))
+
+
+def test_a_data_set_named_from_where_the_run_was_started(tmp_path, pair, monkeypatch):
+    data = dataset(tmp_path / "data")
+    write = {"path": "elsewhere", "names": ["cat"], "train": "images", "val": "images"}  # in Ultralytics' own folder
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "d.yaml").write_text(yaml.safe_dump(write))
+    runs = pair({"data": "data/data.yaml"}, {"data": str(data)})
+    monkeypatch.chdir("/")
+    assert compare(*runs).unlike == ()
+    for run, name in zip(runs, ("one", "two"), strict=True):
+        args = yaml.safe_load((run / "args.yaml").read_text())
+        (run / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(tmp_path / name / "d.yaml")}))
+    assert compare(*runs).unlike == ()
+
+
+def test_official_metrics_of_other_images_are_noticed(pair):
+    runs = pair(ap=0.3, per_class={"cat": 0.3})
+    scores = json.loads((runs[1] / "coco_metrics.json").read_text())
+    (runs[1] / "coco_metrics.json").write_text(json.dumps({**scores, "images": 5}))
+    assert "4 images with 10 objects (a); 5 images with 10 objects (b)" in refusal(*runs)

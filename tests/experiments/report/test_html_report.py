@@ -1,0 +1,246 @@
+"""The report in a real browser: what it shows, in light and dark, wide and narrow, with names that are HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from kdyolo.errors import RunError
+from kdyolo.experiments.compare import compare_runs
+from kdyolo.experiments.report import write_report
+from kdyolo.experiments.report.html_report import render
+from kdyolo.experiments.report.sample_images import Samples
+from tests.builders.browser import Page, chromium
+from tests.builders.comparisons import comparison_of, write_study
+
+EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
+SHORT = EVIL[:31] + "…"
+NO_PICTURES = Samples((), "", {})
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def study(shapes, tmp_path_factory):
+    """Three arms of three seeds, one of them frozen for ten of its twenty epochs."""
+    return comparison_of(write_study(tmp_path_factory.mktemp("study"), shapes), "random", "Does it help?")
+
+
+@pytest.fixture(scope="module")
+def report(study, tmp_path_factory) -> Path:
+    return write_report(study, tmp_path_factory.mktemp("report") / "new" / "folder")
+
+
+@pytest.fixture(scope="module")
+def page(browser, report):
+    page = Page(browser, report)
+    yield page
+    page.close()
+
+
+def test_one_file_and_nothing_else(report):
+    assert [path.name for path in report.parent.iterdir()] == ["report.html"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(study, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match=r"cannot be written .* --out"):
+        write_report(study, tmp_path / "file" / "report")
+
+
+def test_the_page_is_without_fault_and_asks_no_network(page):
+    assert page.complaints == []
+    assert page.requests == []
+
+
+def test_the_verdict_comes_first(page):
+    first = page.tab.locator("main section").first
+    assert first.get_attribute("id") == "verdict"
+    text = first.inner_text()
+    assert "frozen10" in text
+    assert re.search(r"\+2\.\d mAP, 95% CI", text)
+
+
+def test_the_differences_have_whiskers_and_a_zero_line(page):
+    chart = "#chart-differences"
+    assert page.count(f"{chart} .scatterlayer .trace .points path") == 2  # the arms but the baseline
+    assert page.count(f"{chart} .errorbars .xerror") == 2
+    assert page.count(f"{chart} .shapelayer path") == 1
+
+
+def test_every_arm_has_a_mean_and_seeds_in_every_panel(page):
+    titles = page.tab.locator("#curves figcaption").all_inner_texts()
+    assert titles[:2] == ["mAP50-95", "mAP50"]
+    assert {"box loss, train", "box loss, val", "class loss, val"} <= set(titles)
+    assert [t for t in titles if t.startswith("learning rate")] == [
+        "learning rate: backbone weight, backbone bn, backbone bias",
+        "learning rate: head weight, head bn, head bias",
+    ]
+    for number in range(len(titles)):
+        assert page.count(f"#chart-curve-{number} .scatterlayer .trace .lines path") == 3 * (3 + 1)
+        assert page.count(f"#chart-curve-{number} .scatterlayer .trace .points path") > 3  # the mean has markers
+
+
+def test_the_mean_is_the_mean_of_the_seeds(page, study):
+    data = page.evaluate("document.getElementById('chart-curve-0').data.find(t => t.meta.role == 'mean')")
+    runs = study.arms[0].runs
+    last = sum(run.columns["metrics/mAP50-95(B)"][-1] for run in runs) / len(runs)
+    assert data["y"][-1] == pytest.approx(last)
+    assert data["x"] == list(range(1, 21))
+
+
+def test_the_frozen_phase_is_shaded_and_the_thaw_a_line(page):
+    layout = page.evaluate("document.getElementById('chart-curve-0').layout")
+    shade, thaw = layout["shapes"]
+    assert (shade["type"], shade["x0"], shade["x1"]) == ("rect", 0.5, 10.5)
+    assert (thaw["type"], thaw["x0"]) == ("line", 10.5)
+    assert "backbone thaws: frozen10" in page.tab.locator("#chart-curve-0 .annotation-text").text_content()
+    assert page.count("#chart-curve-0 .shapelayer path") == 2  # and drawn
+
+
+def test_a_button_hides_an_arm_in_all_curves(browser, report):
+    page = Page(browser, report)
+    page.tab.click("button[data-arm=unfrozen]")
+    assert page.count("#chart-curve-0 .scatterlayer .trace") == 4
+    assert page.tab.get_attribute("button[data-arm=unfrozen]", "aria-pressed") == "false"
+    page.tab.click("button[data-arm=unfrozen]")
+    assert page.count("#chart-curve-0 .scatterlayer .trace") == 6
+    assert page.complaints == []
+    page.close()
+
+
+def test_samples_stand_beside_ground_truth(page, study):
+    assert page.count("#samples h3") == 4  # all validation images there are
+    for pictures in page.tab.locator("#samples .pictures").all():
+        assert pictures.locator("figcaption").count() == 1 + len(study.arms)
+    assert page.count("#samples .right .edge") > page.count("#samples .wrong .edge") > 0
+    assert page.evaluate("document.querySelector('#samples image').getAttribute('href').slice(0, 23)") == (
+        "data:image/jpeg;base64,"
+    )
+
+
+def test_every_chart_has_a_name_and_its_numbers_in_a_table(page):
+    for chart in page.tab.locator(".chart").all():
+        assert chart.get_attribute("role") == "img"
+        assert len(chart.get_attribute("aria-label") or "") > 20
+    for section in ("verdict", "arms", "curves", "targets", "phases", "official", "classes", "settings"):
+        assert page.count(f"#{section} table tbody tr") > 0, section
+    levels = [int(e.evaluate("e => e.tagName")[1]) for e in page.tab.locator("h1, h2, h3").all()]
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_dark_mode_changes_page_and_charts_at_once(browser, report):
+    page = Page(browser, report, color_scheme="light")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    text = "document.querySelector('#chart-curve-0 .xtick text').style.fill"
+    line = "document.querySelector('#chart-curve-0 .scatterlayer .lines path').style.stroke"
+    light = [page.evaluate(program) for program in (paper, text, line)]
+    page.tab.emulate_media(color_scheme="dark")
+    page.wait_for(f"{line} !== '{light[2]}'", True)
+    dark = [page.evaluate(program) for program in (paper, text, line)]
+    assert all(before != after for before, after in zip(light, dark, strict=True))
+    page.tab.emulate_media(color_scheme="dark", media="print")  # paper is white
+    for program, value in zip((paper, text, line), light, strict=True):
+        page.wait_for(program, value)
+    assert page.complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_narrow_screens_scroll_only_downwards(browser, report, width):
+    page = Page(browser, report, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.chart .main-svg')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert max(widths) <= width
+    assert page.complaints == []
+    page.close()
+
+
+def test_lines_differ_without_colour(page):
+    lines = page.evaluate(
+        "document.getElementById('chart-curve-0').data.filter(t => t.meta.role == 'mean')"
+        ".map(t => [t.line.dash, t.marker.symbol])"
+    )
+    assert len({dash for dash, _ in lines}) == len({symbol for _, symbol in lines}) == 3
+
+
+def test_names_from_data_are_shown_as_they_are(browser, shapes, tmp_path):
+    arms = {"random": (0, 0.3, 0.5), EVIL: (5, 0.35, 0.8)}
+    study = comparison_of(write_study(tmp_path / "study", shapes, arms, seeds=2), "random", EVIL)
+    classes = tuple(replace(c, name=EVIL) for c in study.class_differences)
+    evil = replace(study, class_differences=classes, unlike=(EVIL,), notes=(EVIL,), equal={EVIL: EVIL}, method=EVIL)
+    page = Page(browser, write_report(evil, tmp_path))
+    assert page.dialogs == []
+    assert page.complaints == []
+    assert page.count("img") == 0
+    assert page.evaluate("document.title").startswith(EVIL)
+    assert page.tab.locator("h1").inner_text() == EVIL
+    assert page.tab.locator("#chart-differences .ytick text").text_content() == SHORT
+    assert page.tab.locator("#chart-classes-1 .ytick text").all_text_contents() == [SHORT] * len(classes)
+    assert SHORT in (page.tab.locator("#chart-curve-0 .annotation-text").text_content() or "")
+    assert page.tab.locator("#curves button").nth(1).inner_text().strip().endswith(EVIL)
+    assert page.tab.locator(".alarm li").inner_text() == EVIL
+    assert page.tab.locator("#classes tbody th").first.text_content() == EVIL
+    page.tab.locator("#curves button").nth(1).click()
+    assert page.count("#chart-curve-0 .scatterlayer .trace") == 2
+    page.close()
+
+
+class _Scripts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[dict[str, str | None], str]] = []
+        self._open: dict[str, str | None] | None = None
+
+    def handle_starttag(self, tag, attrs):
+        self._open = dict(attrs) if tag == "script" else None
+
+    def handle_data(self, data):
+        if self._open is not None:
+            self.found.append((self._open, data))
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+
+def test_no_name_ends_the_data_of_a_chart(study):
+    evil = replace(study, arms=tuple(replace(arm, name=arm.name.replace("frozen10", EVIL)) for arm in study.arms))
+    evil = replace(evil, differences=(), class_differences=(), phases=(), targets=(), official={}, differing={})
+    parser = _Scripts()
+    parser.feed(render(evil, NO_PICTURES))
+    data = [text for attributes, text in parser.found if attributes.get("type") == "application/json"]
+    programs = [text for attributes, text in parser.found if not attributes]
+    assert len(programs) == 2  # plotly.js and ours
+    assert any("alert(1)" in text for text in data)
+    for text in data:
+        json.loads(text)
+
+
+def test_runs_that_are_not_alike_are_announced_loudly(study):
+    text = render(replace(study, unlike=("imgsz: random 64, frozen10 128",)), NO_PICTURES)
+    assert text.index('class="alarm"') < text.index('id="verdict"')
+    assert "imgsz: random 64, frozen10 128" in text
+    assert 'class="alarm"' not in render(study, NO_PICTURES)
+
+
+def test_one_run_alone(shapes, tmp_path, browser):
+    folders = write_study(tmp_path, shapes, {"only": (0, 0.3, 0.5)}, seeds=1)
+    alone = compare_runs(*folders["only"])
+    page = Page(browser, write_report(alone, tmp_path / "out"))
+    assert page.complaints == []
+    assert page.count("#verdict") == 0
+    assert page.count("#chart-curve-0 .scatterlayer .trace") == 1  # no seeds beside their mean
+    page.close()
