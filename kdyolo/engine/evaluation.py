@@ -1,82 +1,71 @@
-"""Evaluation within a run: official COCO metrics in results.csv when they are due, and on rank 0 alone."""
+"""Official metrics within a run: annotations read before it starts, columns of results.csv, peak memory."""
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Mapping
 from math import nan
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
 
 from kdyolo.engine import distributed
-from kdyolo.engine.optimizer import ScheduledTrainer
-from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.validator import KDValidator
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
 
 
-class EvaluatedTrainer(ScheduledTrainer):
-    """Ultralytics' trainer, evaluated with kdyolo's validator after each epoch and, on ``best.pt``, at the end.
+class OfficialValidator(Protocol):
+    """Validator that computes official metrics when they are due, such as :class:`kdyolo.KDValidator`.
 
     Attributes:
-        settings: kdyolo's own options.
+        period: Epochs from one computation of official metrics to the next while training; 0 for none.
     """
 
-    # Set by Ultralytics' trainer, which carries no type information.
-    save_dir: Path
-    data: dict[str, Any]
-    device: torch.device
-    validator: KDValidator
+    period: int
 
-    settings: TrainOptions
+    def prepare(self, data: dict[str, Any]) -> None:
+        """Read the annotations of a data set.
 
-    def get_validator(self) -> KDValidator:
-        """The validator of every epoch and of ``best.pt``."""
-        validator = KDValidator(
-            self.test_loader,
-            save_dir=self.save_dir,
-            args=copy(self.args),
-            _callbacks=self.callbacks,
-            resize=self.settings.resize,
-        )
-        validator.period = self.settings.coco_eval_period
-        return validator
+        Raises:
+            KDYOLOError: Official metrics cannot be computed.
+        """
 
-    def prepare_evaluation(self) -> None:
-        """Read the annotations that the run will be scored with: a mistake in them must not end it after days.
+
+class OfficialEvaluation:
+    """Official metrics of a run: every few epochs, and always of ``best.pt`` at the end.
+
+    Args:
+        period: Epochs from one computation to the next; 0 for the end of the run only.
+        device: Device that trains, whose memory is measured.
+    """
+
+    def __init__(self, period: int, device: torch.device) -> None:
+        self.period = period
+        self.device = device
+
+    def begin(self, validator: OfficialValidator, data: dict[str, Any]) -> None:
+        """Tell a validator when metrics are due, and have it read the annotations, on rank 0.
+
+        A mistake in the annotations must not end a run after days.
+
+        Args:
+            validator: Validator of the run.
+            data: Data set, as Ultralytics reads its YAML.
 
         Raises:
             KDYOLOError: Official metrics cannot be computed, though they were asked for or the data set names a JSON.
         """
-        if distributed.is_distributed():
-            distributed.run_on_rank_zero(self._prepare)
-        else:
-            self._prepare()
+        validator.period = self.period
+        distributed.run_on_rank_zero(validator.prepare, data)
 
-    def _prepare(self) -> None:
-        self.validator.prepare(self.data)
-
-    def validate(self) -> Any:
-        """Evaluate on rank 0; the others go on to where they wait for its verdict."""
-        if not distributed.is_distributed():
-            return super().validate()
-        if not distributed.is_rank_zero():
-            return None, None
-        with distributed.as_single_process(self):
-            return super().validate()
-
-    def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Ultralytics' row of ``results.csv`` and the memory in use; with a period, also the official metrics.
+    def row(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns of ``results.csv`` for an epoch: its metrics, with a period the official ones, and memory in use.
 
         The header is written once, so every row needs all columns, in one order: metrics that are not due are ``nan``.
         """
-        if self.settings.coco_eval_period:
-            official = {column: metrics.get(column, nan) for column in COLUMNS}
-            metrics = {**{k: v for k, v in metrics.items() if k not in official}, **official}
-        super().save_metrics({**metrics, MEMORY_COLUMN: self._peak_memory()})
+        official = {column: metrics.get(column, nan) for column in COLUMNS} if self.period else {}
+        others = {name: value for name, value in metrics.items() if name not in official}
+        return {**others, **official, MEMORY_COLUMN: self._peak_memory()}
 
     def _peak_memory(self) -> float:
         """GiB: the most that torch has reserved on the GPU in this epoch; on a CPU what the process holds now."""

@@ -1,117 +1,146 @@
-"""The optimizer under a freeze schedule: a learning rate for each part, and steps that go on rightly after a resume."""
+"""Optimizer under a freeze schedule: a learning rate for each part, exact steps after a resume, early stopping."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils.torch_utils import EarlyStopping, unwrap_model
+from torch import Tensor, nn
+from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 from kdyolo.models.freezing import split_param_groups
 
 
-class ScheduledTrainer(DetectionTrainer):  # type: ignore[misc]
-    """Ultralytics' trainer whose optimizer follows :attr:`schedule`, and whose loggers are told what it did.
+class ScheduledRates:
+    """Learning rate of every optimizer group, as a freeze schedule has it.
 
-    Attributes:
-        schedule: Which part trains when, and how fast.
-        last_step: Iteration of the last optimizer step, counted from the start of the run.
-        accumulated: Gradients to go on with after a resume, by parameter name.
-        batches_done: Batches of this epoch so far.
+    Progress counts the epochs done so far, fractions included: 2.5 is the middle of the third epoch.
+
+    Args:
+        schedule: Freeze schedule of the run.
     """
 
-    # Set by Ultralytics' trainer, which carries no type information.
-    model: Any
-    epoch: int
-    optimizer: Any
-    lr: dict[str, float]
+    def __init__(self, schedule: FreezeSchedule) -> None:
+        self.schedule = schedule
+        self._part_of = {group: part for part, group in schedule.groups().items()}  # one part stands for its group
 
-    schedule: FreezeSchedule
-    last_step = -1
-    accumulated: dict[str, torch.Tensor] | None = None
-    batches_done = 0
-    _nominal: int | None = None  # Ultralytics' accumulate, while ours stands in for it
-    _shifted = -1
+    def split(self, optimizer: torch.optim.Optimizer, parts: Mapping[str, list[nn.Module]]) -> None:
+        """Split the groups of a new optimizer by part of the backbone, so that each can have its own learning rate.
 
-    def trainable_parameters(self) -> int:
-        """Number of parameters that train in this epoch."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        Args:
+            optimizer: Optimizer that has not made a step; a plain schedule leaves it alone.
+            parts: Part of the backbone → its layers.
+        """
+        if not self.schedule.is_plain:
+            optimizer.param_groups[:] = split_param_groups(optimizer.param_groups, parts, self.schedule)
 
-    def run_callbacks(self, event: str) -> None:
-        """Ultralytics' callbacks; on the way, count batches and tell loggers the learning rates really used."""
-        if event == "on_train_epoch_start":
-            self.batches_done = 0
-        elif event == "on_train_batch_start":
-            self.batches_done += 1
-        elif event == "on_train_epoch_end" and not self.schedule.is_plain:
-            self.lr = self._logged()
-        super().run_callbacks(event)
+    def factors(self, groups: Sequence[Mapping[str, Any]], progress: float) -> list[float]:
+        """The schedule's factor on the learning rate of each optimizer group."""
+        parts = (self._part_of.get(group.get("part", HEAD), HEAD) for group in groups)
+        return [self.schedule.lr_factor(part, progress) for part in parts]
 
-    def _logged(self) -> dict[str, float]:
-        """Learning rate of every group, and the phase; goes wherever the losses go."""
+    @contextmanager
+    def applied(self, optimizer: torch.optim.Optimizer, progress: float) -> Iterator[None]:
+        """Have the schedule's factors on the learning rates for one step; then they are as Ultralytics set them."""
+        groups = optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, factor in zip(groups, self.factors(groups, progress), strict=True):
+            group["lr"] *= factor
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+    def logged(self, optimizer: torch.optim.Optimizer, epoch: int, progress: float, trainable: int) -> dict[str, float]:
+        """Learning rate that every group really has, and the phase of the schedule, for loggers and ``results.csv``.
+
+        Args:
+            optimizer: Optimizer whose groups were split.
+            epoch: Epoch, from 0.
+            progress: Epochs done so far.
+            trainable: Number of parameters that train in this epoch.
+
+        Returns:
+            ``lr/<part>/<kind>`` → learning rate, ``freeze/frozen_parts`` and ``freeze/trainable_parameters`` → counts.
+        """
         rates: dict[str, float] = {}
-        for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
+        groups = optimizer.param_groups
+        for group, factor in zip(groups, self.factors(groups, progress), strict=True):
             name = f"lr/{group['part']}/{group['param_group']}"
             rates[name if name not in rates else f"{name}-2"] = group["lr"] * factor  # MuSGD has a fast and a slow one
-        frozen = len(self.schedule.frozen_parts(self.epoch))
-        return {**rates, "freeze/frozen_parts": frozen, "freeze/trainable_parameters": self.trainable_parameters()}
+        frozen = len(self.schedule.frozen_parts(epoch))
+        return {**rates, "freeze/frozen_parts": frozen, "freeze/trainable_parameters": trainable}
 
-    def _lr_factors(self) -> list[float]:
-        """The schedule's factor for each optimizer group, now."""
-        progress = self.epoch + self.batches_done / len(self.train_loader)
-        part_of = {group: part for part, group in self.schedule.groups().items()}
-        names = (group.get("part", HEAD) for group in self.optimizer.param_groups)
-        return [self.schedule.lr_factor(part_of.get(name, HEAD), progress) for name in names]
 
-    def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer, its groups split by part of the backbone: each can have its own learning rate."""
-        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
-        if not self.schedule.is_plain:
-            parts = unwrap_model(model).backbone.parts
-            optimizer.param_groups[:] = split_param_groups(optimizer.param_groups, parts, self.schedule)
-        return optimizer
+class StepOffset:
+    """Optimizer steps that come, after a resume, at the iterations at which the uninterrupted run makes them.
 
-    def optimizer_step(self) -> None:
-        """One step with the schedule's factors on the learning rates, which are then as Ultralytics set them again."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        if not self.schedule.is_plain:
-            for group, factor in zip(self.optimizer.param_groups, self._lr_factors(), strict=True):
-                group["lr"] *= factor
-        try:
-            super().optimizer_step()
-        finally:
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-        self.last_step = self._iteration
-        if self._nominal is not None:  # from here on Ultralytics' own count is right
-            self.accumulate, self._nominal = self._nominal, None
+    Ultralytics steps when ``iteration − last step ≥ accumulate``, and in a new process takes −1 for the last step.
+    Until its first step there, ``accumulate`` is raised by the difference; the warm-up sets it anew at each iteration.
 
-    @property
-    def _iteration(self) -> int:
-        return self.epoch * len(self.train_loader) + self.batches_done - 1
+    Iterations count the batches of the whole run, from 0.
 
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ultralytics' preprocessing; after a resume, half-accumulated gradients are gone on with."""
-        if self.accumulated is not None:
-            for name, parameter in unwrap_model(self.model).named_parameters():
-                parameter.grad = self.accumulated.get(name, None)
-            self.accumulated, self._nominal = None, self.accumulate
-        if self._nominal is not None:
-            # Ultralytics steps when (iteration − last step) ≥ accumulate, and in a new process takes −1 for the last
-            # step. Until its first step here, `accumulate` is raised by the difference; warm-up sets it anew each time.
-            if self.accumulate != self._shifted:
-                self._nominal = self.accumulate
-            self._shifted = self.accumulate = self._nominal + self.last_step + 1
-        return super().preprocess_batch(batch)  # type: ignore[no-any-return]
+    Attributes:
+        last_step: Iteration of the last optimizer step; −1 before the first.
+        gradients: Gradients that waited for their step when the run was interrupted, by parameter name; None where
+            there is nothing to resume, or once they are in the model.
+    """
+
+    def __init__(self) -> None:
+        self.last_step = -1
+        self.gradients: dict[str, Tensor] | None = None
+        self._nominal: int | None = None  # Ultralytics' own accumulate, while the raised one stands in for it
+        self._raised = -1
+
+    def resume(self, last_step: int, gradients: dict[str, Tensor]) -> None:
+        """Continue after a step of an earlier process, with the gradients that have accumulated since."""
+        self.last_step, self.gradients = last_step, gradients
+
+    def before_batch(self, model: nn.Module, accumulate: int) -> int:
+        """Put waiting gradients into the model, and raise ``accumulate`` until the first step of this process.
+
+        Args:
+            model: Model that trains, not wrapped.
+            accumulate: Batches to a step, as the trainer has it now: Ultralytics' value, or the one returned last.
+
+        Returns:
+            Batches to a step with which Ultralytics steps at the right iteration.
+        """
+        if self.gradients is not None:
+            for name, parameter in model.named_parameters():
+                parameter.grad = self.gradients.get(name)
+            self.gradients, self._nominal = None, accumulate
+        if self._nominal is None:
+            return accumulate
+        if accumulate != self._raised:  # the warm-up has set it anew
+            self._nominal = accumulate
+        self._raised = self._nominal + self.last_step + 1
+        return self._raised
+
+    def after_step(self, iteration: int, accumulate: int) -> int:
+        """Note a step; from the first one in a process on, Ultralytics' own count is right.
+
+        Args:
+            iteration: Iteration at which the step was made.
+            accumulate: Batches to a step, as the trainer has it now.
+
+        Returns:
+            Batches to a step without the difference.
+        """
+        self.last_step = iteration
+        nominal, self._nominal = self._nominal, None
+        return accumulate if nominal is None else nominal
 
 
 class EarlyStoppingAfterUnfreeze(EarlyStopping):  # type: ignore[misc]
     """Early stopping whose patience counts only epochs in which everything trains.
 
-    A frozen backbone makes mAP level off before the thaw that is meant to lift it; that plateau must not end the run.
+    A frozen backbone makes mAP level off before the unfreezing that is meant to lift it; that plateau must not end the
+    run.
 
     Args:
         patience: Epochs without improvement, as in Ultralytics.

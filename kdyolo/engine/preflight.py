@@ -204,7 +204,7 @@ def measure_run(
         trainer = KDTrainer(overrides=given, checkpoint=checkpoint)
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
-            trainer._setup_train()
+            trainer.set_up()
             LOGGER.info(_describe_data(trainer))
             if picture:
                 picture.parent.mkdir(parents=True, exist_ok=True)
@@ -241,8 +241,7 @@ def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
     schedule, phases = trainer.schedule, []
     starts = [0, *schedule.thaws]
     for start, end in zip(starts, [*starts[1:], trainer.epochs], strict=True):
-        trainer.epoch = start
-        trainer._model_train()  # which also starts the loader anew
+        trainer.begin_epoch(start)  # which also starts the loader anew
         batches = chain.from_iterable(iter(trainer.train_loader) for _ in range(STEPS + 1))
         seconds = []
         for step in range(STEPS + 1):

@@ -1,30 +1,48 @@
-"""What a run leaves beside its weights: ``train.log`` (all that was printed), ``kdyolo.yaml`` (how it came about)."""
+"""Provenance of a detector: versions and commit, the record of its run and of its checkpoints, the announced plan."""
 
 from __future__ import annotations
 
 import platform
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import ultralytics
-import yaml
+from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.git import GitRepo
-from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo._version import __version__
+from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.engine.options.recipes import load_recipe
-from kdyolo.runs.files import RECORD_NAME
-
-if TYPE_CHECKING:
-    from kdyolo.engine.trainer import KDTrainer
-    from kdyolo.models.detector import KDDetectionModel
+from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.model_yaml import Yaml
+from kdyolo.runs.run_record import RunRecord
 
 _PLAIN = (bool, int, float, str, list, dict, type(None))
+
+
+class DistilledModel(Protocol):
+    """Model of any task with a distilled backbone.
+
+    Attributes:
+        yaml: Resolved description of the model.
+    """
+
+    yaml: Yaml
+
+    @property
+    def backbone(self) -> DistilledBackbone:
+        """The distilled backbone."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters of the model."""
 
 
 def versions() -> dict[str, str]:
@@ -43,71 +61,120 @@ def git_commit() -> str | None:
     return str(commit) if commit else None
 
 
-def announce(trainer: KDTrainer) -> None:
-    """Log what training starts from, and the plan."""
-    model: KDDetectionModel = unwrap_model(trainer.model)
-    if trainer.started_from is not None:
-        LOGGER.info(f"detector: {model.yaml['yaml_file']} · started from {trainer.started_from}")
-    if trainer.report is not None:
-        LOGGER.info(trainer.report.table())
-    elif trainer.started_from is None and not trainer.resume:
+def announce(
+    model: DistilledModel,
+    schedule: FreezeSchedule,
+    *,
+    report: LoadReport | None,
+    started_from: str | None,
+    resumed: bool,
+    patience: int,
+) -> None:
+    """Log what training starts from, and the plan.
+
+    Args:
+        model: Model that will train.
+        schedule: Freeze schedule of the run.
+        report: Report on the injected backbone checkpoint; None without one.
+        started_from: Weights of a whole detector that the run starts from; None without any.
+        resumed: Whether an interrupted run continues.
+        patience: Epochs without improvement until the run stops; 0 for never.
+    """
+    if started_from is not None:
+        LOGGER.info(f"detector: {model.yaml['yaml_file']} · started from {started_from}")
+    if report is not None:
+        LOGGER.info(report.table())
+    elif started_from is None and not resumed:
         LOGGER.info(f"backbone: {model.backbone.arch.name} · random initialisation")
-        if trainer.schedule.ever_frozen:
+        if schedule.ever_frozen:
             LOGGER.warning("the frozen backbone is random: its features carry no knowledge.")
     parameters = {
         part: sum(p.numel() for layer in layers for p in layer.parameters())
         for part, layers in model.backbone.parts.items()
     }
-    LOGGER.info(trainer.schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
-    if trainer.schedule.frozen_epochs and trainer.args.patience:
-        LOGGER.info(f"      patience={trainer.args.patience} counts unfrozen epochs only")
+    LOGGER.info(schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
+    if schedule.frozen_epochs and patience:
+        LOGGER.info(f"      patience={patience} counts unfrozen epochs only")
 
 
-def provenance(trainer: KDTrainer, model: KDDetectionModel) -> dict[str, Any]:
-    """Plain data that travels inside every checkpoint, in the model YAML's own dictionary."""
-    report = trainer.report
+def provenance(
+    backbone: DistilledBackbone,
+    settings: TrainOptions,
+    schedule: FreezeSchedule,
+    report: LoadReport | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Plain data that travels inside every checkpoint, in the model YAML's own dictionary, under ``kd``.
+
+    Args:
+        backbone: Backbone of the model, filled.
+        settings: kdyolo's own options.
+        schedule: Freeze schedule of the run.
+        report: Report on the injected backbone checkpoint; None without one.
+        seed: Seed of the run.
+    """
     return {
-        "bn_eps": model.backbone.bn_eps,
-        "settings": trainer.settings.to_dict(),
+        "bn_eps": backbone.bn_eps,
+        "settings": settings.to_dict(),
         "source": Path(report.path).name if report else None,
         "source_kind": report.kind if report else None,
         "sha256": report.sha256 if report else None,
         "injected": f"{report.matched}/{report.total}" if report else None,
-        "left_out": list(model.backbone.left_out),
+        "left_out": list(backbone.left_out),
         "missing": list(report.missing) if report else [],
         "input_norm": report.input_norm if report else None,
-        **_plan(trainer),
+        "schedule": _plain_schedule(schedule),
+        "recipe": _plain_recipe(settings.recipe),
         "versions": versions(),
         "git_commit": git_commit(),
-        "seed": trainer.args.seed,
+        "seed": seed,
     }
 
 
-def _plan(trainer: KDTrainer) -> dict[str, Any]:
-    """Schedule and recipe, with all their values; epochs are counted from 1."""
-    schedule, recipe = trainer.schedule, trainer.settings.recipe
-    return {
-        "schedule": {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},
-        "recipe": {"name": recipe, "values": load_recipe(recipe)},
-    }
+def run_record(
+    settings: TrainOptions,
+    schedule: FreezeSchedule,
+    *,
+    report: LoadReport | None,
+    asked: Mapping[str, Any],
+    started_from: str | None,
+    data: Any,
+    seed: int,
+    model_yaml: str,
+) -> RunRecord:
+    """The record of a run that starts in this process, now.
+
+    Args:
+        settings: kdyolo's own options.
+        schedule: Freeze schedule of the run.
+        report: Report on the injected backbone checkpoint; None without one.
+        asked: Ultralytics' settings as they were given.
+        started_from: Weights of a whole detector that the run starts from; None without any.
+        data: Data set YAML.
+        seed: Seed of the run.
+        model_yaml: Model YAML.
+    """
+    return RunRecord(
+        versions=versions(),
+        command=shlex.join(sys.argv),
+        git_commit=git_commit(),
+        settings=settings.to_dict(),
+        asked={key: value if isinstance(value, _PLAIN) else str(value) for key, value in asked.items()},
+        started_from=started_from,
+        backbone=report.to_dict() if report else None,
+        schedule=_plain_schedule(schedule),
+        recipe=_plain_recipe(settings.recipe),
+        data=str(data),
+        seed=seed,
+        cpu_threads=torch.get_num_threads(),
+        model=model_yaml,
+    )
 
 
-def write_record(trainer: KDTrainer) -> Path:
-    """Write ``kdyolo.yaml``: how this run came about, as plain data."""
-    record = {
-        "versions": versions(),
-        "command": shlex.join(sys.argv),
-        "git_commit": git_commit(),
-        "settings": trainer.settings.to_dict(),
-        "asked": {k: v if isinstance(v, _PLAIN) else str(v) for k, v in trainer.asked.items()},
-        "started_from": trainer.started_from,
-        "backbone": trainer.report.to_dict() if trainer.report else None,
-        **_plan(trainer),
-        "data": str(trainer.args.data),
-        "seed": trainer.args.seed,
-        "cpu_threads": torch.get_num_threads(),
-        "model": unwrap_model(trainer.model).yaml["yaml_file"],
-    }
-    path: Path = trainer.save_dir / RECORD_NAME
-    path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return path
+def _plain_schedule(schedule: FreezeSchedule) -> dict[str, Any]:
+    """All values of a schedule, and its thaws, whose epochs are counted from 1."""
+    return {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}}
+
+
+def _plain_recipe(name: str) -> dict[str, Any]:
+    return {"name": name, "values": load_recipe(name)}

@@ -1,4 +1,4 @@
-"""Interrupted runs: what is kept beside ``last.pt``, so that going on gives, bit for bit, what never stopping gives.
+"""State of an interrupted run, from which resuming gives, bit for bit, what never stopping gives.
 
 Ultralytics' checkpoints keep the EMA in fp16 only. ``weights/resume.pt`` keeps model and EMA in full precision,
 optimizer, scaler, early stopping, half-accumulated gradients, and which images mosaic draws from. Random numbers need
@@ -11,72 +11,185 @@ import csv
 import pickle
 import random
 from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.engine.optimizer import StepOffset
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.models.freezing import BackboneFreezer
+from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.files import STATE_NAME
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.atomic import AtomicPath
 
-if TYPE_CHECKING:
-    from kdyolo.engine.trainer import KDTrainer
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
 
-def seed_epoch(trainer: KDTrainer) -> None:
-    """Start an epoch from seeds that follow from the run's seed, the epoch and the attempt (after NaN, another one).
+class Resumable(Protocol):
+    """What a trainer has that its state is captured from and applied to.
 
-    Without worker processes (on CPU always) data order and augmentation of an epoch then do not depend on what happened
-    before it. Worker processes draw ahead and keep their own state.
+    Attributes:
+        model: Model that trains, wrapped or not.
+        ema: Ultralytics' moving average of it.
+        optimizer: Optimizer of the model.
+        scaler: Gradient scaler of mixed precision.
+        stopper: Ultralytics' early stopping.
+        train_loader: Loader of the training images.
+        args: Ultralytics' settings.
+        settings: kdyolo's own options.
+        steps: Optimizer steps, and gradients that wait for one.
+        freezer: Frozen tensors, as they were when training started.
+        epoch: Epoch that has just ended, from 0.
+        start_epoch: Epoch that this process begins with, from 0.
+        best_fitness: Highest fitness so far; None before the first evaluation.
+        stop: Whether the run ends after this epoch.
+        csv: The run's ``results.csv``.
     """
-    numbers = [trainer.args.seed, trainer.epoch, trainer.nan_recovery_attempts, max(RANK, 0)]
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    loader = trainer.train_loader
-    if loader.num_workers == 0 and isinstance(loader.sampler, torch.utils.data.RandomSampler):
-        loader.sampler.generator = torch.Generator().manual_seed(seed)  # its own: a loader draws from its generator too
-        loader.reset()
+
+    model: Any
+    ema: Any
+    optimizer: Any
+    scaler: Any
+    stopper: Any
+    train_loader: Any
+    args: Any
+    settings: TrainOptions
+    steps: StepOffset
+    freezer: BackboneFreezer
+    epoch: int
+    start_epoch: int
+    best_fitness: float | None
+    stop: bool
+    csv: Path
 
 
-def save_state(trainer: KDTrainer) -> None:
-    """Write ``resume.pt`` for the epoch that has just ended."""
-    model = unwrap_model(trainer.model)
-    state = {
-        "epoch": trainer.epoch,
-        "yaml": model.yaml,
-        "settings": trainer.settings.to_dict(),
-        "args": {k: v for k, v in vars(trainer.args).items() if k != "resume"},
-        "model": model.state_dict(),
-        "ema": trainer.ema.ema.state_dict(),
-        "updates": trainer.ema.updates,
-        "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "threads": torch.get_num_threads(),
-        "best_fitness": None if trainer.best_fitness is None else float(trainer.best_fitness),
-        "stopper": {"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
-        "last_step": trainer.last_step,
-        "stop": bool(trainer.stop),
-        "gradients": {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
-        "frozen_tensors": trainer.frozen_tensors,
-        "mosaic_buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),
-    }
-    buffer = BytesIO()
-    torch.save(state, buffer)
-    AtomicPath(trainer.wdir / STATE_NAME).write_bytes(buffer.getbuffer())
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResumeState:
+    """Everything that a run continues from: the content of ``weights/resume.pt``, whose keys are these fields.
+
+    Attributes:
+        epoch: Last epoch that was saved, from 0.
+        yaml: Resolved description of the model, in the kdyolo layout.
+        settings: kdyolo's own options, as plain data.
+        args: Ultralytics' settings.
+        model: Tensors of the model by name.
+        ema: Tensors of its moving average by name.
+        updates: Number of updates of the moving average.
+        optimizer: State of the optimizer.
+        scaler: State of the gradient scaler; empty where it is off.
+        threads: Threads that torch computed with on the CPU; None in files of older versions.
+        best_fitness: Highest fitness so far; None before the first evaluation.
+        stopper: Best fitness and its epoch, as early stopping knows them.
+        last_step: Iteration of the last optimizer step, counted from the start of the run.
+        stop: Whether early stopping ended the run with this epoch.
+        gradients: Gradients that have accumulated since the last step, by parameter name.
+        frozen_tensors: Tensors of the backbone as they were when training started; empty if it did not start frozen.
+        mosaic_buffer: Indices of the images that mosaic draws from.
+    """
+
+    epoch: int
+    yaml: Yaml
+    settings: dict[str, Any]
+    args: dict[str, Any]
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    updates: int
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    threads: int | None = None
+    best_fitness: float | None
+    stopper: dict[str, Any]
+    last_step: int
+    stop: bool = False
+    gradients: dict[str, Tensor]
+    frozen_tensors: dict[str, Tensor]
+    mosaic_buffer: list[int]
+
+    @classmethod
+    def capture(cls, trainer: Resumable) -> ResumeState:
+        """The state of a trainer at the end of an epoch. Tensors are shared with it, not copied: save at once."""
+        model = unwrap_model(trainer.model)
+        return cls(
+            epoch=trainer.epoch,
+            yaml=model.yaml,
+            settings=trainer.settings.to_dict(),
+            args={k: v for k, v in vars(trainer.args).items() if k != "resume"},
+            model=model.state_dict(),
+            ema=trainer.ema.ema.state_dict(),
+            updates=trainer.ema.updates,
+            optimizer=trainer.optimizer.state_dict(),
+            scaler=trainer.scaler.state_dict(),
+            threads=torch.get_num_threads(),
+            best_fitness=None if trainer.best_fitness is None else float(trainer.best_fitness),
+            stopper={"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
+            last_step=trainer.steps.last_step,
+            stop=bool(trainer.stop),
+            gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+            frozen_tensors=trainer.freezer.frozen_tensors,
+            mosaic_buffer=list(getattr(trainer.train_loader.dataset, "buffer", [])),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the state, completely or not at all."""
+        buffer = BytesIO()
+        torch.save({field.name: getattr(self, field.name) for field in fields(self)}, buffer)
+        AtomicPath(path).write_bytes(buffer.getbuffer())
+
+    @classmethod
+    def load(cls, path: Path) -> ResumeState:
+        """Read a state, all tensors to the CPU.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
+            raise _damaged(path, str(e).splitlines()[0]) from e
+        if not isinstance(content, dict):
+            raise _damaged(path, f"a {type(content).__name__} instead of a run's state")
+        if missing := [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]:
+            raise _damaged(path, f"{', '.join(missing)} missing")
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
+
+    def apply(self, trainer: Resumable) -> None:
+        """Put a trainer that has been set up to the end of the epoch that was saved."""
+        unwrap_model(trainer.model).load_state_dict(self.model)
+        trainer.ema.ema.load_state_dict(self.ema)
+        trainer.ema.updates = self.updates
+        trainer.optimizer.load_state_dict(self.optimizer)
+        if self.scaler:
+            trainer.scaler.load_state_dict(self.scaler)
+        trainer.best_fitness = self.best_fitness
+        trainer.stopper.__dict__.update(self.stopper)
+        trainer.freezer.frozen_tensors = self.frozen_tensors
+        trainer.start_epoch = self.epoch + 1
+        trainer.steps.resume(self.last_step, self.gradients)
+        for index in self.mosaic_buffer:  # mosaic draws from the images loaded last; loading them puts them there
+            trainer.train_loader.dataset.load_image(index)
+        if RANK in {-1, 0}:
+            _drop_rows_after(trainer.csv, trainer.start_epoch)
+
+    def trained_to_the_end(self, epochs: int) -> bool:
+        """Whether a run of this length was killed after its last epoch, so that only the final evaluation is left."""
+        return bool(self.epoch + 1 >= epochs or (self.stop and epochs == self.args["epochs"]))
 
 
-def read_state(last: Path) -> dict[str, Any]:
+def _damaged(path: Path, how: str) -> RunError:
+    return RunError(f"{path}: damaged ({how}). The run cannot go on from here.")
+
+
+def read_state(last: Path) -> ResumeState:
     """The state kept beside a ``last.pt``.
 
     Raises:
@@ -98,47 +211,40 @@ def read_state(last: Path) -> dict[str, Any]:
             f"{last} cannot be resumed: there is no {STATE_NAME} beside it. Either the run is finished (then start a "
             f"new one, e.g. with --weights {last}), or it is not one of kdyolo's, or {STATE_NAME} was not copied along."
         )
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
-        raise RunError(f"{path}: damaged ({str(e).splitlines()[0]}). The run cannot go on from here.") from e
-    return state
+    return ResumeState.load(path)
 
 
-def state_to_resume(last: Path) -> dict[str, Any]:
-    """The state of a run that nobody is at work on.
+def state_to_resume(last: Path) -> ResumeState:
+    """The state of a run that no process works on.
 
     Raises:
-        RunError: It is going on, or see :func:`read_state`.
+        RunError: The run is going on, or see :func:`read_state`.
     """
     refuse_running(last.resolve().parent.parent)
     return read_state(last)
 
 
-def trained_to_the_end(state: Mapping[str, Any], epochs: int) -> bool:
-    """Whether a run of so many epochs was killed after its last one, so that only the final evaluation is left."""
-    return bool(state["epoch"] + 1 >= epochs or (state.get("stop") and epochs == state["args"]["epochs"]))
+def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
+    """Start an epoch from seeds that follow from the run's seed, the epoch and the attempt (after NaN, another one).
 
+    Without worker processes (on CPU always) data order and augmentation of an epoch then do not depend on what happened
+    before it. Worker processes draw ahead and keep their own state.
 
-def restore_state(trainer: KDTrainer, state: dict[str, Any]) -> None:
-    """Put a trainer that has been set up back to the end of the epoch that was saved."""
-    model = unwrap_model(trainer.model)
-    model.load_state_dict(state["model"])
-    trainer.ema.ema.load_state_dict(state["ema"])
-    trainer.ema.updates = state["updates"]
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"]:
-        trainer.scaler.load_state_dict(state["scaler"])
-    trainer.best_fitness = state["best_fitness"]
-    trainer.stopper.__dict__.update(state["stopper"])
-    trainer.frozen_tensors = state["frozen_tensors"]
-    trainer.start_epoch = state["epoch"] + 1
-    trainer.last_step = state["last_step"]
-    trainer.accumulated = state["gradients"]
-    for index in state["mosaic_buffer"]:  # mosaic draws from the images loaded last; loading them puts them there
-        trainer.train_loader.dataset.load_image(index)
-    if RANK in {-1, 0}:
-        _drop_rows_after(trainer.csv, trainer.start_epoch)
+    Args:
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        attempt: How often this epoch was tried before.
+        loader: Loader of the training images.
+    """
+    drawn = int(np.random.SeedSequence([seed, epoch, attempt, max(RANK, 0)]).generate_state(1)[0])
+    random.seed(drawn)
+    np.random.seed(drawn)
+    torch.manual_seed(drawn)
+    if loader.num_workers == 0 and isinstance(loader.sampler, torch.utils.data.RandomSampler):
+        loader.sampler.generator = torch.Generator().manual_seed(
+            drawn
+        )  # its own: a loader draws from its generator too
+        loader.reset()
 
 
 def _drop_rows_after(path: Path, epochs: int) -> None:
@@ -151,13 +257,17 @@ def _drop_rows_after(path: Path, epochs: int) -> None:
     AtomicPath(path).write_bytes("".join([header, *kept]).encode())
 
 
-def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
+def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[TrainOptions, dict[str, Any]]:
     """Settings of the run to resume, and the few overrides that may change.
+
+    Args:
+        overrides: Keywords as given to ``train``, ``resume`` with the run's ``last.pt`` among them.
+        state: State of the run.
 
     Raises:
         ConfigError: A setting that may not change on resume, or a run made shorter.
     """
-    last, saved, settings = Path(str(overrides["resume"])), state["args"], state["settings"]
+    last, saved, settings = Path(str(overrides["resume"])), state.args, state.settings
     changed = [
         key
         for key, value in overrides.items()

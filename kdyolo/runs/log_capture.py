@@ -1,4 +1,4 @@
-"""``train.log``: all that a training prints, also from behind Python."""
+"""Log of a run, ``train.log``: all that a training prints, also from behind Python. No torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ultralytics.utils import LOGGER
-
 from kdyolo.runs import detach
 from kdyolo.utils.text import plain_line, without_colours
+
+LOGGER = logging.getLogger("ultralytics")  # Ultralytics' own logger, by the name that it gives it
 
 
 class RunLog:
