@@ -55,7 +55,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
 
 
 class KDTraining(BaseTrainer):  # type: ignore[misc]
@@ -457,7 +457,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
             return super().validate()
         if not distributed.is_rank_zero():
             return None, None
-        with distributed.as_single_process(self):
+        with as_single_process(self):
             return super().validate()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
@@ -514,7 +514,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         """Extend ``final_eval``: on rank 0 alone, and then the finished stock checkpoints."""
         if not distributed.is_rank_zero():
             return
-        with distributed.as_single_process(self):
+        with as_single_process(self):
             super().final_eval()
         for path in (self.last, self.best):
             if path.exists():
