@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from kdyolo.engine import distributed
+from kdyolo.utils import distributed
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
 

@@ -26,7 +26,7 @@ from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine import distributed
+from kdyolo.utils import distributed
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
 from kdyolo.engine.options.train_options import STRETCH
