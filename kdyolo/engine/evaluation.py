@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from kdyolo.utils import distributed
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
+from kdyolo.utils import distributed
 
 
 class OfficialValidator(Protocol):

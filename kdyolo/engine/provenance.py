@@ -64,9 +64,9 @@ def git_commit() -> str | None:
 def announce(
     model: DistilledModel,
     schedule: FreezeSchedule,
-    *,
     report: LoadReport | None,
     started_from: str | None,
+    *,
     resumed: bool,
     patience: int,
 ) -> None:
@@ -134,12 +134,10 @@ def provenance(
 def run_record(
     settings: TrainOptions,
     schedule: FreezeSchedule,
-    *,
     report: LoadReport | None,
-    asked: Mapping[str, Any],
     started_from: str | None,
-    data: Any,
-    seed: int,
+    asked: Mapping[str, Any],
+    args: Any,
     model_yaml: str,
 ) -> RunRecord:
     """The record of a run that starts in this process, now.
@@ -148,10 +146,9 @@ def run_record(
         settings: kdyolo's own options.
         schedule: Freeze schedule of the run.
         report: Report on the injected backbone checkpoint; None without one.
-        asked: Ultralytics' settings as they were given.
         started_from: Weights of a whole detector that the run starts from; None without any.
-        data: Data set YAML.
-        seed: Seed of the run.
+        asked: Ultralytics' settings as they were given.
+        args: The same once complete, of which data set and seed are recorded.
         model_yaml: Model YAML.
     """
     return RunRecord(
@@ -164,8 +161,8 @@ def run_record(
         backbone=report.to_dict() if report else None,
         schedule=_plain_schedule(schedule),
         recipe=_plain_recipe(settings.recipe),
-        data=str(data),
-        seed=seed,
+        data=str(args.data),
+        seed=args.seed,
         cpu_threads=torch.get_num_threads(),
         model=model_yaml,
     )

@@ -247,6 +247,19 @@ def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
         loader.reset()
 
 
+def restore_loss_weights(model: Any, epochs: int) -> None:
+    """Weight the two losses of an end-to-end head as they are after so many epochs; other heads have nothing to weight.
+
+    Args:
+        model: Model that trains, not wrapped.
+        epochs: Number of finished epochs.
+    """
+    if hasattr(model.model[-1], "one2one_cv2"):
+        model.criterion = model.init_criterion()
+        model.criterion.updates = epochs - 1
+        model.criterion.update()
+
+
 def _drop_rows_after(path: Path, epochs: int) -> None:
     """Remove rows of ``results.csv`` for epochs that were not saved and will be run again."""
     if not path.is_file():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 
@@ -54,6 +55,36 @@ class BackboneFreezer:
     def restore(self, backbone: DistilledBackbone, epoch: int) -> None:
         """Give what is frozen in an epoch (from 0) its own tensors back, after rounded ones were loaded."""
         backbone.layers.load_state_dict(self._frozen_in(backbone, epoch), strict=False)
+
+    def check_parts(self, backbone: DistilledBackbone, model_yaml: str) -> None:
+        """Refuse a schedule that names parts which the backbone does not have.
+
+        Raises:
+            ConfigError: It names some; the message says which parts there are.
+        """
+        if unknown := self.schedule.named_parts - backbone.parts.keys():
+            raise ConfigError(
+                f"unfreeze_stages names {', '.join(sorted(unknown))}, which {model_yaml} does not have; "
+                f"its parts are {', '.join(backbone.parts)}."
+            )
+
+    def check(self, backbones: Mapping[str, DistilledBackbone], epoch: int, log_name: str) -> None:
+        """Compare what is frozen in an epoch with what it was when training started, bit for bit.
+
+        Args:
+            backbones: What a backbone is of → the backbone.
+            epoch: Epoch, from 0.
+            log_name: Name of the file to attach to a report.
+
+        Raises:
+            RunError: A frozen tensor has changed.
+        """
+        for what, backbone in backbones.items():
+            if names := self.changed(backbone, epoch):
+                raise RunError(
+                    f"in epoch {epoch + 1}, {len(names)} tensors of the frozen backbone changed in the {what}, "
+                    f"e.g. {names[0]}. Does a callback touch the model? If not, please report it with {log_name}."
+                )
 
     def changed(self, backbone: DistilledBackbone, epoch: int) -> list[str]:
         """Names of tensors that are frozen in an epoch (from 0), yet differ in any bit from what they were."""
@@ -112,3 +143,24 @@ def split_param_groups(
             by_part.setdefault(owner.get(id(parameter), HEAD), []).append(parameter)
         out += [{**group, "params": parameters, "part": part} for part, parameters in by_part.items()]
     return out
+
+
+class NestedModel(Protocol):
+    """Model in the kdyolo layout, such as :class:`kdyolo.models.detector.KDDetectionModel`."""
+
+    def nested_layer(self, number: int) -> str:
+        """A layer's number in the stock layout → its dotted place here, without the leading ``model``."""
+
+
+def nested_layers(model: NestedModel, freeze: int | Iterable[int | str]) -> list[str]:
+    """Ultralytics' ``freeze``, which counts layers of the stock layout, in terms of the kdyolo layout.
+
+    Args:
+        model: Model in the kdyolo layout.
+        freeze: Number of layers, or the layers (``3``) and modules in them (``"21.cv1"``).
+    """
+    places = []
+    for layer in range(freeze) if isinstance(freeze, int) else freeze:
+        number, dot, inner = str(layer).partition(".")
+        places.append(f"{model.nested_layer(int(number)) if number.isdigit() else number}{dot}{inner}")
+    return places
