@@ -148,10 +148,19 @@ class EarlyStoppingAfterUnfreeze(EarlyStopping):  # type: ignore[misc]
     """
 
     patience: float
+    best_fitness: float
+    best_epoch: int
 
     def __init__(self, patience: float, frozen_epochs: int) -> None:
         super().__init__(patience)
         self.frozen_epochs = frozen_epochs
+
+    @classmethod
+    def instead_of(cls, stopper: Any, frozen_epochs: int) -> EarlyStoppingAfterUnfreeze:
+        """Stopping with the patience and the progress of Ultralytics' own, also of a run that is resumed."""
+        new = cls(stopper.patience, frozen_epochs)
+        new.best_fitness, new.best_epoch = stopper.best_fitness, stopper.best_epoch
+        return new
 
     def __call__(self, epoch: int, fitness: float | None) -> bool:
         """Whether to stop after this epoch (counted from 1), whose fitness was just measured."""

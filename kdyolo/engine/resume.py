@@ -13,13 +13,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from ultralytics.utils import RANK
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.engine.optimizer import StepOffset
@@ -29,6 +30,7 @@ from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.files import STATE_NAME
 from kdyolo.runs.pid_file import refuse_running
+from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
@@ -224,6 +226,17 @@ def state_to_resume(last: Path) -> ResumeState:
     return read_state(last)
 
 
+def how_to_resume(last: Path) -> str:
+    """What to tell a person whose run was interrupted.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+    """
+    if last.exists():
+        return f"\nInterrupted. Resume with: kdyolo train --resume {last.parent.parent}"
+    return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
+
+
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
     """Start an epoch from seeds that follow from the run's seed, the epoch and the attempt (after NaN, another one).
 
@@ -245,6 +258,51 @@ def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
             drawn
         )  # its own: a loader draws from its generator too
         loader.reset()
+
+
+class Recoverable(Resumable, Protocol):
+    """What a trainer has, beyond its state, that recovers from NaN.
+
+    Attributes:
+        loss: Loss of the last batch; None before the first.
+        fitness: Fitness of the last evaluation; None before the first.
+        nan_recovery_attempts: How often this epoch was repeated.
+        scheduler: Scheduler of the learning rate.
+        last: The run's ``last.pt``.
+    """
+
+    loss: Tensor | None
+    fitness: float | None
+    nan_recovery_attempts: int
+    scheduler: Any
+    last: Path
+
+
+def recover_on_all_ranks(trainer: Recoverable, epoch: int) -> bool:
+    """Return to the last epoch after NaN, from the state that rank 0 keeps: other ranks may not see its files.
+
+    Args:
+        trainer: Trainer of this rank.
+        epoch: Epoch that has just ended, from 0.
+
+    Returns:
+        Whether the epoch is to be repeated.
+
+    Raises:
+        RunError: It was repeated three times already.
+    """
+    loss, fitness = trainer.loss, trainer.fitness
+    finite = (loss is None or bool(loss.isfinite())) and (fitness is None or isfinite(fitness))
+    if distributed.broadcast(finite) or epoch == trainer.start_epoch:
+        return False
+    trainer.nan_recovery_attempts += 1
+    if trainer.nan_recovery_attempts > 3:
+        raise RunError("NaN or Inf in the loss again after 3 attempts to recover from last.pt.")
+    LOGGER.warning(f"NaN or Inf detected (attempt {trainer.nan_recovery_attempts}/3), recovering from last.pt...")
+    start_epoch = trainer.start_epoch
+    distributed.run_on_rank_zero(read_state, trainer.last).apply(trainer)
+    trainer.start_epoch, trainer.steps.gradients, trainer.scheduler.last_epoch = start_epoch, None, epoch - 1
+    return True
 
 
 def restore_loss_weights(model: Any, epochs: int) -> None:

@@ -33,7 +33,8 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
 
     def stock_model(self, model: KDDetectionModel) -> nn.Module:
         """The same detector with Ultralytics' own layers only; tensors are shared, not copied."""
-        return to_stock(model)
+        stock: nn.Module = to_stock(model)
+        return stock
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches."""

@@ -7,7 +7,7 @@ learning rates and steps, what is frozen, the official metrics, the state to res
 from __future__ import annotations
 
 from contextlib import ExitStack
-from math import isfinite
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,24 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.checkpoints.export import finish_checkpoint
-from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
-from kdyolo.checkpoints.reader import BackboneCheckpoint
+from kdyolo.checkpoints.loading import load_into
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
+from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
-from kdyolo.engine.resume import RESUME_MAY_CHANGE, ResumeState, read_state, restore_loss_weights, seed_epoch
+from kdyolo.engine.resume import (
+    RESUME_MAY_CHANGE,
+    ResumeState,
+    how_to_resume,
+    recover_on_all_ranks,
+    restore_loss_weights,
+    seed_epoch,
+)
 from kdyolo.engine.run_start import start_run
-from kdyolo.errors import DatasetError, KDYOLOError, RunError
+from kdyolo.errors import DatasetError, KDYOLOError
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.detector import resolve_description
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs import detach
 from kdyolo.runs.files import LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
@@ -53,11 +57,12 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         cfg: Ultralytics' defaults.
         overrides: Settings that differ from them, kdyolo's among them.
         _callbacks: Event → functions.
-        checkpoint: The checkpoint that ``backbone`` names, where it has been read already.
+        plan: Plan of the run, which the overrides then say nothing about. Default: made from the overrides.
 
     Attributes:
         settings: kdyolo's own options.
         schedule: Freeze schedule: which part trains when, and how fast.
+        plan: Plan of the run.
         checkpoint: The backbone checkpoint; None without one.
         report: Report on how it fits the backbone; None without one.
         started_from: Weights of a whole detector that the run started from; None without any.
@@ -73,7 +78,12 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     """
 
     # Set by Ultralytics' trainer, which carries no type information.
+    model: Any
+    stopper: Any
+    amp: bool
+    accumulate: int
     epoch: int
+    start_epoch: int
     wdir: Path
     save_dir: Path
     device: torch.device
@@ -86,14 +96,15 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         cfg: Any = DEFAULT_CFG,
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, Any] | None = None,
-        checkpoint: BackboneCheckpoint | None = None,
+        plan: RunPlan | None = None,
     ) -> None:
         self.log = RunLog()
         with ExitStack() as undo:
             undo.callback(self.log.close)
-            self._start = start = start_run(overrides or {}, checkpoint)
+            self._start = start = start_run(overrides or {}, plan)
             undo.callback(start.discard)
-            self.settings, self.checkpoint, self.report = start.settings, start.checkpoint, start.report
+            self.plan, self.settings = start.plan, start.plan.options
+            self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
             super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir, self.args.exist_ok)
             if start.device is not None:
@@ -101,7 +112,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
             undo.pop_all()  # all went well
-        self.schedule = self.settings.schedule(self.epochs)
+        self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), StepOffset()
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
@@ -126,7 +137,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
                 try:
                     super().train()
                 except KeyboardInterrupt:
-                    LOGGER.info(self._how_to_resume())
+                    LOGGER.info(how_to_resume(self.last))
                     raise
         except KDYOLOError:
             if not self.last.exists():  # bad input, found while setting up
@@ -160,7 +171,9 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         raise NotImplementedError
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set's description, checked. Extends ``get_dataset``, whose errors become ours."""
+        """Extend ``get_dataset``: the description checked when the run was planned, or now if it is another one."""
+        if planned := self._start.planned_data(self.args):
+            return planned
         try:
             return super().get_dataset()  # type: ignore[no-any-return]
         except (RuntimeError, FileNotFoundError) as e:
@@ -168,9 +181,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
 
     def get_model(self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True) -> Any:
         """Build the model, start it from ``weights`` if given, and lay the distilled backbone over it."""
-        arch = checkpoint_arch(self.checkpoint, family_of(cfg)) if self.checkpoint else None
-        eps = self.checkpoint.bn_eps if self.checkpoint else None
-        model = self.build_model(resolve_description(cfg, weights, arch, eps), verbose)
+        model = self.build_model(self._start.description(cfg, weights), verbose)
         self.freezer.check_parts(model.backbone, model.yaml["yaml_file"])
         if weights is not None:
             model.load(weights)
@@ -197,6 +208,9 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     def setup_model(self) -> Any:
         """Extend ``setup_model``: a resumed run keeps its description, so that only rank 0 needs its files."""
         if self._start.state is None:
+            if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
+                self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
+                return None
             with restricted_ultralytics(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._start.state.yaml, verbose=distributed.is_rank_zero())
@@ -227,10 +241,10 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Extend ``get_dataloader``: for evaluation one with all images, since rank 0 evaluates alone."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        if mode == "train" or not distributed.is_distributed():
-            return loader
-        workers = self.args.workers * 2
-        return build_dataloader(loader.dataset, batch_size, workers, shuffle=False, rank=-1, device=self.device)
+        if mode != "train" and distributed.is_distributed():
+            workers = self.args.workers * 2
+            loader = build_dataloader(loader.dataset, batch_size, workers, shuffle=False, rank=-1, device=self.device)
+        return loader
 
     def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
         """Extend ``build_optimizer``: groups split by part of the backbone, so that each has its own learning rate."""
@@ -244,12 +258,10 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         if distributed.is_distributed():
             self.amp = distributed.broadcast(self.amp)  # decided on rank 0
             self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and self.args.amp != "bf16")
-        progress = {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")}
-        self.stopper = EarlyStoppingAfterUnfreeze(self.args.patience, self.schedule.frozen_epochs)
-        self.stopper.__dict__.update(progress)
+        self.stopper = EarlyStoppingAfterUnfreeze.instead_of(self.stopper, self.schedule.frozen_epochs)
         if not self.resume:
             self.freezer.remember(unwrap_model(self.model).backbone)
-        self._check_injected()
+        self._start.check_injected(self._backbones())
         self.evaluation.begin(self.validator, self.data)
         facts = (self.schedule, self.report, self.started_from)
         announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
@@ -271,12 +283,8 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         if not self.resume:
             facts = (self.schedule, self.report, self.started_from)
             model_yaml = unwrap_model(self.model).yaml["yaml_file"]
-            run_record(self.settings, *facts, self._start.asked, self.args, model_yaml).write(self.save_dir)
-        if output := detach.output_file():
-            if distributed.is_distributed():
-                LOGGER.info(f"what torchrun and the other ranks print: {output}")
-            self.log.take_over()
-            detach.tell_begun(self.save_dir)
+            run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml).write(self.save_dir)
+        self.log.hand_over(self.save_dir, distributed.is_distributed())
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Extend ``check_resume``: arguments come from the run's state, with the few changes that are allowed."""
@@ -300,17 +308,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     def _backbones(self) -> dict[str, DistilledBackbone]:
         """The backbone that trains, and that of its moving average."""
         return {"model": unwrap_model(self.model).backbone, "EMA": self.ema.ema.backbone}
-
-    def _check_injected(self) -> None:
-        """Compare the backbone that will train, and its EMA, with the file, bit for bit."""
-        if self.checkpoint is None:
-            return
-        for what, backbone in self._backbones().items():
-            if names := changed_tensors(backbone, self.checkpoint.tensors):
-                raise RunError(
-                    f"after set-up, {len(names)} backbone tensors of the {what} differ from those in "
-                    f"{self.checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
-                )
 
     def run_callbacks(self, event: str) -> None:
         """Extend ``run_callbacks``: count batches, and give loggers the learning rates really used."""
@@ -364,26 +361,12 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Extend ``_handle_nan_recovery``: a frozen backbone goes back to its own tensors, not to rounded ones."""
         if distributed.is_distributed():
-            return self._recover_on_all_ranks(epoch)
+            return recover_on_all_ranks(self, epoch)
         recovered = bool(super()._handle_nan_recovery(epoch))
         if recovered:
             for backbone in self._backbones().values():
                 self.freezer.restore(backbone, self.epoch)
         return recovered
-
-    def _recover_on_all_ranks(self, epoch: int) -> bool:
-        """The same for several ranks, from the state that rank 0 keeps: the others may not see its files."""
-        finite = (self.loss is None or bool(self.loss.isfinite())) and (self.fitness is None or isfinite(self.fitness))
-        if distributed.broadcast(finite) or epoch == self.start_epoch:
-            return False
-        self.nan_recovery_attempts += 1
-        if self.nan_recovery_attempts > 3:
-            raise RunError("NaN or Inf in the loss again after 3 attempts to recover from last.pt.")
-        LOGGER.warning(f"NaN or Inf detected (attempt {self.nan_recovery_attempts}/3), recovering from last.pt...")
-        start_epoch = self.start_epoch
-        distributed.run_on_rank_zero(read_state, self.last).apply(self)
-        self.start_epoch, self.steps.gradients, self.scheduler.last_epoch = start_epoch, None, epoch - 1
-        return True
 
     def save_model(self) -> bool:
         """Extend ``save_model``: in the stock layout, with the state to resume from, if nothing frozen has moved."""
@@ -418,8 +401,3 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
                 finish_checkpoint(path, train_args={"epochs": self.args.epochs})
         (self.wdir / STATE_NAME).unlink(missing_ok=True)  # nothing is left to resume
         LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")
-
-    def _how_to_resume(self) -> str:
-        if self.last.exists():
-            return f"\nInterrupted. Resume with: kdyolo train --resume {self.save_dir}"
-        return "\nInterrupted before the first epoch was saved: start again with --exist-ok."

@@ -73,6 +73,19 @@ class RunLog:
             if isinstance(handler, logging.StreamHandler) and handler is not self._handler:
                 self._silenced.append((handler, handler.setStream(nowhere)))
 
+    def hand_over(self, folder: Path, several_ranks: bool) -> None:
+        """Of a detached command, be the only place that it prints to, and let the terminal go; else do nothing.
+
+        Args:
+            folder: Folder of the run, which the terminal names.
+            several_ranks: Whether other processes of the run print elsewhere.
+        """
+        if output := detach.output_file():
+            if several_ranks:
+                LOGGER.info(f"what torchrun and the other ranks print: {output}")
+            self.take_over()
+            detach.tell_begun(folder)
+
     def close(self) -> None:
         """Stop recording."""
         LOGGER.removeHandler(self._handler)
