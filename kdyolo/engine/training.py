@@ -1,7 +1,6 @@
 """Training with a distilled backbone, of any task: Ultralytics' own, with a freeze schedule, exact resume and records.
 
-What is added to Ultralytics' training is done by collaborators, each with state of its own: the start of the run, its
-learning rates and steps, what is frozen, the official metrics, the state to resume from, the log.
+What is added to Ultralytics' training is done by collaborators, each with state of its own.
 """
 
 from __future__ import annotations
@@ -85,8 +84,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     epoch: int
     start_epoch: int
     wdir: Path
-    save_dir: Path
-    device: torch.device
 
     started_from: str | None = None
     batches_done = 0

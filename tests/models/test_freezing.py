@@ -1,17 +1,17 @@
-"""The freeze schedule as a pure function, and early stopping around it."""
+"""The freeze schedule as a pure function, and applied to a backbone."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from ultralytics.utils.torch_utils import EarlyStopping
 
-from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freeze_schedule import ALL, PARTS, FreezeSchedule
-from kdyolo.models.freezing import apply_schedule
+from kdyolo.models.freezing import BackboneFreezer, apply_schedule, nested_layers
 
 EPOCHS = st.integers(1, 300)
 FREEZE = st.one_of(st.just(ALL), st.integers(0, 400))
@@ -188,30 +188,102 @@ def test_a_frozen_part_has_no_gradients_and_no_moving_statistics():
             assert {m.training for m in layer.modules()} == {trains}
 
 
-def stops_after(stopper, fitness):
-    """Epoch (from 1) after which the stopper ends a run with these fitness values, or None."""
-    return next((epoch for epoch, value in enumerate(fitness, start=1) if stopper(epoch, value)), None)
+# ---- the schedule applied to a backbone ------------------------------------------------------------------------------
 
 
-def test_patience_counts_from_the_thaw():
-    plateau = [0.5] + [0.4] * 30
-    assert stops_after(EarlyStopping(3), plateau) == 4
-    assert stops_after(EarlyStoppingAfterUnfreeze(3, frozen_epochs=10), plateau) == 13
+@pytest.fixture
+def backbone():
+    torch.manual_seed(0)
+    return DistilledBackbone("yolov8n")
 
 
-def test_an_improvement_after_the_thaw_restarts_the_count():
-    fitness = [0.5] + [0.4] * 10 + [0.6] + [0.4] * 20  # best in epoch 12, frozen until 10
-    assert stops_after(EarlyStoppingAfterUnfreeze(3, frozen_epochs=10), fitness) == 15
+def trains(backbone):
+    return {part for part, layers in backbone.parts.items() if all(p.requires_grad for p in layers[0].parameters())}
 
 
-def test_without_a_freeze_it_is_ultralytics():
-    for fitness in ([0.1, 0.2, 0.3] + [0.2] * 9, [0.5] + [0.4] * 9, [0.0] * 9 + [0.1] + [0.0] * 9):
-        assert stops_after(EarlyStoppingAfterUnfreeze(4, 0), fitness) == stops_after(EarlyStopping(4), fitness)
+def test_a_freezer_freezes_and_unfreezes_part_by_part_and_folds_only_while_all_is_frozen(backbone):
+    freezer = BackboneFreezer(FreezeSchedule(unfreeze_stages="1:p5,2:all", epochs=4))
+    seen = []
+    for epoch in (0, 1, 2, 0, 0):  # an epoch may come again, after NaN
+        freezer.apply(backbone, epoch, fold=True)
+        seen.append((trains(backbone), backbone.folded))
+    everything = set(PARTS)
+    assert seen == [(set(), True), ({"p5"}, False), (everything, False), (set(), True), (set(), True)]
+    freezer.apply(backbone, 0, fold=False)
+    assert not backbone.folded
+    assert [freezer.unfrozen_in(epoch) for epoch in range(4)] == ["", "p5", "stem, p2, p3, p4", ""]
+    assert BackboneFreezer(FreezeSchedule(2, epochs=4)).unfrozen_in(2) == "backbone"
 
 
-def test_never_stops_while_everything_stays_frozen():
-    assert stops_after(EarlyStoppingAfterUnfreeze(2, frozen_epochs=20), [0.5] + [0.4] * 19) is None
+def test_a_plain_schedule_leaves_a_layer_freeze_of_ultralytics_alone(backbone):
+    backbone.layers[3].requires_grad_(False)
+    BackboneFreezer(FreezeSchedule(0, epochs=4)).apply(backbone, 0)
+    assert not any(p.requires_grad for p in backbone.layers[3].parameters())
 
 
-def test_patience_zero_disables():
-    assert stops_after(EarlyStoppingAfterUnfreeze(0, frozen_epochs=2), [0.5] + [0.4] * 50) is None
+def test_a_frozen_tensor_that_changes_in_one_bit_is_named(backbone):
+    freezer = BackboneFreezer(FreezeSchedule(unfreeze_stages="1:p5,2:all", epochs=4))
+    freezer.remember(backbone)
+    twin = {"model": backbone, "EMA": backbone}
+    freezer.check(twin, 0, "train.log")
+    with torch.no_grad():
+        backbone.layers[9].cv1.bn.running_var[0] = torch.nextafter(
+            backbone.layers[9].cv1.bn.running_var[0], torch.zeros(())
+        )
+    assert freezer.changed(backbone, 0) == ["9.cv1.bn.running_var"]
+    assert freezer.changed(backbone, 1) == []  # p5 trains by then
+    with pytest.raises(
+        RunError, match=r"in epoch 1, 1 tensors .* changed in the model, e\.g\. 9\.cv1\.bn\.running_var"
+    ):
+        freezer.check(twin, 0, "train.log")
+
+
+def test_what_is_frozen_gets_its_own_tensors_back_and_what_trains_keeps_its_new_ones(backbone):
+    freezer = BackboneFreezer(FreezeSchedule(unfreeze_stages="1:p5,2:all", epochs=4))
+    freezer.remember(backbone)
+    before = {name: tensor.clone() for name, tensor in backbone.layers.state_dict().items()}
+    with torch.no_grad():
+        for parameter in backbone.layers.parameters():
+            parameter.copy_(parameter.half())  # as Ultralytics' checkpoint rounds them
+    freezer.restore(backbone, 1)
+    after = backbone.layers.state_dict()
+    p5 = backbone.names_in(["p5"])
+    changed = {name for name in before if not torch.equal(after[name], before[name])}
+    assert "9.cv1.conv.weight" in changed
+    assert changed <= p5
+
+
+def test_nothing_is_remembered_of_a_backbone_that_starts_to_train_at_once(backbone):
+    freezer = BackboneFreezer(FreezeSchedule(0, epochs=4, backbone_lr=0.1))
+    freezer.remember(backbone)
+    assert freezer.frozen_tensors == {}
+    assert freezer.changed(backbone, 0) == []
+
+
+def test_parts_that_a_backbone_does_not_have_are_refused(backbone):
+    shallow = DistilledBackbone("yolov8n", levels=("P2", "P3", "P4"))
+    freezer = BackboneFreezer(FreezeSchedule(unfreeze_stages="1:p5,2:all", epochs=4))
+    freezer.check_parts(backbone, "a.yaml")
+    with pytest.raises(ConfigError, match=r"names p5, which a\.yaml does not have; its parts are stem, p2, p3, p4\."):
+        freezer.check_parts(shallow, "a.yaml")
+
+
+class Nested:
+    """A model whose first three stock layers lie in row 0."""
+
+    def nested_layer(self, number):
+        return f"0.layers.{number}" if number < 3 else str(number - 2)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "expected"),
+    [
+        (4, ["0.layers.0", "0.layers.1", "0.layers.2", "1"]),
+        ([2, "5.cv1"], ["0.layers.2", "3.cv1"]),
+        (["dfl"], ["dfl"]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_a_layer_freeze_counts_stock_layers(freeze, expected):
+    assert nested_layers(Nested(), freeze) == expected

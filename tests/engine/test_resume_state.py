@@ -1,0 +1,208 @@
+"""State of an interrupted run: captured, written, read and applied, without training."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import EarlyStopping
+
+from kdyolo.engine.optimizer import StepOffset
+from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.engine.resume import ResumeState, how_to_resume, read_state, resumed_settings, seed_epoch
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.freezing import BackboneFreezer
+
+# Keys of resume.pt since the first version that wrote one. A run that was interrupted by an older version must go on.
+KEYS = {
+    "epoch",
+    "yaml",
+    "settings",
+    "args",
+    "model",
+    "ema",
+    "updates",
+    "optimizer",
+    "scaler",
+    "threads",
+    "best_fitness",
+    "stopper",
+    "last_step",
+    "stop",
+    "gradients",
+    "frozen_tensors",
+    "mosaic_buffer",
+}
+
+
+class Images:
+    """A data set whose last loaded images mosaic draws from."""
+
+    def __init__(self):
+        self.buffer = []
+
+    def load_image(self, index):
+        self.buffer.append(index)
+
+
+class Trainer:
+    """What a state is captured from and applied to, with a real model and a real optimizer."""
+
+    def __init__(self, seed, csv):
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.model.yaml = {"yaml_file": "kdyolov8n.yaml"}
+        ema = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.ema = SimpleNamespace(ema=ema, updates=0)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.stopper = EarlyStopping(5)
+        self.train_loader = SimpleNamespace(dataset=Images())
+        self.args = SimpleNamespace(epochs=9, seed=seed, resume="last.pt")
+        self.settings = TrainOptions(freeze_epochs=2)
+        self.steps = StepOffset()
+        self.freezer = BackboneFreezer(FreezeSchedule(2, epochs=9))
+        self.epoch, self.start_epoch, self.best_fitness, self.stop, self.csv = 0, 0, None, False, csv
+
+    def train(self):
+        """A step, and then a batch whose gradients wait."""
+        for _ in range(2):
+            self.model(torch.randn(5, 3)).square().sum().backward()
+            if not self.ema.updates:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            self.ema.updates += 1
+        self.epoch, self.best_fitness, self.steps.last_step = 3, np.float64(0.25), 11
+        self.stopper.best_fitness, self.stopper.best_epoch = np.float64(0.25), 2
+        self.train_loader.dataset.buffer = [4, 1, 7]
+        self.freezer.frozen_tensors = {"0.weight": torch.full((2,), 1 / 3)}
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    trainer = Trainer(1, tmp_path / "results.csv")
+    trainer.train()
+    return trainer
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_what_is_captured_and_saved_is_what_another_trainer_has_after_it_is_applied(interrupted, tmp_path):
+    ResumeState.capture(interrupted).save(tmp_path / "resume.pt")
+    (tmp_path / "results.csv").write_text("epoch,loss\n1,3\n4,2\n5,9\n6,")
+    resumed = Trainer(2, tmp_path / "results.csv")
+    assert not same(resumed.model.state_dict(), interrupted.model.state_dict())
+    ResumeState.load(tmp_path / "resume.pt").apply(resumed)
+    for what in ("model", "ema"):
+        one, other = (t.model if what == "model" else t.ema.ema for t in (resumed, interrupted))
+        assert same(one.state_dict(), other.state_dict()), what
+    assert resumed.ema.updates == 2
+    momenta = [list(t.optimizer.state_dict()["state"].values()) for t in (resumed, interrupted)]
+    assert momenta[0]
+    assert all(same(a, b) for a, b in zip(*momenta, strict=True))
+    assert (resumed.best_fitness, resumed.stopper.best_fitness, resumed.stopper.best_epoch) == (0.25, 0.25, 2)
+    assert (resumed.start_epoch, resumed.steps.last_step) == (4, 11)
+    waiting = {name: p.grad for name, p in interrupted.model.named_parameters()}
+    assert same(resumed.steps.gradients, waiting)
+    assert same(resumed.freezer.frozen_tensors, interrupted.freezer.frozen_tensors)
+    assert resumed.train_loader.dataset.buffer == [4, 1, 7]
+    assert (tmp_path / "results.csv").read_text() == "epoch,loss\n1,3\n4,2\n"
+
+
+def test_the_file_has_the_keys_that_it_always_had_and_opens_with_restrictions(interrupted, tmp_path):
+    ResumeState.capture(interrupted).save(tmp_path / "resume.pt")
+    content = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert content.keys() == KEYS
+    assert content["args"] == {"epochs": 9, "seed": 1}  # without resume: where the run lies may change
+    assert content["settings"] == TrainOptions(freeze_epochs=2).to_dict()
+    assert content["yaml"] == {"yaml_file": "kdyolov8n.yaml"}
+    assert content["threads"] == torch.get_num_threads()
+
+
+def written(tmp_path, interrupted, **changes):
+    ResumeState.capture(interrupted).save(tmp_path / "resume.pt")
+    content = {**torch.load(tmp_path / "resume.pt", weights_only=True), **changes}
+    torch.save({key: value for key, value in content.items() if value is not ...}, tmp_path / "resume.pt")
+    return tmp_path / "resume.pt"
+
+
+def test_files_of_versions_that_kept_less_or_more_are_read(interrupted, tmp_path):
+    state = ResumeState.load(written(tmp_path, interrupted, threads=..., stop=..., of_a_later_version=3))
+    assert (state.threads, state.stop) == (None, False)
+
+
+def test_what_is_no_state_is_refused(interrupted, tmp_path):
+    with pytest.raises(RunError, match=r"resume\.pt: damaged \(model, ema missing\)"):
+        ResumeState.load(written(tmp_path, interrupted, model=..., ema=...))
+    torch.save([1, 2], tmp_path / "resume.pt")
+    with pytest.raises(RunError, match=r"damaged .a list instead of a run's state"):
+        ResumeState.load(tmp_path / "resume.pt")
+    (tmp_path / "resume.pt").write_bytes(b"PK")
+    with pytest.raises(RunError, match=r"damaged .*cannot go on from here"):
+        ResumeState.load(tmp_path / "resume.pt")
+
+
+def test_the_state_beside_a_checkpoint(interrupted, tmp_path):
+    last = tmp_path / "last.pt"
+    with pytest.raises(RunError, match="is no file"):
+        read_state(last)
+    last.touch()
+    with pytest.raises(RunError, match="the run is finished"):
+        read_state(last)
+    (tmp_path / "resume.pt").touch()
+    with pytest.raises(RunError, match="while its first epoch was saved"):
+        read_state(last)
+    ResumeState.capture(interrupted).save(tmp_path / "resume.pt")
+    assert read_state(last).epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("epoch", "stop", "epochs", "ended"),
+    [(8, False, 9, True), (8, False, 10, False), (3, False, 9, False), (3, True, 9, True), (3, True, 10, False)],
+)
+def test_a_run_that_has_only_its_evaluation_left(interrupted, epoch, stop, epochs, ended):
+    interrupted.epoch, interrupted.stop = epoch, stop
+    assert ResumeState.capture(interrupted).trained_to_the_end(epochs) is ended
+
+
+def test_a_resumed_run_keeps_its_settings_and_stays_where_it_is(interrupted, tmp_path):
+    state = ResumeState.capture(interrupted)
+    last = tmp_path / "run/weights/last.pt"
+    settings, overrides = resumed_settings({"resume": last, "epochs": 12, "seed": 1, "workers": None}, state)
+    assert settings == interrupted.settings
+    assert overrides == {"resume": last, "epochs": 12, "save_dir": str(tmp_path / "run")}
+    with pytest.raises(ConfigError) as error:
+        resumed_settings({"resume": last, "epochs": 3, "seed": 2, "freeze_epochs": 4}, state)
+    assert "seed, freeze_epochs cannot change" in str(error.value)
+    assert "longer, not shorter" in str(error.value)
+
+
+def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
+    last = tmp_path / "run/weights/last.pt"
+    assert "before the first epoch was saved" in how_to_resume(last)
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert how_to_resume(last).endswith(f"kdyolo train --resume {tmp_path / 'run'}")
+
+
+def drawn(seed, epoch, attempt):
+    images = torch.utils.data.TensorDataset(torch.arange(20))
+    loader = torch.utils.data.DataLoader(images, shuffle=True)
+    loader.reset = lambda: None
+    seed_epoch(seed, epoch, attempt, loader)
+    return random.random(), np.random.random(), float(torch.rand(())), tuple(int(batch[0]) for batch in loader)
+
+
+def test_an_epoch_draws_what_follows_from_seed_epoch_and_attempt_and_from_nothing_else():
+    first = drawn(1, 2, 0)
+    torch.rand(3)
+    assert drawn(1, 2, 0) == first
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert not set(zip(drawn(*other), first, strict=True)) & set(zip(first, first, strict=True)), other
