@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdyolo.data.fingerprint import data_keys, data_name
 from kdyolo.errors import RunError
-from kdyolo.experiments.comparison.grouping import Arm, run_name
+from kdyolo.experiments.comparison.grouping import Arm, data_keys, data_name, run_name
 from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, settings_of, shaping, was_resumed
 from kdyolo.runs.history import Run
 from kdyolo.utils.text import canonical, distinct

@@ -22,10 +22,10 @@ from plotly.offline import get_plotlyjs
 
 from kdyolo._version import __version__
 from kdyolo.errors import RunError
-from kdyolo.experiments.compare import RunComparison
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import run_name
 from kdyolo.experiments.comparison.metric_values import MAIN, OFFICIAL_AP
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
@@ -37,7 +37,7 @@ REPORT_NAME = "report.html"
 NOTHING = "–"  # what a table has where there is no value
 
 
-def write_report(comparison: RunComparison, folder: str | Path, *, refresh: float | None = None) -> Path:
+def write_report(comparison: ComparisonResult, folder: str | Path, *, refresh: float | None = None) -> Path:
     """Write the report, completely or not at all.
 
     Args:
@@ -59,7 +59,7 @@ def write_report(comparison: RunComparison, folder: str | Path, *, refresh: floa
         raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
 
 
-def render(comparison: RunComparison, pictures: Samples, refresh: float | None = None) -> str:
+def render(comparison: ComparisonResult, pictures: Samples, refresh: float | None = None) -> str:
     """The page as text.
 
     Args:
@@ -100,13 +100,13 @@ def render(comparison: RunComparison, pictures: Samples, refresh: float | None =
     )
 
 
-def _metrics(comparison: RunComparison) -> list[str]:
+def _metrics(comparison: ComparisonResult) -> list[str]:
     """The metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
     wanted = dict.fromkeys((comparison.metric, MAIN, "mAP50", OFFICIAL_AP))
     return [metric for metric in wanted if any(metric in arm.values for arm in comparison.arms)]
 
 
-def _official_names(comparison: RunComparison) -> list[str]:
+def _official_names(comparison: ComparisonResult) -> list[str]:
     return list(dict.fromkeys(name for values in comparison.official.values() for name in values))
 
 

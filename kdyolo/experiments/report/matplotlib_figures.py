@@ -11,7 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdyolo.experiments.compare import Difference, RunComparison
+from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.report.arm_styles import LIGHT, LINE_STYLES, ArmStyle, arm_styles
 from kdyolo.experiments.report.curves import Panel, Span, Thaw, panels, spans, thaws
 from kdyolo.experiments.report.plotly_charts import POINTS, SHADE
@@ -24,7 +25,7 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "kdyolo", "font.size": 9, 
 STYLE |= {"axes.spines.right": False, "legend.frameon": False, "text.parse_math": False}
 
 
-def write_plots(comparison: RunComparison, folder: Path, format: Format) -> list[Path]:
+def write_plots(comparison: ComparisonResult, folder: Path, format: Format) -> list[Path]:
     """A picture of the differences, and one for each panel of the curves.
 
     Args:

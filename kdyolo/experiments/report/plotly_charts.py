@@ -12,8 +12,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from kdyolo.experiments.compare import Difference, RunComparison
 from kdyolo.experiments.comparison.cost_and_classes import ClassDifference
+from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.report.arm_styles import ArmStyle
 from kdyolo.experiments.report.curves import Curve, Line, Panel, Span, Thaw
 
@@ -134,7 +135,7 @@ def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifferenc
 
 
 def all_charts(
-    comparison: RunComparison,
+    comparison: ComparisonResult,
     panels: Sequence[Panel],
     phases: Sequence[Span],
     changes: Sequence[Thaw],
