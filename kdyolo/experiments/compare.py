@@ -29,7 +29,7 @@ from kdyolo.experiments.comparison.metric_values import (
     Scope,
     check_metric,
     find_scope,
-    require,
+    require_metric,
     with_values,
 )
 from kdyolo.experiments.comparison.result import ComparisonResult
@@ -65,7 +65,7 @@ class RunComparison(ComparisonResult):
         return runs_frame(self)
 
     def differences_frame(self) -> pd.DataFrame:
-        """A row for each difference: metric, arm, estimate (in 0–1), ends of the interval, p-values, verdict in words."""
+        """A row for each difference: metric, arm, estimate (in 0–1), ends of the interval, p-values, verdict."""
         from kdyolo.experiments.comparison.dataframes import differences_frame
 
         return differences_frame(self)
@@ -146,7 +146,7 @@ def compare_runs(
     gathered = gather(runs)
     unlike = check_comparable(gathered.arms, anyway)
     scope = find_scope(gathered.arms, at)
-    require(gathered.arms, metric, scope)
+    require_metric(gathered.arms, metric, scope)
     arms = tuple(with_values(arm, scope) for arm in gathered.arms)
     base = _baseline(arms, gathered.baseline if baseline is None else baseline)
     comparison = _compare_arms(

@@ -1,4 +1,4 @@
-"""A comparison in words and tables: for a terminal, and as Markdown."""
+"""Text tables of a comparison: for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and rows of cells; cells of the first column stand left, numbers right."""
+    """A heading and rows of cells.
+
+    Attributes:
+        title: Heading of the table.
+        columns: Headings of the columns.
+        rows: Cells of each row.
+        left: Number of columns, from the first, whose cells are words and stand left; numbers stand right.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: int = 1  # so many columns are words
+    left: int = 1
 
 
 def tables(comparison: ComparisonResult) -> Iterator[Table]:
-    """All that have something in them, in the order of interest."""
+    """All tables that have rows, the most interesting first."""
     found = (
         *(_values(comparison), _differences(comparison), _targets(comparison), _phases(comparison)),
         *(_official(comparison), _classes(comparison), _settings(comparison), _runs(comparison)),
@@ -40,7 +47,7 @@ def tables(comparison: ComparisonResult) -> Iterator[Table]:
 
 
 def text(comparison: ComparisonResult) -> str:
-    """For a terminal; control characters in names are shown, not obeyed."""
+    """All tables for a terminal; control characters in names are shown, not obeyed."""
     parts = [printable(comparison.title)]
     parts += [_wrapped(f"NOT LIKE FOR LIKE: {printable(sentence)}") for sentence in comparison.unlike]
     parts += [_aligned(table) for table in tables(comparison)]
@@ -49,7 +56,7 @@ def text(comparison: ComparisonResult) -> str:
 
 
 def markdown(comparison: ComparisonResult) -> str:
-    """Markdown tables; whatever names contain stands there as it is."""
+    """All tables as Markdown, with every character of a name as itself."""
     parts = [f"# {escape(comparison.title)}"]
     parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
     for table in tables(comparison):
@@ -63,7 +70,7 @@ def markdown(comparison: ComparisonResult) -> str:
 
 
 def escape(words: str) -> str:
-    """Words that Markdown, and HTML within it, show as they are, in one line."""
+    """Text that Markdown, and HTML within it, shows unchanged, in one line."""
     # Entities where a backslash does not do for every reader of Markdown.
     return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(printable(words), quote=False)).replace("|", "&#124;")
 
@@ -203,7 +210,7 @@ def _aligned(table: Table) -> str:
 
 
 def _cells(words: str) -> int:
-    """Columns that a terminal takes for it."""
+    """Columns that a text takes on a terminal."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in words)
 
 

@@ -85,7 +85,7 @@ def test_a_stock_run_is_predicted_on_the_same_images(train, tmp_path, monkeypatc
     results = stock / "results.csv"
     results.write_text(results.read_text().replace("\n1,", "\n1,1", 1))  # took longer
     found = samples(compare_runs(tmp_path / "run", stock, anyway=True).arms)
-    assert "Predicted for this report with best.pt: stock." in found.words
+    assert "Predicted for this report with best.pt: stock." in found.summary
     assert found.missing == {}
     for sample in found.images:
         _, kept, predicted = sample.pictures
