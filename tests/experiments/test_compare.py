@@ -22,8 +22,8 @@ from kdyolo.experiments.comparison.differences import find_differences
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.significance import mean_interval
 from tests.builders.commands import CHECKOUT
-from tests.builders.compared_runs import OFFSETS, refusal, verdict
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
+from tests.builders.studies import OFFSETS, refusal, verdict
 
 # ---- a study ---------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import yaml
 from kdyolo import compare
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.experiments.comparison.run_settings import STOCK
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 
 def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):

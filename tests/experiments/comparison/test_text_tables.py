@@ -9,7 +9,7 @@ import json
 import pytest
 
 from kdyolo import compare
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 
 def test_frames(study):

@@ -11,7 +11,7 @@ from rich.console import Console
 from kdyolo.experiments.study.live_table import LiveTable, ProgressReader, RunProgress
 from kdyolo.runs.history import read_run
 from kdyolo.utils.text import format_duration
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 
 def test_progress_of_a_run_that_thaws(tmp_path):
