@@ -85,7 +85,7 @@ def write_run(
     if len(curve) < epochs and not stock:
         (folder / "weights" / "resume.pt").touch()
     if not stock:
-        own = {"backbone": None, "random_init": True, "resize": "letterbox", "recipe": "coco"}
+        own = {"backbone": None, "random_init": True, "resize": "letterbox"}
         own |= {"freeze_epochs": freeze, **(settings or {}), "work_dir": str(folder)}
         _write_record(folder / "kdyolo.yaml", schedule, arguments, own)
     if ap is not None:
