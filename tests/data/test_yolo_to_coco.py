@@ -148,7 +148,7 @@ def test_labels_come_back_to_the_letter(tmp_path, data):
     from kdyolo.data import image_verification
 
     with pytest.MonkeyPatch.context() as patch:  # an image of 6000 px takes time to write
-        patch.setattr(image_verification, "inspect", lambda path: image_verification.ImageFacts(width, height))
+        patch.setattr(image_verification, "verify_image", lambda path: image_verification.ImageFacts(width, height))
         to_coco(plain, tmp_path / "back.json")
     shutil.copy(tmp_path / "back.json", tmp_path / "root/annotations/instances_train.json")
     label = tmp_path / "out/labels/train/3.txt"

@@ -49,7 +49,7 @@ def test_equal_to_pycocotools_by_hand(files, evaluator):
     predictions, annotations = files
     expected = by_hand(annotations, predictions)
     scores = score_coco(predictions, annotations, evaluator=evaluator)
-    assert scores.values == pytest.approx(expected.stats, abs=1e-9)
+    assert scores.metrics == pytest.approx(expected.stats, abs=1e-9)
     assert 0.1 < scores.ap < 0.9
     assert [c.ap for c in scores.per_class] == pytest.approx(by_hand_per_class(expected), abs=1e-9)
     assert [c.category_id for c in scores.per_class] == sorted(read_ground_truth(annotations).categories)
@@ -66,7 +66,7 @@ def test_crowds_and_areas_of_real_coco(shared, tmp_path):
         expected = by_hand(annotations, predictions)
         for evaluator in EVALUATORS:
             scores = score_coco(predictions, annotations, evaluator=evaluator)
-            assert scores.values == pytest.approx(expected.stats, abs=1e-9)
+            assert scores.metrics == pytest.approx(expected.stats, abs=1e-9)
             assert [c.ap for c in scores.per_class] == pytest.approx(by_hand_per_class(expected), abs=1e-9)
 
 
@@ -86,7 +86,7 @@ def test_evaluators_agree_on_any_data(tmp_path_factory, seed, images, categories
     annotations = read_ground_truth(write_json(folder / "ann.json", truth))
     detections = random_detections(truth, seed + 1, noise)
     fast, reference = (score(annotations, detections, evaluator) for evaluator in EVALUATORS)
-    assert fast.values == pytest.approx(reference.values, abs=1e-9)
+    assert fast.metrics == pytest.approx(reference.metrics, abs=1e-9)
     assert [c.ap for c in fast.per_class] == pytest.approx([c.ap for c in reference.per_class], abs=1e-9)
 
 
@@ -99,7 +99,7 @@ def test_an_object_with_id_0_counts_as_any_other(files, evaluator):
     for index, annotation in enumerate(truth["annotations"]):
         annotation["id"] = index
     found = score_coco(predictions, write_json(annotations, truth), evaluator=evaluator)
-    assert found.values == expected.values
+    assert found.metrics == expected.values
 
 
 def test_huge_image_ids_do_not_run_together(files):
@@ -114,17 +114,17 @@ def test_huge_image_ids_do_not_run_together(files):
     for record in (*truth["annotations"], *detections):
         record["image_id"] = huge[record["image_id"]]
     found = score_coco(write_json(predictions, detections), write_json(annotations, truth))
-    assert found.values == expected.values
+    assert found.metrics == expected.values
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_no_detections_and_no_objects(files, evaluator):
     truth = read_ground_truth(files[1])
     nothing_found = score(truth, [], evaluator)
-    assert nothing_found.values == (0.0,) * 12
+    assert nothing_found.metrics == (0.0,) * 12
     nothing_there = score(replace(truth, annotations=[]), read_detections(files[0]), evaluator)
-    assert nothing_there.values == (-1.0,) * 12
-    assert score(replace(truth, annotations=[]), [], evaluator).values == (-1.0,) * 12
+    assert nothing_there.metrics == (-1.0,) * 12
+    assert score(replace(truth, annotations=[]), [], evaluator).metrics == (-1.0,) * 12
 
 
 def test_detections_are_not_changed(files):
@@ -155,7 +155,7 @@ def test_missing_areas_are_said(files, tmp_path):
     for annotation in truth["annotations"]:
         del annotation["area"]
     found = score_coco(files[0], write_json(tmp_path / "b.json", truth))
-    assert found.values == expected.values
+    assert found.metrics == expected.values
     assert "have no area" in found.table()
 
 
@@ -166,7 +166,7 @@ def test_table_and_dictionary(files):
         evaluation.summarize()
     assert printed.getvalue().splitlines() == scores.table().splitlines()[1:13]
     plain = json.loads(json.dumps(scores.to_dict()))
-    assert [plain[name] for name in NAMES] == list(scores.values)
+    assert [plain[name] for name in NAMES] == list(scores.metrics)
     assert plain["per_class"][0]["name"] in scores.table(per_class=True)
     assert plain["detections"] == len(json.loads(files[0].read_text()))
 
@@ -231,7 +231,7 @@ def test_detections_of_other_categories_are_counted_and_said(files):
     detections = read_detections(files[0])
     extra = [{**detections[0], "category_id": 1234}] * 3
     scores = score(truth, [*detections, *extra])
-    assert scores.values == score(truth, detections).values
+    assert scores.metrics == score(truth, detections).metrics
     assert scores.notes == ("3 detections of categories that ann.json lacks (id 1234) do not count",)
 
 

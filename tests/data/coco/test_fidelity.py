@@ -110,7 +110,7 @@ def test_unusable_segmentations_become_the_box(tmp_path, segmentation):
     make_split(tmp_path / "root", "train", [image()], [box(segmentation=segmentation)])
     result = convert_coco(tmp_path / "root", tmp_path / "out", segments=True)
     assert label_rows(tmp_path / "out/labels/train") == {"a.txt": [[0, 0.1, 0.2, 0.3, 0.2, 0.3, 0.6, 0.1, 0.6]]}
-    assert result.splits["train"].boxy == 1
+    assert result.splits["train"].box_fallback == 1
     assert "train: 1 outlines are those of the box, for want of a polygon" in str(result)
 
 
