@@ -115,7 +115,9 @@ class CocoScores:
             f"official COCO metrics: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
             f"({self.evaluator})"
         ]
-        for (_, name, iou, area, limit), value, suffix in zip(METRICS, self.metrics, suffixes or [""] * 12, strict=True):
+        for (_, name, iou, area, limit), value, suffix in zip(
+            METRICS, self.metrics, suffixes or [""] * 12, strict=True
+        ):
             title = "Average Precision  (AP)" if name.startswith("AP") else "Average Recall     (AR)"
             lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}{suffix}")
         if per_class:
