@@ -54,15 +54,16 @@ def convert_coco(
     Args:
         root: COCO folder in the official layout: ``annotations/instances_<split>.json`` and the images in
             ``images/<split>/`` or ``<split>/``. It is never written to. Give either this or ``sources``.
-        out: Folder to write; it is missing, empty, or an earlier conversion, whose entries of the same splits are replaced.
+        out: Folder to write: a missing or empty one, or an earlier conversion, whose entries of the same splits are
+            replaced.
         name: Name of the dataset YAML, ``<out>/<name>.yaml``.
         link: How images and annotation files get into ``out``: links to the originals, or copies.
         sources: The splits one by one, for any other layout.
         skip_invalid: Whether invalid images and annotations are left out and counted, instead of raising.
-        classes: Names of the categories to convert; all if empty. Classes are numbered by their category ids, as without
-            a choice, and images without any of them stay as background.
-        min_area: Smallest area in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are left
-            out.
+        classes: Names of the categories to convert; all if empty. Classes are numbered by their category ids, as
+            without a choice, and images without any of them stay as background.
+        min_area: Smallest area in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are
+            left out.
         include_crowd: Whether crowd regions are written as ordinary objects.
         segments: Whether polygons are written instead of boxes, for segmentation heads.
         verify_images: Whether every image is opened: one that cannot be read is invalid, one of another size than its
@@ -74,7 +75,8 @@ def convert_coco(
 
     Raises:
         ConfigError: The arguments contradict each other, or the splits have no clear roles.
-        DatasetError: The data is not what it should be (the message names file and record), or ``out`` cannot be written.
+        DatasetError: The data is not what it should be (the message names file and record), or ``out`` cannot be
+            written.
     """
     _check_arguments(root, out, name, link, sources, min_area)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()

@@ -190,7 +190,7 @@ def _ids(ids: Any, names: Mapping[int, str]) -> dict[int, int] | None:
 
 
 def _roots(path: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Where the data set may lie, in Ultralytics' order: from the working directory; kdyolo also looks beside the YAML."""
+    """Where the data set may lie, first as Ultralytics reads it, from the working directory; then beside the YAML."""
     given, beside = content.get("path"), path.absolute().parent
     return [beside] if not given else [Path(str(given)).absolute(), beside / str(given)]
 

@@ -14,7 +14,7 @@ from ultralytics.utils import LOGGER
 from kdyolo.data.dataset_yaml import find_annotations, from_ultralytics
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
-from kdyolo.metrics.coco_metrics import CocoScores, score
+from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
@@ -191,7 +191,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def _official(self, reference: Reference) -> dict[str, float]:
         """Score the collected detections, print the result and return it by column."""
         detections: Any = self.jdict
-        scores = score(reference.truth, detections, self.evaluation.evaluator)
+        scores = score_detections(reference.truth, detections, self.evaluation.evaluator)
         self.scores = self.metrics.coco = scores
         if self.training:
             named = ", ".join(f"{name} {value:.3f}" for name, value in list(scores.named().items())[:6])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import GroundTruth, check_detections, read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import CocoScores, score
+from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match_detections
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 
@@ -168,7 +168,7 @@ def compare_coco(
     accumulators: list[Accumulator] = []
     for path in (first, second):
         detections = read_detections(path)
-        scores.append(score(truth, detections, evaluator, source=str(path)))
+        scores.append(score_detections(truth, detections, evaluator, source=str(path)))
         accumulators.append(Accumulator(match_detections(truth, detections)))
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
     pairs = zip(scores[0].metrics, scores[1].metrics, strict=True)

@@ -151,10 +151,10 @@ def score_coco(
         DatasetError: A file is not what it should be, or they do not belong together.
     """
     truth = read_ground_truth(annotations)
-    return score(truth, read_detections(predictions), evaluator, source=str(predictions))
+    return score_detections(truth, read_detections(predictions), evaluator, source=str(predictions))
 
 
-def score(
+def score_detections(
     truth: GroundTruth,
     detections: Sequence[Detection],
     evaluator: str = DEFAULT_EVALUATOR,
@@ -191,7 +191,7 @@ def score(
 def _evaluate(
     truth: GroundTruth, detections: Sequence[Detection], evaluator: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The twelve metrics, and precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits] with −1 for none."""
+    """The twelve metrics; precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits], −1 for none."""
     coco_type, eval_type = _classes(evaluator)
     datasets = _as_datasets(truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress

@@ -9,7 +9,7 @@ import pytest
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.coco_files import read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import score, score_coco
+from kdyolo.metrics.coco_metrics import score_coco, score_detections
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
 
@@ -102,8 +102,8 @@ def test_detections_of_other_categories_are_counted_and_said(files):
     truth = read_ground_truth(files[1])
     detections = read_detections(files[0])
     extra = [{**detections[0], "category_id": 1234}] * 3
-    scores = score(truth, [*detections, *extra])
-    assert scores.metrics == score(truth, detections).metrics
+    scores = score_detections(truth, [*detections, *extra])
+    assert scores.metrics == score_detections(truth, detections).metrics
     assert scores.notes == ("3 detections of categories that ann.json lacks (id 1234) do not count",)
 
 
@@ -111,7 +111,7 @@ def test_some_categories_only(files):
     truth = read_ground_truth(files[1])
     wanted = list(truth.categories)[1:3]
     full = {c.category_id: c for c in score_coco(*files).per_class}
-    part = score(truth.only(wanted), read_detections(files[0]))
+    part = score_detections(truth.only(wanted), read_detections(files[0]))
     assert part.per_class == tuple(full[c] for c in wanted)
     with pytest.raises(DatasetError, match="none with id 1234"):
         truth.only([1234])

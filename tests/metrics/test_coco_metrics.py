@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import score, score_coco
+from kdyolo.metrics.coco_metrics import score_coco, score_detections
 from kdyolo.metrics.names import EVALUATORS, NAMES
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
@@ -84,7 +84,7 @@ def test_evaluators_agree_on_any_data(tmp_path_factory, seed, images, categories
         truth["annotations"] = [{**a, "iscrowd": int(a["id"] % 2)} for a in truth["annotations"]]
     annotations = read_ground_truth(write_json(folder / "ann.json", truth))
     detections = random_detections(truth, seed + 1, noise)
-    fast, reference = (score(annotations, detections, evaluator) for evaluator in EVALUATORS)
+    fast, reference = (score_detections(annotations, detections, evaluator) for evaluator in EVALUATORS)
     assert fast.metrics == pytest.approx(reference.metrics, abs=1e-9)
     assert [c.ap for c in fast.per_class] == pytest.approx([c.ap for c in reference.per_class], abs=1e-9)
 
@@ -119,18 +119,18 @@ def test_huge_image_ids_do_not_run_together(files):
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_no_detections_and_no_objects(files, evaluator):
     truth = read_ground_truth(files[1])
-    nothing_found = score(truth, [], evaluator)
+    nothing_found = score_detections(truth, [], evaluator)
     assert nothing_found.metrics == (0.0,) * 12
-    nothing_there = score(replace(truth, annotations=[]), read_detections(files[0]), evaluator)
+    nothing_there = score_detections(replace(truth, annotations=[]), read_detections(files[0]), evaluator)
     assert nothing_there.metrics == (-1.0,) * 12
-    assert score(replace(truth, annotations=[]), [], evaluator).metrics == (-1.0,) * 12
+    assert score_detections(replace(truth, annotations=[]), [], evaluator).metrics == (-1.0,) * 12
 
 
 def test_detections_are_not_changed(files):
     detections = read_detections(files[0])
     before = json.dumps(detections)
     for evaluator in EVALUATORS:
-        score(read_ground_truth(files[1]), detections, evaluator)
+        score_detections(read_ground_truth(files[1]), detections, evaluator)
     assert json.dumps(detections) == before
 
 

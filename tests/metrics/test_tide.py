@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
-from kdyolo.metrics.coco_metrics import score
+from kdyolo.metrics.coco_metrics import score_detections
 from kdyolo.metrics.tide import ERRORS, ErrorKind, find_errors
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
@@ -116,7 +116,7 @@ def test_ap50_is_the_official_one_and_everything_is_accounted_for(tmp_path, seed
     truth = read_ground_truth(write_json(tmp_path / "ann.json", data))
     detections = random_detections(data, seed, noise=0.3, ties=False)
     report = find_errors(truth, detections)
-    assert report.ap50 == pytest.approx(score(truth, detections).ap50, abs=1e-9)
+    assert report.ap50 == pytest.approx(score_detections(truth, detections).ap50, abs=1e-9)
     assert all(report.count[kind] > 0 for kind in ERRORS)
     every = [kind for image in report.images for _, kind in image.detections]
     assert len(every) == len(detections)

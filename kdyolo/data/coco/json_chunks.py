@@ -83,7 +83,7 @@ def cut(path: Path, decode_head: Callable[[bytearray], Head]) -> tuple[Head, lis
 
     Args:
         path: A COCO file.
-        decode_head: Function that decodes the file with ``0`` in place of the annotations, or raises what msgspec raises.
+        decode_head: Function that decodes the file with ``0`` in place of the annotations, or raises as msgspec does.
 
     Returns:
         What ``decode_head`` made of the rest of the file, and the chunks in the order of the file.

@@ -21,8 +21,8 @@ class Selection:
         min_area: Smallest area in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are
             left out.
         include_crowd: Whether crowd regions are written as ordinary objects.
-        polygon_of: Function that gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image of some width
-            and height, or None where it has none. Without it boxes are written.
+        polygon_of: Function that gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image
+            of some width and height, or None where it has none. Without the function, boxes are written.
     """
 
     class_of: Mapping[int, int | None]
