@@ -18,7 +18,7 @@ from kdyolo.errors import DatasetError
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict_samples
 from kdyolo.metrics.coco_files import Detection, GroundTruth, check_detections, read_detections
-from kdyolo.metrics.matching import match
+from kdyolo.metrics.matching import match_detections
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME
 from kdyolo.runs.history import Run
@@ -189,21 +189,18 @@ def _reference(run: Run) -> Reference:
     dataset, split = load_dataset(Path(run.args["data"])), str(run.args.get("split") or "val")
     if split not in dataset.images:
         raise DatasetError(f"{dataset.path}: expected a key {split!r}, the split that {run.path} was evaluated on.")
-    annotations = Path(run.scores["annotations"]) if run.scores else dataset.annotations.get(split)
-    if annotations is None:
+    annotations = Path(run.scores["annotations"]) if run.scores else dataset.annotations(split)
+    if annotations is None or not (run.scores or annotations.is_file()):
         raise DatasetError(f"{dataset.path} names no COCO annotations of {split!r}: there is no ground truth to draw.")
-    folder, names = image_files(dataset.images[split])
-    recorded = {role: str(file.resolve()) for role, file in dataset.annotations.items()}
-    data = {"path": dataset.path.parent, "names": dataset.names, "category_ids": dataset.category_ids}
-    return build_reference(
-        {**data, "annotations": recorded}, split, annotations, [str(folder / name) for name in names]
-    )
+    folder, names = image_files(dataset.places(split))
+    classes, ids = list(dataset.class_names.values()), dataset.ids_in(annotations, split)
+    return build_reference(annotations, [str(folder / name) for name in names], classes, ids)
 
 
 def _find(truth: GroundTruth, detections: Sequence[Detection], run: Run) -> _Found:
     shown = sorted((d for d in detections if d["score"] >= SHOWN_SCORE), key=lambda d: d["score"])
     check_detections(shown, truth, f"the predictions of {run.path}")
-    matches = match(truth, shown)
+    matches = match_detections(truth, shown)
     at_half = matches.matched[:, 0, 0] if len(matches.hit) else np.zeros(0, bool)  # area range "all", IoU 0.5
     on_crowd = matches.ignored[:, 0, 0] if len(matches.hit) else at_half  # which is no mistake, and finds nothing
     right = frozenset(matches.detection[matches.hit[at_half]].tolist())
