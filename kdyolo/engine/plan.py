@@ -18,9 +18,10 @@ from kdyolo.errors import ConfigError, DatasetError, ModelError
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
+from kdyolo.models.model_yaml import BackboneRow
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -90,15 +91,15 @@ def fit_report(checkpoint: BackboneCheckpoint | None, model: str | None, allow_p
         return None
     arch = checkpoint_arch(checkpoint, family_of(model))
     description = describe_detector(model, arch, checkpoint.bn_eps)
-    name, max_channels, eps, levels = description["backbone"][0][3]
+    row = BackboneRow.from_yaml(description)
     with torch.device("meta"):
-        backbone = DistilledBackbone(name, max_channels, eps, levels)
+        backbone = DistilledBackbone(row.arch, row.max_channels, row.bn_eps, row.levels)
     return load_into(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> Any:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with restricted_ultralytics(trust):
+    with safe_load_forced(trust):
         return YOLO(path).model
 
 

@@ -49,7 +49,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
 
 
 class KDTrainer(EvaluatedTrainer):
@@ -200,7 +200,7 @@ class KDTrainer(EvaluatedTrainer):
     def setup_model(self) -> Any:
         """Build the model; a resumed run's from its kept description, so that only rank 0 needs its files."""
         if not self._state:
-            with restricted_ultralytics(self.settings.trust):
+            with safe_load_forced(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_rank_zero())
         return None
