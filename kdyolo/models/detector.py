@@ -1,4 +1,4 @@
-"""The detection model: built with a distilled backbone in row 0, and turned into stock Ultralytics layers and back.
+"""Detection model with a distilled backbone in row 0, turned into stock Ultralytics layers and back.
 
 Training uses :class:`KDDetectionModel`. Everything written to disk is stock: :func:`to_stock` lists the backbone's
 layers one by one, so a checkpoint holds only Ultralytics' own classes and opens wherever Ultralytics does.
@@ -34,7 +34,7 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
         ch: Image channels; 3.
         nc: Number of classes, instead of the YAML's.
         verbose: Log the model table.
-        arch: What a checkpoint's shapes fit; see :func:`kdyolo.models.model_yaml.resolve`.
+        arch: Arch that a checkpoint's shapes fit; see :func:`kdyolo.models.model_yaml.resolve`.
         bn_eps: Epsilon of the backbone's BatchNorms.
 
     Raises:
@@ -64,7 +64,7 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
 
     @property
     def backbone(self) -> DistilledBackbone:
-        """Row 0."""
+        """The distilled backbone, layer 0 of the model."""
         return self.model[0]  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
@@ -126,10 +126,10 @@ def resolve_description(cfg: Any, weights: nn.Module | None, arch: Arch | None, 
     """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes.
 
     Args:
-        cfg: What Ultralytics' trainer gives: a YAML's name, or the description inside a checkpoint.
+        cfg: Name of a YAML, or the description inside a checkpoint, as Ultralytics' trainer gives it.
         weights: Detector to start from, if any.
-        arch: What a backbone checkpoint's shapes fit, if one is given.
-        eps: Its BatchNorm epsilon.
+        arch: Arch that a backbone checkpoint's shapes fit, if one is given.
+        eps: BatchNorm epsilon of the backbone checkpoint.
 
     Raises:
         ModelError: Neither the description nor the weights are of a known family.

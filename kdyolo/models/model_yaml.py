@@ -105,8 +105,8 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
 
     Args:
         description: A kdyolo-layout description, resolved already or not.
-        arch: What a checkpoint's shapes fit. Gives the scale if the description has none, and the widths if the scales
-            agree; if they disagree the description stands, and loading the backbone will say so.
+        arch: Arch that a checkpoint's shapes fit. Gives the scale if the description has none, and the widths if the
+            scales agree; if they disagree the description stands, and loading the backbone will say so.
         bn_eps: Epsilon of the backbone's BatchNorms. Default: what the description has, else Ultralytics' 1e-3.
 
     Raises:

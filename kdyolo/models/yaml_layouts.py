@@ -1,4 +1,4 @@
-"""Layouts of a model YAML: kdyolo's ⇄ stock; whatever names a detector → its resolved description."""
+"""Layouts of a model YAML: kdyolo's ⇄ stock, and the resolved description of a named detector."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def describe_detector(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: 
     Args:
         cfg: A YAML name or path, kdyolo's or stock (``yolov8s.yaml`` means ``kdyolov8s.yaml`` with stock
             widths), or a description in either layout.
-        arch: See :func:`resolve`.
-        bn_eps: See :func:`resolve`.
+        arch: Arch that a checkpoint's shapes fit; see :func:`resolve`.
+        bn_eps: Epsilon of the backbone's BatchNorms; see :func:`resolve`.
 
     Raises:
         ModelError: Not found or not a detector with a known backbone.
