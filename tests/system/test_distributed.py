@@ -29,9 +29,9 @@ from kdyolo.utils import distributed
 checkpoint, data, out, mode, options = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], eval(sys.argv[5])
 if mode == "wrapped once":  # the usual mistake
     wrap = distributed.wrap_ddp
-    def wrap_once(model, *rest):
-        return model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
-    distributed.wrap_ddp = wrap_once
+    distributed.wrap_ddp = (
+        lambda model, *rest: model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
+    )
 
 class Trainer(KDTrainer):
     record = {"epochs": [], "gradients": None}
