@@ -41,7 +41,7 @@ class RunLog:
             self._file.write(waiting.getvalue())
 
     def write(self, text: str) -> None:
-        """Append text as it is."""
+        """Append text unchanged."""
         self._file.write(text)
 
     @contextlib.contextmanager

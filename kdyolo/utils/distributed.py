@@ -1,7 +1,7 @@
-"""Several processes in one run: the process group, what ranks share, and wrapping a model whose frozen part changes.
+"""Several processes in one run: process group, values for all ranks, wrapping a model whose frozen part changes.
 
 Rank, world size and run folder come from the process group, on one node or many, never from the device string. Rank 0
-alone prints, saves and evaluates; what only it knows is broadcast, so nobody waits for a file that another node holds.
+alone prints, saves and evaluates; what only it knows is broadcast, so no rank waits for a file that another node holds.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ import inspect
 import pytest
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
 
 from kdyolo import KDTrainer
 from kdyolo.engine import training
@@ -31,6 +34,14 @@ def test_it_stands_before_the_tasks_trainer_and_says_of_each_override_what_it_ex
     overrides = [name for name in vars(KDTraining) if callable(getattr(BaseTrainer, name, None)) and name[:2] != "__"]
     unsaid = [name for name in overrides if f"``{name}``" not in (getattr(KDTraining, name).__doc__ or "")]
     assert [name for name in unsaid if name not in {"get_model"}] == []
+
+
+@pytest.mark.parametrize("task", [SegmentationTrainer, PoseTrainer, OBBTrainer])
+def test_other_tasks_trainers_fit_behind_it(task):
+    trainer = type("Trainer", (KDTraining, task), {})
+    assert trainer.preprocess_batch is KDTraining.preprocess_batch
+    assert trainer.progress_string is task.progress_string
+    assert trainer.build_dataset is task.build_dataset
 
 
 def test_a_task_says_which_model_it_trains():
