@@ -96,7 +96,7 @@ def same(a, b):
 
 def test_what_is_captured_and_saved_is_what_another_trainer_has_after_it_is_applied(interrupted, tmp_path):
     ResumeState.capture(interrupted).save(tmp_path / "resume.pt")
-    (tmp_path / "results.csv").write_text("epoch,loss\n1,3\n4,2\n5,9\n6,")
+    (tmp_path / "results.csv").write_text("epoch,loss\n1,3\n4,2\n5,9\n1")
     resumed = Trainer(2, tmp_path / "results.csv")
     assert not same(resumed.model.state_dict(), interrupted.model.state_dict())
     ResumeState.load(tmp_path / "resume.pt").apply(resumed)
