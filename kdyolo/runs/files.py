@@ -59,6 +59,11 @@ def weights_file(run: Path, name: str) -> Path:
     return run / WEIGHTS_FOLDER / name
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders in a folder and in the folders in it, as in ``study/arm/seed1``; sorted by path."""
+    return sorted(file.parent for pattern in ("*/", "*/*/") for file in folder.glob(f"{pattern}{ARGS_NAME}"))
+
+
 def resumable(path: Path) -> bool:
     """Whether ``kdyolo train --resume`` can continue from what a run folder holds."""
     return weights_file(path, STATE_NAME).is_file() and ever_saved(path)

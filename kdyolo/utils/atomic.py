@@ -13,7 +13,7 @@ SUFFIX = ".partial"  # what copies a run folder leaves such files out
 
 
 @contextmanager
-def replacing(path: Path, *, suffix: str = SUFFIX, shared: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, name: str | None = None, shared: bool = False) -> Iterator[Path]:
     """Write a file under another name beside it, and move it into place once it is complete.
 
     If anything is raised meanwhile, the old file stays and the new one is removed. If the process is killed, the old
@@ -21,9 +21,9 @@ def replacing(path: Path, *, suffix: str = SUFFIX, shared: bool = False) -> Iter
 
     Args:
         path: The file to replace or create; its folder must exist.
-        suffix: End of the temporary name, for writers that look at it.
+        name: The temporary name, for writers that look at it; None: the file's with ``.partial`` behind it.
         shared: Whether several processes may write the file at the same time; each then has a temporary name of its
-            own, which starts with a dot.
+            own that starts with a dot.
 
     Yields:
         The temporary name to write to.
@@ -31,8 +31,8 @@ def replacing(path: Path, *, suffix: str = SUFFIX, shared: bool = False) -> Iter
     Raises:
         OSError: The new file cannot be moved into place.
     """
-    name = f".{path.name}.{secrets.token_hex(4)}{suffix}" if shared else f"{path.name}{suffix}"
-    partial = Path(path.parent, name)
+    usual = f".{path.name}.{secrets.token_hex(4)}{SUFFIX}" if shared else f"{path.name}{SUFFIX}"
+    partial = Path(path.parent, name or usual)
     try:
         yield partial
         partial.replace(path)

@@ -112,8 +112,8 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_cleans_up(tmp_path
 
 
 def test_names_on_the_way(tmp_path):
-    with replacing(tmp_path / "best.pt", suffix=".partial.pt") as partial:
-        assert partial.name == "best.pt.partial.pt"
+    with replacing(tmp_path / "best.pt", name="best.partial.pt") as partial:
+        assert partial.name == "best.partial.pt"
         partial.touch()
     with (
         replacing(tmp_path / "report.html", shared=True) as one,
