@@ -11,10 +11,9 @@ from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.metric_values import Scope, counting
 from kdyolo.experiments.comparison.significance import Interval, mean_interval
 from kdyolo.metrics.names import NAMES
-from kdyolo.runs.files import MAP
+from kdyolo.runs.files import MAP, MEMORY_COLUMN
 from kdyolo.runs.history import Run
 
-_MEMORY = "memory/GB"
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the baseline's value, as targets
 
 
@@ -95,7 +94,7 @@ def _phase(arm: Arm, name: str) -> PhaseTiming:
         phase=name,
         epochs=round(median(len(found) for found in rows.values() if found)),
         seconds_per_epoch=_median(run.seconds[i] for run, found in rows.items() for i in found),
-        memory_gb=_median(run.column(_MEMORY)[i] for run, found in rows.items() for i in found),
+        memory_gb=_median(run.column(MEMORY_COLUMN)[i] for run, found in rows.items() for i in found),
     )
 
 

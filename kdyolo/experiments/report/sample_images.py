@@ -20,12 +20,12 @@ from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredicti
 from kdyolo.metrics.coco_files import Detection, GroundTruth, check_detections, read_detections
 from kdyolo.metrics.matching import match
 from kdyolo.metrics.reference import Reference, build_reference
+from kdyolo.runs.files import PREDICTIONS_NAME
 from kdyolo.runs.history import Run
 
 COUNT = 6
 LONGER_SIDE = 480  # pixels
 QUALITY = 80
-PREDICTIONS_NAME = "predictions.json"
 
 
 @dataclass(frozen=True)

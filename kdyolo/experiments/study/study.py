@@ -25,7 +25,7 @@ from kdyolo.experiments.study.scheduler import Backend, Failure, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
-from kdyolo.runs.files import LOG_NAME, MAP, MAP50, is_run
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_sigterm
 
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from kdyolo.experiments.compare import RunComparison
 
 ENGINES = ("local", "ray")
-COPY_NAME = "study.yaml"
-DIGEST_NAME = "study.yaml.sha256"  # for sha256sum -c
+DIGEST_NAME = f"{STUDY_NAME}.sha256"  # for sha256sum -c
 REPORT = "report"
 
 
@@ -137,7 +136,7 @@ class Study:
             RunError: Which they are, why, and what to do.
         """
         wanted = {run.folder for run in self.runs}
-        found = sorted(path.parent for path in self.folder.glob("*/*/args.yaml"))
+        found = sorted(path.parent for path in self.folder.glob(f"*/*/{ARGS_NAME}"))
         stray = [f"{self._name(path)}: not in the file" for path in found if path not in wanted and is_run(path)]
         stray += [f"{run.name}: {'; '.join(why)}" for run in self.runs if (why := run.differences())]
         if stray:
@@ -145,7 +144,7 @@ class Study:
                 f"{self.file.path} has changed since runs of this study were trained; these no longer belong to it:\n  "
                 + "\n  ".join(stray)
                 + "\nNothing was touched. Give the study another name; or undo the change "
-                f"({self.folder / COPY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
+                f"({self.folder / STUDY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
                 "what is missing is trained anew."
             )
 
@@ -199,10 +198,10 @@ class Study:
 
     def _keep_file(self) -> None:
         """The study file as it is, and its digest, beside the runs."""
-        copy = self.folder / COPY_NAME
+        copy = self.folder / STUDY_NAME
         if copy.resolve() != self.file.path.resolve():
             copy.write_bytes(self.file.content)
-        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {COPY_NAME}\n", encoding="utf-8")
+        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {STUDY_NAME}\n", encoding="utf-8")
 
     def _go_on_in_background(self) -> None:
         """Of a detached study: all that it prints goes to its ``train.log``, and the terminal that waits may go."""
