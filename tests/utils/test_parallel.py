@@ -17,7 +17,7 @@ from tests.builders.coco import CATEGORIES, box, image, label_rows, make_split, 
 
 
 def read_in(size, path, monkeypatch):
-    monkeypatch.setattr(json_chunks, "SLICE", size)
+    monkeypatch.setattr(json_chunks, "CHUNK_SIZE", size)
     return json_chunks.cut(path, _decode_head)
 
 
@@ -69,7 +69,7 @@ def test_any_layout_of_the_file_gives_the_same(tmp_path, monkeypatch, case, inde
     write_file(tmp_path / "plain", "train", document, names)
     convert_coco(tmp_path / "plain", tmp_path / "expected")
     write_file(tmp_path / "root", "train", json.dumps(AWKWARD[case](document), indent=indent), names)
-    monkeypatch.setattr(json_chunks, "SLICE", 2_000)
+    monkeypatch.setattr(json_chunks, "CHUNK_SIZE", 2_000)
     convert_coco(tmp_path / "root", tmp_path / "out")
     expected, found = (label_rows(tmp_path / folder / "labels/train") for folder in ("expected", "out"))
     assert found == expected
@@ -81,7 +81,7 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
 
     convert_coco(shared / "coco128", tmp_path / "out")
     expected = tree(tmp_path / "out")
-    monkeypatch.setattr(json_chunks, "SLICE", 20_000)
+    monkeypatch.setattr(json_chunks, "CHUNK_SIZE", 20_000)
     monkeypatch.setattr(split_writer, "_PART", 5)
     monkeypatch.setattr(split_writer, "_WORTH_A_PROCESS", 10)
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
