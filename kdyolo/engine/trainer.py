@@ -42,7 +42,7 @@ from kdyolo.models.freezing import apply_schedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs import detach
-from kdyolo.runs.files import LOG_NAME, STATE_NAME
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
@@ -122,7 +122,7 @@ class KDTrainer(EvaluatedTrainer):
             raise
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.wdir = AtomicPath(self.wdir)
-        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
