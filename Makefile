@@ -13,9 +13,11 @@ demo: $(STAMP) ## the main job, to the end, on drawn data
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(STAMP) ## rules and format, what packages may import, what is declared in pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -28,7 +30,7 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kdyolo needs Python 3.10 or newer: make PYTHON=python3.11 …")'
