@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test lint format typecheck wheel clean
+.PHONY: demo test lint format map typecheck wheel clean
 
 demo: $(STAMP) ## the main job, to the end, on drawn data
 	rm -rf demo
@@ -22,6 +22,9 @@ lint: $(STAMP) ## rules and format, what packages may import, what is declared i
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+map: $(STAMP) ## the map in CONTRIBUTING.md, from the docstrings
+	$(BIN)/python scripts/print_map.py --write
 
 typecheck: $(STAMP)
 	$(BIN)/mypy

@@ -4,7 +4,7 @@
     python scripts/print_map.py --check    # exit code 1 where CONTRIBUTING.md has another one
     python scripts/print_map.py --write    # renew it there
 
-Packages stand in the order of the layers, as the contract in pyproject.toml has them: each may import from those above it.
+Packages stand in the order of the layers, as the contract in pyproject.toml has them: each may import from those above.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def current_map(document: str) -> str:
 
 def with_map(document: str, block: str) -> str:
     """The document with another block between its markers."""
-    return document.replace(current_map(document), block, 1)
+    begin, end = document.index(BEGIN) + len(BEGIN), document.index(END)
+    return f"{document[:begin]}\n\n{block}\n\n{document[end:]}"
 
 
 def _layers() -> list[str]:

@@ -172,7 +172,10 @@ def test_texts_begin_with_a_capital():
     ("docstring", "expected"),
     [
         ("One.\n\nArgs:\n    a: First.\n    b (int): Over\n        two lines.\n\nMore.", ["First.", "Over two lines."]),
-        ("One.\n\nReturns:\n    What is\n    left.\n\nRaises:\n    ValueError: Too small.", ["What is left.", "Too small."]),
+        (
+            "One.\n\nReturns:\n    What is\n    left.\n\nRaises:\n    ValueError: Too small.",
+            ["What is left.", "Too small."],
+        ),
         ("One.\n\nAttributes:\n    *rest: Of the draws.", ["Of the draws."]),
         ("One: two.\n\n    code: here", []),
     ],
