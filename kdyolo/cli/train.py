@@ -88,13 +88,10 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
 
         preflight(given)
         return
-    from kdyolo.engine.model import KDYOLO
-    from kdyolo.engine.options.validation import split_options
+    from kdyolo.engine.plan import plan_run
+    from kdyolo.engine.trainer import KDTrainer
 
-    split_options(given)  # every mistake in the options at once, before any file is opened
-    start = ("backbone", "weights", "random_init", "allow_partial", "bn_eps", "input_norm", "key_map", "trust")
-    model = KDYOLO(given.pop("model", None), **{key: given.pop(key) for key in start if key in given})
-    model.train(**given)
+    KDTrainer(plan=plan_run(given)).train()
 
 
 def _resume(run: Path, given: dict[str, Any]) -> None:

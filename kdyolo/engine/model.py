@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,15 @@ from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, load_into
+from kdyolo.checkpoints.loading import load_into
 from kdyolo.engine.options.train_options import READING, STRETCH, TrainOptions
-from kdyolo.engine.plan import default_model, load_weights
+from kdyolo.engine.plan import START, DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
-from kdyolo.models.detector import KDDetectionModel, weights_arch
-from kdyolo.models.yaml_layouts import describe_detector, family_of
+from kdyolo.models.detector import KDDetectionModel
 from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
 
@@ -74,15 +74,13 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             "key_map": str(key_map) if key_map else None,
             "trust": trust,
         }
-        checkpoint = TrainOptions(**given).read_backbone()
-        name = str(model) if model else default_model(checkpoint, given["weights"], trust)
+        self.start = read_start(TrainOptions(**given), model)
+        name = self.start.model
         if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
             raise ConfigError(
                 f"model={name} is a whole trained detector. To lay a backbone over it, give it as weights={name} "
                 "and leave model out."
             )
-        self._checkpoint = checkpoint  # read once: for building the model, and for the training that follows
-        self._start = given
         self.report: LoadReport | None = None
         super().__init__(name, task="detect", verbose=verbose)
 
@@ -97,16 +95,12 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Build from a YAML; a given backbone is injected right away, so that the model can be looked at."""
-        checkpoint = self._checkpoint
-        weights = load_weights(self._start["weights"], self._start["trust"]) if self._start["weights"] else None
-        family = family_of(cfg)
-        arch = checkpoint_arch(checkpoint, family) if checkpoint else weights_arch(weights)[0] if weights else None
-        description = describe_detector(cfg, arch, checkpoint.bn_eps if checkpoint else None)
-        self.model = KDDetectionModel(description, verbose=verbose and RANK == -1)
-        if weights:
-            self.model.load(weights, verbose=verbose)
-        if checkpoint:
-            self.report = load_into(self.model.backbone, checkpoint, self._start["allow_partial"])
+        start = self.start
+        self.model = KDDetectionModel(start.description or cfg, verbose=verbose and RANK == -1)
+        if start.weights is not None:
+            self.model.load(start.weights, verbose=verbose)
+        if start.checkpoint:
+            self.report = load_into(self.model.backbone, start.checkpoint, start.options.allow_partial)
         self.cfg = self.model_name = cfg
         self.task = task or "detect"
         self.overrides.update(model=cfg, task=self.task)
@@ -114,7 +108,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.model.task = self.task
 
     def _load(self, weights: str, task: str | None = None) -> None:
-        with restricted_ultralytics(self._start["trust"]):
+        with restricted_ultralytics(self.start.options.trust):
             super()._load(weights, task=task)
 
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
@@ -138,12 +132,17 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": str(last)})
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
-        start = {key: value for key, value in self._start.items() if value}
-        another = kwargs.keys() & {"backbone", *READING}  # or the same, read otherwise
-        kd_trainer = KDTrainer if another else partial(KDTrainer, checkpoint=self._checkpoint)
-        metrics = super().train(trainer=trainer or kd_trainer, **{**start, **kwargs})
-        self._start, self._checkpoint = {}, None  # trained on: a further call goes on from here, not from these again
-        return metrics
+        if trainer is None or (isinstance(trainer, type) and issubclass(trainer, KDTrainer)):
+            reads_again = kwargs.keys() & {"backbone", *READING}  # another file, or the same as it is by now
+            trainer = partial(_planned, trainer or KDTrainer, None if reads_again else self.start)
+        return super().train(trainer=trainer, **{**self._start_options(kwargs), **kwargs})
+
+    def _start_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the constructor that a training follows; a trained detector goes on from where it is."""
+        options = {name: value for name in START if (value := getattr(self.start.options, name))}
+        if self.start.description is not None and self.overrides["model"] == self.start.model:
+            return options
+        return {name: options[name] for name in options if name == "trust" and given.keys() & {"backbone", "weights"}}
 
     def val(
         self,
@@ -178,3 +177,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
         own["annotations"] = None if annotations is None else str(annotations)
         return super().val(validator=validator, **own, **kwargs)
+
+
+def _planned(
+    trainer: type[KDTrainer], start: DetectorStart | None, overrides: dict[str, Any], _callbacks: dict[str, Any] | None
+) -> KDTrainer:
+    """A trainer with the plan that follows from Ultralytics' merged settings and a start that has been read."""
+    return trainer(plan=plan_run(overrides, start=start), _callbacks=_callbacks)

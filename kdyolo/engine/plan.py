@@ -1,28 +1,274 @@
-"""What can be refused before a run touches anything: its folder, its data set, a backbone that does not fit."""
+"""Plan of a training: its options, what its detector starts from, and its data set, each read and checked once.
+
+:func:`plan_run` makes a plan before a run touches anything. The command, ``KDYOLO.train``, the dry run and studies each
+make one and hand it to the trainer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
-from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.errors import ConfigError, DatasetError, ModelError
+from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
+from kdyolo.engine import distributed
+from kdyolo.engine.options.train_options import READING, TrainOptions
+from kdyolo.engine.options.validation import split_options
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
+from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 
+T = TypeVar("T")
+
 DEFAULT_MODEL = "kdyolov8s.yaml"
+# Options that say what a detector starts from.
+START = ("backbone", "weights", "random_init", "allow_partial", *READING)
+
+
+@dataclass(frozen=True)
+class DetectorStart:
+    """What a detector starts from, read and found to fit.
+
+    Attributes:
+        options: Options that name the files and how they are read; those of the run itself are of no account here.
+        model: Model YAML (name or path), or a trained detector (``.pt``).
+        description: The model YAML, resolved for the checkpoint's shapes. None for a trained detector.
+        checkpoint: The backbone checkpoint, read; None without one.
+        weights: The detector in the Ultralytics checkpoint that the model YAML's detector starts from; None without.
+        report: How the checkpoint's shapes fit the description; None without one of the two.
+    """
+
+    options: TrainOptions
+    model: str
+    description: Yaml | None = None
+    checkpoint: BackboneCheckpoint | None = None
+    weights: nn.Module | None = None
+    report: LoadReport | None = None
+
+    def serves(self, options: TrainOptions, model: str | None) -> bool:
+        """Whether these options and this model ask for the same start, so that nothing has to be read again."""
+        return model in (None, self.model) and all(getattr(options, n) == getattr(self.options, n) for n in START)
+
+    def description_for(self, cfg: Any, weights: nn.Module | None) -> Yaml | None:
+        """The resolved description, if it is that of ``cfg`` with these weights; else None."""
+        known = self.checkpoint is not None or weights is self.weights
+        return self.description if known and isinstance(cfg, (str, Path)) and str(cfg) == self.model else None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a training is to do, checked before it touches anything; made once and handed on.
+
+    Attributes:
+        options: kdyolo's options, the recipe's values included.
+        overrides: Settings for Ultralytics that were asked for, the recipe's values and the model included.
+        start: What the detector starts from.
+        schedule: What is frozen when.
+        data: The data set's description as Ultralytics checked it. None for a resumed run, whose trainer checks it.
+    """
+
+    options: TrainOptions
+    overrides: Mapping[str, Any]
+    start: DetectorStart
+    schedule: FreezeSchedule
+    data: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def data_of(self, data: Any) -> dict[str, Any] | None:
+        """A copy of the checked description, if ``data`` is still the data set that was planned with; else None."""
+        return deepcopy(dict(self.data)) if self.data is not None and data == self.overrides.get("data") else None
+
+    def in_folder(self, folder: Path) -> RunPlan:
+        """The same plan for a run in another folder, which is to be that run's alone."""
+        options = replace(self.options, work_dir=str(folder))
+        return replace(self, options=options, overrides={**self.overrides, "save_dir": str(folder.resolve())})
+
+
+def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None) -> RunPlan:
+    """Check what ``train`` was given, read what the run starts from, and make the plan of the run.
+
+    Args:
+        overrides: Keywords as given to ``train``: kdyolo's and Ultralytics' keys together, ``model`` among them or not.
+        start: A start that has been read already; used if the options ask for no other.
+
+    Raises:
+        ConfigError: Every mistake in the options; or a work dir that is in use; or no data set.
+        CheckpointError: The backbone checkpoint cannot be read, or does not fill the backbone.
+        ModelError: The model YAML cannot be found or resolved.
+        DatasetError: The data set cannot be used.
+    """
+    options, rest = split_options(overrides)
+    if not distributed.is_distributed():  # of several ranks, the first looks when it knows the folder
+        new_work_dir(rest)
+    model = rest.get("model")
+    if start is None or not start.serves(options, model):
+        start = read_start(options, model)
+    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split")))
+
+
+def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
+    """The same plan, after looking for every mistake in data set, options, work dir, checkpoint and model.
+
+    Args:
+        overrides: What ``train`` would get.
+
+    Raises:
+        ConfigError: All mistakes, of whatever kind, in one error.
+    """
+    mistakes: list[str] = []
+
+    def gather(check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except ConfigError as e:
+            mistakes.extend(e.mistakes)
+        except KDYOLOError as e:
+            mistakes.append(str(e))
+        return None
+
+    data = gather(lambda: check_data(overrides.get("data"), overrides.get("split")))
+    start = None
+    if split := gather(lambda: split_options(overrides)):
+        options, rest = split
+        gather(lambda: new_work_dir(rest))
+        model = rest.get("model")
+        checkpoint = gather(lambda: read_backbone(options))
+        if checkpoint or not options.backbone:
+            start = gather(lambda: read_start(options, model, checkpoint))
+        elif model and is_yaml(model):
+            gather(lambda: describe_detector(model))
+    if mistakes or split is None or start is None:
+        raise ConfigError(mistakes)
+    return make_plan(*split, start, data)
+
+
+def make_plan(
+    options: TrainOptions, overrides: Mapping[str, Any], start: DetectorStart, data: Mapping[str, Any] | None
+) -> RunPlan:
+    """The plan that follows from parts that have been checked.
+
+    Args:
+        options: kdyolo's options.
+        overrides: Settings for Ultralytics; those that its ``YOLO.train`` adds may be missing.
+        start: What the detector starts from.
+        data: The data set's description, checked; None: the trainer checks it.
+    """
+    known = {"task": "detect", **overrides, "model": start.model, "mode": "train"}
+    known.setdefault("pretrained", True)
+    epochs = known.get("epochs") or DEFAULT_CFG_DICT["epochs"]
+    return RunPlan(options, known, start, options.schedule(epochs), data)
+
+
+def resumed_plan(options: TrainOptions, overrides: Mapping[str, Any], description: Yaml) -> RunPlan:
+    """The plan of a run that goes on, from what it has kept; its trainer knows the number of epochs and the data set.
+
+    Args:
+        options: kdyolo's options, as they were.
+        overrides: Settings for Ultralytics that may change, and ``resume``.
+        description: The model's resolved description, as it was.
+    """
+    return make_plan(options, overrides, DetectorStart(options, str(overrides["resume"]), description), None)
+
+
+def read_start(
+    options: TrainOptions, model: str | Path | None = None, checkpoint: BackboneCheckpoint | None = None
+) -> DetectorStart:
+    """Read what a detector starts from, and refuse a backbone that does not fit the model YAML.
+
+    Args:
+        options: They name the files and how they are read.
+        model: Model YAML or trained detector. Default: the YAML whose scale the checkpoint or the weights ask for.
+        checkpoint: The backbone checkpoint, if it has been read already.
+
+    Raises:
+        CheckpointError: The backbone checkpoint cannot be read, or does not fill the backbone.
+        ModelError: The YAML cannot be found or resolved, or the weights are of no known family.
+    """
+    checkpoint = checkpoint or read_backbone(options)
+    if model and not is_yaml(model):
+        return DetectorStart(options, str(model), checkpoint=checkpoint)
+    weights = load_weights(options.weights, options.trust) if options.weights else None
+    name = str(model) if model else default_model(checkpoint, weights, options.weights)
+    description = _described(name, checkpoint, weights)
+    report = fit_report(checkpoint, description, options.allow_partial) if checkpoint else None
+    return DetectorStart(options, name, description, checkpoint, weights, report)
+
+
+def is_yaml(model: str | Path) -> bool:
+    """Whether a model is a YAML by its name, and not a trained detector."""
+    return Path(model).suffix in {".yaml", ".yml"}
+
+
+def read_backbone(options: TrainOptions) -> BackboneCheckpoint | None:
+    """The backbone checkpoint, read as the options ask; None if they name none.
+
+    Raises:
+        CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint`.
+    """
+    if options.backbone is None:
+        return None
+    return read_checkpoint(options.backbone, **{name: getattr(options, name) for name in READING})
+
+
+def _described(model: str, checkpoint: BackboneCheckpoint | None, weights: nn.Module | None) -> Yaml:
+    """The model YAML with scale, widths and epsilon of the checkpoint, else of the weights, else its own."""
+    if checkpoint is not None:
+        return describe_detector(model, checkpoint_arch(checkpoint, family_of(model)), checkpoint.bn_eps)
+    return describe_detector(model, weights_arch(weights)[0] if weights is not None else None)
+
+
+def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial: bool) -> LoadReport:
+    """How a backbone checkpoint's shapes fit the backbone of a resolved description.
+
+    Raises:
+        CheckpointError: It does not fill the backbone.
+    """
+    name, max_channels, eps, levels = description["backbone"][0][3]
+    with torch.device("meta"):
+        backbone = DistilledBackbone(name, max_channels, eps, levels)
+    return load_into(backbone, checkpoint, allow_partial)
+
+
+def load_weights(path: str, trust: bool) -> nn.Module:
+    """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
+    with restricted_ultralytics(trust):
+        return YOLO(path).model  # type: ignore[no-any-return]
+
+
+def default_model(checkpoint: BackboneCheckpoint | None, weights: nn.Module | None, path: str | None = None) -> str:
+    """The model YAML that the shapes of the checkpoint, else of the weights ask for.
+
+    Args:
+        checkpoint: The backbone checkpoint, if one is given.
+        weights: The detector to start from, if one is given.
+        path: Where that detector was read, for the message.
+
+    Raises:
+        ModelError: The weights are of no known family.
+    """
+    if checkpoint is not None:
+        return f"kd{checkpoint_arch(checkpoint).name}.yaml"
+    if weights is not None:
+        arch, agreeing = weights_arch(weights)
+        if not agreeing:
+            raise ModelError(f"{path}: no detector of {', '.join(FAMILIES)}. Choose the --model that it was made with.")
+        return f"kd{arch.name}.yaml"
+    return DEFAULT_MODEL
 
 
 def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
@@ -46,8 +292,15 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def check_data(data: Any) -> None:
-    """Refuse a data set YAML that cannot be used.
+def check_data(data: Any, split: str | None = None) -> dict[str, Any]:
+    """Check a data set YAML, and refuse one that cannot be used.
+
+    Args:
+        data: Path or name of the YAML.
+        split: Split that is evaluated. Default: Ultralytics' (``val``).
+
+    Returns:
+        The data set's description with absolute paths, as Ultralytics' trainers take it.
 
     Raises:
         ConfigError: None is given.
@@ -56,61 +309,7 @@ def check_data(data: Any) -> None:
     if not data:
         raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
     try:
-        check_det_dataset(data)
+        found: dict[str, Any] = check_det_dataset(data, split=split or DEFAULT_CFG_DICT["split"])
     except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
         raise DatasetError(f"data {data}: {str(e).strip()}") from e
-
-
-def fitting_backbone(
-    settings: TrainOptions, model: str | None, checkpoint: BackboneCheckpoint | None = None
-) -> tuple[BackboneCheckpoint | None, LoadReport | None]:
-    """Read the backbone checkpoint, if one is given, and refuse one that does not fit the model YAML.
-
-    Args:
-        settings: They name the file and how it is to be read.
-        model: Model YAML, or anything else, which is not checked.
-        checkpoint: What these settings read, if they have been read already.
-
-    Raises:
-        CheckpointError: It cannot be read, or does not fill the backbone.
-        ModelError: The YAML cannot be found or resolved.
-    """
-    checkpoint = checkpoint or settings.read_backbone()
-    return checkpoint, fit_report(checkpoint, model, settings.allow_partial)
-
-
-def fit_report(checkpoint: BackboneCheckpoint | None, model: str | None, allow_partial: bool) -> LoadReport | None:
-    """How a backbone checkpoint fits a model YAML; None without one of the two.
-
-    Raises:
-        CheckpointError: It does not fill the backbone.
-        ModelError: The YAML cannot be found or resolved.
-    """
-    if not (checkpoint and model and Path(model).suffix in {".yaml", ".yml"}):
-        return None
-    arch = checkpoint_arch(checkpoint, family_of(model))
-    description = describe_detector(model, arch, checkpoint.bn_eps)
-    name, max_channels, eps, levels = description["backbone"][0][3]
-    with torch.device("meta"):
-        backbone = DistilledBackbone(name, max_channels, eps, levels)
-    return load_into(backbone, checkpoint, allow_partial)
-
-
-def load_weights(path: str, trust: bool) -> Any:
-    """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with restricted_ultralytics(trust):
-        return YOLO(path).model
-
-
-def default_model(checkpoint: BackboneCheckpoint | None, weights: str | None, trust: bool) -> str:
-    """The model YAML that the checkpoint's or the weights' shapes ask for."""
-    if checkpoint is not None:
-        return f"kd{checkpoint_arch(checkpoint).name}.yaml"
-    if weights is not None:
-        arch, agreeing = weights_arch(load_weights(weights, trust))
-        if not agreeing:
-            raise ModelError(
-                f"{weights}: no detector of {', '.join(FAMILIES)}. Choose the --model that it was made with."
-            )
-        return f"kd{arch.name}.yaml"
-    return DEFAULT_MODEL
+    return found

@@ -12,30 +12,24 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import torch
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
 
-from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.plan import check_data, default_model, fitting_backbone, new_work_dir
+from kdyolo.engine.plan import RunPlan, check_data, plan_with_every_mistake, read_start
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError, KDYOLOError
-from kdyolo.models.yaml_layouts import describe_detector
 from kdyolo.utils.text import format_duration
-
-T = TypeVar("T")
 
 STEPS = 2  # timed ones in each phase, after one to warm up
 PICTURE = "labels.jpg"
@@ -95,46 +89,6 @@ def environment() -> str:
     return "\n".join(lines)
 
 
-def check_everything(overrides: Mapping[str, Any]) -> tuple[str, BackboneCheckpoint | None]:
-    """Look for every mistake that can be found without building anything: options, work dir, checkpoint, model, data.
-
-    Args:
-        overrides: What ``train`` would get.
-
-    Returns:
-        The model that would train: a YAML or a checkpoint; and the backbone checkpoint, if one is given.
-
-    Raises:
-        ConfigError: All mistakes, of whatever kind, in one error.
-    """
-    mistakes: list[str] = []
-
-    def gather(check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except ConfigError as e:
-            mistakes.extend(e.mistakes)
-        except KDYOLOError as e:
-            mistakes.append(str(e))
-        return None
-
-    gather(lambda: check_data(overrides.get("data")))
-    model, checkpoint = overrides.get("model"), None
-    if split := gather(lambda: split_options(overrides)):
-        settings, rest = split
-        gather(lambda: new_work_dir(rest))
-        checkpoint = gather(settings.read_backbone)
-        if not model and (checkpoint or not settings.backbone):
-            model = gather(lambda: default_model(checkpoint, settings.weights, settings.trust))
-        if model and checkpoint:
-            gather(lambda: fitting_backbone(settings, model, checkpoint))
-        elif model and not model.endswith(".pt"):
-            gather(lambda: describe_detector(model, None, None))
-    if mistakes:
-        raise ConfigError(mistakes)
-    return str(model), checkpoint
-
-
 def check_parts(data: str | None = None, backbone: str | None = None, model: str | None = None) -> str:
     """Check a data set and a backbone checkpoint, each on its own.
 
@@ -147,18 +101,14 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
     lines, mistakes = [], []
     if data:
         try:
-            check_data(data)
-            content = check_det_dataset(data)
+            content = check_data(data)
             lines.append(f"data    {data}: {content['nc']} classes, {content['train']}, {content['val']}")
         except KDYOLOError as e:
             mistakes.append(str(e))
     if backbone:
         try:
-            settings = TrainOptions(backbone=backbone)
-            checkpoint = settings.read_backbone()
-            name = model or default_model(checkpoint, None, trust=False)
-            _, report = fitting_backbone(settings, name, checkpoint)
-            lines += [f"model   {name}", report.table() if report else ""]
+            start = read_start(TrainOptions(backbone=backbone), model)
+            lines += [f"model   {start.model}", start.report.table() if start.report else ""]
         except KDYOLOError as e:
             mistakes.append(str(e))
     elif model:
@@ -182,26 +132,22 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
         ConfigError: Every mistake that would end the run later.
     """
     LOGGER.info(environment())
-    model, checkpoint = check_everything(overrides)
+    plan = plan_with_every_mistake(overrides)
     picture = Path(folder) / PICTURE
-    phases = measure_run({**overrides, "model": model}, picture, checkpoint).phases
+    phases = measure_run(plan, picture).phases
     LOGGER.info(f"labels of a batch are drawn in {picture}; nothing was trained")
     return phases
 
 
-def measure_run(
-    overrides: Mapping[str, Any], picture: Path | None = None, checkpoint: BackboneCheckpoint | None = None
-) -> RunCost:
+def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
     """Set a run up in a temporary folder, and measure a real batch in every phase of its schedule.
 
     Args:
-        overrides: What ``train`` would get, checked, ``model`` among it.
+        plan: Plan of the run; its work dir is left alone.
         picture: Where to draw the labels of a batch, if anywhere.
-        checkpoint: The backbone checkpoint, if it has been read already.
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
-        given = {**overrides, "work_dir": str(Path(scratch) / "run")}
-        trainer = KDTrainer(overrides=given, checkpoint=checkpoint)
+        trainer = KDTrainer(plan=plan.in_folder(Path(scratch) / "run"))
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
             trainer._setup_train()

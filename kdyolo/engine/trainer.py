@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,11 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
-from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine import distributed
 from kdyolo.engine.evaluation import EvaluatedTrainer
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze
 from kdyolo.engine.options.train_options import STRETCH
-from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.plan import check_data, fitting_backbone, new_work_dir
+from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.provenance import announce, provenance, write_record
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
@@ -49,7 +48,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
 
 
 class KDTrainer(EvaluatedTrainer):
@@ -63,7 +62,7 @@ class KDTrainer(EvaluatedTrainer):
         cfg: Ultralytics' defaults.
         overrides: Settings that differ from them, kdyolo's among them.
         _callbacks: Event → functions.
-        checkpoint: What ``backbone`` names, read as the settings ask, if whoever makes the trainer has it already.
+        plan: Plan of the run, which the overrides then say nothing about. Default: made from the overrides.
 
     Raises:
         KDYOLOError: Options, checkpoint, model or data are not what they should be; nothing is left behind.
@@ -80,10 +79,9 @@ class KDTrainer(EvaluatedTrainer):
         cfg: Any = DEFAULT_CFG,
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, Any] | None = None,
-        checkpoint: BackboneCheckpoint | None = None,
+        plan: RunPlan | None = None,
     ) -> None:
         self.report: LoadReport | None = None
-        self.checkpoint: BackboneCheckpoint | None = None
         self.started_from: str | None = None  # weights of a whole detector
         self.frozen_tensors: dict[str, torch.Tensor] = {}  # the frozen backbone, as it was when training started
         self._state: dict[str, Any] = {}  # what a resumed run goes on from
@@ -91,24 +89,26 @@ class KDTrainer(EvaluatedTrainer):
         self._created: Path | None = None  # the run folder, if it is ours to remove should set-up fail
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         self.log = RunLog()
+        given = plan.overrides if plan else overrides or {}
         try:
-            device = (
-                distributed.init_process_group((overrides or {}).get("device"))
-                if distributed.is_distributed()
-                else None
-            )
-            if overrides and overrides.get("resume"):
-                self._state = distributed.run_on_rank_zero(state_to_resume, Path(str(overrides["resume"])))
-                self.settings, overrides = resumed_settings(overrides, self._state)
+            device = distributed.init_process_group(given.get("device")) if distributed.is_distributed() else None
+            if given.get("resume"):
+                self._state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
+                self.plan = resumed_plan(*resumed_settings(dict(given), self._state), self._state["yaml"])
+                overrides = {**self.plan.overrides}
                 overrides["save_dir"] = distributed.broadcast(overrides["save_dir"])
             else:
-                self.settings, overrides = split_options(overrides or {})
+                self.plan = plan or plan_run(given)
+                overrides = {**self.plan.overrides}
                 self.asked = dict(overrides)
                 if device is not None:  # one folder for all ranks
                     overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, overrides)
                 self._created = distributed.run_on_rank_zero(new_work_dir, overrides)
-                self.checkpoint, self.report = fitting_backbone(self.settings, overrides.get("model"), checkpoint)
-                check_data(overrides.get("data"))
+            self.settings, self.checkpoint, self.report = (
+                self.plan.options,
+                self.plan.start.checkpoint,
+                self.plan.start.report,
+            )
             super().__init__(cfg, overrides, _callbacks)
             if not (self.resume or overrides.get("save_dir") or self.args.exist_ok):
                 self._created = self.save_dir  # numbered by Ultralytics, so always a new one
@@ -120,7 +120,7 @@ class KDTrainer(EvaluatedTrainer):
             self.log.close()
             self._remove_what_was_created()
             raise
-        self.schedule = self.settings.schedule(self.epochs)
+        self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         if distributed.is_rank_zero() and not self.ddp:
@@ -155,7 +155,12 @@ class KDTrainer(EvaluatedTrainer):
     # ---- set-up --------------------------------------------------------------------------------------------------
 
     def get_dataset(self) -> dict[str, Any]:
-        """The data set's description, checked."""
+        """The data set's description, checked when the run was planned, or now if it is another one."""
+        if planned := self.plan.data_of(self.args.data):
+            self.args.data = planned.get("yaml_file", self.args.data)
+            if self.args.single_cls:
+                planned.update(names={0: "item"}, nc=1)
+            return planned
         try:
             return super().get_dataset()  # type: ignore[no-any-return]
         except (RuntimeError, FileNotFoundError) as e:
@@ -165,9 +170,7 @@ class KDTrainer(EvaluatedTrainer):
         self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True
     ) -> KDDetectionModel:
         """Build the detector, start it from ``weights`` if given, and lay the distilled backbone over it."""
-        arch = checkpoint_arch(self.checkpoint, family_of(cfg)) if self.checkpoint else None
-        eps = self.checkpoint.bn_eps if self.checkpoint else None
-        description = resolve_description(cfg, weights, arch, eps)
+        description = self.plan.start.description_for(cfg, weights) or self._description(cfg, weights)
         model = KDDetectionModel(description, ch=self.data["channels"], nc=self.data["nc"], verbose=verbose)
         if unknown := self.schedule.named_parts - model.backbone.parts.keys():
             raise ConfigError(
@@ -186,6 +189,11 @@ class KDTrainer(EvaluatedTrainer):
             model.yaml["kd"] = provenance(self, model)
         return model
 
+    def _description(self, cfg: str | Yaml | None, weights: nn.Module | None) -> Yaml:
+        """The resolved description of a model that the plan does not know, such as one trained before."""
+        arch = checkpoint_arch(self.checkpoint, family_of(cfg)) if self.checkpoint else None
+        return resolve_description(cfg, weights, arch, self.checkpoint.bn_eps if self.checkpoint else None)
+
     def set_model_attributes(self) -> None:
         """Ultralytics' attributes; and its layer ``freeze``, which counts stock layers and comes next, in our terms.
 
@@ -200,6 +208,9 @@ class KDTrainer(EvaluatedTrainer):
     def setup_model(self) -> Any:
         """Build the model; a resumed run's from its kept description, so that only rank 0 needs its files."""
         if not self._state:
+            if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
+                self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
+                return None
             with restricted_ultralytics(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_rank_zero())
@@ -390,7 +401,7 @@ class KDTrainer(EvaluatedTrainer):
         """Ultralytics' last validation, and then the finished stock checkpoints; on rank 0."""
         if not distributed.is_rank_zero():
             return
-        with distributed.as_single_process(self):
+        with as_single_process(self):
             super().final_eval()
         for path in (self.last, self.best):
             if path.exists():

@@ -28,8 +28,8 @@ from kdyolo.engine import distributed
 
 checkpoint, data, out, mode, options = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], eval(sys.argv[5])
 if mode == "wrapped once":  # the usual mistake
-    wrap = distributed.wrap
-    distributed.wrap = lambda model, *rest: model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
+    wrap = distributed.wrap_ddp
+    distributed.wrap_ddp = lambda model, *rest: model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
 
 class Trainer(KDTrainer):
     record = {"epochs": [], "gradients": None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.freeze_schedule import FreezeSchedule
 
 DEFAULT_RECIPE = "coco"
@@ -67,16 +66,6 @@ class TrainOptions:
         """
         options = ("freeze_epochs", "unfreeze_stages", "backbone_lr", "thaw_warmup", "freeze_bn")
         return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in options})
-
-    def read_backbone(self) -> BackboneCheckpoint | None:
-        """The backbone checkpoint, read as asked for.
-
-        Raises:
-            CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint`.
-        """
-        if self.backbone is None:
-            return None
-        return read_checkpoint(self.backbone, **{name: getattr(self, name) for name in READING})
 
 
 OPTION_NAMES = tuple(f.name for f in fields(TrainOptions))

@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 
 import torch
 from ultralytics.cfg import get_cfg
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine.options.train_options import OPTION_NAMES, TrainOptions
 from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, fit_report
+from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, load_weights, read_backbone, read_start
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
 from kdyolo.models.yaml_layouts import describe_detector
@@ -164,16 +163,16 @@ class _Check:
         weights: str | None,
     ) -> _Start:
         settings = TrainOptions(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
-        checkpoint = settings.read_backbone()
+        checkpoint = read_backbone(settings)
         if not (checkpoint or weights):
             return _Start(None, None)
         try:
-            by_weights = default_model(None, weights, bool(trust)) if weights else None
+            by_weights = default_model(None, load_weights(weights, bool(trust)), weights) if weights else None
         except KDYOLOError:
             raise
         except Exception as e:  # Ultralytics finds, fetches and unpickles it: errors of any type, all about this file
             raise CheckpointError(f"weights {weights}: cannot be read ({str(e).strip()}).") from e
-        by_backbone = default_model(checkpoint, None, trust=False) if checkpoint else None
+        by_backbone = default_model(checkpoint, None) if checkpoint else None
         if by_weights and by_backbone and by_weights != by_backbone:
             raise ModelError(f"weights are of {by_weights}, but the backbone of {by_backbone}.")
         return _Start(checkpoint, by_backbone or by_weights)
@@ -199,7 +198,8 @@ class _Check:
             if "/" in model and not Path(model).is_file():
                 self.add(arm, f"model {model}: no such file.")
         elif start.checkpoint:
-            self.gather(arm, lambda: fit_report(start.checkpoint, model, bool(given.get("allow_partial"))))
+            options = TrainOptions(allow_partial=bool(given.get("allow_partial")))
+            self.gather(arm, lambda: read_start(options, model, start.checkpoint))
         else:
             description = self.gather(arm, lambda: describe_detector(model))
             arch = description["backbone"][0][3][0] if description else None
@@ -221,8 +221,7 @@ class _Check:
 
 def _data_yaml(data: str) -> str:
     """The data set's YAML as a path, checked."""
-    check_data(data)
-    return str(Path(check_det_dataset(data)["yaml_file"]).resolve())
+    return str(Path(check_data(data)["yaml_file"]).resolve())
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:

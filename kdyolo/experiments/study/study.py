@@ -104,6 +104,7 @@ class Study:
             raise RunError(f"steps cannot be timed here. {' '.join(missing)}")
         from ultralytics.utils import LOGGER
 
+        from kdyolo.engine.plan import plan_run
         from kdyolo.engine.preflight import measure_run
 
         seconds, level = {}, LOGGER.level
@@ -112,7 +113,8 @@ class Study:
             try:
                 with LocalBackend(self.devices).confined(0):
                     device = self.devices[0].partition(",")[0]
-                    rehearsal = measure_run({**arm.options, "device": device, "seed": self.file.seeds[0]})
+                    plan = plan_run({**arm.options, "device": device, "seed": self.file.seeds[0]})
+                    rehearsal = measure_run(plan)
             finally:
                 LOGGER.setLevel(level)
             phases = ([phase.seconds * rehearsal.steps] * phase.epochs for phase in rehearsal.phases)
