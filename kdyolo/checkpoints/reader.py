@@ -3,6 +3,8 @@
 Nothing here builds a model: it strips wrappers, renames, counts, and refuses what is ambiguous or not finite. Reading
 the file is :mod:`kdyolo.checkpoints.safe_load`, whose names are whose is :mod:`kdyolo.checkpoints.key_naming`; which
 network the tensors fit is decided in :mod:`kdyolo.models.arch`.
+
+While a file is being looked at it is being hashed, and of a damaged file only the damage is reported.
 """
 
 from __future__ import annotations
