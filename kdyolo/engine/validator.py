@@ -1,4 +1,8 @@
-"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations."""
+"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations.
+
+Boxes reach :meth:`KDValidator.pred_to_json` from ``scale_preds``, the one place that turns them into pixels of the
+original image.
+"""
 
 from __future__ import annotations
 
