@@ -1,4 +1,9 @@
-"""A comparison → ``report.html``: charts, pictures, styles and program in one file, which asks no network."""
+"""A comparison → ``report.html``: charts, pictures, styles and program in one file, which asks no network.
+
+Charts bring no colours: figures say whose a trace is, and the page's program paints them from the CSS variables of
+light, dark or paper. Names from data pass ``autoescape``, ``tojson`` and ``plotly_charts.literal`` (Plotly takes some
+HTML and ``%{x}`` in texts). A security policy lets only the page's own two programs run, and nothing be loaded.
+"""
 
 from __future__ import annotations
 
