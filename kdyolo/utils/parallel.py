@@ -1,4 +1,9 @@
-"""Use every core: a task cut into shares, each in a forked process where forking is safe."""
+"""Use every core: a task cut into shares, each in a forked process where forking is safe.
+
+Processes are forked only while there is one thread: always in ``kdyolo convert``, never once torch or NumPy runs its
+pool. Then one process does all, and the result is the same. Work that loads NumPy is forked even where one process
+would do (``apart``), so that NumPy never gets into the process that forks again.
+"""
 
 from __future__ import annotations
 
