@@ -1,4 +1,8 @@
-"""The label lines of many annotations at once, in numpy: the same text that ``labels`` gives for them one by one."""
+"""The label lines of many annotations at once, in numpy: the same text that ``labels`` gives for them one by one.
+
+Numbers are rounded as ``"%.6f"`` does, to the bit (exactly where a half is near): ``to-coco`` recognises an object by
+the text of its label.
+"""
 
 from __future__ import annotations
 

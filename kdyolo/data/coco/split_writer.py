@@ -1,4 +1,7 @@
-"""Links, labels, list and annotations of one split, written to a new folder."""
+"""Links, labels, list and annotations of one split, written to a new folder.
+
+Processes that make entries of one folder wait for each other, so one process makes all the links.
+"""
 
 from __future__ import annotations
 
