@@ -63,6 +63,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         resize: How images are resized, as in the model's training: ``"letterbox"`` or ``"stretch"``.
         period: While training, every how many epochs there are official metrics; 0 for never.
         scores: The official metrics of the last evaluation that had them.
+
+    Examples:
+        >>> from kdyolo import KDValidator
+        >>> validator = KDValidator(args={"data": "datasets/coco/coco.yaml", "evaluator": "pycocotools"})
+        >>> validator.evaluation.evaluator  # validator(model=…) then scores a model with it
+        'pycocotools'
     """
 
     # Set by Ultralytics' validator, which carries no type information.

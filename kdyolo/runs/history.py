@@ -168,6 +168,11 @@ def read_run(path: str | Path) -> Run:
 
     Raises:
         RunError: No run folder, or a file in it is damaged beyond a cut-off last line.
+
+    Examples:
+        >>> from kdyolo import read_run
+        >>> read_run("runs/detect/train").epochs
+        [1, 2, 3]
     """
     folder = Path(path)
     if folder.suffix == ".pt":

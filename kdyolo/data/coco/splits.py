@@ -15,7 +15,17 @@ _PREFIX = "instances_"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split to convert: a COCO JSON file, the folder that its file names are relative to, and a split name."""
+    """One split to convert: a COCO JSON file, the folder that its file names are relative to, and a split name.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kdyolo import CocoSplit, convert_coco
+        >>> coco = Path("COCO2017")
+        >>> train = CocoSplit(coco / "annotations/instances_train.json", coco / "train", "train")
+        >>> val = CocoSplit(coco / "annotations/instances_val.json", coco / "val", "val")
+        >>> convert_coco(sources=[train, val], out="datasets/own").yaml.name
+        'coco.yaml'
+    """
 
     annotations: Path
     images: Path

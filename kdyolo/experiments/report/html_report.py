@@ -55,6 +55,11 @@ def write_report(comparison: RunComparison, folder: str | Path, *, refresh: floa
 
     Raises:
         RunError: The folder cannot be written.
+
+    Examples:
+        >>> from kdyolo import compare_runs, write_report
+        >>> write_report(compare_runs("studies/does-it-help"), "report").name
+        'report.html'
     """
     page = render(comparison, samples(comparison.arms), refresh)
     try:
