@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import kdyolo
 from tests.builders.compared_runs import write_small_study
@@ -147,8 +148,11 @@ def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "image.jpg").symlink_to(
         next(path for path in sorted(root.rglob("*")) if path.suffix in (".jpg", ".png"))
     )
-    settings = {**kdyolo.TrainOptions(random_init=True).to_dict(), "work_dir": "runs/detect/train"}
-    write_run(tmp_path / "runs" / "detect" / "train", epochs=3, settings=settings)
+    record = write_run(tmp_path / "runs" / "detect" / "train", epochs=3) / "kdyolo.yaml"
+    content = yaml.safe_load(record.read_text())
+    content["schedule"].update({"backbone_lr": 1.0, "thaw_warmup": 1.0, "freeze_bn": "with-backbone"})
+    content["recipe"] = {"name": "coco", "values": {}}
+    record.write_text(yaml.safe_dump(content))
     write_small_study(tmp_path / "studies" / "does-it-help")
 
 
