@@ -70,6 +70,11 @@ def to_coco(dataset: str | Path, out: str | Path, *, split: str | None = None) -
     Raises:
         DatasetError: The YAML, an image or a label is not what it should be (the message names file and line), ids of
             several splits collide, or ``out`` cannot be written.
+
+    Examples:
+        >>> from kdyolo import to_coco
+        >>> to_coco("datasets/coco/coco.yaml", "again.json", split="val").images
+        4
     """
     data, out = load_dataset(Path(dataset).expanduser()), Path(out).expanduser()
     splits = [_read_split(data, role, paths, out) for role, paths in data.roles(split).items()]

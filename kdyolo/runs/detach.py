@@ -3,6 +3,10 @@
 The command runs whole in its new session, checks included, while the terminal waits: what ends it before it has begun
 is an ordinary error there. Both sides talk through a temporary folder: ``output`` is what the command prints until
 then, ``begun`` names the folder that it works in from then on.
+
+A training has begun when its set-up is through, so that every check speaks on the terminal. Then ``RunLog.take_over``
+points stdout and stderr of the process at ``train.log`` and silences what ``RunLog`` records anyway: one log, and one
+writer for each line.
 """
 
 from __future__ import annotations

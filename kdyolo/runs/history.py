@@ -178,6 +178,11 @@ def read_run(path: str | Path) -> Run:
 
     Raises:
         RunError: The path is no run folder, or a file in it is damaged beyond a cut-off last line.
+
+    Examples:
+        >>> from kdyolo import read_run
+        >>> read_run("runs/detect/train").epochs
+        [1, 2, 3]
     """
     folder = run_folder_of(Path(path))
     if not folder.is_dir():

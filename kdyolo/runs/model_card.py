@@ -37,6 +37,11 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         RunError: The folder is not that of a kdyolo run, or no epoch is finished.
+
+    Examples:
+        >>> from kdyolo import write_model_card
+        >>> write_model_card("runs/detect/train").name
+        'model_card.md'
     """
     folder = Path(run)
     history, record = _read(folder)

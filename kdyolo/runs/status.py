@@ -164,6 +164,12 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
 
     Raises:
         RunError: A folder that was named does not exist.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kdyolo import list_runs
+        >>> [(run.path.name, run.state) for run in list_runs([Path("runs")])]
+        [('train', 'finished')]
     """
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")

@@ -1,4 +1,9 @@
-"""Work shared among forked processes, one for each core, where forking is safe."""
+"""Work shared among forked processes, one for each core, where forking is safe.
+
+Processes are forked only while there is one thread: always in ``kdyolo convert``, never once torch or NumPy runs its
+pool. Then one process does all, and the result is the same. Work that loads NumPy is forked even where one process
+would do (``apart``), so that NumPy never gets into the process that forks again.
+"""
 
 from __future__ import annotations
 

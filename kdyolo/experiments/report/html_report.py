@@ -1,4 +1,9 @@
-"""HTML report of a comparison: charts, pictures, styles and program in one file, which needs no network."""
+"""HTML report of a comparison: charts, pictures, styles and program in one file, which needs no network.
+
+Charts bring no colours: figures say whose a trace is, and the page's program paints them from the CSS variables of
+light, dark or paper. Names from data pass ``autoescape``, ``tojson`` and ``plotly_charts.literal`` (Plotly takes some
+HTML and ``%{x}`` in texts). A security policy lets only the page's own two programs run, and nothing be loaded.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +54,11 @@ def write_report(comparison: ComparisonResult, folder: str | Path, *, refresh: f
 
     Raises:
         RunError: The folder cannot be written.
+
+    Examples:
+        >>> from kdyolo import compare_runs, write_report
+        >>> write_report(compare_runs("studies/does-it-help"), "report").name
+        'report.html'
     """
     page = render(comparison, samples(comparison.arms), refresh)
     try:
