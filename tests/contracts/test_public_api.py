@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import kdyolo
-from tests.builders.compared_runs import write_small_study
+from tests.builders.studies import write_small_study
 from tests.builders.run_folders import write_run
 
 # Name → its parameters with annotations and defaults, and what is returned; classes: how one is made.
@@ -98,7 +98,7 @@ SIGNATURES = {
     "to_coco": ("(dataset: 'str | Path', out: 'str | Path', *, split: 'str | None' = None) -> 'ExportSummary'"),
     "write_model_card": "(run: 'str | Path', out: 'str | Path | None' = None) -> 'Path'",
     "write_report": (
-        "(comparison: 'RunComparison', folder: 'str | Path', *, refresh: 'float | None' = None) -> 'Path'"
+        "(comparison: 'ComparisonResult', folder: 'str | Path', *, refresh: 'float | None' = None) -> 'Path'"
     ),
 }
 
