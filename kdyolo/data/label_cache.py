@@ -1,4 +1,4 @@
-"""Ultralytics' label cache, for images that were verified: its first scan would only find the same again."""
+"""Ultralytics' label cache for verified images, whose first scan would only find the same again."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
     """Write the cache that Ultralytics itself would write after scanning a split.
 
     Args:
-        out: the dataset's folder, resolved, with labels and images in place.
-        split: its name.
-        shapes: file name → (height, width) in pixels, of every image of the split; all of them verified.
-        classes: their number.
+        out: Resolved path of the data set's folder, with labels and images in place.
+        split: Name of the split.
+        shapes: File name → (height, width) in pixels, of every image of the split; all of them verified.
+        classes: Number of classes.
 
     Returns:
         False where the installed Ultralytics uses a cache format that is not known here; it scans then.

@@ -29,10 +29,10 @@ from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
 from kdyolo.models.freeze_schedule import FreezeSchedule
-from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 T = TypeVar("T")
 
@@ -238,15 +238,15 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
     Raises:
         CheckpointError: It does not fill the backbone.
     """
-    name, max_channels, eps, levels = description["backbone"][0][3]
+    row = BackboneRow.from_yaml(description)
     with torch.device("meta"):
-        backbone = DistilledBackbone(name, max_channels, eps, levels)
+        backbone = DistilledBackbone(row.arch, row.max_channels, row.bn_eps, row.levels)
     return load_into(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> nn.Module:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with restricted_ultralytics(trust):
+    with safe_load_forced(trust):
         return YOLO(path).model  # type: ignore[no-any-return]
 
 

@@ -48,7 +48,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
 
 
 class KDTrainer(EvaluatedTrainer):
@@ -211,7 +211,7 @@ class KDTrainer(EvaluatedTrainer):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
-            with restricted_ultralytics(self.settings.trust):
+            with safe_load_forced(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_rank_zero())
         return None

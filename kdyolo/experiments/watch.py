@@ -1,4 +1,4 @@
-"""A report that is written anew whenever its runs have gone on."""
+"""Watching runs: a report that is written again whenever its runs have new epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.
 FILES = ("args.yaml", "kdyolo.yaml", "results.csv", "coco_metrics.json", "weights/resume.pt", "weights/best.pt")
 
-State = Mapping[Path, tuple[int, int]]
+_FileStamps = Mapping[Path, tuple[int, int]]
 
 
 def watch(
@@ -37,11 +37,11 @@ def watch(
     Meanwhile the page loads itself anew; the last one that is written stands still.
 
     Args:
-        compare: Compares the runs as they are now.
+        compare: Compares the runs in their present state.
         paths: Run folders, or folders of studies, as given to ``compare``.
-        folder: For the report.
+        folder: Folder of the report.
         interval: Seconds between two looks at the files.
-        tell: Gets a line for every report, and for every reason to wait.
+        tell: Called with a line for every report, and for every reason to wait.
 
     Returns:
         The last comparison; None if it was interrupted before any epoch was finished.
@@ -65,14 +65,14 @@ def watch(
 
 @dataclass
 class _Watcher:
-    """What was last seen, compared and told."""
+    """Looks at the files of runs and writes the report when they have changed."""
 
     compare: Callable[[], RunComparison]
     paths: Sequence[Path]
     folder: Path
     interval: float
     tell: Callable[[str], Any]
-    seen: State | None = None
+    seen: _FileStamps | None = None
     comparison: RunComparison | None = None
     told: str = ""
 
@@ -111,7 +111,7 @@ def _line(written: Path, comparison: RunComparison) -> str:
 
 
 def _waiting(paths: Sequence[Path]) -> str | None:
-    """Why there is nothing to compare yet; what is no run at all is left to the comparison to complain of."""
+    """Why there is nothing to compare yet; a path that leads to no run is left to the comparison, which refuses it."""
     for path in paths:
         members = list(_runs(path))
         if not members and (path / STUDY_FILE).is_file():
@@ -144,8 +144,8 @@ def _runs(path: Path) -> list[Path]:
     return sorted(file.parent for pattern in ("*/args.yaml", "*/*/args.yaml") for file in path.glob(pattern))
 
 
-def _state(paths: Sequence[Path]) -> State:
-    """File → time of its last change and size, of all that a comparison reads."""
+def _state(paths: Sequence[Path]) -> _FileStamps:
+    """File → time of its last change in ns and size in bytes, of all files that a comparison reads."""
     files = [run / name for path in paths for run in _runs(path) for name in FILES]
     files += [path / STUDY_FILE for path in paths]
     found = {}

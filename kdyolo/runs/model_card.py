@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdyolo.errors import RunError
+from kdyolo.data.dataset_yaml import ROLES, look_at_dataset
+from kdyolo.errors import DatasetError, RunError
 from kdyolo.runs.files import MAP, MAP50, RECORD_NAME
 from kdyolo.runs.history import Run, read_run
 
@@ -154,11 +154,11 @@ def _data(record: Mapping[str, Any]) -> str:
     path = Path(str(record["data"]))
     facts: dict[str, Any] = {"data set": f"`{path.name}`"}
     if path.is_file():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content.get("names") or {}
-        values = list(names.values()) if isinstance(names, dict) else list(names)
-        facts["classes"] = f"{len(values)}: {', '.join(map(str, values[:12]))}{', …' if len(values) > 12 else ''}"
-        facts["annotations"] = ", ".join(Path(str(p)).name for p in (content.get("annotations") or {}).values())
+        with suppress(DatasetError):  # the file may have become another since; the card says all else
+            dataset = look_at_dataset(path)
+            names = list(dataset.class_names.values())
+            facts["classes"] = f"{len(names)}: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}"
+            facts["annotations"] = ", ".join(file.name for role in ROLES if (file := dataset.annotations(role)))
     return "## Data\n\n" + _table(facts)
 
 

@@ -10,7 +10,7 @@ import sys
 
 from kdyolo.cli import cli
 from tests.builders.commands import CHECKOUT, run_command
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 from tests.contracts.source import PACKAGE
 
 HEAVY = ("torch", "torchvision", "ultralytics")

@@ -1,4 +1,4 @@
-"""A comparison in words and tables: for a terminal, and as Markdown."""
+"""Text tables of a comparison: for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unicodedata import east_asian_width
 
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.utils.text import canonical, format_duration
-
-if TYPE_CHECKING:
-    from kdyolo.experiments.compare import RunComparison
 
 CLASSES_SHOWN = 10
 _WIDTH = 100
@@ -24,16 +22,23 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and rows of cells; cells of the first column stand left, numbers right."""
+    """A heading and rows of cells.
+
+    Attributes:
+        title: Heading of the table.
+        columns: Headings of the columns.
+        rows: Cells of each row.
+        left: Number of columns, from the first, whose cells are words and stand left; numbers stand right.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: int = 1  # so many columns are words
+    left: int = 1
 
 
-def tables(comparison: RunComparison) -> Iterator[Table]:
-    """All that have something in them, in the order of interest."""
+def tables(comparison: ComparisonResult) -> Iterator[Table]:
+    """All tables that have rows, the most interesting first."""
     found = (
         *(_values(comparison), _differences(comparison), _targets(comparison), _phases(comparison)),
         *(_official(comparison), _classes(comparison), _settings(comparison), _runs(comparison)),
@@ -41,8 +46,8 @@ def tables(comparison: RunComparison) -> Iterator[Table]:
     return (table for table in found if table.rows)
 
 
-def text(comparison: RunComparison) -> str:
-    """For a terminal; control characters in names are shown, not obeyed."""
+def text(comparison: ComparisonResult) -> str:
+    """All tables for a terminal; control characters in names are shown, not obeyed."""
     parts = [printable(comparison.title)]
     parts += [_wrapped(f"NOT LIKE FOR LIKE: {printable(sentence)}") for sentence in comparison.unlike]
     parts += [_aligned(table) for table in tables(comparison)]
@@ -50,8 +55,8 @@ def text(comparison: RunComparison) -> str:
     return "\n\n".join([*parts, "\n".join([*notes, _wrapped(f"statistics: {comparison.method}")])])
 
 
-def markdown(comparison: RunComparison) -> str:
-    """Markdown tables; whatever names contain stands there as it is."""
+def markdown(comparison: ComparisonResult) -> str:
+    """All tables as Markdown, with every character of a name as itself."""
     parts = [f"# {escape(comparison.title)}"]
     parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
     for table in tables(comparison):
@@ -65,7 +70,7 @@ def markdown(comparison: RunComparison) -> str:
 
 
 def escape(words: str) -> str:
-    """Words that Markdown, and HTML within it, show as they are, in one line."""
+    """Text that Markdown, and HTML within it, shows unchanged, in one line."""
     # Entities where a backslash does not do for every reader of Markdown.
     return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(printable(words), quote=False)).replace("|", "&#124;")
 
@@ -78,7 +83,7 @@ def printable(words: str) -> str:
 # ---- the tables ------------------------------------------------------------------------------------------------------
 
 
-def _values(comparison: RunComparison) -> Table:
+def _values(comparison: ComparisonResult) -> Table:
     metric = comparison.metric
     others = [name for name in comparison.metrics if name in ("mAP50-95", "mAP50", "official AP") and name != metric]
     width = max(len(arm.runs) for arm in comparison.arms)
@@ -104,7 +109,7 @@ def _values(comparison: RunComparison) -> Table:
     return Table(title, ["arm", "n", metric, "CI", *heads, *others], rows)
 
 
-def _differences(comparison: RunComparison) -> Table:
+def _differences(comparison: ComparisonResult) -> Table:
     rows = [
         [d.arm, d.words, ("paired" if d.paired else "unpaired") if d.interval.known else "–"]
         for d in comparison.differences
@@ -112,7 +117,7 @@ def _differences(comparison: RunComparison) -> Table:
     return Table(f"difference to {comparison.baseline}, in points of 0–100", ["arm", "difference", "seeds"], rows, 3)
 
 
-def _targets(comparison: RunComparison) -> Table:
+def _targets(comparison: ComparisonResult) -> Table:
     values = list(dict.fromkeys(target.value for target in comparison.targets))
     by_arm: dict[str, list[str]] = {}
     for target in comparison.targets:
@@ -128,7 +133,7 @@ def _targets(comparison: RunComparison) -> Table:
     )
 
 
-def _phases(comparison: RunComparison) -> Table:
+def _phases(comparison: ComparisonResult) -> Table:
     rows = [
         [p.arm, p.phase, str(p.epochs), _number(p.seconds_per_epoch, 2), _number(p.memory_gb, 2)]
         for p in comparison.phases
@@ -136,7 +141,7 @@ def _phases(comparison: RunComparison) -> Table:
     return Table("speed and memory", ["arm", "phase", "epochs", "s/epoch", "GiB"], rows, 2)
 
 
-def _official(comparison: RunComparison) -> Table:
+def _official(comparison: ComparisonResult) -> Table:
     names = dict.fromkeys(name for values in comparison.official.values() for name in values)
 
     def cell(arm: str, name: str) -> str:
@@ -150,7 +155,7 @@ def _official(comparison: RunComparison) -> Table:
     return Table("official COCO metrics of best.pt", ["metric", *comparison.official], rows)
 
 
-def _classes(comparison: RunComparison) -> Table:
+def _classes(comparison: ComparisonResult) -> Table:
     found = sorted(comparison.class_differences, key=lambda c: -abs(c.difference))
     rows = [
         [c.name, c.arm, str(c.objects), f"{c.baseline_ap:.3f}", f"{c.arm_ap:.3f}", points(c.difference)]
@@ -163,13 +168,13 @@ def _classes(comparison: RunComparison) -> Table:
     return Table(title, columns, rows, 2)
 
 
-def _settings(comparison: RunComparison) -> Table:
+def _settings(comparison: ComparisonResult) -> Table:
     arms = [arm.name for arm in comparison.arms]
     rows = [[name, *(_setting(values[arm]) for arm in arms)] for name, values in comparison.differing.items()]
     return Table(f"settings that differ ({len(comparison.equal)} are equal)", ["setting", *arms], rows, len(arms) + 1)
 
 
-def _runs(comparison: RunComparison) -> Table:
+def _runs(comparison: ComparisonResult) -> Table:
     def cells(facts: Mapping[str, Any]) -> list[str]:
         return [*(str(facts.get(name, "–")) for name in ("folder", "arm", "seed", "state", "best epoch"))]
 
@@ -205,7 +210,7 @@ def _aligned(table: Table) -> str:
 
 
 def _cells(words: str) -> int:
-    """Columns that a terminal takes for it."""
+    """Columns that a text takes on a terminal."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in words)
 
 

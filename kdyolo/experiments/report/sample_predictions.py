@@ -1,4 +1,4 @@
-"""Detections of runs that keep none: their ``best.pt`` on a few images."""
+"""Sample predictions of runs that keep none: their ``best.pt`` on a few images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SHOWN_SCORE = 0.25  # what a detector usually shows; lower ones are for the prec
 
 
 class NoPredictions(KDYOLOError):
-    """A run has none and they cannot be made up for; the report says why and goes on."""
+    """A run keeps no predictions and none can be made; the report says why and shows the other arms."""
 
 
-def predict(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) -> list[Detection]:
+def predict_samples(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) -> list[Detection]:
     """Predict on images with a run's ``best.pt``, resized as in its training; on the CPU, as they are few.
 
     Args:
-        run: Trained.
-        files: Image id → file.
+        run: The trained run.
+        files: Image id → image file.
         category_ids: Class index → category id.
 
     Returns:

@@ -20,6 +20,7 @@ from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, load_weights, read_backbone, read_start
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
+from kdyolo.models.model_yaml import BackboneRow
 from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
@@ -202,7 +203,7 @@ class _Check:
             self.gather(arm, lambda: read_start(options, model, start.checkpoint))
         else:
             description = self.gather(arm, lambda: describe_detector(model))
-            arch = description["backbone"][0][3][0] if description else None
+            arch = BackboneRow.from_yaml(description).arch if description else None
             if arch and given.get("weights") and start.model not in (None, f"kd{arch}.yaml"):
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
 
