@@ -15,9 +15,7 @@ from tests.contracts.source import docstrings, modules
 # Names that may occur twice, and why.
 TWICE = {
     "export_stock": "the command is called as what it calls",
-    "score": "the command is called as what it calls",
     "to_coco": "the command is called as what it calls",
-    "predict": "the command is called as what it calls",
 }
 
 # Word of the house → the field's word, and where it is refused. A word is a part of an identifier between underscores
@@ -49,9 +47,10 @@ WORDS = {
 KEPT = {
     "thaw_warmup": "the option --thaw-warmup, and the key under which runs have recorded it",
     "scale_fill": "Ultralytics' own name",
+    "SOURCE_DEFAULT": "what is assumed of images from a file's source, not a class of names",
 }
 
-SMALL = ("kdyolo", "kdyolo's", "p-values")  # names that are written small at the beginning of a phrase, too
+SMALL = ("kdyolo", "kdyolo's", "p-values", "x1")  # names that are written small at the beginning of a phrase, too
 
 SECTIONS = {"Args", "Attributes", "Returns", "Raises", "Yields"}
 ENTRY = re.compile(r"^    (\*{0,2}\w+)(?: \([^)]*\))?: +(.*)$")

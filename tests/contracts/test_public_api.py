@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import kdyolo
+from tests.builders.run_folders import write_full_run
 from tests.builders.studies import write_small_study
-from tests.builders.run_folders import write_run
 
 # Name → its parameters with annotations and defaults, and what is returned; classes: how one is made.
 SIGNATURES = {
@@ -148,7 +148,7 @@ def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "image.jpg").symlink_to(
         next(path for path in sorted(root.rglob("*")) if path.suffix in (".jpg", ".png"))
     )
-    record = write_run(tmp_path / "runs" / "detect" / "train", epochs=3) / "kdyolo.yaml"
+    record = write_full_run(tmp_path / "runs" / "detect" / "train", epochs=3) / "kdyolo.yaml"
     content = yaml.safe_load(record.read_text())
     content["schedule"].update({"backbone_lr": 1.0, "thaw_warmup": 1.0, "freeze_bn": "with-backbone"})
     content["recipe"] = {"name": "coco", "values": {}}
