@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
@@ -19,6 +18,8 @@ from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
+from kdyolo.utils.atomic import replacing
+from kdyolo.utils.yaml_files import load_yaml
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
@@ -41,8 +42,7 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
     target = Path(out) if out else path.with_name(f"{path.stem}-stock.pt")
     _may_write(target, path, exist_ok)
     content, model = _read(path)
-    partial = target.with_name(f"{target.stem}.partial.pt")  # Ultralytics reads .pt only
-    try:
+    with replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
         torch.save(content, partial)
         if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
             strip_optimizer(partial)
@@ -50,9 +50,6 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
         difference = largest_difference(model, _read(partial)[1])
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from it by {difference:.1e}; not written.")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -92,12 +89,8 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
         metadata["epoch"] = str(content["epoch"])
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
     metadata[TENSORS_SHA256] = tensors_sha256(tensors)
-    partial = target.with_name(f"{target.name}.partial")
-    try:
+    with replacing(target) as partial:
         save_file(tensors, partial, metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -137,7 +130,7 @@ def _epochs_of(path: Path) -> dict[str, Any]:
     arguments = path.resolve().parent.parent / "args.yaml"
     if not arguments.is_file():
         return {}
-    return {"epochs": yaml.safe_load(arguments.read_text(encoding="utf-8"))["epochs"]}
+    return {"epochs": load_yaml(arguments.read_text(encoding="utf-8"))["epochs"]}
 
 
 def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
@@ -164,5 +157,5 @@ def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
             raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
         checkpoint[key] = trained
     checkpoint["train_args"].update(train_args)
-    torch.save(checkpoint, partial := path.with_suffix(".partial"))
-    partial.replace(path)
+    with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+        torch.save(checkpoint, partial)

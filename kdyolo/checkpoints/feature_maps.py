@@ -41,6 +41,11 @@ def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: i
     Raises:
         CheckpointError: The file cannot be read or does not fill a backbone.
         DatasetError: The image cannot be read, or the picture not written.
+
+    Examples:
+        >>> from kdyolo import draw_features
+        >>> draw_features("ckpt.pth", "image.jpg", "features.png", imgsz=64).name
+        'features.png'
     """
     pixels = cv2.imread(str(image))
     if pixels is None:

@@ -20,6 +20,7 @@ import yaml
 from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS
+from kdyolo.utils.yaml_files import load_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
 
@@ -158,7 +159,7 @@ def load_key_map(path: str | Path) -> NamingScheme:
     """
     where, path = f"key map {path}", Path(path)
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{where}: cannot be read ({e}).") from e
     except yaml.YAMLError as e:

@@ -3,6 +3,8 @@
 Nothing here builds a model: it strips wrappers, renames, counts, and refuses what is ambiguous or not finite. Reading
 the file is :mod:`kdyolo.checkpoints.safe_load`, naming schemes are in :mod:`kdyolo.checkpoints.key_naming`, and which
 network the tensors fit is decided in :mod:`kdyolo.models.arch_matching`.
+
+While a file is being looked at it is being hashed, and of a damaged file only the damage is reported.
 """
 
 from __future__ import annotations

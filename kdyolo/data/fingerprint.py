@@ -6,13 +6,13 @@ holds for copies elsewhere: classes and the SHA-256 of annotation files, or of i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kdyolo.utils.hashing import sha256_of_file
 from kdyolo.utils.text import canonical
 from kdyolo.utils.yaml_files import read_mapping
 
@@ -101,8 +101,4 @@ def _parse(path: Path, _modified: int) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, _modified: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:  # annotations of COCO's size: no more than a piece of them in memory
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return sha256_of_file(path)

@@ -11,6 +11,7 @@ from ultralytics.data.dataset import DATASET_CACHE_VERSION
 
 from kdyolo.data.coco.split_writer import cache_name
 from kdyolo.data.yolo_labels import label_path
+from kdyolo.utils.atomic import replacing
 from kdyolo.utils.ultralytics_patches import image_shapes_known
 
 KNOWN_VERSIONS = ("1.0.12",)
@@ -62,8 +63,6 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
         "version": DATASET_CACHE_VERSION,
     }
     target = out / cache_name(split)
-    part = target.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(target) as partial, partial.open("wb") as file:
         np.save(file, np.array(content, dtype=object))
-    part.replace(target)
     return True

@@ -5,7 +5,6 @@ Where the labels were converted from COCO, what labels cannot hold (ids, exact b
 
 from __future__ import annotations
 
-import secrets
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from kdyolo.data.dataset_yaml import Dataset, load_dataset
 from kdyolo.data.image_names import image_files, label_file
 from kdyolo.data.yolo_labels import Label, box_corners, clip_box, label_line, polygon_line, read_labels
 from kdyolo.errors import DatasetError
+from kdyolo.utils.atomic import write_atomic
 
 K = TypeVar("K", bound=Hashable)
 
@@ -70,6 +70,11 @@ def to_coco(dataset: str | Path, out: str | Path, *, split: str | None = None) -
     Raises:
         DatasetError: The YAML, an image or a label is not what it should be (the message names file and line), ids of
             several splits collide, or ``out`` cannot be written.
+
+    Examples:
+        >>> from kdyolo import to_coco
+        >>> to_coco("datasets/coco/coco.yaml", "again.json", split="val").images
+        4
     """
     data, out = load_dataset(Path(dataset).expanduser()), Path(out).expanduser()
     splits = [_read_split(data, role, paths, out) for role, paths in data.roles(split).items()]
@@ -213,13 +218,8 @@ def _label_of(annotation: DetailedAnnotation, index: int, image: ImageRecord, as
 
 
 def _write(out: Path, content: object) -> None:
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        try:
-            part.write_bytes(msgspec.json.encode(content))
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomic(out, msgspec.json.encode(content), shared=True)
     except OSError as error:
         raise DatasetError(
             f"{out}: cannot be written: {error}. Check the folder, free space and permissions."

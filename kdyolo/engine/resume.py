@@ -28,10 +28,10 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.runs.files import STATE_NAME
+from kdyolo.runs.files import STATE_NAME, run_folder_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
-from kdyolo.utils.atomic import AtomicPath
+from kdyolo.utils.atomic import write_atomic
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
@@ -145,7 +145,7 @@ class ResumeState:
         """Write the state, completely or not at all."""
         buffer = BytesIO()
         torch.save({field.name: getattr(self, field.name) for field in fields(self)}, buffer)
-        AtomicPath(path).write_bytes(buffer.getbuffer())
+        write_atomic(path, buffer.getbuffer(), flush=True)
 
     @classmethod
     def load(cls, path: Path) -> ResumeState:
@@ -222,7 +222,7 @@ def state_to_resume(last: Path) -> ResumeState:
     Raises:
         RunError: The run is going on, or see :func:`read_state`.
     """
-    refuse_running(last.resolve().parent.parent)
+    refuse_running(run_folder_of(last.resolve()))
     return read_state(last)
 
 
@@ -233,7 +233,7 @@ def how_to_resume(last: Path) -> str:
         last: The run's ``last.pt``, which may not exist yet.
     """
     if last.exists():
-        return f"\nInterrupted. Resume with: kdyolo train --resume {last.parent.parent}"
+        return f"\nInterrupted. Resume with: kdyolo train --resume {run_folder_of(last)}"
     return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
 
 
@@ -325,7 +325,7 @@ def _drop_rows_after(path: Path, epochs: int) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = file.read().splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
-    AtomicPath(path).write_bytes("".join([header, *kept]).encode())
+    write_atomic(path, "".join([header, *kept]), flush=True)
 
 
 def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[TrainOptions, dict[str, Any]]:
@@ -358,4 +358,4 @@ def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[
     if mistakes:
         raise ConfigError(mistakes)
     kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
-    return TrainOptions(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}
+    return TrainOptions(**settings), {**kept, "save_dir": str(run_folder_of(last.resolve()))}

@@ -37,7 +37,7 @@ from kdyolo.errors import DatasetError, KDYOLOError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.runs.files import LOG_NAME, STATE_NAME
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
@@ -114,7 +114,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
         self.wdir = AtomicPath(self.wdir)
-        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         if distributed.is_rank_zero() and not self.ddp:
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))

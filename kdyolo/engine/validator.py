@@ -1,4 +1,8 @@
-"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations."""
+"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations.
+
+Boxes reach :meth:`KDValidator.pred_to_json` from ``scale_preds``, the one place that turns them into pixels of the
+original image.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         resize: How images are resized, as in the model's training: ``"letterbox"`` or ``"stretch"``.
         period: While training, every how many epochs there are official metrics; 0 for never.
         scores: The official metrics of the last evaluation that had them.
+
+    Examples:
+        >>> from kdyolo import KDValidator
+        >>> validator = KDValidator(args={"data": "datasets/coco/coco.yaml", "evaluator": "pycocotools"})
+        >>> validator.evaluation.evaluator  # validator(model=…) then scores a model with it
+        'pycocotools'
     """
 
     # Set by Ultralytics' validator, which carries no type information.

@@ -36,6 +36,7 @@ from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.run_facts import run_facts
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.runs.files import run_folder_of
 from kdyolo.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
 
 
 def _arm_of_run(arms: Sequence[Arm], wanted: Path) -> Arm:
-    folder = wanted.parent.parent if wanted.suffix == ".pt" else wanted
+    folder = run_folder_of(wanted)
     for arm in arms:
         if any(folder.resolve() in (run.path.resolve(), arm_folder(run)) for run in arm.runs):
             return arm

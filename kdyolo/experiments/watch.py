@@ -11,15 +11,29 @@ from typing import Any
 
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.compare import RunComparison
-from kdyolo.experiments.comparison.grouping import STUDY_FILE
 from kdyolo.experiments.report.html_report import write_report
 from kdyolo.experiments.study.study_file import parse_study
-from kdyolo.runs.files import is_run
+from kdyolo.runs.files import (
+    ARGS_NAME,
+    BEST_NAME,
+    RECORD_NAME,
+    RESULTS_NAME,
+    SCORES_NAME,
+    STATE_NAME,
+    STUDY_NAME,
+    WEIGHTS_FOLDER,
+    is_run,
+    run_folder_of,
+    runs_below,
+)
 from kdyolo.runs.history import read_run
 
 SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.
-FILES = ("args.yaml", "kdyolo.yaml", "results.csv", "coco_metrics.json", "weights/resume.pt", "weights/best.pt")
+FILES = (
+    *(ARGS_NAME, RECORD_NAME, RESULTS_NAME, SCORES_NAME),
+    *(f"{WEIGHTS_FOLDER}/{STATE_NAME}", f"{WEIGHTS_FOLDER}/{BEST_NAME}"),
+)
 
 _FileStamps = Mapping[Path, tuple[int, int]]
 
@@ -114,7 +128,7 @@ def _waiting(paths: Sequence[Path]) -> str | None:
     """Why there is nothing to compare yet; a path that leads to no run is left to the comparison, which refuses it."""
     for path in paths:
         members = list(_runs(path))
-        if not members and (path / STUDY_FILE).is_file():
+        if not members and (path / STUDY_NAME).is_file():
             return f"waiting for the first run in {path}"
         if members and not any(read_run(member).epochs for member in members):
             return f"waiting for the first epoch in {path}"
@@ -128,7 +142,7 @@ def _expected(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _planned(folder: Path) -> list[Path]:
-    file = folder / STUDY_FILE
+    file = folder / STUDY_NAME
     if is_run(folder) or not file.is_file():
         return []
     study, _ = parse_study(file)
@@ -137,17 +151,14 @@ def _planned(folder: Path) -> list[Path]:
 
 def _runs(path: Path) -> list[Path]:
     """The run folders that a path leads to."""
-    if path.suffix == ".pt":
-        path = path.parent.parent
-    if is_run(path):
-        return [path]
-    return sorted(file.parent for pattern in ("*/args.yaml", "*/*/args.yaml") for file in path.glob(pattern))
+    path = run_folder_of(path)
+    return [path] if is_run(path) else runs_below(path)
 
 
 def _state(paths: Sequence[Path]) -> _FileStamps:
     """File → time of its last change in ns and size in bytes, of all files that a comparison reads."""
     files = [run / name for path in paths for run in _runs(path) for name in FILES]
-    files += [path / STUDY_FILE for path in paths]
+    files += [path / STUDY_NAME for path in paths]
     found = {}
     for file in files:
         try:

@@ -21,6 +21,7 @@ from kdyolo.errors import ModelError
 from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes, level_taps, stock_scale
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.yaml_files import load_yaml
 
 BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
@@ -86,7 +87,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
             f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
         )
     try:
-        description = yaml.safe_load(found.read_text(encoding="utf-8"))
+        description = load_yaml(found.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ModelError(f"{found}: not a YAML file ({str(e).splitlines()[0]}).") from e
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():

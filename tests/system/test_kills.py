@@ -45,7 +45,7 @@ for die_at in count():
                     os._exit(9)
                 return function(*args, **keywords)
             return call
-        for name in ("symlink", "write", "mkdir", "rename", "unlink", "rmdir"):
+        for name in ("symlink", "write", "mkdir", "rename", "replace", "unlink", "rmdir"):
             setattr(os, name, dying(getattr(os, name)))
         convert_coco(root, out)
         os._exit(0)

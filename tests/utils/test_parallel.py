@@ -62,19 +62,3 @@ def test_shares_come_back_in_order_and_failures_too(monkeypatch):
     with pytest.raises(DatasetError, match="meanwhile"):
         share(range(100), meanwhile=fail)
     assert not parallel.multiprocessing.active_children()
-
-
-def test_progress_line_has_rate_and_time_left():
-    with Progress("writing", 2000, "files") as progress:
-        progress.advance(500)
-        assert progress.line(2.0) == "writing  25%  500/2,000 files  250/s  6 s left"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_progress_appears_on_a_terminal_only_when_it_takes_long(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    for patience, shown in ((60, False), (0, True)):
-        monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", patience)
-        with Progress("writing", 10, "files") as progress:
-            progress.advance()
-        assert ("writing  10%  1/10 files" in capsys.readouterr().err) is shown

@@ -4,6 +4,8 @@ Where to cut is guessed, and a guess is never trusted: if ``[A]`` and ``[B]`` ar
 too, with the elements of both, and if the file with ``0`` in place of a list is a JSON object then that list is the
 value of that key. So whatever decodes in chunks would decode to the same as a whole. A wrong cut makes a chunk that
 does not decode, and the file is then read as a whole.
+
+A chunk is as large as what stays in a core's own cache while its objects become numbers.
 """
 
 from __future__ import annotations

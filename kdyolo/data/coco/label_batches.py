@@ -4,6 +4,9 @@ The rules of a label (clipping, what is too small to be written, six decimals) a
 :mod:`kdyolo.data.yolo_labels`, where they are explained; the constants come from there, and tests hold the text equal
 to the letter to what its functions give for one annotation at a time. Where an annotation is irregular, the file is
 given back to the careful way (:class:`FastPathUnavailable`).
+
+Numbers are rounded as ``"%.6f"`` does, to the bit (exactly where a half is near): ``to-coco`` recognises an object by
+the text of its label.
 """
 
 from __future__ import annotations

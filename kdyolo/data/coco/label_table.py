@@ -1,4 +1,9 @@
-"""Label table: the labels of a split as columns, from the annotations that are selected to the text of each file."""
+"""Label table: the labels of a split as columns, from the annotations that are selected to the text of each file.
+
+A conversion's time is computing on every core, and new memory: a new page takes some µs, so an object or a dictionary
+entry for each label would cost more than all computing. Annotations come in no order of images, so labels stay rows,
+ends and one text until the end.
+"""
 
 from __future__ import annotations
 

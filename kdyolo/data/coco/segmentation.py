@@ -24,7 +24,7 @@ def polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[
         height: Height of the image in pixels.
 
     Returns:
-        x1, y1, x2, y2, … in pixels, not clipped; None where there is no usable polygon.
+        Corners x1, y1, x2, y2, … in pixels, not clipped; None where there is no usable polygon.
     """
     segmentation = annotation.segmentation
     if isinstance(segmentation, dict):

@@ -1,4 +1,7 @@
-"""Split writer: image links, label files, image list and annotations of one split, written to a new folder."""
+"""Split writer: image links, label files, image list and annotations of one split, written to a new folder.
+
+Processes that make entries of one folder wait for each other, so one process makes all the links.
+"""
 
 from __future__ import annotations
 

@@ -22,9 +22,14 @@ class CocoSplit:
         images: Folder that the file names in it are relative to.
         split: Name of the split, such as ``train2017``.
 
-    Example:
-        >>> CocoSplit(Path("shop/train.json"), Path("shop/images"), "train").split
-        'train'
+    Examples:
+        >>> from pathlib import Path
+        >>> from kdyolo import CocoSplit, convert_coco
+        >>> coco = Path("COCO2017")
+        >>> train = CocoSplit(coco / "annotations/instances_train.json", coco / "train", "train")
+        >>> val = CocoSplit(coco / "annotations/instances_val.json", coco / "val", "val")
+        >>> convert_coco(sources=[train, val], out="datasets/own").yaml.name
+        'coco.yaml'
     """
 
     annotations: Path

@@ -28,6 +28,7 @@ from kdyolo.data.coco.split_writer import (
     write_split,
 )
 from kdyolo.errors import DatasetError
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import Progress, notice
 
 _JOURNAL = "journal.json"
@@ -123,9 +124,7 @@ def _swap(entries: Sequence[str], staging: Path, out: Path) -> None:
     for entry in outgoing:
         make_folder((old / entry).parent)
     journal = {"incoming": incoming, "outgoing": outgoing, "parents": parents}
-    written = staging / f"{_JOURNAL}.part"
-    written.write_text(json.dumps(journal), encoding="utf-8")
-    written.rename(staging / _JOURNAL)
+    write_atomic(staging / _JOURNAL, json.dumps(journal))
     for entry in reversed(outgoing):
         (out / entry).rename(old / entry)
     for parent in parents:

@@ -34,6 +34,12 @@ class TrainOptions:
         recipe: Name of a shipped recipe, or a path.
         coco_eval_period: Official COCO metrics in ``results.csv`` every so many epochs; 0: at the end only.
         work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
+
+    Examples:
+        >>> from kdyolo import TrainOptions
+        >>> options = TrainOptions(backbone="ckpt.pth", freeze_epochs=50)
+        >>> options.schedule(epochs=100).is_frozen(49)
+        True
     """
 
     backbone: str | None = None

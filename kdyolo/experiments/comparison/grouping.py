@@ -13,12 +13,11 @@ from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.runs.files import is_run
+from kdyolo.runs.files import ARGS_NAME, STUDY_NAME, is_run, run_folder_of, runs_below
 from kdyolo.runs.history import Run, read_run
 from kdyolo.utils.text import canonical
 from kdyolo.utils.yaml_files import read_mapping
 
-STUDY_FILE = "study.yaml"
 _SEED_FOLDER = re.compile(r"seed[-_]?\d+")
 _Found = tuple[Run, str | None]  # a run, and the name of its arm if its place says so
 
@@ -161,19 +160,18 @@ def data_file(run: Run) -> Path | None:
 
 def _members(path: Path) -> list[tuple[Path, str | None]] | None:
     """The run folders that a path leads to, each with the name of its arm if its place says so."""
-    if path.suffix == ".pt":
-        path = path.parent.parent
+    path = run_folder_of(path)
     if not path.is_dir():
         return None
     if is_run(path):
         return [(path, _arm_by_place(path))]
-    folders = sorted((f.parent for f in (*path.glob("*/args.yaml"), *path.glob("*/*/args.yaml"))), key=_natural)
+    folders = sorted(runs_below(path), key=_natural)
     members = [(folder, _arm_by_place(folder)) for folder in folders if _SEED_FOLDER.fullmatch(folder.name)]
     return members or ([] if _is_study(path) else None)
 
 
 def _is_study(path: Path) -> bool:
-    return path.is_dir() and ((path / STUDY_FILE).is_file() or any(path.glob("*/seed*/args.yaml")))
+    return path.is_dir() and ((path / STUDY_NAME).is_file() or any(path.glob(f"*/seed*/{ARGS_NAME}")))
 
 
 def _arm_by_place(folder: Path) -> str | None:
@@ -183,7 +181,7 @@ def _arm_by_place(folder: Path) -> str | None:
 
 def _study_file(folder: Path) -> Mapping[str, Any]:
     """The copy of the study file that lies in the study's folder; empty if there is none."""
-    return read_mapping(folder / STUDY_FILE) or {}
+    return read_mapping(folder / STUDY_NAME) or {}
 
 
 def _natural(path: Path) -> list[Any]:

@@ -6,14 +6,14 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from unicodedata import east_asian_width
 
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.result import ComparisonResult
+from kdyolo.utils.tables import aligned, markdown_table
 from kdyolo.utils.text import canonical, format_duration
 
 CLASSES_SHOWN = 10
@@ -60,9 +60,8 @@ def markdown(comparison: ComparisonResult) -> str:
     parts = [f"# {escape(comparison.title)}"]
     parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
     for table in tables(comparison):
-        rule = ["---" if i < table.left else "---:" for i in range(len(table.columns))]
-        rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+        head, *rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+        lines = markdown_table(head, rows, "<" * table.left + ">")
         parts.append("\n".join([f"## {escape(table.title)}", "", *lines]))
     parts.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in comparison.notes)]))
     parts.append(f"## Statistics\n\n{escape(comparison.method)}")
@@ -203,23 +202,8 @@ def _setting(value: Any) -> str:
 
 def _aligned(table: Table) -> str:
     rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
-    pad: Sequence[Callable[[str, int], str]] = [_left if i < table.left else _right for i in range(len(widths))]
-    lines = ["  ".join(f(cell, width) for f, cell, width in zip(pad, row, widths, strict=True)) for row in rows]
-    return "\n".join([printable(table.title), *(f"  {line}".rstrip() for line in lines)])
-
-
-def _cells(words: str) -> int:
-    """Columns that a text takes on a terminal."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in words)
-
-
-def _left(words: str, width: int) -> str:
-    return words + " " * (width - _cells(words))
-
-
-def _right(words: str, width: int) -> str:
-    return " " * (width - _cells(words)) + words
+    lines = (f"  {line}" for line in aligned(rows, "<" * table.left + ">"))
+    return "\n".join([printable(table.title), *lines])
 
 
 def _wrapped(sentence: str) -> str:

@@ -1,12 +1,15 @@
-"""HTML report of a comparison: charts, pictures, styles and program in one file, which needs no network."""
+"""HTML report of a comparison: charts, pictures, styles and program in one file, which needs no network.
+
+Charts bring no colours: figures say whose a trace is, and the page's program paints them from the CSS variables of
+light, dark or paper. Names from data pass ``autoescape``, ``tojson`` and ``plotly_charts.literal`` (Plotly takes some
+HTML and ``%{x}`` in texts). A security policy lets only the page's own two programs run, and nothing be loaded.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -31,6 +34,7 @@ from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
 from kdyolo.experiments.report.curves import Curve
 from kdyolo.experiments.report.sample_images import Samples, samples
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import format_duration
 
 REPORT_NAME = "report.html"
@@ -50,11 +54,18 @@ def write_report(comparison: ComparisonResult, folder: str | Path, *, refresh: f
 
     Raises:
         RunError: The folder cannot be written.
+
+    Examples:
+        >>> from kdyolo import compare_runs, write_report
+        >>> write_report(compare_runs("studies/does-it-help"), "report").name
+        'report.html'
     """
     page = render(comparison, samples(comparison.arms), refresh)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return _write(Path(folder) / REPORT_NAME, page)
+        path = Path(folder) / REPORT_NAME
+        write_atomic(path, page, shared=True)  # a reader of the file sees the old page or the new one
+        return path
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
 
@@ -143,20 +154,6 @@ def _json(figure: Any) -> Markup:
 def _hash(script: str) -> str:
     """Hash by which the page's security policy names the script, so that no other one runs."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write under another name first, so that a reader of the file sees the old page or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's is for the owner alone
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 # ---- how values are written ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdyolo.errors import KDYOLOError
 from kdyolo.metrics.coco_files import Detection
+from kdyolo.runs.files import BEST_NAME, weights_file
 from kdyolo.runs.history import Run
 
 SHOWN_SCORE = 0.25  # what a detector usually shows; lower ones are for the precision-recall curve
@@ -32,7 +33,7 @@ def predict_samples(run: Run, files: Mapping[int, Path], category_ids: Sequence[
     Raises:
         NoPredictions: The run is not finished, or its checkpoint cannot be used.
     """
-    checkpoint = run.path / "weights" / "best.pt"
+    checkpoint = weights_file(run.path, BEST_NAME)
     if not run.trained:
         raise NoPredictions(f"{run.path} is not finished.")
     if not checkpoint.is_file():

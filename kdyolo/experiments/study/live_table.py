@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from kdyolo.errors import RunError
-from kdyolo.runs.files import MAP, is_run
+from kdyolo.runs.files import MAP, RECORD_NAME, RESULTS_NAME, is_run
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.status import seconds_left
 from kdyolo.utils.text import format_duration
@@ -83,7 +83,7 @@ class ProgressReader:
 
 
 def _stamp(folder: Path) -> tuple[float, int]:
-    for name in ("results.csv", "kdyolo.yaml"):
+    for name in (RESULTS_NAME, RECORD_NAME):
         try:
             found = (folder / name).stat()
         except OSError:

@@ -24,9 +24,11 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
+from kdyolo.runs.files import ARGS_NAME, RECORD_NAME, RESULTS_NAME
 from kdyolo.runs.process_control import end, launch
+from kdyolo.utils.atomic import SUFFIX
 
-PROGRESS = ("args.yaml", "kdyolo.yaml", "results.csv")  # what the table of the driver shows
+PROGRESS = (ARGS_NAME, RECORD_NAME, RESULTS_NAME)  # what the table of the driver shows
 RETURN_EVERY = 600.0  # seconds between two returns of everything: what a driver that is killed loses at most
 
 
@@ -225,7 +227,7 @@ def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
             tar.add(run.log, "log")
         files = sorted(run.folder.rglob("*")) if names is None else [run.folder / name for name in names]
         for path in files:
-            if path.is_file() and not path.name.endswith(".partial"):
+            if path.is_file() and not path.name.endswith(SUFFIX):
                 tar.add(path, f"run/{path.relative_to(run.folder)}")
     return buffer.getvalue()
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
-from kdyolo.experiments.comparison.grouping import STUDY_FILE
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.local_backend import LocalBackend
@@ -26,7 +25,7 @@ from kdyolo.experiments.study.scheduler import Backend, Failure, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
-from kdyolo.runs.files import LOG_NAME, MAP, MAP50, is_run
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_sigterm
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from kdyolo.experiments.compare import RunComparison
 
 BACKENDS = ("local", "ray")
-DIGEST_NAME = "study.yaml.sha256"  # for sha256sum -c
+DIGEST_NAME = f"{STUDY_NAME}.sha256"  # for sha256sum -c
 REPORT = "report"
 
 
@@ -139,7 +138,7 @@ class Study:
             RunError: There are such runs; the error says which they are, why, and what to do.
         """
         wanted = {run.folder for run in self.runs}
-        found = sorted(path.parent for path in self.folder.glob("*/*/args.yaml"))
+        found = sorted(path.parent for path in self.folder.glob(f"*/*/{ARGS_NAME}"))
         stray = [f"{self._name(path)}: not in the file" for path in found if path not in wanted and is_run(path)]
         stray += [f"{run.name}: {'; '.join(why)}" for run in self.runs if (why := run.differences())]
         if stray:
@@ -147,7 +146,7 @@ class Study:
                 f"{self.file.path} has changed since runs of this study were trained; these no longer belong to it:\n  "
                 + "\n  ".join(stray)
                 + "\nNothing was touched. Give the study another name; or undo the change "
-                f"({self.folder / STUDY_FILE} is the file as it was); or move these folders out of {self.folder}, and "
+                f"({self.folder / STUDY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
                 "what is missing is trained anew."
             )
 
@@ -202,10 +201,10 @@ class Study:
 
     def _keep_file(self) -> None:
         """Copy the study file, and write its digest, beside the runs."""
-        copy = self.folder / STUDY_FILE
+        copy = self.folder / STUDY_NAME
         if copy.resolve() != self.file.path.resolve():
             copy.write_bytes(self.file.content)
-        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {STUDY_FILE}\n", encoding="utf-8")
+        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {STUDY_NAME}\n", encoding="utf-8")
 
     def _continue_in_background(self) -> None:
         """In a detached study, print to its ``train.log`` from now on, and release the terminal that waits."""

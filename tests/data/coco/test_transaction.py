@@ -46,7 +46,7 @@ FULL = OSError(28, "No space left on device")
 
 @pytest.mark.parametrize(("failure", "seen_as"), [(FULL, DatasetError), (KeyboardInterrupt(), KeyboardInterrupt)])
 @pytest.mark.parametrize("earlier", ["nothing", "empty", "conversion"])
-@pytest.mark.parametrize("function", ["symlink", "open", "write", "mkdir", "rename"])
+@pytest.mark.parametrize("function", ["symlink", "open", "write", "mkdir", "rename", "replace"])
 def test_failure_while_writing_leaves_everything_as_it_was(
     root, tmp_path, monkeypatch, failure, seen_as, earlier, function
 ):
