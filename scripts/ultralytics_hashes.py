@@ -55,11 +55,13 @@ def own_classes() -> Iterator[type]:
 
 
 def overridden(cls: type) -> Iterator[tuple[str, Any]]:
-    """Every definition of an Ultralytics base that a class has a method or property in place of."""
-    for base in cls.__mro__[1:]:
+    """Every definition of an Ultralytics base that a class, or one of our classes before that base, has its own for."""
+    own: set[str] = set()
+    for base in cls.__mro__:
         if not is_ultralytics(base.__module__):
+            own |= vars(base).keys() if base.__module__.partition(".")[0] == "kdyolo" else set()
             continue
-        for name in vars(cls).keys() & vars(base).keys():
+        for name in own & vars(base).keys():
             function = function_of(vars(base)[name])
             if function is not None:
                 yield f"{base.__module__}.{base.__qualname__}.{name}", function
