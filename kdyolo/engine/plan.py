@@ -22,7 +22,7 @@ from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.engine import distributed
-from kdyolo.engine.options.train_options import READING, TrainOptions
+from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError
 from kdyolo.models.arch import FAMILIES
@@ -37,8 +37,6 @@ from kdyolo.utils.ultralytics_patches import restricted_ultralytics
 T = TypeVar("T")
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
-# Options that say what a detector starts from.
-START = ("backbone", "weights", "random_init", "allow_partial", *READING)
 
 
 @dataclass(frozen=True)
@@ -200,13 +198,31 @@ def read_start(
         ModelError: The YAML cannot be found or resolved, or the weights are of no known family.
     """
     checkpoint = checkpoint or read_backbone(options)
-    if model and not is_yaml(model):
-        return DetectorStart(options, str(model), checkpoint=checkpoint)
-    weights = load_weights(options.weights, options.trust) if options.weights else None
-    name = str(model) if model else default_model(checkpoint, weights, options.weights)
-    description = _described(name, checkpoint, weights)
+    loads = options.weights and not (model and not is_yaml(model))
+    weights = load_weights(str(options.weights), options.trust) if loads else None
+    return fit_start(options, str(model or default_model(checkpoint, weights, options.weights)), checkpoint, weights)
+
+
+def fit_start(
+    options: TrainOptions, model: str, checkpoint: BackboneCheckpoint | None, weights: nn.Module | None
+) -> DetectorStart:
+    """Bring together what a detector starts from, and refuse a backbone that does not fit the model YAML.
+
+    Args:
+        options: They say whether a backbone may be filled in part.
+        model: Model YAML, or a trained detector, of which nothing is checked.
+        checkpoint: The backbone checkpoint, if one is given.
+        weights: The detector to start from, if one is given.
+
+    Raises:
+        CheckpointError: The checkpoint does not fill the backbone.
+        ModelError: The YAML cannot be found or resolved.
+    """
+    if not is_yaml(model):
+        return DetectorStart(options, model, checkpoint=checkpoint)
+    description = _described(model, checkpoint, weights)
     report = fit_report(checkpoint, description, options.allow_partial) if checkpoint else None
-    return DetectorStart(options, name, description, checkpoint, weights, report)
+    return DetectorStart(options, model, description, checkpoint, weights, report)
 
 
 def is_yaml(model: str | Path) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdyolo.engine.options.train_options import TrainOptions, names_of
 from kdyolo.runs.history import Run
 
 # Where things are put and how the process was called: the run's folder says it.
 _BOOKKEEPING = {
-    *("save_dir", "name", "project", "work_dir", "exist_ok", "resume", "cfg", "mode", "task"),
+    *names_of(lambda found: found.kind == "path" and not found.input_file),
+    *("save_dir", "name", "project", "exist_ok", "resume", "cfg", "mode", "task"),
     *("verbose", "plots", "save", "save_period", "profile"),
 }
 # Of Ultralytics' other modes: they have no part in training or its validation.
@@ -21,26 +23,9 @@ _OTHER_MODES = {
     *("quantize", "half", "int8", "keras"),
 }
 # These change a result by rounding and the order of additions at most, so runs that differ in them are one arm.
-_ENVIRONMENT = {"device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"}
-# What kdyolo's options are in stock training, which has none of them (as in
-# kdyolo.engine.options.validation, which is heavy to import).
-STOCK = {
-    "backbone": None,
-    "weights": None,
-    "random_init": False,
-    "allow_partial": False,
-    "bn_eps": None,
-    "input_norm": None,
-    "key_map": None,
-    "trust": False,
-    "freeze_epochs": 0,
-    "unfreeze_stages": None,
-    "backbone_lr": 1.0,
-    "thaw_warmup": 1.0,
-    "freeze_bn": "with-backbone",
-    "resize": "letterbox",
-    "coco_eval_period": 0,
-}
+_ENVIRONMENT = {"device", "workers", "cache", "compile", "channels_last", *names_of(lambda found: not found.in_arm)}
+# What kdyolo's options are in stock training, which has none of them.
+STOCK = {name: getattr(TrainOptions(), name) for name in names_of(lambda found: found.in_stock)}
 # What a resume writes anew into args.yaml: last.pt for the model, and for optimizer=auto what that has chosen.
 REWRITTEN = ("model", "optimizer", "lr0", "momentum", "warmup_bias_lr")
 NOT_RECORDED = "not recorded"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdyolo.engine.options.train_options import OPTION_NAMES
+from kdyolo.engine.options.train_options import OPTION_NAMES, names_of
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
 from kdyolo.runs.files import STATE_NAME, is_run, resumable
@@ -15,9 +15,7 @@ from kdyolo.runs.history import Run, read_run
 
 State = Literal["new", "begun", "resumable", "finished"]
 
-# kdyolo's own options that say where a run starts from in words that may differ while it is the same: the backbone is
-# compared by its content, and a recipe by the settings that it gives.
-_NOT_COMPARED = frozenset(("backbone", "random_init", "work_dir", "recipe", "trust", "allow_partial"))
+_COMPARED = names_of(lambda found: found.in_study)  # kdyolo's options whose words make a run what it is
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,8 @@ class StudyRun:
             return []  # it never got as far as training
         record = history.record
         then = {**record.get("settings", {}), **full_settings(record.get("asked") or history.args)}
-        now = {**self.arm.settings.to_dict(), **self.arm.ultralytics}
-        pairs = {key: (then.get(key), now[key]) for key in now if key not in _NOT_COMPARED}
+        now = {**{key: getattr(self.arm.settings, key) for key in _COMPARED}, **self.arm.ultralytics}
+        pairs = {key: (then.get(key), now[key]) for key in now}
         pairs["seed"] = (record.get("seed"), self.seed)
         pairs["backbone sha256"] = ((record.get("backbone") or {}).get("sha256"), self.arm.sha256)
         pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.arm.options["data"]).resolve()))
