@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test lint format typecheck wheel clean
+.PHONY: demo test lint format map typecheck wheel clean
 
 demo: $(STAMP) ## the main job, to the end, on drawn data
 	rm -rf demo
@@ -13,13 +13,18 @@ demo: $(STAMP) ## the main job, to the end, on drawn data
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(STAMP) ## rules and format, what packages may import, what is declared in pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+map: $(STAMP) ## the map in CONTRIBUTING.md, from the docstrings
+	$(BIN)/python scripts/print_map.py --write
 
 typecheck: $(STAMP)
 	$(BIN)/mypy
@@ -28,7 +33,7 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kdyolo needs Python 3.10 or newer: make PYTHON=python3.11 …")'

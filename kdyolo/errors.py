@@ -1,4 +1,4 @@
-"""What can go wrong, by subject.
+"""Errors by subject, and the one way to gather several mistakes into one of them.
 
 Each message says what was expected, what was found and what to do next. The command line prints the message alone and
 exits with a non-zero code; ``--debug`` shows the traceback as well.
@@ -6,7 +6,11 @@ exits with a non-zero code; ``--debug`` shows the traceback as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class KDYOLOError(Exception):
@@ -26,9 +30,14 @@ class ModelError(KDYOLOError):
 
 
 class ConfigError(KDYOLOError):
-    """Options contradict each other, are unknown or out of range. All mistakes found are reported at once."""
+    """Options contradict each other, are unknown or out of range. All mistakes found are reported at once.
+
+    Attributes:
+        mistakes: The mistakes, a sentence or more each.
+    """
 
     def __init__(self, mistakes: str | Sequence[str]) -> None:
+        """Make one message of one mistake or several."""
         self.mistakes: tuple[str, ...] = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
         several = len(self.mistakes) > 1
         super().__init__(
@@ -38,3 +47,66 @@ class ConfigError(KDYOLOError):
 
 class RunError(KDYOLOError):
     """A training run cannot start, continue or be finished as asked."""
+
+
+class Mistakes:
+    """Mistakes found so far.
+
+    Attributes:
+        found: The mistakes, in the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.found)
+
+    def add(self, *mistakes: str) -> None:
+        """Note mistakes, each in words for a person."""
+        self.found += mistakes
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Note what is raised in this block as mistakes, leave the block, and go on behind it.
+
+        A :class:`ConfigError` counts with each of its mistakes, any other kdyolo error with its message. Other errors
+        pass through.
+        """
+        try:
+            yield
+        except KDYOLOError as e:
+            self._note(e)
+
+    def result(self, check: Callable[[], T]) -> T | None:
+        """The result of a check; None if it raised a kdyolo error, which is noted as in :meth:`gathered`."""
+        try:
+            return check()
+        except KDYOLOError as e:
+            self._note(e)
+            return None
+
+    def _note(self, error: KDYOLOError) -> None:
+        self.add(*(error.mistakes if isinstance(error, ConfigError) else (str(error),)))
+
+
+@contextmanager
+def collect_mistakes() -> Iterator[Mistakes]:
+    """Let several checks find mistakes, and raise all of them in one error at the end of the block.
+
+    >>> with collect_mistakes() as mistakes:
+    ...     data = mistakes.result(lambda: check_data(path))
+    ...     if epochs < 1:
+    ...         mistakes.add(f"epochs must be at least 1; found {epochs}.")
+
+    Yields:
+        The mistakes found so far; without any, the block ends like any other.
+
+    Raises:
+        ConfigError: All mistakes that were found. Another error that leaves the block is raised in its place.
+    """
+    mistakes = Mistakes()
+    yield mistakes
+    if mistakes:
+        raise ConfigError(mistakes.found)

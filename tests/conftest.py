@@ -39,7 +39,7 @@ from kdyolo.data.synthetic import draw_dataset  # noqa: E402
 from kdyolo.models.backbone import DistilledBackbone  # noqa: E402
 from tests.builders.checkpoints import old_names  # noqa: E402
 from tests.builders.commands import CHECKOUT  # noqa: E402
-from tests.builders.compared_runs import write_pair, write_small_study  # noqa: E402
+from tests.builders.studies import write_pair, write_small_study  # noqa: E402
 from tests.builders.training import FAST  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first

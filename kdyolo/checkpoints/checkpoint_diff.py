@@ -1,4 +1,4 @@
-"""Where two checkpoints differ, by stage."""
+"""Differences of two checkpoints, by stage."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
 
-# ---- two files -------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class StageDiff:
-    """Where two checkpoints differ, in one part of the backbone.
+    """Differences of two checkpoints in one part of the backbone.
 
     Attributes:
-        name: The part: ``stem``, ``p2`` … ``p5``.
+        name: Name of the part: ``stem``, ``p2`` … ``p5``.
         tensors: Number of tensors that both have.
-        differing: How many of them differ.
+        differing: Number of those tensors whose values differ.
         largest: Largest absolute difference of two values.
         relative: Norm of the difference over the norm of the first file's tensors.
         worst: Name of the tensor with the largest difference, if any.
@@ -40,7 +38,15 @@ class StageDiff:
 
 @dataclass(frozen=True)
 class CheckpointDiff:
-    """Two checkpoints side by side: ``parts``, and names that only one has or whose shapes differ."""
+    """Differences of two checkpoints.
+
+    Attributes:
+        parts: Differences in each part of the backbone, shallow to deep.
+        only_first: Names of tensors that only the first checkpoint has.
+        only_second: Names of tensors that only the second checkpoint has.
+        other_shape: Names of tensors whose shapes differ.
+        bn_eps: BatchNorm epsilons of the first and the second checkpoint.
+    """
 
     parts: tuple[StageDiff, ...]
     only_first: tuple[str, ...]
@@ -82,7 +88,7 @@ def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Ch
     """Where two checkpoints' backbones differ, whatever names and containers they use.
 
     Raises:
-        CheckpointError: See :func:`inspect_checkpoint`.
+        CheckpointError: A file cannot be read or holds no backbone.
     """
     a, b = (read_checkpoint(path, **how) for path in (first, second))
     shapes = layer_shapes(checkpoint_arch(a))
@@ -103,12 +109,12 @@ def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> Ch
 
 
 def _difference(part: str, names: Sequence[str], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> StageDiff:
-    differing = [n for n in names if not torch.equal(a[n], b[n])]
-    apart = {n: (a[n].double() - b[n].double()) for n in differing}
+    changed = [n for n in names if not torch.equal(a[n], b[n])]
+    apart = {n: (a[n].double() - b[n].double()) for n in changed}
     largest = {n: float(d.abs().max()) for n, d in apart.items()}
     norm = sum(float(a[n].double().square().sum()) for n in names) ** 0.5
     distance = sum(float(d.square().sum()) for d in apart.values()) ** 0.5
     worst = max(largest, key=largest.__getitem__) if largest else None
     return StageDiff(
-        part, len(names), len(differing), max(largest.values(), default=0.0), distance / norm if norm else 0.0, worst
+        part, len(names), len(changed), max(largest.values(), default=0.0), distance / norm if norm else 0.0, worst
     )

@@ -1,16 +1,14 @@
-"""Out again: a stock checkpoint from any of a run's, also from its middle, and the trained backbone on its own."""
+"""Export of checkpoints: stock ones from any of a run's, also from its middle, and the trained backbone alone."""
 
 from __future__ import annotations
 
 import json
 import pickle
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
@@ -18,15 +16,17 @@ from ultralytics.utils.torch_utils import strip_optimizer
 
 from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError
-from kdyolo.models.bn_folding import fold_bn_eps, largest_difference
+from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
+from kdyolo.utils.atomic import replacing
+from kdyolo.utils.yaml_files import load_yaml
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
     """Write a checkpoint that plain Ultralytics opens, evaluates, exports and fine-tunes from.
 
     Args:
-        source: A run folder (its ``best.pt``, else its ``last.pt``) or any checkpoint of a run, also an unfinished one.
+        source: A run folder, whose ``best.pt`` or else ``last.pt`` is taken, or a checkpoint of a run, finished or not.
         out: File to write. Default: ``<name>-stock.pt`` beside the checkpoint.
         exist_ok: Allow ``out`` to be replaced.
 
@@ -42,8 +42,7 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
     target = Path(out) if out else path.with_name(f"{path.stem}-stock.pt")
     _may_write(target, path, exist_ok)
     content, model = _read(path)
-    partial = target.with_name(f"{target.stem}.partial.pt")  # Ultralytics reads .pt only
-    try:
+    with replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
         torch.save(content, partial)
         if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
             strip_optimizer(partial)
@@ -51,9 +50,6 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
         difference = largest_difference(model, _read(partial)[1])
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from it by {difference:.1e}; not written.")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -61,7 +57,7 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
     """Write the trained backbone of a detector as a safetensors file that ``--backbone`` takes, bit for bit.
 
     Args:
-        source: A run folder (its ``best.pt``, else its ``last.pt``) or a checkpoint, also a stock one.
+        source: A run folder, whose ``best.pt`` or else ``last.pt`` is taken, or a checkpoint, also a stock one.
         out: File to write, ending in ``.safetensors``.
         exist_ok: Allow ``out`` to be replaced.
 
@@ -93,12 +89,8 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
         metadata["epoch"] = str(content["epoch"])
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
     metadata[TENSORS_SHA256] = tensors_sha256(tensors)
-    partial = target.with_name(f"{target.name}.partial")
-    try:
+    with replacing(target) as partial:
         save_file(tensors, partial, metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -134,11 +126,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 def _epochs_of(path: Path) -> dict[str, Any]:
-    """The run's number of epochs, which its unfinished checkpoints replace by advice to whoever resumes them."""
+    """The run's number of epochs, which its unfinished checkpoints replace by advice on how to resume."""
     arguments = path.resolve().parent.parent / "args.yaml"
     if not arguments.is_file():
         return {}
-    return {"epochs": yaml.safe_load(arguments.read_text(encoding="utf-8"))["epochs"]}
+    return {"epochs": load_yaml(arguments.read_text(encoding="utf-8"))["epochs"]}
 
 
 def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
@@ -158,12 +150,12 @@ def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
             continue
         if isinstance(trained, KDDetectionModel):
             trained = to_stock(trained)
-        finished = deepcopy(trained)
-        fold_bn_eps(finished)
-        difference = largest_difference(trained, finished)
+        outputs = sample_outputs(trained)
+        fold_bn_eps(trained)
+        difference = output_difference(outputs, sample_outputs(trained))
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
-        checkpoint[key] = finished
+        checkpoint[key] = trained
     checkpoint["train_args"].update(train_args)
-    torch.save(checkpoint, partial := path.with_suffix(".partial"))
-    partial.replace(path)
+    with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+        torch.save(checkpoint, partial)

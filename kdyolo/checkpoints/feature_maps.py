@@ -20,11 +20,8 @@ from kdyolo.models.backbone import DistilledBackbone
 LEVELS = ("P2", "P3", "P4", "P5")
 
 
-# ---- what it sees ----------------------------------------------------------------------------------------------------
-
-
 def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: int = 640, **how: Any) -> Path:
-    """Save what a backbone makes of an image: the image, and its features at each level as colours.
+    """Save a picture of a backbone's features: the image, and its feature maps at each level as colours.
 
     Each map [C, H, W] is reduced to its three principal components over positions (PCA), shown as red, green and blue
     between their 1st and 99th percentile. A backbone that is alive shows the image's objects; a random or dead one
@@ -35,14 +32,20 @@ def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: i
         image: Any image that OpenCV reads.
         out: Picture to write.
         imgsz: Side of the square that the image is letterboxed to, in pixels.
-        **how: As in :func:`inspect_checkpoint`.
+        **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
+            :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
     Returns:
-        The picture.
+        Path of the picture.
 
     Raises:
         CheckpointError: The file cannot be read or does not fill a backbone.
         DatasetError: The image cannot be read, or the picture not written.
+
+    Examples:
+        >>> from kdyolo import draw_features
+        >>> draw_features("ckpt.pth", "image.jpg", "features.png", imgsz=64).name
+        'features.png'
     """
     pixels = cv2.imread(str(image))
     if pixels is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -50,6 +51,15 @@ NORMS: dict[str, InputNorm] = {
 }
 
 STEM = "0"
+
+
+class NormOrigin(Enum):
+    """What a checkpoint's input normalisation is known from."""
+
+    GIVEN = "given by the user"
+    RECORDED = "recorded in the file"
+    SOURCE_DEFAULT = "default of the file's naming scheme"
+    ASSUMED = "default of the naming scheme, though the file looks like one of a tool that normalises otherwise"
 
 
 def fold_input_norm(tensors: dict[str, Tensor], norm: InputNorm, eps: float, where: str) -> None:

@@ -1,4 +1,4 @@
-"""What is in a checkpoint: where it comes from, its stages in numbers, what it fits, how two differ, what it sees."""
+"""Summary of a checkpoint: its origin, its stages in numbers, and the model that it fits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
 
 @dataclass(frozen=True)
 class StageStats:
-    """The layers of one part of a backbone, in numbers.
+    """Statistics of the layers of one part of a backbone.
 
     Attributes:
-        name: ``stem`` (stride 2), then ``p2`` … ``p5``.
-        layers: Layer numbers.
-        tensors: Number of tensors that the file has for it.
-        values: Number of their values.
-        dtypes: Their types in the file, e.g. ``("float32", "int64")``.
+        name: Name of the part: ``stem`` (stride 2), then ``p2`` … ``p5``.
+        layers: Numbers of its layers.
+        tensors: Number of its tensors in the file.
+        values: Number of values in these tensors.
+        dtypes: Types of these tensors in the file, e.g. ``("float32", "int64")``.
         mean: Mean of its convolution weights.
-        std: Their standard deviation.
+        std: Standard deviation of its convolution weights.
         channels: Number of its BatchNorm channels.
-        dead: Share of them, in 0–1, whose output is constant: scale or input deviation below 1e-4.
+        dead: Share of its BatchNorm channels, in 0–1, whose output is constant: scale or input deviation below 1e-4.
     """
 
     name: str
@@ -53,12 +53,12 @@ class CheckpointSummary:
 
     Attributes:
         report: How the tensors fit the model that they fit best: source, counts, missing names, checksum.
-        family: E.g. ``"yolov8"``.
-        scale: ``"n"`` … ``"x"``.
+        family: Family of the best fitting backbone, e.g. ``"yolov8"``.
+        scale: Scale letter of the best fitting backbone, ``"n"`` … ``"x"``.
         model: The model YAML to give to ``--model``.
         teacher: The teacher's name, if the file records it.
         loss: The loss, if the file records it.
-        stages: Its parts, shallow to deep.
+        stages: Parts of the backbone, shallow to deep.
         kd: kdyolo's own record, in a checkpoint of a kdyolo run: source, schedule, recipe, versions, seed, git commit.
     """
 

@@ -1,6 +1,6 @@
-"""Who wrote a checkpoint: one table per source of its names for a backbone's layers, and what its networks assume.
+"""Naming schemes: how each tool names a backbone's layers, and what its networks assume.
 
-A table is data: ``layers`` maps a source's name for a layer to the layer's number in Ultralytics' model YAML,
+A table is data: ``layers`` maps a tool's name for a layer to the layer's number in Ultralytics' model YAML,
 ``segments`` the names inside a layer; ``None`` drops on purpose. A user adds one as a YAML file (``--key-map``).
 """
 
@@ -20,6 +20,7 @@ import yaml
 from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS
+from kdyolo.utils.yaml_files import load_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
 
@@ -33,7 +34,7 @@ WRAPPERS = frozenset(
     }
 )
 
-# What no backbone is, in any source: other parts of a distillation run, and the state of its training.
+# What no backbone is, in any naming scheme: other parts of a distillation run, and the state of its training.
 TRAINING: Mapping[str, None] = MappingProxyType(
     dict.fromkeys(
         (
@@ -55,10 +56,10 @@ class NamingScheme:
             purpose. ``#`` stands for any whole number, on the right for the one found; other segments may use ``*``.
         segments: Name inside a layer → Ultralytics' name.
         strip: Further wrappers that may stand before the names.
-        telltale: Pattern that some key of the file must contain for this source to be considered. Default: none needed.
-        bn_eps: BatchNorm epsilon its networks are trained with.
-        input_norm: How it normalises images.
-        untrained_tail: Whether it leaves the backbone's last layers untrained, so that a file may lack them.
+        telltale: Pattern that some key of the file must contain for this scheme to be considered. Default: none needed.
+        bn_eps: BatchNorm epsilon that the tool's networks are trained with.
+        input_norm: How the tool normalises images.
+        untrained_tail: Whether the tool leaves the backbone's last layers untrained, so that a file may lack them.
     """
 
     name: str
@@ -93,7 +94,7 @@ class NamingScheme:
         return False
 
     def considered(self, keys: Iterable[str]) -> bool:
-        """Whether a file with these keys can be of this source."""
+        """Whether a file with these keys can follow this scheme."""
         return self.telltale is None or any(re.search(self.telltale, key) for key in keys)
 
 
@@ -146,19 +147,19 @@ SCHEMES: tuple[NamingScheme, ...] = (
 
 
 def scheme_named(name: str) -> NamingScheme:
-    """The shipped source of that name."""
-    return next(source for source in SCHEMES if source.name == name)
+    """The shipped naming scheme of that name."""
+    return next(scheme for scheme in SCHEMES if scheme.name == name)
 
 
 def load_key_map(path: str | Path) -> NamingScheme:
-    """A source from a user's YAML file; its keys are the attributes of :class:`NamingScheme`, ``layers`` is required.
+    """A naming scheme from a user's YAML file with the attributes of :class:`NamingScheme`; ``layers`` is required.
 
     Raises:
         ConfigError: Every mistake found in the file.
     """
     where, path = f"key map {path}", Path(path)
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{where}: cannot be read ({e}).") from e
     except yaml.YAMLError as e:
@@ -168,18 +169,18 @@ def load_key_map(path: str | Path) -> NamingScheme:
             f"{where}: expected 'layers:' with lines 'name in the file: layer number', e.g. 'encoder.stem: 0'; "
             "'null' instead of a number drops a part."
         )
-    source, mistakes = NamingScheme(path.stem, {}), []
+    scheme, mistakes = NamingScheme(path.stem, {}), []
     known = {f.name for f in fields(NamingScheme)} - {"name"}
     for key, value in given.items():
         try:
             if key not in known:
                 raise ValueError(f"unknown key, expected one of {', '.join(sorted(known))}")
-            source = replace(source, **{key: _read_entry(key, value)})
+            scheme = replace(scheme, **{key: _read_entry(key, value)})
         except (ConfigError, ValueError, TypeError, re.error) as e:
             mistakes.append(f"{where}: {key}: {e}")
     if mistakes:
         raise ConfigError(mistakes)
-    return source
+    return scheme
 
 
 def _read_entry(key: str, value: Any) -> Any:

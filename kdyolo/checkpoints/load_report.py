@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-DOUBTFUL_NORM = "0-1 ASSUMED"
+from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin
+
 WHY_DOUBTFUL = (
     "only the backbone of this file was trained, as LightlyTrain does it, on ImageNet-normalised images.\n"
     "              If it is LightlyTrain's, say --input-norm imagenet; if not, --input-norm 0-1"
@@ -17,9 +18,28 @@ WHY_DOUBTFUL = (
 class LoadReport:
     """How a file's tensors fit a backbone: the counts that make a partial load visible.
 
-    ``missing``, ``unexpected``, ``wrong_shape`` (with expected and found shape) and ``untrained`` (known never to have
-    trained, so left as they are) hold names; ``fits`` is the model that the file fits best, e.g. ``"yolov8s"``;
-    ``left_out`` names what of the backbone did not come from the file: whole layers (``"9"``), else tensors.
+    Attributes:
+        model: Arch of the backbone, e.g. ``"yolov8s"``.
+        matched: Number of the backbone's tensors that the file has in the same shape.
+        total: Number of the backbone's tensors.
+        values: Number of values in the matched tensors.
+        missing: Names of the backbone's tensors that the file lacks.
+        unexpected: Keys of the file that stand among a backbone's tensors but are none.
+        wrong_shape: Keys of the file whose tensors have another shape, with the expected and the found one.
+        dropped: Part of the file → number of its tensors that are not the backbone's.
+        untrained: Names of tensors known never to have trained; they are not taken from the file.
+        left_out: What of the backbone did not come from the file: whole layers (``"9"``), else names of tensors.
+        fits: Arch that the file fits best, e.g. ``"yolov8s"``.
+        path: The file.
+        sha256: Hex digest of the whole file.
+        source: Container and naming scheme of the file, in words.
+        kind: Name of the file's naming scheme.
+        epoch: Epoch recorded in the file, if any.
+        teacher: Model that the backbone was distilled from, if the file says so.
+        bn_eps: BatchNorm epsilon that the weights were trained with.
+        norm: Normalisation of the images that the backbone was trained with, folded into its first layer.
+        norm_origin: What the normalisation is known from.
+        verified: Whether checksums cover every tensor.
     """
 
     model: str
@@ -40,17 +60,32 @@ class LoadReport:
     epoch: int | None
     teacher: str | None
     bn_eps: float
-    input_norm: str
+    norm: InputNorm
+    norm_origin: NormOrigin
     verified: bool
 
     @property
+    def input_norm(self) -> str:
+        """Normalisation of the images, in words: ``"0-1"``, ``"imagenet mean and std, recorded in the file"``."""
+        if self.norm_origin is NormOrigin.ASSUMED:
+            return f"{self.norm} ASSUMED"
+        if self.norm == InputNorm():
+            return str(self.norm)
+        known_from = {
+            NormOrigin.GIVEN: "as given",
+            NormOrigin.RECORDED: "recorded in the file",
+            NormOrigin.SOURCE_DEFAULT: f"{self.kind}'s default",
+        }
+        return f"{self.norm} mean and std, {known_from[self.norm_origin]}"
+
+    @property
     def complete(self) -> bool:
-        """Whether every tensor of the backbone that its source trains came from the file and nothing was left over."""
+        """Whether every tensor of the backbone that its tool trains came from the file and nothing was left over."""
         whole = self.matched + len(self.untrained) == self.total
         return whole and not (self.missing or self.unexpected or self.wrong_shape)
 
     def summary(self) -> str:
-        """One line: model, tensors, values, where from."""
+        """One line: model, tensors, values, epoch and file."""
         epoch = f"epoch {self.epoch} of " if self.epoch is not None else ""
         return (
             f"backbone: {self.model} · {self.matched}/{self.total} tensors · {self.values:,} values · "
@@ -58,15 +93,15 @@ class LoadReport:
         )
 
     def table(self) -> str:
-        """The summary and, below it, one line for each further fact."""
+        """The summary and, below it, what else there is to know, a line each."""
         lines = [
             self.summary(),
             f"  source      {self.source}, sha256 {self.sha256[:12]}…",
             f"  BatchNorm   eps {self.bn_eps:g} as the weights were trained with (--bn-eps overrides)",
         ]
-        if self.input_norm == DOUBTFUL_NORM:
+        if self.norm_origin is NormOrigin.ASSUMED:
             lines.append(f"  images      {self.input_norm}: {WHY_DOUBTFUL}")
-        elif not self.input_norm.startswith("0-1"):
+        elif self.norm != InputNorm():
             lines.append(f"  images      {self.input_norm}: folded into the first convolution (--input-norm overrides)")
         if self.untrained:
             layers = ", ".join(f"layer {name}" if name.isdigit() else name for name in self.left_out)
@@ -86,8 +121,13 @@ class LoadReport:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML or JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain data for YAML or JSON; the normalisation in words, as ``input_norm``."""
+        plain = {**asdict(self), "norm": self.input_norm}
+        del plain["norm_origin"]
+        return {
+            "input_norm" if key == "norm" else key: list(value) if isinstance(value, tuple) else value
+            for key, value in plain.items()
+        }
 
 
 def _first(names: tuple[str, ...], count: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""From checkpoint to backbone: strict loading with a report, and what differs afterwards."""
+"""Strict loading of a checkpoint into a backbone, with a report; tensors that changed since."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import torch
 from torch import Tensor
 from ultralytics.utils import LOGGER
 
-from kdyolo.checkpoints.load_report import DOUBTFUL_NORM, LoadReport
+from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import CheckpointError
 from kdyolo.models.arch import BN_COUNTER, FAMILIES, SCALES, Arch, backbone_rows
 from kdyolo.models.arch_matching import fitting_archs
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
 
-# ---- filling it ------------------------------------------------------------------------------------------------------
+# ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, filled: Arch | None = None) -> Arch:
+def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, matched: Arch | None = None) -> Arch:
     """The arch that a checkpoint's shapes fit.
 
     Args:
         checkpoint: The checkpoint.
-        family: Which of several families to take, should the shapes fit them equally and the file not say.
-        filled: An arch that it is known to fill.
+        family: Family to take where the shapes fit several equally and the file does not say which.
+        matched: An arch whose every tensor the checkpoint is known to have.
 
     Raises:
         CheckpointError: Hardly any tensor has the shape that some known backbone expects; or several fit.
     """
-    if filled is not None and filled.family == checkpoint.family:
-        return filled
-    best, agreeing = fitting_archs(checkpoint.shapes, filled)
+    if matched is not None and matched.family == checkpoint.family:
+        return matched
+    best, agreeing = fitting_archs(checkpoint.shapes, matched)
     if agreeing == 0:
         name, shape = next(iter(checkpoint.shapes.items()))
         raise CheckpointError(
@@ -54,8 +54,8 @@ def load_into(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint, allow
     """Copy a checkpoint's tensors into a backbone, set its BatchNorm epsilon and note what was left out.
 
     Args:
-        backbone: Filled in place.
-        checkpoint: What :func:`kdyolo.checkpoints.reader.read_checkpoint` returned.
+        backbone: The backbone, changed in place.
+        checkpoint: The checkpoint, as :func:`kdyolo.checkpoints.reader.read_checkpoint` returned it.
         allow_partial: Accept missing, unexpected and misshapen tensors; they are listed in the report.
 
     Returns:
@@ -84,16 +84,13 @@ def match(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadRe
     own = backbone.layers.state_dict()
     matching = _matching(own, checkpoint.tensors)
     untrained = _untrained(own, checkpoint)
-    filled = backbone.arch if len(matching) == len(own) else None
+    matched = backbone.arch if len(matching) == len(own) else None
     unexpected, dropped = _beyond(backbone, own, checkpoint)
     wrong = [
         f"{checkpoint.origin[name]} (expected {list(tensor.shape)}, found {list(checkpoint.shapes[name])})"
         for name, tensor in own.items()
         if name in checkpoint.shapes and checkpoint.shapes[name] != tuple(tensor.shape)
     ]
-    norm = f"{checkpoint.input_norm} mean and std, {checkpoint.norm_said_by}"
-    if str(checkpoint.input_norm) == "0-1":
-        norm = DOUBTFUL_NORM if checkpoint.norm_doubtful else "0-1"
     return LoadReport(
         model=backbone.arch.name,
         matched=len(matching),
@@ -105,7 +102,7 @@ def match(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadRe
         dropped=dropped,
         untrained=untrained,
         left_out=_collapsed(own, set(own) - set(matching)),
-        fits=checkpoint_arch(checkpoint, backbone.arch.family, filled).name,
+        fits=checkpoint_arch(checkpoint, backbone.arch.family, matched).name,
         path=str(checkpoint.path),
         sha256=checkpoint.sha256,
         source=checkpoint.source,
@@ -113,7 +110,8 @@ def match(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadRe
         epoch=checkpoint.epoch,
         teacher=checkpoint.teacher,
         bn_eps=checkpoint.bn_eps,
-        input_norm=norm,
+        norm=checkpoint.input_norm,
+        norm_origin=checkpoint.norm_origin,
         verified=checkpoint.verified,
     )
 
@@ -171,12 +169,12 @@ def load_backbone(
     Args:
         path: ``.pt``, ``.pth`` or ``.safetensors`` file in any supported layout.
         levels: Pyramid levels that ``forward`` returns.
-        allow_partial: Accept a file that does not fill the backbone; the report is logged.
+        allow_partial: Accept a file that lacks some of the backbone's tensors; the report is logged.
         bn_eps: BatchNorm epsilon, where the file's own (or its format's) is not right.
-        family: E.g. ``"yolo26"``, where the shapes fit several and the file does not say.
-        key_map: See :func:`kdyolo.checkpoints.reader.read_checkpoint`, as for the next two.
+        family: Family, e.g. ``"yolo26"``, where the shapes fit several and the file does not say which.
+        key_map: YAML file with the names that the file uses, if no known naming scheme does.
         input_norm: Normalisation of the images it was trained with.
-        trust: Unpickle completely.
+        trust: Unpickle completely, which runs whatever code the file's author put in.
 
     Returns:
         The backbone; ``forward(images [B, 3, H, W] in 0–1)`` gives ``[P3, P4, P5]`` of strides 8, 16, 32.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, beside its tensors: container, epoch, epsilon, normalisation, untrained layers."""
+"""Metadata of a checkpoint, beside its tensors: container, epoch, epsilon, normalisation, untrained layers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdyolo.checkpoints.input_norm import InputNorm
+from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin
 from kdyolo.checkpoints.key_naming import VFMKD_BN_EPS, NamingScheme
 from kdyolo.errors import CheckpointError, ConfigError
 from kdyolo.models.arch import BN_COUNTER
 
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
-BY_DEFAULT = "{}'s default"  # who says how images were normalised, where nobody does
 BACKBONE_ENDS = {8, 10}  # last layer: of YOLO12; of YOLO11 and YOLO26. Of YOLOv8, LightlyTrain leaves SPPF untrained
 FAMILY = re.compile(r"yolo(v8|11|12|26)(?!\d)", re.IGNORECASE)
 
@@ -33,12 +32,12 @@ CONTAINERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
 
 
 def container(data: Any, meta: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> str:
-    """In words, which layout the tensors stand in.
+    """The container that the tensors stand in, in words.
 
     Args:
-        data: The file's content.
-        meta: What it records of itself.
-        modules: Pickled modules in it.
+        data: Content of the file.
+        meta: What the file records of itself.
+        modules: Pickled modules in the file.
     """
     if modules:
         return "Ultralytics checkpoint" if "yaml_file" in meta else "pickled model"
@@ -62,9 +61,9 @@ def recorded(data: Any) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         return {}
     found: dict[str, Any] = {}
-    for source in (data.get("hyper_parameters"), data.get("config"), data.get("meta"), data):
-        if isinstance(source, Mapping):
-            found.update({str(k): v for k, v in source.items() if isinstance(v, PLAIN)})
+    for level in (data.get("hyper_parameters"), data.get("config"), data.get("meta"), data):
+        if isinstance(level, Mapping):
+            found.update({str(k): v for k, v in level.items() if isinstance(v, PLAIN)})
     for key, cast in (("epoch", int), ("bn_eps", float)):  # safetensors keeps text only
         if isinstance(found.get(key), str):
             try:
@@ -106,7 +105,7 @@ def mmengine_model(meta: Mapping[str, Any]) -> dict[str, Any]:
                 model = _literal(node.value)
                 return model if isinstance(model, dict) else {}
     except (SyntaxError, ValueError, RecursionError):
-        pass  # a configuration that is no plain data: the source's own defaults stand
+        pass  # a configuration that is no plain data: the naming scheme's own defaults stand
     return {}
 
 
@@ -122,35 +121,43 @@ def _literal(node: ast.expr) -> Any:
 
 
 def bn_eps(
-    given: float | None, meta: Mapping[str, Any], modules: Mapping[str, nn.Module], source: NamingScheme
+    given: float | None, meta: Mapping[str, Any], modules: Mapping[str, nn.Module], scheme: NamingScheme
 ) -> float:
-    """BatchNorm epsilon: what was given, else what the file records, else its source's."""
-    norm = (mmengine_model(meta).get("backbone") or {}).get("norm_cfg") if source.name == "MMYOLO" else None
+    """BatchNorm epsilon: what was given, else what the file records, else its naming scheme's."""
+    norm = (mmengine_model(meta).get("backbone") or {}).get("norm_cfg") if scheme.name == "MMYOLO" else None
     configured = norm.get("eps", VFMKD_BN_EPS) if isinstance(norm, dict) else None  # PyTorch's default where not set
-    return float(given or meta.get("bn_eps") or module_eps(modules) or configured or source.bn_eps)
+    return float(given or meta.get("bn_eps") or module_eps(modules) or configured or scheme.bn_eps)
 
 
-def input_norm(given: str | None, meta: Mapping[str, Any], source: NamingScheme, where: str) -> tuple[InputNorm, str]:
-    """Normalisation of the images, and who says so.
+def input_norm(
+    given: str | None, meta: Mapping[str, Any], scheme: NamingScheme, where: str
+) -> tuple[InputNorm, NormOrigin]:
+    """Normalisation of the images, and what it is known from.
+
+    Args:
+        given: What the user said, if anything.
+        meta: What the file records of itself.
+        scheme: Naming scheme of the file.
+        where: The file, for errors.
 
     Raises:
         CheckpointError: What the file records cannot be understood, or it was trained on BGR images.
         ConfigError: What was given cannot be.
     """
     if given is not None:
-        return InputNorm.parse(given), "as given"
+        return InputNorm.parse(given), NormOrigin.GIVEN
     if isinstance(meta.get("input_norm"), str):
         try:
-            return InputNorm.parse(meta["input_norm"]), "recorded in the file"
+            return InputNorm.parse(meta["input_norm"]), NormOrigin.RECORDED
         except ConfigError as e:
             raise CheckpointError(f"{where}: recorded {e} Give the right one with --input-norm.") from e
     images = mmengine_model(meta).get("data_preprocessor")
-    if source.name == "MMYOLO" and isinstance(images, dict) and "mean" in images and "std" in images:
+    if scheme.name == "MMYOLO" and isinstance(images, dict) and "mean" in images and "std" in images:
         if not images.get("bgr_to_rgb"):
             raise CheckpointError(f"{where}: trained on BGR images, says its configuration; Ultralytics feeds RGB.")
         mean, std = (",".join(f"{float(v) / 255:.9g}" for v in images[k]) for k in ("mean", "std"))
-        return InputNorm.parse(f"{mean}/{std}"), "recorded in the file"
-    return source.input_norm, BY_DEFAULT.format(source.name)
+        return InputNorm.parse(f"{mean}/{std}"), NormOrigin.RECORDED
+    return scheme.input_norm, NormOrigin.SOURCE_DEFAULT
 
 
 # ---- layers that never trained ---------------------------------------------------------------------------------------
@@ -179,8 +186,8 @@ def untrained_layers(tensors: Mapping[str, Tensor], by_count: bool) -> tuple[str
 def only_a_backbone_trained(tensors: Mapping[str, Tensor], untrained: Iterable[str]) -> bool:
     """Whether everything up to the end of a YOLO11, YOLO12 or YOLO26 backbone saw batches, and nothing after it.
 
-    LightlyTrain's exports of these are so (it trains what stands before the first ``Upsample``), but somebody's own
-    loop over an Ultralytics model gives the same, so that nothing follows for certain.
+    LightlyTrain's exports of these are so (it trains what stands before the first ``Upsample``), but any training
+    loop over the backbone of an Ultralytics model gives the same, so that nothing follows for certain.
     """
     trained = {_layer(name) for name in tensors if name.endswith(BN_COUNTER)} - {int(n) for n in untrained}
     return bool(trained) and max(trained) in BACKBONE_ENDS and any(int(n) > max(trained) for n in untrained)

@@ -1,8 +1,10 @@
-"""A weights file → the backbone's tensors under Ultralytics' layer numbers, and where each of them came from.
+"""Checkpoint reader: a weights file → the backbone's tensors under Ultralytics' layer numbers, with their origins.
 
 Nothing here builds a model: it strips wrappers, renames, counts, and refuses what is ambiguous or not finite. Reading
-the file is :mod:`kdyolo.checkpoints.safe_load`, whose names are whose is :mod:`kdyolo.checkpoints.key_naming`; which
-network the tensors fit is decided in :mod:`kdyolo.models.arch`.
+the file is :mod:`kdyolo.checkpoints.safe_load`, naming schemes are in :mod:`kdyolo.checkpoints.key_naming`, and which
+network the tensors fit is decided in :mod:`kdyolo.models.arch_matching`.
+
+While a file is being looked at it is being hashed, and of a damaged file only the damage is reported.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints import metadata
-from kdyolo.checkpoints.input_norm import InputNorm, fold_input_norm
+from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin, fold_input_norm
 from kdyolo.checkpoints.key_naming import SCHEMES, WRAPPERS, NamingScheme, load_key_map, scheme_named
 from kdyolo.checkpoints.safe_load import Content, load_content
 from kdyolo.errors import CheckpointError
@@ -39,24 +42,23 @@ class BackboneCheckpoint:
     Attributes:
         path: The file.
         sha256: Hex digest of the whole file.
-        source: Which layout was recognised, in words.
-        kind: Whose names they are: the ``name`` of a :class:`kdyolo.checkpoints.key_naming.NamingScheme`.
+        source: Container and naming scheme that were recognised, in words.
+        kind: Name of the file's :class:`kdyolo.checkpoints.key_naming.NamingScheme`.
         tensors: Layer name (``"2.m.0.cv1.conv.weight"``) → tensor on the CPU; floats as float32. Neck and head are
             among them where the file has them; layers that never trained are not.
-        shapes: The same for every tensor, those of untrained layers too → shape.
-        dtypes: The same → type in the file, e.g. ``"float16"``.
+        shapes: Layer name → shape, of every tensor, those of untrained layers too.
+        dtypes: Layer name → type in the file, e.g. ``"float16"``, of every tensor.
         origin: Layer name → the tensor's full key in the file.
         unexpected: Keys that stand among the backbone's own tensors but are no backbone tensor.
         dropped: Part → number of tensors left out on purpose (adapters, heads, optimizer, …).
-        bn_eps: BatchNorm epsilon the weights were trained with.
+        bn_eps: BatchNorm epsilon that the weights were trained with.
         untrained: Layers (``"9"``) that are in the file but never saw data.
-        untrained_tail: Whether the source leaves the last layers out, so that they are not missed.
-        input_norm: Normalisation of the images it was trained with; already folded into ``tensors``.
-        norm_said_by: Who says so.
-        norm_doubtful: Whether it is assumed although the file looks like one of a tool that normalises otherwise.
+        untrained_tail: Whether the tool that wrote the file leaves the last layers out, so that they are not missed.
+        input_norm: Normalisation of the images that it was trained with; already folded into ``tensors``.
+        norm_origin: What the normalisation is known from.
         verified: Whether checksums cover every tensor.
         epoch: Epoch recorded in the file, if any.
-        meta: Other plain values the file records about itself.
+        meta: Other plain values that the file records about itself.
     """
 
     path: Path
@@ -73,15 +75,19 @@ class BackboneCheckpoint:
     untrained: tuple[str, ...] = ()
     untrained_tail: bool = False
     input_norm: InputNorm = field(default_factory=InputNorm)
-    norm_said_by: str = ""
-    norm_doubtful: bool = False
+    norm_origin: NormOrigin = NormOrigin.SOURCE_DEFAULT
     verified: bool = False
     epoch: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def norm_doubtful(self) -> bool:
+        """Whether the normalisation is assumed although the file looks like one of a tool that normalises otherwise."""
+        return self.norm_origin is NormOrigin.ASSUMED
+
+    @property
     def teacher(self) -> str | None:
-        """What the backbone was distilled from, if the file says so."""
+        """Model that the backbone was distilled from, if the file says so."""
         return next((str(self.meta[key]) for key in metadata.TEACHER_KEYS if self.meta.get(key)), None)
 
     @property
@@ -107,9 +113,10 @@ def read_checkpoint(
         path: The file.
         bn_eps: BatchNorm epsilon of the network that was trained. Default: what the file records, else 1e-5 for the
             old system's names and 1e-3 for the others.
-        key_map: YAML file with the names of another source; see :func:`kdyolo.checkpoints.key_naming.load_key_map`.
-        input_norm: Normalisation of the images it was trained with: ``"0-1"``, ``"imagenet"`` or
-            ``"MEAN,MEAN,MEAN/STD,STD,STD"``. Default: what the file records, else its source's.
+        key_map: YAML file with a naming scheme of its own; see :func:`kdyolo.checkpoints.key_naming.load_key_map`.
+        input_norm: Normalisation of the images that it was trained with: ``"0-1"``, ``"imagenet"`` or
+            ``"MEAN,MEAN,MEAN/STD,STD,STD"``. Default: what the file records, else its
+            naming scheme's.
         trust: Unpickle completely, which runs whatever code the file's author put in.
 
     Raises:
@@ -122,9 +129,9 @@ def read_checkpoint(
         raise CheckpointError("bn_eps must lie between 0 and 1, found 0.")
     own = load_key_map(key_map) if key_map is not None else None
     if input_norm is not None:
-        InputNorm.parse(input_norm)  # a mistake in it is told before a large file is read
+        InputNorm.parse(input_norm)  # a mistake in it is reported before a large file is read
 
-    def understand(content: Content) -> BackboneCheckpoint:
+    def understand(content: Content) -> partial[BackboneCheckpoint]:
         modules: dict[str, nn.Module] = {}
         content = replace(content, data=_averaged(content.data))
         found = list(_walk(content.data, path, modules))
@@ -132,8 +139,8 @@ def read_checkpoint(
         _check_values(names, content, path)
         return _described(path, content, names, modules, (bn_eps, input_norm))
 
-    checkpoint, digest = load_content(path, understand, trust)
-    return replace(checkpoint, sha256=digest.sha256, verified=digest.verified)
+    with_digest, digest = load_content(path, understand, trust)
+    return with_digest(sha256=digest.sha256, verified=digest.verified)
 
 
 def _described(
@@ -142,21 +149,20 @@ def _described(
     names: _Names,
     modules: Mapping[str, nn.Module],
     given: tuple[float | None, str | None],
-) -> BackboneCheckpoint:
-    """What was found, together with what the file says of itself; tensors become independent of the file.
-
-    The digest is still to come.
-    """
+) -> partial[BackboneCheckpoint]:
+    """Everything but the file's digest, which is still being computed; tensors become independent of the file."""
     data, meta = content.data, metadata.recorded(content.data)
-    epoch, source = meta.pop("epoch", None), names.source
+    epoch, scheme = meta.pop("epoch", None), names.scheme
     trained_there = isinstance(data, Mapping) and "train_args" in data  # by Ultralytics' trainer
-    by_count = source.name in {"Ultralytics", "LightlyTrain"} and not trained_there
+    by_count = scheme.name in {"Ultralytics", "LightlyTrain"} and not trained_there
     untrained = metadata.untrained_layers(names.tensors, by_count)
-    if source.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
-        source = scheme_named("LightlyTrain")  # trained up to SPPF, and by nobody else
-    norm, norm_said_by = metadata.input_norm(given[1], meta, source, str(path))
-    unsaid = norm_said_by == metadata.BY_DEFAULT.format(source.name) and source.name == "Ultralytics" and by_count
-    eps = metadata.bn_eps(given[0], meta, modules, source)
+    if scheme.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
+        scheme = scheme_named("LightlyTrain")  # the only tool that trains up to SPPF
+    norm, norm_origin = metadata.input_norm(given[1], meta, scheme, str(path))
+    unsaid = norm_origin is NormOrigin.SOURCE_DEFAULT and scheme.name == "Ultralytics" and by_count
+    if unsaid and metadata.only_a_backbone_trained(names.tensors, untrained):
+        norm_origin = NormOrigin.ASSUMED
+    eps = metadata.bn_eps(given[0], meta, modules, scheme)
     if not 0 < eps < 1:
         raise CheckpointError(
             f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
@@ -167,11 +173,11 @@ def _described(
         if name.partition(".")[0] not in untrained
     }
     fold_input_norm(tensors, norm, eps, str(path))
-    return BackboneCheckpoint(
+    return partial(
+        BackboneCheckpoint,
         path=path,
-        sha256="",
-        source=f"{metadata.container(data, meta, modules)} ({source.name} names)",
-        kind=source.name,
+        source=f"{metadata.container(data, meta, modules)} ({scheme.name} names)",
+        kind=scheme.name,
         tensors=tensors,
         shapes={name: tuple(t.shape) for name, t in names.tensors.items()},
         dtypes={name: str(t.dtype).removeprefix("torch.") for name, t in names.tensors.items()},
@@ -180,10 +186,9 @@ def _described(
         dropped=names.dropped,
         bn_eps=eps,
         untrained=untrained,
-        untrained_tail=source.untrained_tail,
+        untrained_tail=scheme.untrained_tail,
         input_norm=norm,
-        norm_said_by=norm_said_by,
-        norm_doubtful=unsaid and metadata.only_a_backbone_trained(names.tensors, untrained),
+        norm_origin=norm_origin,
         epoch=epoch if isinstance(epoch, int) else None,
         meta=meta,
     )
@@ -200,17 +205,25 @@ def _owned(tensor: Tensor, mapped: bool) -> Tensor:
 
 
 class _Names(NamedTuple):
-    """Tensors by layer name, their keys in the file, what should not be there, what is dropped, and whose names."""
+    """Tensors sorted by name: the backbone's own, what should not be among them, and what is dropped.
+
+    Attributes:
+        tensors: Layer name → tensor.
+        origin: Layer name → the tensor's full key in the file.
+        unexpected: Keys that stand among the backbone's own tensors but are no backbone tensor.
+        dropped: Part → number of its tensors.
+        scheme: Naming scheme of the backbone's tensors.
+    """
 
     tensors: dict[str, Tensor]
     origin: dict[str, str]
     unexpected: tuple[str, ...]
     dropped: dict[str, int]
-    source: NamingScheme
+    scheme: NamingScheme
 
 
 def _averaged(data: Any) -> Any:
-    """Of an Ultralytics checkpoint with a model and its EMA, the EMA: it is what Ultralytics uses."""
+    """The content with the EMA in place of the model, where an Ultralytics checkpoint has both, as Ultralytics does."""
     if isinstance(data, nn.Module):
         return {"model": data}
     if isinstance(data, dict) and isinstance(data.get("ema"), nn.Module):
@@ -242,35 +255,35 @@ def _walk(
 
 def _considered(found: Sequence[tuple[Key, Tensor]]) -> list[NamingScheme]:
     keys = [".".join(key) for key, _ in found]
-    return [source for source in SCHEMES if source.considered(keys)]
+    return [scheme for scheme in SCHEMES if scheme.considered(keys)]
 
 
-def backbone_name(key: Key, sources: Sequence[NamingScheme] = SCHEMES) -> tuple[int, str | None, NamingScheme | None]:
-    """Split a full key: number of wrappers, Ultralytics' name of what remains (``None``: not a backbone's), by whom.
+def backbone_name(key: Key, schemes: Sequence[NamingScheme] = SCHEMES) -> tuple[int, str | None, NamingScheme | None]:
+    """Split a full key: number of wrappers, Ultralytics' name of the rest (``None``: not a backbone's), its scheme.
 
     >>> backbone_name(("_orig_mod", "backbone", "stage1", "1", "main_conv", "conv", "weight"))[:2]
     (2, '2.cv1.conv.weight')
     """
-    for source in sources:
-        depth = source.unwrap(key)
-        name = source.rename(key[depth:])
+    for scheme in schemes:
+        depth = scheme.unwrap(key)
+        name = scheme.rename(key[depth:])
         if name is None:
-            return depth, None, source
+            return depth, None, scheme
         if name:
-            return depth, name, source
-    return min(source.unwrap(key) for source in sources), None, None
+            return depth, name, scheme
+    return min(scheme.unwrap(key) for scheme in schemes), None, None
 
 
-def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[NamingScheme], path: Path) -> _Names:
+def _sort_out(found: Sequence[tuple[Key, Tensor]], schemes: Sequence[NamingScheme], path: Path) -> _Names:
     tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     prefixes: set[Key] = set()
     used: dict[str, NamingScheme] = {}
     others: list[tuple[Key, int, NamingScheme | None]] = []
     for key, tensor in found:
-        depth, name, source = backbone_name(key, sources)
-        if name is None or source is None:
-            others.append((key, depth, source))
+        depth, name, scheme = backbone_name(key, schemes)
+        if name is None or scheme is None:
+            others.append((key, depth, scheme))
             continue
         if name in tensors:
             raise CheckpointError(
@@ -279,11 +292,11 @@ def _sort_out(found: Sequence[tuple[Key, Tensor]], sources: Sequence[NamingSchem
             )
         tensors[name], origin[name] = tensor, ".".join(key)
         prefixes.add(key[:depth])
-        used[source.name] = source
+        used[scheme.name] = scheme
     unexpected, dropped = [], Counter[str]()
-    for key, depth, source in others:
+    for key, depth, scheme in others:
         part = key[depth] if len(key) > depth else ".".join(key) or "one tensor without a name"
-        if source is None and key[:depth] in prefixes:
+        if scheme is None and key[:depth] in prefixes:
             unexpected.append(".".join(key))
         else:
             flattened = part.startswith("ema_") and len(key) == depth + 1  # older MMDetection's averages, each a part
@@ -339,7 +352,7 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Whether all values are; NaN and Inf survive a sum, which is many times cheaper than looking at each value.
+    """Whether all values are finite; NaN and Inf survive a sum, which is many times cheaper than looking at each value.
 
     The sum is NumPy's: for hundreds of small tensors, waking torch's threads takes far longer than adding up.
     """

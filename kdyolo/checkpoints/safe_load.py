@@ -1,4 +1,4 @@
-"""A weights file → nested plain containers with tensors, without running anything that the file asks for.
+"""Safe loading of a weights file → nested plain containers with tensors; nothing that the file asks for is run.
 
 What a file is gets decided by its bytes, never by its name. Pickles are read by PyTorch's restricted loader only:
 tensors and plain containers; Ultralytics' own ``.pt`` by Ultralytics' restricted loader, whatever the environment
@@ -54,11 +54,11 @@ LOOKALIKES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """Content of a weights file.
 
     Attributes:
         data: Nested plain containers with tensors; modules where Ultralytics' loader or ``trust`` allowed them.
-        size: Bytes.
+        size: Size of the file in bytes.
         mapped: Whether tensors lie in a map of the file, which shows what becomes of it.
     """
 
@@ -105,7 +105,7 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
             else:
                 data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, trust, mapped)
         except BaseException:
-            stop.set()  # nobody is going to ask for the digest, which takes seconds for a large file
+            stop.set()  # the digest is not needed any more, and takes seconds for a large file
             raise
         try:
             understood = understand(Content(data, size, mapped))
@@ -116,12 +116,12 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """The header's length in 8 bytes, then JSON."""
+    """Whether a file starts as safetensors do: the header's length in 8 bytes, then JSON."""
     return len(head) > 8 and head[8:9] == b"{"
 
 
 def _is_pickle(head: bytes) -> bool:
-    """A bare one: ``torch.save`` before 1.6."""
+    """Whether a file starts as a bare pickle, which ``torch.save`` wrote before 1.6."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 

@@ -1,4 +1,4 @@
-"""The archive that ``torch.save`` writes, checked before anything in it is read; digest and checksums in one pass."""
+"""Archives that ``torch.save`` writes, checked before anything in them is read; digest and checksums in one pass."""
 
 from __future__ import annotations
 

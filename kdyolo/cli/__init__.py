@@ -1,4 +1,4 @@
-"""The ``kdyolo`` command, one file per subject: parse, call one function, print. Heavy imports wait inside commands."""
+"""The ``kdyolo`` command: parse, call one function, print; one module per subject, heavy imports inside commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kdyolo.cli import (  # noqa: F401 - each adds its commands
     checkpoints,
     compare,
     data,
+    demo,
     evaluate,
     jobs,
     study,
@@ -32,7 +33,14 @@ EXIT_TERMINATED = 143  # SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: runs a command and turns errors into one message and an exit code."""
+    """Run a command, and turn an error into one message and an exit code.
+
+    Args:
+        argv: The arguments; None: those of this process.
+
+    Raises:
+        SystemExit: The command failed, was interrupted, or asked for an exit code other than 0.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     let_threads_sleep()

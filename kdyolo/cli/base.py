@@ -1,4 +1,4 @@
-"""What every command shares: the group, ``--debug`` and examples in the help, KEY=VALUE settings, printing."""
+"""Base of every command: the group, ``--debug`` and examples in the help, KEY=VALUE settings, printing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kdyolo._version import __version__
-from kdyolo.errors import ConfigError
+from kdyolo.errors import collect_mistakes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +30,11 @@ def cli() -> None:
 
 
 def command(examples: str) -> Callable[[F], click.Command]:
-    """A subcommand with ``--debug`` and examples below its help, kept line by line."""
+    """Make a function a subcommand with ``--debug``, and examples below its help that keep their lines.
+
+    Args:
+        examples: Lines of commands, each indented by two blanks.
+    """
 
     def decorate(function: F) -> click.Command:
         function = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(
@@ -51,30 +55,32 @@ evaluator_option = click.option(
 
 
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
-    """``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
+    """Settings in the form ``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
+
+    Args:
+        settings: Texts of the form ``key=value``.
+        taken: What was given as options already.
 
     Raises:
-        ConfigError: Not ``key=value``, or a key that was given as an option already.
+        ConfigError: A text is not ``key=value``, or its key was given already; all such mistakes at once.
     """
     from ultralytics.cfg import parse_key_value_pair
 
     found: dict[str, Any] = {}
-    mistakes = []
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            mistakes.append(f"expected KEY=VALUE, found {text!r}.")
-        elif key in taken or key in found:
-            mistakes.append(f"{key} is given twice.")
-        else:
-            found.update([parse_key_value_pair(text)])
+    with collect_mistakes() as mistakes:
+        for text in settings:
+            key, equals, value = text.partition("=")
+            if not (key and equals and value):
+                mistakes.add(f"expected KEY=VALUE, found {text!r}.")
+            elif key in taken or key in found:
+                mistakes.add(f"{key} is given twice.")
+            else:
+                found.update([parse_key_value_pair(text)])
     if isinstance(taken.get("batch"), str):  # whole number, or a share of memory as Ultralytics allows
         found.update([parse_key_value_pair(f"batch={taken['batch']}")])
-    if mistakes:
-        raise ConfigError(mistakes)
     return found
 
 
 def print_result(result: str | dict[str, Any]) -> None:
-    """A table, or JSON."""
+    """Print a table as it is, plain data as JSON."""
     click.echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))

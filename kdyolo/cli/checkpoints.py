@@ -1,4 +1,4 @@
-"""``kdyolo inspect``, ``export-stock``, ``extract`` and ``card``: what a file or a run holds."""
+"""Commands ``kdyolo inspect``, ``export-stock``, ``extract`` and ``card``: what a file or a run holds."""
 
 from __future__ import annotations
 

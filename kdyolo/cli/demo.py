@@ -10,28 +10,22 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torchvision.io import read_image, write_png
-from torchvision.utils import draw_bounding_boxes, make_grid
-from ultralytics.utils import LOGGER
+import click
 
-from kdyolo.checkpoints.key_naming import CSPDARKNET_LAYERS
-from kdyolo.data.coco_to_yolo import convert_coco
-from kdyolo.data.synthetic import IMGSZ, draw_dataset
-from kdyolo.engine.model import KDYOLO
+from kdyolo.cli.base import command
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.runs.files import MAP
-from kdyolo.runs.history import read_run
+from kdyolo.runs.files import BEST_NAME, MAP, RECORD_NAME, RESULTS_NAME, weights_file
 
+if TYPE_CHECKING:
+    from kdyolo.engine.model import KDYOLO
 # One optimizer step per batch and a brisk Adam: hundreds of images, not COCO's hundred thousand.
 RECIPE: dict[str, Any] = {
     "optimizer": "AdamW",
     "lr0": 0.002,
     "warmup_epochs": 1.0,
     "batch": 8,
-    "imgsz": IMGSZ,
     "device": "cpu",
     "scale": 0.2,
     "plots": False,
@@ -39,20 +33,35 @@ RECIPE: dict[str, Any] = {
 TEACHING_EPOCHS, FROZEN_EPOCHS, EPOCHS = 15, 6, 20
 
 
+@command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
+@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder to write.")
+def demo(out: str) -> None:
+    """Run everything once on drawn shapes: a few minutes on two CPU cores, no network."""
+    run_demo(Path(out))
+
+
 def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
     """Draw, distil, convert, train frozen and thawed, evaluate; print where everything is.
 
     Args:
-        out: Folder to write; must not exist or be empty.
-        splits: Split name → number of images.
+        out: The folder to write; it must not exist, or be empty.
+        splits: Split name → number of images; None: as many as the demonstration needs.
 
     Returns:
-        ``map``: mAP50-95 after each epoch, ``final``: that of ``best.pt``, ``predictions``: the saved picture.
+        A dictionary of ``map``, the mAP50-95 after each epoch, ``final``, that of ``best.pt``, and ``predictions``, the
+        path of the saved picture.
 
     Raises:
         ConfigError: ``out`` is not empty.
         RunError: mAP stayed near zero or did not rise: the installation does not train properly.
     """
+    from ultralytics.utils import LOGGER
+
+    from kdyolo.data.coco_to_yolo import convert_coco
+    from kdyolo.data.synthetic import IMGSZ, draw_dataset
+    from kdyolo.engine.model import KDYOLO
+    from kdyolo.runs.history import read_run
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty. Choose another folder with --out, or remove it.")
     began = time.monotonic()
@@ -66,7 +75,8 @@ def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
     _say(4, f"training on it: kdyolo train --freeze {FROZEN_EPOCHS} --epochs {EPOCHS}")
     run = out / "run"
     model = KDYOLO(backbone=checkpoint)
-    model.train(data=str(summary.yaml), freeze_epochs=FROZEN_EPOCHS, epochs=EPOCHS, work_dir=run, **RECIPE)
+    freeze = {"freeze_epochs": FROZEN_EPOCHS, "epochs": EPOCHS}
+    model.train(data=str(summary.yaml), work_dir=run, imgsz=IMGSZ, **freeze, **RECIPE)
     _say(5, "evaluating: kdyolo val")
     metrics = model.val(data=str(summary.yaml), imgsz=IMGSZ, device="cpu", plots=False, save_dir=str(out / "val"))
     final = float(metrics.box.map)
@@ -77,12 +87,12 @@ def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
         f"\nDone in {(time.monotonic() - began) / 60:.1f} min. mAP50-95 by epoch: "
         f"{' '.join(f'{x:.3f}' for x in curve)}\n"
         f"  frozen until epoch {FROZEN_EPOCHS}: {frozen:.3f}; after the thaw: {max(curve[FROZEN_EPOCHS:]):.3f}; "
-        f"best.pt: {final:.3f}\n"
+        f"{BEST_NAME}: {final:.3f}\n"
         f"Look at\n"
         f"  {picture}  predictions on images it has not seen\n"
-        f"  {run / 'results.csv'}  losses and mAP of each epoch\n"
-        f"  {run / 'kdyolo.yaml'}  what was trained, from what\n"
-        f"  {run / 'weights' / 'best.pt'}  a plain Ultralytics checkpoint: yolo predict model=…"
+        f"  {run / RESULTS_NAME}  losses and mAP of each epoch\n"
+        f"  {run / RECORD_NAME}  what was trained, from what\n"
+        f"  {weights_file(run, BEST_NAME)}  a plain Ultralytics checkpoint: yolo predict model=…"
     )
     if not (best > 0.1 and best > curve[0] and final > 0.1):
         raise RunError(
@@ -96,15 +106,21 @@ def make_checkpoint(out: Path, data: Path) -> Path:
     """Train a detector on the shapes and save its backbone in the old system's clean-export layout.
 
     Args:
-        out: Folder for the teacher's run and the checkpoint.
-        data: Data set YAML.
+        out: The folder for the teacher's run and the checkpoint.
+        data: The data set YAML.
 
     Returns:
-        Path of the ``.pth`` file.
+        The path of the ``.pth`` file.
     """
+    import torch
+
+    from kdyolo.checkpoints.key_naming import CSPDARKNET_LAYERS
+    from kdyolo.data.synthetic import IMGSZ
+    from kdyolo.engine.model import KDYOLO
+
     teacher = KDYOLO("kdyolov8n.yaml", random_init=True)
     work_dir = out / "teacher"
-    teacher.train(data=str(data), epochs=TEACHING_EPOCHS, work_dir=work_dir, **{**RECIPE, "val": False})
+    teacher.train(data=str(data), epochs=TEACHING_EPOCHS, work_dir=work_dir, imgsz=IMGSZ, **RECIPE, val=False)
     weights = teacher.model.float().state_dict()
     path = out / f"epoch_{TEACHING_EPOCHS}_backbone_mmdet.pth"
     state_dict = {}
@@ -121,14 +137,19 @@ def save_predictions(model: KDYOLO, out: Path, count: int = 12, columns: int = 4
     """Predict on validation images and save them as one picture.
 
     Args:
-        model: Trained detector.
-        out: The demo's folder; ``predictions.png`` is written there.
-        count: Number of images.
-        columns: Images per row.
+        model: The trained detector.
+        out: The demonstration's folder; ``predictions.png`` is written there.
+        count: The number of images.
+        columns: The number of images in a row.
 
     Returns:
-        Path of the picture.
+        The path of the picture.
     """
+    from torchvision.io import read_image, write_png
+    from torchvision.utils import draw_bounding_boxes, make_grid
+
+    from kdyolo.data.synthetic import IMGSZ
+
     files = sorted((out / "coco" / "images" / "val").iterdir())[:count]
     results = model.predict([str(file) for file in files], imgsz=IMGSZ, device="cpu", conf=0.3, verbose=False)
     scale, pictures = 2, []
@@ -147,4 +168,6 @@ def save_predictions(model: KDYOLO, out: Path, count: int = 12, columns: int = 4
 
 
 def _say(step: int, what: str) -> None:
+    from ultralytics.utils import LOGGER
+
     LOGGER.info(f"\n[{step}/5] {what}")

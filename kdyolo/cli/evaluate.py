@@ -108,7 +108,7 @@ def score(
         return
     from kdyolo.metrics.bootstrap import confidence
     from kdyolo.metrics.coco_files import read_detections, read_ground_truth
-    from kdyolo.metrics.coco_metrics import score as score_detections
+    from kdyolo.metrics.coco_metrics import score_detections
 
     truth, detections = read_ground_truth(annotations), read_detections(predictions[0])
     scores = score_detections(truth, detections, evaluator, source=predictions[0])

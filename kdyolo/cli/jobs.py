@@ -1,4 +1,4 @@
-"""``kdyolo ps``, ``logs`` and ``stop``, and ``--detach`` of the commands that take long."""
+"""Commands ``kdyolo ps``, ``logs`` and ``stop``, and ``--detach`` of the commands that take long."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from kdyolo.cli.base import command
 from kdyolo.errors import ConfigError
+from kdyolo.runs.files import LOG_NAME
 
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
@@ -24,10 +25,10 @@ detach_option = click.option(
 
 
 def run_detached() -> None:
-    """Start the command of this command line in the background, and say how to follow it; or what is wrong, as it does.
+    """Start the command of this command line in the background, and print how to follow it, or why it did not begin.
 
     Raises:
-        ConfigError: This is one of several processes already.
+        ConfigError: This is one of several processes that torchrun started.
     """
     from kdyolo.runs.detach import DidNotBegin, detach
 
@@ -41,7 +42,7 @@ def run_detached() -> None:
         raise click.exceptions.Exit(e.code) from None
     run = _short(folder)
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
-    click.echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / 'train.log'}")
+    click.echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
     click.echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
 
 
@@ -60,6 +61,7 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
     Looks below FOLDER; by default in runs/ and studies/ here, and where Ultralytics is set to put runs.
     """
     from kdyolo.runs.status import FOLDERS, list_runs
+    from kdyolo.utils.tables import aligned
 
     runs = list_runs(folders)
     if as_json:
@@ -69,10 +71,7 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
     elif sys.stdout.isatty():
         _print_table(runs)
     else:
-        rows = [HEADER, *map(_row, runs)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo("\n".join(aligned([HEADER, *map(_row, runs)])))
     for run in runs:
         if run.problem and not as_json:
             click.echo(run.problem, err=True)

@@ -1,4 +1,4 @@
-"""``kdyolo train``, ``doctor`` and ``demo``: training, and what is checked before it."""
+"""Commands ``kdyolo train`` and ``doctor``: training, and what is checked before it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kdyolo.cli.base import F, command, key_values
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.engine.options.train_options import Kind, command_options
 from kdyolo.errors import ConfigError
+from kdyolo.runs.files import LAST_NAME, weights_file
 
 TYPES: dict[Kind, Any] = {
     "text": None,
@@ -81,7 +82,7 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
 def _resume(run: Path, given: dict[str, Any]) -> None:
     from kdyolo.engine.trainer import KDTrainer
 
-    last = str(run if run.suffix == ".pt" else run / "weights" / "last.pt")
+    last = str(run if run.suffix == ".pt" else weights_file(run, LAST_NAME))
     KDTrainer(overrides={**given, "task": "detect", "mode": "train", "model": last, "resume": last}).train()
 
 
@@ -96,12 +97,3 @@ def doctor(**options: Any) -> None:
     click.echo(environment())
     if found := check_parts(**options):
         click.echo(found)
-
-
-@command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
-@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder to write.")
-def demo(out: str) -> None:
-    """Run everything once on drawn shapes: a few minutes on two CPU cores, no network."""
-    from kdyolo.cli.demo import run_demo
-
-    run_demo(Path(out))

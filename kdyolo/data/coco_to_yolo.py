@@ -1,4 +1,4 @@
-"""COCO annotations → a dataset that Ultralytics trains on: labels, links to the images, lists and a YAML."""
+"""COCO → YOLO: labels, links to the images, lists and a dataset YAML that Ultralytics trains on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation
 from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_name, list_name
 from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_plain_name, pick_roles
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning
-from kdyolo.data.coco.transaction import publish
+from kdyolo.data.coco.transaction import commit
 from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
@@ -52,24 +52,31 @@ def convert_coco(
     Nothing is written before everything was read and checked. Doing it again gives the same bytes.
 
     Args:
-        root: folder in the official layout: ``annotations/instances_<split>.json`` and the images in
-            ``images/<split>/`` or ``<split>/``. It is never written to. Either this or ``sources``.
-        out: folder to write: missing, empty, or an earlier conversion, whose entries of the same splits are replaced.
-        name: the dataset YAML is ``<out>/<name>.yaml``.
-        link: how images and annotation files get into ``out``: links to the originals, or copies.
-        sources: the splits one by one, for any other layout.
-        skip_invalid: leave invalid images and annotations out and count them, instead of raising.
-        classes: names of the categories to convert; all if empty. They are numbered by their category ids, as without
-            a choice, and images without any of them stay as background.
-        min_area: in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are left out.
-        include_crowd: write crowd regions as ordinary objects.
-        segments: write polygons instead of boxes, for segmentation heads.
-        verify_images: open every image: one that cannot be read is invalid, one of another size than its record says
-            is reported. Ultralytics' label cache is written as well, since that is what its first scan is for.
+        root: COCO folder in the official layout: ``annotations/instances_<split>.json`` and the images in
+            ``images/<split>/`` or ``<split>/``. It is never written to. Give either this or ``sources``.
+        out: Folder to write: a missing or empty one, or an earlier conversion, whose entries of the same splits are
+            replaced.
+        name: Name of the dataset YAML, ``<out>/<name>.yaml``.
+        link: How images and annotation files get into ``out``: links to the originals, or copies.
+        sources: The splits one by one, for any other layout.
+        skip_invalid: Whether invalid images and annotations are left out and counted, instead of raising.
+        classes: Names of the categories to convert; all if empty. Classes are numbered by their category ids, as
+            without a choice, and images without any of them stay as background.
+        min_area: Smallest area in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are
+            left out.
+        include_crowd: Whether crowd regions are written as ordinary objects.
+        segments: Whether polygons are written instead of boxes, for segmentation heads.
+        verify_images: Whether every image is opened: one that cannot be read is invalid, one of another size than its
+            record says is reported. Ultralytics' label cache is written as well, since that is what its first scan is
+            for.
+
+    Returns:
+        Paths, classes and counts of what was written.
 
     Raises:
-        ConfigError: arguments contradict each other, or splits have no clear roles.
-        DatasetError: the data is not what it should be (which file, which record), or ``out`` cannot be written.
+        ConfigError: The arguments contradict each other, or the splits have no clear roles.
+        DatasetError: The data is not what it should be (the message names file and record), or ``out`` cannot be
+            written.
     """
     _check_arguments(root, out, name, link, sources, min_area)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
@@ -94,7 +101,7 @@ def convert_coco(
     categories = _merge_categories(data)
     chosen = _choose(categories, classes)
     class_of = dict.fromkeys(categories) | {category_id: index for index, category_id in enumerate(chosen)}
-    selection = Selection(class_of, min_area, include_crowd, _outline_of if segments else None)
+    selection = Selection(class_of, min_area, include_crowd, _polygon_of if segments else None)
     splits = [
         _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
         for source, of_split in zip(sources, data, strict=True)
@@ -108,7 +115,7 @@ def convert_coco(
         check_other_yamls(out, name, dataset)
 
     check()
-    publish([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
+    commit([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
     summaries = {split.source.split: split.summary() for split in splits}
     warnings = [*_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
     if inspector:
@@ -147,14 +154,14 @@ class _Split:
             skipped_annotations=self.data.skipped_annotations,
             unselected=counts.unselected,
             small=counts.small,
-            boxy=counts.boxy,
+            box_fallback=counts.box_fallback,
         )
 
 
 def _label(
     data: Annotations, selection: Selection, read_whole: Callable[[], Annotations]
 ) -> tuple[Annotations, SplitLabels]:
-    """The labels of one file; if something in it is irregular, from reading it again with a close look."""
+    """The labels of one file, by the fast way; by the careful one (the whole file is read) where it is irregular."""
     try:
         return data, _label_batches(data, selection)
     except FastPathUnavailable:
@@ -185,7 +192,7 @@ def _label_batches(data: Annotations, selection: Selection) -> SplitLabels:
     return labels
 
 
-def _outline_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
+def _polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
     # In each process when it needs it: numpy, OpenCV and Ultralytics take seconds, and end all forking where they run.
     from kdyolo.data.coco.segmentation import polygon_of
 
@@ -246,7 +253,7 @@ def _choose(categories: Mapping[int, str], classes: Sequence[str]) -> dict[int, 
     """The categories to convert: those with these names, or all.
 
     Raises:
-        ConfigError: no category has such a name; all such names at once.
+        ConfigError: No category has such a name; all such names at once.
     """
     mistakes = []
     for name in classes:

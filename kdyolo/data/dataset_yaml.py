@@ -1,7 +1,14 @@
-"""An Ultralytics dataset as it lies on disk: its YAML, its lists of images, and its label files."""
+"""Dataset YAMLs of Ultralytics: classes, category ids, and where the images and annotations of each split lie.
+
+The one reader of these files. Commands that use a data set call :func:`load_dataset`, which refuses what they could not
+work with; commands that only look at what was trained call :func:`look_at_dataset`, for which nothing has to be there
+any more; and what Ultralytics has read itself goes through :func:`from_ultralytics`.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,38 +25,134 @@ class Dataset:
     """The content of a dataset YAML.
 
     Attributes:
-        path: the YAML.
-        names: class index → name.
-        category_ids: class index → category id; 1…nc where the YAML does not say otherwise.
-        images: role → folders, lists or image files.
-        annotations: role → the COCO file that it was converted from, where that exists.
+        path: The YAML.
+        root: Folder that relative paths of the YAML start from.
+        class_names: Class index 0…nc−1 → name, ascending.
+        recorded_ids: Class index 0…nc−1 → COCO category id, ascending; None where the YAML has none.
+        images: Role (train, val, test) → folders, lists or image files, as the YAML names them.
+        recorded_annotations: Role → COCO JSON that the split was converted from, as the YAML names it.
     """
 
     path: Path
-    names: dict[int, str]
-    category_ids: dict[int, int]
-    images: dict[str, list[Path]]
-    annotations: dict[str, Path]
+    root: Path
+    class_names: dict[int, str]
+    recorded_ids: dict[int, int] | None
+    images: dict[str, list[str]]
+    recorded_annotations: dict[str, str]
+
+    @property
+    def category_ids(self) -> dict[int, int]:
+        """Class index → category id; 1…nc where the YAML does not say otherwise."""
+        return self.recorded_ids or {index: index + 1 for index in self.class_names}
+
+    def places(self, split: str) -> list[Path]:
+        """Folders, lists or image files of a split, whether they exist or not; none if the YAML does not name it."""
+        return [self.root / name for name in self.images.get(split, ())]
+
+    def annotations(self, split: str) -> Path | None:
+        """The COCO JSON that the YAML records for a split, whether it exists or not."""
+        recorded = self.recorded_annotations.get(split)
+        return None if recorded is None else self.root / recorded
 
     def roles(self, role: str | None) -> dict[str, list[Path]]:
-        """The roles to read: one, or all without those that only repeat another.
+        """The places of one role, or of all roles without those that only repeat another.
 
         Raises:
-            DatasetError: there is no such role.
+            DatasetError: The YAML has no such role.
         """
         if role is not None and role not in self.images:
             raise DatasetError(f"{self.path}: expected a key {role!r}, found {', '.join(self.images)}. Choose another.")
         chosen = [role] if role else list(self.images)
         unique = {tuple(self.images[name]): name for name in reversed(chosen)}
-        return {name: self.images[name] for name in chosen if name in unique.values()}
+        return {name: self.places(name) for name in chosen if name in unique.values()}
+
+    def ids_in(self, annotations: Path, split: str) -> list[int] | None:
+        """Category id of each class in an annotation file; None unless the split was converted from this very file."""
+        recorded = self.annotations(split)
+        own = recorded is not None and os.path.realpath(recorded) == os.path.realpath(annotations)
+        return list(self.recorded_ids.values()) if own and self.recorded_ids else None
 
 
 def load_dataset(path: Path) -> Dataset:
-    """Read a dataset YAML.
+    """Read a dataset YAML to work with its data set.
 
     Raises:
-        DatasetError: it cannot be read, or lacks what it needs.
+        DatasetError: The YAML cannot be read, or lacks what is needed: a name for each class, a folder to start from
+            that exists, and at least one split.
     """
+    content = _read(path)
+    names = _names(content.get("names"))
+    if not names:
+        found = content.get("names")
+        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {found!r}.")
+    ids = content.get("category_ids")
+    if ids and _ids(ids, names) is None:
+        raise DatasetError(f"{path}: expected a category id of its own for each class, found {ids}. Correct the YAML.")
+    candidates = _roots(path, content)
+    root = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if root is None:
+        raise DatasetError(f"{path}: 'path' leads nowhere: there is no {candidates[0]}. Correct the YAML.")
+    for role in ROLES:
+        if content.get(role) and not _paths(content[role]):
+            raise DatasetError(f"{path}: expected under {role!r} a path or a list of paths, found {content[role]!r}.")
+    images = _images(content)
+    if not images:
+        raise DatasetError(f"{path}: expected at least one of the keys {', '.join(ROLES)}, found none of them.")
+    return Dataset(path, root, names, _ids(ids, names), images, _annotations(content))
+
+
+def look_at_dataset(path: Path) -> Dataset:
+    """Read a dataset YAML only to see what it says, anywhere and at any time after it was used.
+
+    What is missing or malformed in it counts as absent, and nothing that it names has to exist. A relative ``path`` is
+    looked for beside the YAML first, since the working directory need not be the one that training was started in.
+
+    Raises:
+        DatasetError: The file cannot be read or holds no keys at all.
+    """
+    content = _read(path)
+    candidates = _roots(path, content)
+    root = next((candidate for candidate in reversed(candidates) if candidate.exists()), candidates[0])
+    return _dataset(path, root, content)
+
+
+def from_ultralytics(data: Mapping[str, Any]) -> Dataset:
+    """The data set that Ultralytics has read and checked itself.
+
+    Args:
+        data: What its ``check_det_dataset`` returns, with absolute paths.
+    """
+    root = Path(data["path"])
+    return _dataset(Path(data.get("yaml_file") or root), root, data)
+
+
+def find_annotations(dataset: Dataset, split: str) -> Path | None:
+    """The COCO JSON to score a split with.
+
+    Returns:
+        The file that ``kdyolo convert`` recorded; else, for COCO as Ultralytics downloads it, the official file, if
+        it is there; else None.
+
+    Raises:
+        DatasetError: The recorded file is missing.
+    """
+    recorded = dataset.annotations(split)
+    if recorded is not None:
+        if not recorded.is_file():
+            raise DatasetError(
+                f"{recorded}: the data set names this annotation file, but it is not there (a broken link?). Put it "
+                "back, convert again, or name the file with --annotations."
+            )
+        return recorded
+    images = [str(place) for place in dataset.places(split)]
+    # The rule by which Ultralytics itself knows COCO.
+    if len(images) == 1 and "coco" in images[0] and images[0].endswith(f"{os.sep}val2017.txt"):
+        official = dataset.root / "annotations" / "instances_val2017.json"
+        return official if official.is_file() else None
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -58,40 +161,52 @@ def load_dataset(path: Path) -> Dataset:
         raise DatasetError(f"{path}: not a YAML file: {' '.join(str(error).split())}. Give a dataset YAML.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected keys such as 'train' and 'names', found none. Give a dataset YAML.")
-    names = _names(path, content.get("names"))
-    ids = content.get("category_ids") or {index: index + 1 for index in names}
-    if not isinstance(ids, dict) or ids.keys() != names.keys() or len(set(ids.values())) != len(ids):
-        raise DatasetError(f"{path}: expected a category id of its own for each class, found {ids}. Correct the YAML.")
-    root = _root(path, content.get("path"))
-    images = {role: [root / p for p in _as_list(path, role, content[role])] for role in ROLES if content.get(role)}
-    if not images:
-        raise DatasetError(f"{path}: expected at least one of the keys {', '.join(ROLES)}, found none of them.")
-    sources = content.get("annotations")
-    found = {role: root / file for role, file in sources.items()} if isinstance(sources, dict) else {}
-    return Dataset(path, names, ids, images, {role: file for role, file in found.items() if file.is_file()})
+    return content
 
 
-def _names(path: Path, names: Any) -> dict[int, str]:
+def _dataset(path: Path, root: Path, content: Mapping[str, Any]) -> Dataset:
+    """What can be used of the content."""
+    count = content.get("nc")
+    unnamed = [f"class_{index}" for index in range(count)] if isinstance(count, int) else []  # as Ultralytics does
+    names = _names(content.get("names") or unnamed)
+    ids = _ids(content.get("category_ids"), names)
+    return Dataset(path, root, names, ids, _images(content), _annotations(content))
+
+
+def _names(names: Any) -> dict[int, str]:
+    """Class index → name; nothing unless each class from 0 on has one."""
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or sorted(names, key=str) != sorted(range(len(names)), key=str) or not names:
-        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {names!r}.")
+    if not isinstance(names, Mapping) or sorted(names, key=str) != sorted(range(len(names)), key=str):
+        return {}
     return {index: str(names[index]) for index in range(len(names))}
 
 
-def _as_list(path: Path, role: str, value: Any) -> list[str]:
+def _ids(ids: Any, names: Mapping[int, str]) -> dict[int, int] | None:
+    """Class index → category id; None unless each class has an id of its own."""
+    if not isinstance(ids, Mapping) or ids.keys() != names.keys() or len(set(map(str, ids.values()))) != len(ids):
+        return None
+    return {index: ids[index] for index in names} or None
+
+
+def _roots(path: Path, content: Mapping[str, Any]) -> list[Path]:
+    """Where the data set may lie, first as Ultralytics reads it, from the working directory; then beside the YAML."""
+    given, beside = content.get("path"), path.absolute().parent
+    return [beside] if not given else [Path(str(given)).absolute(), beside / str(given)]
+
+
+def _images(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {role: paths for role in ROLES if (paths := _paths(content.get(role)))}
+
+
+def _paths(value: Any) -> list[str]:
+    """One path or several; nothing where it is something else."""
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) for item in values):
-        raise DatasetError(f"{path}: expected under {role!r} a path or a list of paths, found {value!r}.")
-    return values
+    return values if all(isinstance(item, str) for item in values) else []
 
 
-def _root(path: Path, given: Any) -> Path:
-    """As Ultralytics reads ``path``; a relative one may also lie beside the YAML."""
-    if given is None:
-        return path.absolute().parent
-    candidates = [Path(str(given)).absolute(), path.absolute().parent / str(given)]
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    raise DatasetError(f"{path}: 'path' leads nowhere: there is no {candidates[0]}. Correct the YAML.")
+def _annotations(content: Mapping[str, Any]) -> dict[str, str]:
+    recorded = content.get("annotations")
+    if not isinstance(recorded, Mapping):
+        return {}
+    return {str(role): file for role, file in recorded.items() if isinstance(file, str)}

@@ -1,4 +1,4 @@
-"""File names of images: which ones a data set can use, and which ones exist. No image is opened."""
+"""File names of images: usable, existing and normalised names, and the images of a split. No image is opened."""
 
 from __future__ import annotations
 
@@ -41,12 +41,15 @@ def all_plain(names: Sequence[str]) -> bool:
 
 
 def image_problem(name: str, width: int, height: int) -> tuple[str, str] | None:
-    """What is wrong with an image record on its own: (reason, detail).
+    """What is wrong with an image record on its own.
 
     Args:
-        name: normalised file name.
-        width: in pixels.
-        height: in pixels.
+        name: Normalised file name.
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Returns:
+        Reason and detail; None for a usable record.
     """
     if width <= 0 or height <= 0:
         return "width and height must be positive", f"found {width}×{height}"
@@ -75,7 +78,7 @@ def has_surrogates(text: str) -> bool:
 
 
 def find_missing(folder: Path, names: Sequence[str]) -> set[str]:
-    """Those of some relative file names that are no files. Folders are listed, which is much quicker than asking."""
+    """The relative file names that are no files. Folders are listed, which is much quicker than asking."""
     listed = {"": _files_in(folder)}
     missing = set()
     for name in [name for name in names if name not in listed[""]]:
@@ -100,10 +103,10 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     """The images of a split: the folder that they have in common, and their names relative to it, sorted.
 
     Args:
-        paths: folders, which are searched through, text files with an image on each line, or images.
+        paths: Folders, which are searched with all below them; text files with an image on each line; or images.
 
     Raises:
-        DatasetError: a path does not exist, or there is no image.
+        DatasetError: A path does not exist, or there is no image.
     """
     files: set[Path] = set()
     folders: list[Path] = []

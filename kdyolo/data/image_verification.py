@@ -1,4 +1,4 @@
-"""Open every image of a split: can it be read, and has it the size that its record says?"""
+"""Verification of image files by opening them: readable, of which size, turned by EXIF, complete."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WORTH_A_PROCESS = 500  # images
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image file is.
+    """Facts about an image file.
 
     Attributes:
-        width: in pixels, as decoders show it: turned by its EXIF orientation.
-        height: likewise.
-        problem: why Ultralytics would leave it out, or empty.
-        broken_end: a JPEG without its end marker, which Ultralytics writes anew at its first scan.
+        width: Width in pixels, as decoders show the image: turned by its EXIF orientation.
+        height: Height in pixels, as decoders show the image.
+        problem: The reason for which Ultralytics would leave the image out; empty if there is none.
+        broken_end: Whether it is a JPEG without its end marker, which Ultralytics writes anew at its first scan.
     """
 
     width: int = 0
@@ -39,12 +39,16 @@ class ImageFacts:
 
 @dataclass
 class ImageVerifier:
-    """Opens images, each once, and remembers what it found: (folder, file name) → Found."""
+    """Opens images, each once.
+
+    Attributes:
+        found: (folder, file name) → what was found.
+    """
 
     found: dict[tuple[Path, str], ImageFacts] = field(default_factory=dict)
 
     def problems(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
-        """Those of some images that cannot be used: file name → why."""
+        """File name → reason, of the images that cannot be used."""
         names = list(names)
         new = [name for name in names if (folder, name) not in self.found]
         with Progress("opening", len(new), "images") as progress:

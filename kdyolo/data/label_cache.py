@@ -1,4 +1,4 @@
-"""Ultralytics' label cache, for images that were verified: its first scan would only find the same again."""
+"""Ultralytics' label cache for verified images, whose first scan would only find the same again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ultralytics.data.dataset import DATASET_CACHE_VERSION
 
 from kdyolo.data.coco.split_writer import cache_name
 from kdyolo.data.yolo_labels import label_path
+from kdyolo.utils.atomic import replacing
 from kdyolo.utils.ultralytics_patches import image_shapes_known
 
 KNOWN_VERSIONS = ("1.0.12",)
@@ -20,10 +21,10 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
     """Write the cache that Ultralytics itself would write after scanning a split.
 
     Args:
-        out: the dataset's folder, resolved, with labels and images in place.
-        split: its name.
-        shapes: file name → (height, width) in pixels, of every image of the split; all of them verified.
-        classes: their number.
+        out: Resolved path of the data set's folder, with labels and images in place.
+        split: Name of the split.
+        shapes: File name → (height, width) in pixels, of every image of the split; all of them verified.
+        classes: Number of classes.
 
     Returns:
         False where the installed Ultralytics uses a cache format that is not known here; it scans then.
@@ -62,8 +63,6 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
         "version": DATASET_CACHE_VERSION,
     }
     target = out / cache_name(split)
-    part = target.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(target) as partial, partial.open("wb") as file:
         np.save(file, np.array(content, dtype=object))
-    part.replace(target)
     return True

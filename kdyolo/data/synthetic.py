@@ -1,4 +1,4 @@
-"""A small COCO data set of drawn shapes, for the demo, tests and benchmarks."""
+"""Synthetic COCO data set of drawn shapes, for the demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw_dataset(root: Path, splits: dict[str, int] | None = None, imgsz: int = 
         root: Folder to create.
         splits: Split name → number of images.
         imgsz: Side of the square images, in pixels.
-        seed: Of shapes, colours and places.
+        seed: Seed of the random shapes, colours and places.
 
     Returns:
         ``root``, with ``annotations/instances_<split>.json`` and ``<split>/*.jpg``.

@@ -1,9 +1,15 @@
-"""From COCO boxes in pixels to the text of YOLO label files: pure functions, no files."""
+"""YOLO labels: one box or polygon in pixels ⇄ one line of a label file, and where Ultralytics looks for that file.
+
+These are the rules of a label, which both ways of a conversion follow: the careful one calls these functions, and
+:mod:`kdyolo.data.coco.label_batches` gives the same text for many annotations at once. A box is cut to the image, which
+counts as clipping only where it reaches beyond by more than :data:`NOISE_PX`; what is left is written unless a side of
+it is at most :data:`NOTHING` of the image; coordinates are fractions of the image with six decimals.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,13 +40,13 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 
 
 def label_line(class_index: int, box: Box, width: int, height: int) -> str | None:
-    """One line ``class cx cy w h``, each coordinate a fraction of the image in 0–1 with 6 decimals.
+    """One line ``class cx cy w h``, each coordinate a fraction of the image in 0–1 with six decimals.
 
     Args:
-        class_index: 0…nc−1.
-        box: left, top, w, h in pixels, inside the image.
-        width: of the image in pixels.
-        height: of the image in pixels.
+        class_index: Class index, 0…nc−1.
+        box: Left, top, width, height in pixels, inside the image.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
         The line with its newline, or None where w or h is not positive or would be written as zero.
@@ -51,23 +57,29 @@ def label_line(class_index: int, box: Box, width: int, height: int) -> str | Non
     return _BOX_LINE % (class_index, (left + w / 2) / width, (top + h / 2) / height, w / width, h / height)
 
 
-def polygon_line(class_index: int, outline: list[float], width: int, height: int) -> str | None:
+def polygon_line(class_index: int, corners: Sequence[float], width: int, height: int) -> str | None:
     """One line ``class x1 y1 x2 y2 …`` with the corners of a polygon, clipped to the image, as fractions of it.
 
     Args:
-        class_index: 0…nc−1.
-        outline: x1, y1, x2, y2, … in pixels.
-        width: of the image in pixels.
-        height: of the image in pixels.
+        class_index: Class index, 0…nc−1.
+        corners: Coordinates x1, y1, x2, y2, … in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
         The line with its newline, or None where nothing of the polygon's area lies in the image.
     """
-    xs = [min(max(x / width, 0.0), 1.0) for x in outline[::2]]
-    ys = [min(max(y / height, 0.0), 1.0) for y in outline[1::2]]
+    xs = [min(max(x / width, 0.0), 1.0) for x in corners[::2]]
+    ys = [min(max(y / height, 0.0), 1.0) for y in corners[1::2]]
     if max(xs) - min(xs) <= NOTHING or max(ys) - min(ys) <= NOTHING:
         return None
     return f"{class_index} {' '.join('%.6f %.6f' % corner for corner in zip(xs, ys, strict=True))}\n"  # noqa: UP031
+
+
+def box_corners(box: Sequence[float]) -> list[float]:
+    """A box [left, top, width, height] as the polygon x1, y1, …, x4, y4, clockwise from the left upper corner."""
+    left, top, w, h = box
+    return [left, top, left + w, top, left + w, top + h, left, top + h]
 
 
 def label_path(split: str, file_name: str) -> str:
@@ -94,26 +106,26 @@ class Label:
     """One line of a label file.
 
     Attributes:
-        index: class, 0…nc−1.
-        values: cx, cy, w, h, or the corners x1, y1, x2, y2, … of a polygon; fractions of the image.
+        index: Class index, 0…nc−1.
+        coordinates: Box cx, cy, w, h, or corners x1, y1, x2, y2, … of a polygon; fractions of the image.
     """
 
     index: int
-    values: tuple[float, ...]
+    coordinates: tuple[float, ...]
 
     @property
-    def is_outline(self) -> bool:
+    def is_polygon(self) -> bool:
         """Whether it is a polygon."""
-        return len(self.values) > 4
+        return len(self.coordinates) > 4
 
     @property
     def text(self) -> str:
         """The line as the converter writes it."""
-        return f"{self.index} {' '.join(f'{value:.6f}' for value in self.values)}\n"
+        return f"{self.index} {' '.join(f'{value:.6f}' for value in self.coordinates)}\n"
 
     def box(self, width: int, height: int) -> Box:
-        """Left, top, w, h in pixels, with the fewest decimals that give the same label again."""
-        cx, cy, w, h = self.values
+        """Left, top, width, height in pixels, with the fewest decimals that give the same label again."""
+        cx, cy, w, h = self.coordinates
         exact = ((cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height)
 
         def at(decimals: int) -> Box:
@@ -126,7 +138,7 @@ class Label:
         """``segmentation``, ``bbox`` and ``area`` of a polygon, in pixels."""
 
         def at(decimals: int) -> list[float]:
-            return [round(v * (height if i % 2 else width), decimals) for i, v in enumerate(self.values)]
+            return [round(v * (height if i % 2 else width), decimals) for i, v in enumerate(self.coordinates)]
 
         corners = _shortest(at, lambda corners: polygon_line(self.index, corners, width, height), self.text)
         xs, ys = corners[::2], corners[1::2]
@@ -146,7 +158,7 @@ def read_labels(path: Path, classes: Mapping[int, object]) -> list[Label]:
     """The lines of a label file; none where there is no file, as for Ultralytics.
 
     Raises:
-        DatasetError: a line is no label of these classes.
+        DatasetError: A line is no label of these classes.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -158,17 +170,17 @@ def read_labels(path: Path, classes: Mapping[int, object]) -> list[Label]:
 
 
 def _parse(path: Path, number: int, line: str, classes: Mapping[int, object]) -> Label:
-    words = line.split()
+    fields = line.split()
     try:
-        index, *values = map(float, words)
+        index, *values = map(float, fields)
     except ValueError:
         index, values = math.nan, []
-    boxes, outlines = len(values) == 4, len(values) >= 6 and len(values) % 2 == 0
-    if not (boxes or outlines) or not all(-_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
+    is_box, is_polygon = len(values) == 4, len(values) >= 6 and len(values) % 2 == 0
+    if not (is_box or is_polygon) or not all(-_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
         raise DatasetError(
             f"{path}, line {number}: expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 …' with coordinates from 0 "
             f"to 1, found {line[:80]!r}. Correct the label."
         )
     if index not in classes:
-        raise DatasetError(f"{path}, line {number}: expected a class from 0 to {len(classes) - 1}, found {words[0]}.")
+        raise DatasetError(f"{path}, line {number}: expected a class from 0 to {len(classes) - 1}, found {fields[0]}.")
     return Label(int(index), tuple(values))

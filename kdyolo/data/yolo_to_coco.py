@@ -1,8 +1,10 @@
-"""YOLO labels → COCO annotations. Where they were converted from COCO, what labels cannot hold comes back too."""
+"""YOLO → COCO: annotations from the labels of a data set.
+
+Where the labels were converted from COCO, what labels cannot hold (ids, exact boxes, crowds) comes back too.
+"""
 
 from __future__ import annotations
 
-import secrets
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,22 +18,23 @@ from kdyolo.data.coco.reader import read_annotations
 from kdyolo.data.coco.schema import DetailedAnnotation, ImageRecord
 from kdyolo.data.dataset_yaml import Dataset, load_dataset
 from kdyolo.data.image_names import image_files, label_file
-from kdyolo.data.yolo_labels import Label, clip_box, label_line, polygon_line, read_labels
+from kdyolo.data.yolo_labels import Label, box_corners, clip_box, label_line, polygon_line, read_labels
 from kdyolo.errors import DatasetError
+from kdyolo.utils.atomic import write_atomic
 
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What ``to_coco`` wrote.
+    """Result of ``to_coco``.
 
     Attributes:
-        path: the JSON file.
-        images: number of images.
-        annotations: number of annotations.
-        restored: annotations that are those of the original file, with its ids and boxes.
-        crowds: of these, crowd regions that the labels leave out.
+        path: The JSON file that was written.
+        images: Number of images.
+        annotations: Number of annotations.
+        restored: Number of annotations that are those of the original file, with its ids and boxes.
+        crowds: Number of restored annotations that are crowd regions, which labels leave out.
     """
 
     path: Path
@@ -57,13 +60,21 @@ def to_coco(dataset: str | Path, out: str | Path, *, split: str | None = None) -
     the same label again.
 
     Args:
-        dataset: its YAML.
+        dataset: The dataset YAML.
         out: JSON file to write, completely or not at all.
-        split: train, val or test; all that the YAML names otherwise.
+        split: One of train, val and test; by default all that the YAML names.
+
+    Returns:
+        Path and counts of what was written.
 
     Raises:
-        DatasetError: the YAML, an image or a label is not what it should be (which file, which line), ids of several
-            splits collide, or ``out`` cannot be written.
+        DatasetError: The YAML, an image or a label is not what it should be (the message names file and line), ids of
+            several splits collide, or ``out`` cannot be written.
+
+    Examples:
+        >>> from kdyolo import to_coco
+        >>> to_coco("datasets/coco/coco.yaml", "again.json", split="val").images
+        4
     """
     data, out = load_dataset(Path(dataset).expanduser()), Path(out).expanduser()
     splits = [_read_split(data, role, paths, out) for role, paths in data.roles(split).items()]
@@ -77,7 +88,7 @@ def to_coco(dataset: str | Path, out: str | Path, *, split: str | None = None) -
             images.append(msgspec.to_builtins(image))
             labels = read_labels(label_file(of_split.folder / name), data.category_ids)
             collector.add(image, labels, of_split.annotations.get(image.id, []))
-    categories = [{"id": data.category_ids[index], "name": name} for index, name in data.names.items()]
+    categories = [{"id": data.category_ids[index], "name": name} for index, name in data.class_names.items()]
     _write(out, {"images": images, "annotations": collector.annotations, "categories": categories})
     return ExportSummary(out, len(images), len(collector.annotations), collector.restored, collector.crowds)
 
@@ -87,10 +98,10 @@ class _Split:
     """The images of a split, and what they were converted from as far as that is known.
 
     Attributes:
-        folder: that the names are relative to.
-        names: of all images.
-        images: file name → original record.
-        annotations: image id → original records.
+        folder: Folder that the names are relative to.
+        names: File names of all images.
+        images: File name → original record.
+        annotations: Image id → original records.
     """
 
     folder: Path
@@ -101,8 +112,8 @@ class _Split:
 
 def _read_split(data: Dataset, role: str, paths: list[Path], out: Path) -> _Split:
     folder, names = image_files(paths)
-    source = data.annotations.get(role)
-    if source is None:
+    source = data.annotations(role)
+    if source is None or not source.is_file():
         return _Split(folder, names)
     if out.exists() and not out.is_symlink() and out.samefile(source):
         raise DatasetError(f"{out}: the data set was converted from this very file. Choose another one to write.")
@@ -161,11 +172,11 @@ class _Collector:
 
     def add(self, image: ImageRecord, labels: list[Label], originals: list[DetailedAnnotation]) -> None:
         """The objects of an image: for each label the original that gave it, if one did, and crowds that gave none."""
-        outlines = any(label.is_outline for label in labels)
+        polygons = any(label.is_polygon for label in labels)
         class_of = {category_id: index for index, category_id in self.category_ids.items()}
         unused: dict[str, list[DetailedAnnotation]] = defaultdict(list)
         for annotation in sorted(originals, key=lambda annotation: bool(annotation.iscrowd)):
-            unused[_label_of(annotation, class_of[annotation.category_id], image, outlines)].append(annotation)
+            unused[_label_of(annotation, class_of[annotation.category_id], image, polygons)].append(annotation)
         for label in labels:
             same = unused.get(label.text)
             self.annotations.append(self._restore(same.pop(0)) if same else self._new(image, label))
@@ -186,35 +197,29 @@ class _Collector:
 
     def _new(self, image: ImageRecord, label: Label) -> dict[str, Any]:
         head = {"id": next(self.new_ids), "image_id": image.id, "category_id": self.category_ids[label.index]}
-        if label.is_outline:
+        if label.is_polygon:
             return {**head, **label.polygon(image.width, image.height), "iscrowd": 0}
         box = label.box(image.width, image.height)
         return {**head, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
 
 
-def _label_of(annotation: DetailedAnnotation, index: int, image: ImageRecord, outline: bool) -> str:
+def _label_of(annotation: DetailedAnnotation, index: int, image: ImageRecord, as_polygon: bool) -> str:
     """The label that the converter writes for an annotation, or nothing where it drops it."""
     width, height = image.width, image.height
-    left, top, w, h = box = clip_box(annotation.bbox, width, height)
+    box = clip_box(annotation.bbox, width, height)
     line = label_line(index, box, width, height)
-    if line is None or not outline:
+    if line is None or not as_polygon:
         return line or ""
     from kdyolo.data.coco.segmentation import polygon_of
 
     corners = polygon_of(annotation, width, height)
     line = polygon_line(index, corners, width, height) if corners else None
-    around = [left, top, left + w, top, left + w, top + h, left, top + h]
-    return line or polygon_line(index, around, width, height) or ""
+    return line or polygon_line(index, box_corners(box), width, height) or ""
 
 
 def _write(out: Path, content: object) -> None:
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        try:
-            part.write_bytes(msgspec.json.encode(content))
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomic(out, msgspec.json.encode(content), shared=True)
     except OSError as error:
         raise DatasetError(
             f"{out}: cannot be written: {error}. Check the folder, free space and permissions."

@@ -20,7 +20,7 @@ from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -108,7 +108,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.model.task = self.task
 
     def _load(self, weights: str, task: str | None = None) -> None:
-        with restricted_ultralytics(self.start.options.trust):
+        with safe_load_forced(self.start.options.trust):
             super()._load(weights, task=task)
 
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:

@@ -6,11 +6,11 @@ make one and hand it to the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,17 +24,15 @@ from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.engine import distributed
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError
+from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
 from kdyolo.models.freeze_schedule import FreezeSchedule
-from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
-
-T = TypeVar("T")
+from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -128,30 +126,20 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
     Raises:
         ConfigError: All mistakes, of whatever kind, in one error.
     """
-    mistakes: list[str] = []
-
-    def gather(check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except ConfigError as e:
-            mistakes.extend(e.mistakes)
-        except KDYOLOError as e:
-            mistakes.append(str(e))
-        return None
-
-    data = gather(lambda: check_data(overrides.get("data"), overrides.get("split")))
     start = None
-    if split := gather(lambda: split_options(overrides)):
-        options, rest = split
-        gather(lambda: new_work_dir(rest))
-        model = rest.get("model")
-        checkpoint = gather(lambda: read_backbone(options))
-        if checkpoint or not options.backbone:
-            start = gather(lambda: read_start(options, model, checkpoint))
-        elif model and is_yaml(model):
-            gather(lambda: describe_detector(model))
-    if mistakes or split is None or start is None:
-        raise ConfigError(mistakes)
+    with collect_mistakes() as mistakes:
+        data = mistakes.result(lambda: check_data(overrides.get("data"), overrides.get("split")))
+        if split := mistakes.result(lambda: split_options(overrides)):
+            options, rest = split
+            mistakes.result(lambda: new_work_dir(rest))
+            model = rest.get("model")
+            checkpoint = mistakes.result(lambda: read_backbone(options))
+            if checkpoint or not options.backbone:
+                start = mistakes.result(lambda: read_start(options, model, checkpoint))
+            elif model and is_yaml(model):
+                mistakes.result(lambda: describe_detector(model))
+    assert split is not None  # else there were mistakes, as in the next line
+    assert start is not None
     return make_plan(*split, start, data)
 
 
@@ -254,15 +242,15 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
     Raises:
         CheckpointError: It does not fill the backbone.
     """
-    name, max_channels, eps, levels = description["backbone"][0][3]
+    row = BackboneRow.from_yaml(description)
     with torch.device("meta"):
-        backbone = DistilledBackbone(name, max_channels, eps, levels)
+        backbone = DistilledBackbone(row.arch, row.max_channels, row.bn_eps, row.levels)
     return load_into(backbone, checkpoint, allow_partial)
 
 
 def load_weights(path: str, trust: bool) -> nn.Module:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with restricted_ultralytics(trust):
+    with safe_load_forced(trust):
         return YOLO(path).model  # type: ignore[no-any-return]
 
 

@@ -130,6 +130,12 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
 
     Raises:
         ConfigError: Every mistake that would end the run later.
+
+    Examples:
+        >>> from kdyolo import preflight
+        >>> options = {"backbone": "ckpt.pth", "data": "datasets/coco/coco.yaml", "freeze_epochs": 50, "imgsz": 64}
+        >>> len(preflight(options))
+        2
     """
     LOGGER.info(environment())
     plan = plan_with_every_mistake(overrides)

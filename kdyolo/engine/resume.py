@@ -22,7 +22,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.runs.files import STATE_NAME
+from kdyolo.runs.files import STATE_NAME, run_folder_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.atomic import AtomicPath
 
@@ -111,7 +111,7 @@ def state_to_resume(last: Path) -> dict[str, Any]:
     Raises:
         RunError: It is going on, or see :func:`read_state`.
     """
-    refuse_running(last.resolve().parent.parent)
+    refuse_running(run_folder_of(last.resolve()))
     return read_state(last)
 
 
@@ -177,4 +177,4 @@ def resumed_settings(overrides: dict[str, Any], state: Mapping[str, Any]) -> tup
     if mistakes:
         raise ConfigError(mistakes)
     kept = {k: v for k, v in overrides.items() if k in {*PLUMBING, *RESUME_MAY_CHANGE} and v is not None}
-    return TrainOptions(**settings), {**kept, "save_dir": str(last.resolve().parent.parent)}
+    return TrainOptions(**settings), {**kept, "save_dir": str(run_folder_of(last.resolve()))}

@@ -42,13 +42,13 @@ from kdyolo.models.freezing import apply_schedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs import detach
-from kdyolo.runs.files import LOG_NAME, STATE_NAME
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
 
 
 class KDTrainer(EvaluatedTrainer):
@@ -122,7 +122,7 @@ class KDTrainer(EvaluatedTrainer):
             raise
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.wdir = AtomicPath(self.wdir)
-        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
@@ -211,7 +211,7 @@ class KDTrainer(EvaluatedTrainer):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
-            with restricted_ultralytics(self.settings.trust):
+            with safe_load_forced(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._state["yaml"], verbose=distributed.is_rank_zero())
         return None

@@ -1,4 +1,8 @@
-"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations."""
+"""Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations.
+
+Boxes reach :meth:`KDValidator.pred_to_json` from ``scale_preds``, the one place that turns them into pixels of the
+original image.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
+from kdyolo.data.dataset_yaml import find_annotations, from_ultralytics
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
-from kdyolo.metrics.coco_metrics import CocoScores, score
+from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
-from kdyolo.metrics.reference import Reference, build_reference, find_annotations
+from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 
 
@@ -59,6 +64,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         resize: How images are resized, as in the model's training: ``"letterbox"`` or ``"stretch"``.
         period: While training, every how many epochs there are official metrics; 0 for never.
         scores: The official metrics of the last evaluation that had them.
+
+    Examples:
+        >>> from kdyolo import KDValidator
+        >>> validator = KDValidator(args={"data": "datasets/coco/coco.yaml", "evaluator": "pycocotools"})
+        >>> validator.evaluation.evaluator  # validator(model=…) then scores a model with it
+        'pycocotools'
     """
 
     # Set by Ultralytics' validator, which carries no type information.
@@ -122,8 +133,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         named = self.evaluation.annotations
         if named is not None and not Path(named).is_file():
             raise ConfigError(f"annotations {named}: no such file.")
-        split = self.args.split or "val"
-        path = Path(named) if named else find_annotations(data, split)
+        dataset, split = from_ultralytics(data), self.args.split or "val"
+        path = Path(named) if named else find_annotations(dataset, split)
         if self.args.single_cls:
             self._do_without("with single_cls a detection has no category")
         elif path is None:
@@ -132,7 +143,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
                 "convert it with kdyolo convert"
             )
         else:
-            self._reference = build_reference(data, split, path, self.dataloader.dataset.im_files)
+            names, ids = list(dataset.class_names.values()), dataset.ids_in(path, split)
+            self._reference = build_reference(path, self.dataloader.dataset.im_files, names, ids)
 
     def _do_without(self, reason: str) -> None:
         if self.evaluation.asked_for or self.period:
@@ -189,7 +201,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def _official(self, reference: Reference) -> dict[str, float]:
         """Score the collected detections, print the result and return it by column."""
         detections: Any = self.jdict
-        scores = score(reference.truth, detections, self.evaluation.evaluator)
+        scores = score_detections(reference.truth, detections, self.evaluation.evaluator)
         self.scores = self.metrics.coco = scores
         if self.training:
             named = ", ".join(f"{name} {value:.3f}" for name, value in list(scores.named().items())[:6])
@@ -202,7 +214,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             LOGGER.info(f"kept {self.save_dir / PREDICTIONS_NAME} for kdyolo score")
             if self.evaluation.errors:
                 self._analyse(reference)
-        return {column: round(value, 5) for column, value in zip(COLUMNS, scores.values, strict=True)}
+        return {column: round(value, 5) for column, value in zip(COLUMNS, scores.metrics, strict=True)}
 
     def _keep(self, scores: CocoScores, reference: Reference) -> None:
         """Write the official metrics, per class too, beside the predictions that they are of."""

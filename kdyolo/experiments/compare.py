@@ -1,8 +1,8 @@
-"""Runs side by side: arms with their spread over seeds, and what can be said of their differences."""
+"""Comparison of training runs: arms with their spread over seeds, and what can be said of their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,14 @@ from kdyolo.experiments.comparison.metric_values import (
     Scope,
     check_metric,
     find_scope,
-    require,
+    require_metric,
     with_values,
 )
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.run_facts import run_facts
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.runs.files import run_folder_of
 from kdyolo.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -54,50 +56,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class RunComparison:
-    """Arms side by side.
-
-    Attributes:
-        title: The study's name, else the arms'.
-        arms: In the order given; the runs in them may have been left out of the values (see ``notes``).
-        baseline: Name of the arm that the others are compared with; None if there is one arm only.
-        metric: What was asked for: the first among the differences.
-        at: ``"best"``: at the epoch with the highest mAP50-95, which ``best.pt`` holds; ``"last"``: at the last one.
-        differences: For each metric, each other arm against the baseline.
-        equal: Setting → the value that all runs have.
-        differing: Setting → arm → value; a list where the runs of an arm differ.
-        unlike: What is not like for like, a sentence each; empty unless it was asked for anyway.
-        phases: Speed and memory.
-        targets: Epochs and time to given mAP50-95.
-        official: Arm → official metric (``AP``, …) → mean over seeds; only arms whose runs all keep them.
-        class_differences: For each other arm, every class that has objects.
-        provenance: For each run, its facts: name → value.
-        notes: What a reader should know.
-        method: The statistics, named and cited.
-    """
-
-    title: str
-    arms: tuple[Arm, ...]
-    baseline: str | None
-    metric: str
-    at: str
-    differences: tuple[Difference, ...]
-    equal: Mapping[str, Any]
-    differing: Mapping[str, Mapping[str, Any]]
-    unlike: tuple[str, ...]
-    phases: tuple[PhaseTiming, ...]
-    targets: tuple[Target, ...]
-    official: Mapping[str, Mapping[str, Interval]]
-    class_differences: tuple[ClassDifference, ...]
-    provenance: tuple[Mapping[str, Any], ...]
-    notes: tuple[str, ...]
-    method: str
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics that every arm has, the one asked for first."""
-        common = [name for name in self.arms[0].values if all(name in arm.values for arm in self.arms)]
-        return tuple(sorted(common, key=lambda name: name != self.metric))
+class RunComparison(ComparisonResult):
+    """Arms side by side, with ways to show them: see :class:`ComparisonResult` for the attributes."""
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each run: arm, seed, folder, epochs, and the value of every metric (in 0–1; NaN if left out)."""
@@ -106,16 +66,16 @@ class RunComparison:
         return runs_frame(self)
 
     def differences_frame(self) -> pd.DataFrame:
-        """A row for each difference: metric, arm, estimate (in 0–1), ends of the interval, p-values, words."""
+        """A row for each difference: metric, arm, estimate (in 0–1), ends of the interval, p-values, verdict."""
         from kdyolo.experiments.comparison.dataframes import differences_frame
 
         return differences_frame(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what has no value is null."""
-        from kdyolo.experiments.comparison.dataframes import plain
+        """All attributes as plain data for JSON; a value that is missing or not finite is null."""
+        from kdyolo.experiments.comparison.dataframes import to_plain
 
-        content: dict[str, Any] = plain(self)
+        content: dict[str, Any] = to_plain(self)
         return content
 
     def to_csv(self) -> str:
@@ -133,6 +93,22 @@ class RunComparison:
         from kdyolo.experiments.comparison.text_tables import text
 
         return text(self)
+
+    def write_report(self, folder: str | Path) -> Path:
+        """Write ``report.html``, one self-contained page.
+
+        Args:
+            folder: Folder of the report; made if it is not there.
+
+        Returns:
+            ``folder/report.html``.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        from kdyolo.experiments.report.html_report import write_report
+
+        return write_report(self, folder)
 
     def __str__(self) -> str:
         return self.table()
@@ -157,32 +133,62 @@ def compare_runs(
         anyway: Compare what is not like for like, and say so, instead of refusing.
         metric: ``"mAP50-95"``, ``"mAP50"``, ``"precision"``, ``"recall"``, ``"official AP"``, ``"official AP50"``, …
         at: ``"best"``: values at the epoch with the highest mAP50-95; ``"last"``: at the last.
-        targets: mAP50-95 (in 0–1) of which the time to reach them is told. Default: shares of the baseline's own.
+        targets: mAP50-95 (in 0–1) for which the time to reach them is reported. Default: fractions of the baseline's.
 
     Returns:
-        The comparison; print it, or see its attributes and :meth:`RunComparison.to_frame`.
+        The comparison, to print, or to read by its attributes and :meth:`RunComparison.to_frame`.
 
     Raises:
-        ConfigError: An option that cannot be, all at once.
-        RunError: Something is no run, has no results, is given twice, or is not like for like.
+        ConfigError: Options are wrong; the error names all of them.
+        RunError: A path is no run, a run has no results or is given twice, or runs are not like for like.
     """
     check_metric(metric, at)
     _check_targets(targets)
     gathered = gather(runs)
     unlike = check_comparable(gathered.arms, anyway)
     scope = find_scope(gathered.arms, at)
-    require(gathered.arms, metric, scope)
+    require_metric(gathered.arms, metric, scope)
     arms = tuple(with_values(arm, scope) for arm in gathered.arms)
     base = _baseline(arms, gathered.baseline if baseline is None else baseline)
+    comparison = _compare_arms(
+        arms,
+        base,
+        scope,
+        metric,
+        targets,
+        title=gathered.title or " · ".join(arm.name for arm in arms),
+        unlike=unlike,
+        notes=(*gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
+    )
+    if out is not None:
+        comparison.write_report(out)
+    return comparison
+
+
+compare = compare_runs  # the short name of ``from kdyolo import compare``
+
+
+def _compare_arms(
+    arms: tuple[Arm, ...],
+    base: Arm | None,
+    scope: Scope,
+    metric: str,
+    targets: Sequence[float] | None,
+    *,
+    title: str,
+    unlike: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> RunComparison:
+    """All that can be said of arms whose values are known; ``base`` is None if there is one arm only."""
     metrics = [m for m in dict.fromkeys((metric, MAIN, "mAP50", OFFICIAL_AP)) if all(m in arm.values for arm in arms)]
     final = (base or min(arms, key=lambda arm: arm.values[metric].estimate)).values.get(MAIN)
     equal, differing = compare_settings(arms)
-    comparison = RunComparison(
-        title=gathered.title or " · ".join(arm.name for arm in arms),
+    return RunComparison(
+        title=title,
         arms=arms,
         baseline=base.name if base else None,
         metric=metric,
-        at=at,
+        at=scope.at,
         differences=find_differences(arms, base, metrics) if base else (),
         equal=equal,
         differing=differing,
@@ -192,17 +198,9 @@ def compare_runs(
         official=find_official(arms, scope),
         class_differences=find_class_differences(arms, base, scope) if base else (),
         provenance=tuple(run_facts(arm, run) for arm in arms for run in arm.runs),
-        notes=(*gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
+        notes=notes,
         method=METHOD,
     )
-    if out is not None:
-        from kdyolo.experiments.report import write_report
-
-        write_report(comparison, out)
-    return comparison
-
-
-compare = compare_runs  # the short name of ``from kdyolo import compare``
 
 
 def _check_targets(targets: Sequence[float] | None) -> None:
@@ -214,7 +212,7 @@ def _check_targets(targets: Sequence[float] | None) -> None:
 
 
 def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
-    """The arm that is meant: by name, or by one of its runs; without a wish the first; None if there is no other."""
+    """The arm that is wanted, by name or by one of its runs, else the first; None if there is only one arm."""
     if wanted is not None:
         names = [arm.name for arm in arms]
         if str(wanted) in names:
@@ -227,7 +225,7 @@ def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
 
 
 def _arm_of_run(arms: Sequence[Arm], wanted: Path) -> Arm:
-    folder = wanted.parent.parent if wanted.suffix == ".pt" else wanted
+    folder = run_folder_of(wanted)
     for arm in arms:
         if any(folder.resolve() in (run.path.resolve(), arm_folder(run)) for run in arm.runs):
             return arm
@@ -263,7 +261,7 @@ def _notes(arms: Sequence[Arm], base: Arm | None, scope: Scope, metric: str) -> 
 
 
 def _same_settings(arms: Sequence[Arm]) -> list[str]:
-    """Arms that are asked for the same thing: their difference is what chance does."""
+    """Notes on arms with the same settings, whose difference is chance."""
     differing = compare_settings(arms)[1]
     first: dict[str, str] = {}
     notes = []
@@ -276,7 +274,7 @@ def _same_settings(arms: Sequence[Arm]) -> list[str]:
 
 
 def _resumed_by_stock(arms: Sequence[Arm]) -> list[str]:
-    """Loose runs that cannot be put with other seeds, because their settings were overwritten."""
+    """Notes on loose runs that cannot be grouped with other seeds, because their settings were overwritten."""
     loose = [run for arm in arms for run in arm.runs if run.record is None and arm_folder(run) is None]
     return [
         f"{run_name(run)} was resumed by stock Ultralytics, which overwrites what it started from; to have it in one "

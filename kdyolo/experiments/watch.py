@@ -1,4 +1,4 @@
-"""A report that is written anew whenever its runs have gone on."""
+"""Watching runs: a report that is written again whenever its runs have new epochs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from typing import Any
 
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.compare import RunComparison
-from kdyolo.experiments.comparison.grouping import STUDY_FILE
 from kdyolo.experiments.report.html_report import write_report
 from kdyolo.experiments.study.study_file import parse_study
-from kdyolo.runs.files import is_run
+from kdyolo.runs.files import (
+    ARGS_NAME,
+    BEST_NAME,
+    RECORD_NAME,
+    RESULTS_NAME,
+    SCORES_NAME,
+    STATE_NAME,
+    STUDY_NAME,
+    WEIGHTS_FOLDER,
+    is_run,
+    run_folder_of,
+    runs_below,
+)
 from kdyolo.runs.history import read_run
 
 SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.
-FILES = ("args.yaml", "kdyolo.yaml", "results.csv", "coco_metrics.json", "weights/resume.pt", "weights/best.pt")
+FILES = (
+    *(ARGS_NAME, RECORD_NAME, RESULTS_NAME, SCORES_NAME),
+    *(f"{WEIGHTS_FOLDER}/{STATE_NAME}", f"{WEIGHTS_FOLDER}/{BEST_NAME}"),
+)
 
-State = Mapping[Path, tuple[int, int]]
+_FileStamps = Mapping[Path, tuple[int, int]]
 
 
 def watch(
@@ -37,11 +51,11 @@ def watch(
     Meanwhile the page loads itself anew; the last one that is written stands still.
 
     Args:
-        compare: Compares the runs as they are now.
+        compare: Compares the runs in their present state.
         paths: Run folders, or folders of studies, as given to ``compare``.
-        folder: For the report.
+        folder: Folder of the report.
         interval: Seconds between two looks at the files.
-        tell: Gets a line for every report, and for every reason to wait.
+        tell: Called with a line for every report, and for every reason to wait.
 
     Returns:
         The last comparison; None if it was interrupted before any epoch was finished.
@@ -65,14 +79,14 @@ def watch(
 
 @dataclass
 class _Watcher:
-    """What was last seen, compared and told."""
+    """Looks at the files of runs and writes the report when they have changed."""
 
     compare: Callable[[], RunComparison]
     paths: Sequence[Path]
     folder: Path
     interval: float
     tell: Callable[[str], Any]
-    seen: State | None = None
+    seen: _FileStamps | None = None
     comparison: RunComparison | None = None
     told: str = ""
 
@@ -111,10 +125,10 @@ def _line(written: Path, comparison: RunComparison) -> str:
 
 
 def _waiting(paths: Sequence[Path]) -> str | None:
-    """Why there is nothing to compare yet; what is no run at all is left to the comparison to complain of."""
+    """Why there is nothing to compare yet; a path that leads to no run is left to the comparison, which refuses it."""
     for path in paths:
         members = list(_runs(path))
-        if not members and (path / STUDY_FILE).is_file():
+        if not members and (path / STUDY_NAME).is_file():
             return f"waiting for the first run in {path}"
         if members and not any(read_run(member).epochs for member in members):
             return f"waiting for the first epoch in {path}"
@@ -128,7 +142,7 @@ def _expected(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _planned(folder: Path) -> list[Path]:
-    file = folder / STUDY_FILE
+    file = folder / STUDY_NAME
     if is_run(folder) or not file.is_file():
         return []
     study, _ = parse_study(file)
@@ -137,17 +151,14 @@ def _planned(folder: Path) -> list[Path]:
 
 def _runs(path: Path) -> list[Path]:
     """The run folders that a path leads to."""
-    if path.suffix == ".pt":
-        path = path.parent.parent
-    if is_run(path):
-        return [path]
-    return sorted(file.parent for pattern in ("*/args.yaml", "*/*/args.yaml") for file in path.glob(pattern))
+    path = run_folder_of(path)
+    return [path] if is_run(path) else runs_below(path)
 
 
-def _state(paths: Sequence[Path]) -> State:
-    """File → time of its last change and size, of all that a comparison reads."""
+def _state(paths: Sequence[Path]) -> _FileStamps:
+    """File → time of its last change in ns and size in bytes, of all files that a comparison reads."""
     files = [run / name for path in paths for run in _runs(path) for name in FILES]
-    files += [path / STUDY_FILE for path in paths]
+    files += [path / STUDY_NAME for path in paths]
     found = {}
     for file in files:
         try:

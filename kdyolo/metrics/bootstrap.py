@@ -1,4 +1,4 @@
-"""How sure the COCO metrics are: bootstrap confidence intervals over images, and two models on the same images."""
+"""Bootstrap over images: confidence intervals of the COCO metrics, and comparison of two models on the same images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import GroundTruth, check_detections, read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import CocoScores, score
-from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match
+from kdyolo.metrics.coco_metrics import CocoScores, score_detections
+from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match_detections
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 
 RESAMPLES = 1000
@@ -27,11 +27,11 @@ class BootstrapIntervals:
     """Percentile bootstrap intervals of the twelve metrics (Efron & Tibshirani, An Introduction to the Bootstrap).
 
     Attributes:
-        level: Coverage, e.g. 0.95.
-        resamples: How often the images were drawn anew, with replacement.
-        seed: Of the draws.
+        level: Coverage of the intervals, e.g. 0.95.
+        resamples: Number of times the images were drawn anew, with replacement.
+        seed: Seed of the draws.
         low: Lower end for each metric, in the official order; NaN where the metric is −1.
-        high: Upper end.
+        high: Upper end for each metric, in the official order; NaN where the metric is −1.
     """
 
     level: float
@@ -41,13 +41,13 @@ class BootstrapIntervals:
     high: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: official name → [low, high], or null."""
+        """Plain data for JSON: official name → [low, high], or null."""
         ends = zip(NAMES, self.low, self.high, strict=True)
         named = {name: None if np.isnan(low) else [low, high] for name, low, high in ends}
         return {"level": self.level, "resamples": self.resamples, "seed": self.seed, **named}
 
     def suffixes(self) -> list[str]:
-        """``  95% CI 0.300 … 0.322`` for each metric."""
+        """Text such as ``  95% CI 0.300 … 0.322`` for each metric, empty where it has no interval."""
         return [
             "" if np.isnan(low) else f"  {self.level:.0%} CI {low:.3f} … {high:.3f}"
             for low, high in zip(self.low, self.high, strict=True)
@@ -59,12 +59,12 @@ class CocoComparison:
     """Two models on the same images.
 
     Attributes:
-        first: Scores of the first.
-        second: Scores of the second.
-        difference: Second − first, for each of the twelve metrics; NaN where one has none.
-        intervals: Of the differences, from drawing the same images for both.
-        p_values: Two-sided bootstrap p-values of "no difference": 2·min(share ≤ 0, share ≥ 0), each share
-            (k + 1)/(n + 1) (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 4.4).
+        first: Scores of the first model.
+        second: Scores of the second model.
+        difference: Second − first, for each of the twelve metrics; NaN where one of them has no value.
+        intervals: Intervals of the differences, from drawing the same images for both models.
+        p_values: Two-sided bootstrap p-values of "no difference": twice the smaller of the fractions of draws ≤ 0 and
+            ≥ 0, each (k + 1)/(n + 1) (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 4.4).
     """
 
     first: CocoScores
@@ -74,10 +74,10 @@ class CocoComparison:
     p_values: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what has no value is null."""
+        """Plain data for JSON; a metric without a value is null."""
 
-        def named(values: Sequence[float]) -> dict[str, float | None]:
-            return {name: None if np.isnan(v) else v for name, v in zip(NAMES, values, strict=True)}
+        def named(metrics: Sequence[float]) -> dict[str, float | None]:
+            return {name: None if np.isnan(v) else v for name, v in zip(NAMES, metrics, strict=True)}
 
         return {
             "first": self.first.to_dict(),
@@ -97,7 +97,7 @@ class CocoComparison:
             f"{self.intervals.resamples:,} paired resamples of the images",
             f" {'':<10}{'A':>8}{'B':>8}{'B − A':>9}  {level:<26}{'p':>7}",
         ]
-        rows = zip(NAMES, self.first.values, self.second.values, self.difference, self.p_values, strict=True)
+        rows = zip(NAMES, self.first.metrics, self.second.metrics, self.difference, self.p_values, strict=True)
         for index, (name, a, b, d, p) in enumerate(rows):
             low, high = self.intervals.low[index], self.intervals.high[index]
             rest = "" if np.isnan(d) else f"{d:>+9.3f}  {f'{low:+.3f} … {high:+.3f}':<26}{p:>7.3f}"
@@ -119,18 +119,18 @@ def confidence(
 
     Args:
         truth: Images, categories and objects.
-        detections: On images of the ground truth.
+        detections: Detections on images of the ground truth.
         resamples: Number of draws, at least 1.
-        seed: Of the draws.
-        level: Coverage, in 0–1.
+        seed: Seed of the draws.
+        level: Coverage of the intervals, in 0–1.
 
     Raises:
-        ConfigError: A number out of range.
-        DatasetError: Detections on images that the ground truth lacks, or of none of its categories.
+        ConfigError: A number is out of range.
+        DatasetError: Detections are on images that the ground truth lacks, or of none of its categories.
     """
     _check_numbers(resamples, level)
     check_detections(detections, truth, "the detections")
-    accumulate = Accumulator(match(truth, detections))
+    accumulate = Accumulator(match_detections(truth, detections))
     drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
     return _intervals(drawn, resamples, seed, level)
 
@@ -151,15 +151,15 @@ def compare_coco(
 
     Args:
         first: COCO results of the first model.
-        second: COCO results of the second.
-        annotations: COCO instance annotations.
+        second: COCO results of the second model.
+        annotations: COCO instance annotations of the images.
         evaluator: The package that computes the metrics themselves.
         resamples: Number of draws, at least 1.
-        seed: Of the draws.
+        seed: Seed of the draws.
         level: Coverage of the intervals, in 0–1.
 
     Raises:
-        ConfigError: A number out of range, or an unknown evaluator.
+        ConfigError: A number is out of range, or the evaluator is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
     """
     _check_numbers(resamples, level)
@@ -168,10 +168,10 @@ def compare_coco(
     accumulators: list[Accumulator] = []
     for path in (first, second):
         detections = read_detections(path)
-        scores.append(score(truth, detections, evaluator, source=str(path)))
-        accumulators.append(Accumulator(match(truth, detections)))
+        scores.append(score_detections(truth, detections, evaluator, source=str(path)))
+        accumulators.append(Accumulator(match_detections(truth, detections)))
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
-    pairs = zip(scores[0].values, scores[1].values, strict=True)
+    pairs = zip(scores[0].metrics, scores[1].metrics, strict=True)
     difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)
     return CocoComparison(scores[0], scores[1], difference, _intervals(drawn, resamples, seed, level), _p_values(drawn))
 
@@ -221,7 +221,7 @@ class Accumulator:
     detections before them. Equal to evaluating a file in which the images are copied (ties within an image apart).
 
     Args:
-        matches: Of all detections with all objects.
+        matches: Matches of all detections with all objects.
     """
 
     def __init__(self, matches: Matches) -> None:
@@ -250,7 +250,7 @@ class Accumulator:
         """The twelve metrics, in the official order; NaN where there is no object.
 
         Args:
-            weights: [images] how often each image counts.
+            weights: [images] How often each image counts.
         """
         weight = weights[self._image]
         right = _running_sums(weight * self._right, self._entry_start, self._segment)

@@ -1,13 +1,11 @@
-"""What is scored: ground truth and detections, read from COCO's two kinds of file and checked; no torch."""
+"""Ground truth and detections, read from COCO's two kinds of JSON and checked. No torch."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gc
 import gzip
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
@@ -15,6 +13,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import msgspec
 
 from kdyolo.errors import DatasetError
+from kdyolo.utils.system import pause_gc
 
 _T = TypeVar("_T")
 _Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
@@ -68,11 +67,12 @@ class GroundTruth:
     """The objects of a set of images.
 
     Attributes:
-        path: The file, for messages.
+        path: Annotation file, for messages.
         images: Image id → ``file_name``, in ascending order of the ids, which is the order of all COCO evaluators.
         categories: Category id → name, in ascending order of the ids.
-        annotations: Those of ``images`` and ``categories``, in the order of the file, with ``area`` and ``iscrowd``.
-        notes: What a person should know about how the file was read.
+        annotations: Annotations of ``images`` and ``categories``, in the order of the file, all with ``area`` and
+            ``iscrowd``.
+        notes: Sentences that a person should read about how the file was read.
     """
 
     path: Path
@@ -83,7 +83,7 @@ class GroundTruth:
 
     @property
     def objects(self) -> int:
-        """Number of annotations that count, which is all but crowd regions."""
+        """Number of annotations that count: all but crowd regions."""
         return sum(not a["iscrowd"] for a in self.annotations)
 
     def only(self, category_ids: Iterable[int]) -> GroundTruth:
@@ -107,10 +107,10 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     """Read COCO instance annotations for scoring.
 
     Args:
-        path: JSON, also gzipped (``.gz``); UTF-8 with or without a byte-order mark.
+        path: JSON file, also gzipped (``.gz``); UTF-8 with or without a byte-order mark.
 
     Raises:
-        DatasetError: The file cannot be read, or a record in it is wrong; the message has its place, e.g.
+        DatasetError: The file cannot be read, or a record in it is wrong; the message names its place, e.g.
             ``$.annotations[17].bbox``.
     """
     path = Path(path)
@@ -138,7 +138,7 @@ def read_detections(path: str | Path) -> list[Detection]:
     """Read a COCO results file, of any tool: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
 
     Raises:
-        DatasetError: As :func:`read_ground_truth`; or a box with a negative side.
+        DatasetError: The file cannot be read, a record in it is wrong, or a box has a negative side.
     """
     path = Path(path)
     detections: list[Detection] = _decode(
@@ -158,9 +158,9 @@ def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth
     """Compare the ids of detections with those of the ground truth.
 
     Args:
-        detections: As :func:`read_detections` returns them.
-        truth: What they will be compared with.
-        source: What the detections are called in messages.
+        detections: Records as :func:`read_detections` returns them.
+        truth: Ground truth that they will be compared with.
+        source: Name of the detections in messages.
 
     Returns:
         Notes for a person: detections of categories that the ground truth lacks do not count, as in pycocotools.
@@ -191,18 +191,6 @@ def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth
     return []
 
 
-@contextlib.contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Half a million small dictionaries, none of them garbage: looking through them again and again takes a third."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _decode(path: Path, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:
     try:
         data = path.read_bytes()
@@ -211,7 +199,7 @@ def _decode(path: Path, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path}: cannot be read: {reason}. Expected {expected}.") from error
     try:
-        with no_garbage_collection():
+        with pause_gc():
             return decoder.decode(data.removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path}: {error}. Expected {expected}.") from error

@@ -1,4 +1,4 @@
-"""The official COCO metrics of a set of detections, by an official evaluator, as a typed result."""
+"""Official COCO metrics of a set of detections, by an official evaluator, as a typed result."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kdyolo.metrics.coco_files import (
     Detection,
     GroundTruth,
     check_detections,
-    no_garbage_collection,
     read_detections,
     read_ground_truth,
 )
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, Evaluator
+from kdyolo.utils.system import pause_gc
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One category's share: AP in 0–1, or −1 where it has no object.
+    """AP of one category, in 0–1, or −1 where it has no object.
 
     Attributes:
-        category_id: Id in the annotation file.
-        name: Of the category.
+        category_id: Id of the category in the annotation file.
+        name: Name of the category.
         objects: Number of its objects, crowd regions not counted.
-        ap: Mean over IoU 0.50:0.95.
-        ap50: At IoU 0.50.
-        ap75: At IoU 0.75.
+        ap: Average precision, mean over IoU 0.50:0.95.
+        ap50: Average precision at IoU 0.50.
+        ap75: Average precision at IoU 0.75.
     """
 
     category_id: int
@@ -52,23 +52,23 @@ class CocoScores:
 
     Attributes:
         ap: Mean average precision over IoU 0.50:0.95, all areas, at most 100 detections per image and category.
-        ap50: At IoU 0.50.
-        ap75: At IoU 0.75.
-        ap_small: Of objects below 32² px.
-        ap_medium: Of objects between 32² and 96² px.
-        ap_large: Of objects above 96² px.
-        ar1: Mean average recall with 1 detection per image and category.
-        ar10: With 10.
-        ar100: With 100.
-        ar_small: As ``ar100``, of objects below 32² px.
-        ar_medium: Between 32² and 96² px.
-        ar_large: Above 96² px.
-        per_class: Each category of the annotation file, in the order of the ids.
+        ap50: AP at IoU 0.50.
+        ap75: AP at IoU 0.75.
+        ap_small: AP of objects below 32² px.
+        ap_medium: AP of objects between 32² and 96² px.
+        ap_large: AP of objects above 96² px.
+        ar1: Mean average recall over IoU 0.50:0.95 with 1 detection per image and category.
+        ar10: AR with 10 detections per image and category.
+        ar100: AR with 100 detections per image and category.
+        ar_small: AR with 100 detections, of objects below 32² px.
+        ar_medium: AR with 100 detections, of objects between 32² and 96² px.
+        ar_large: AR with 100 detections, of objects above 96² px.
+        per_class: Scores of each category of the annotation file, in the order of the ids.
         images: Number of images.
         objects: Number of objects, crowd regions not counted.
         detections: Number of detections.
         evaluator: Name and version of the package that computed all this.
-        notes: What a person should know about the files.
+        notes: Sentences that a person should read about the files.
     """
 
     ap: float
@@ -91,16 +91,16 @@ class CocoScores:
     notes: tuple[str, ...] = ()
 
     @property
-    def values(self) -> tuple[float, ...]:
-        """The twelve, in the official order."""
+    def metrics(self) -> tuple[float, ...]:
+        """The twelve metrics, in the official order."""
         return tuple(getattr(self, attribute) for attribute, *_ in METRICS)
 
     def named(self) -> dict[str, float]:
         """Official name → value, e.g. ``AP``, ``AP50``, ``AP_small``, ``AR100``."""
-        return dict(zip(NAMES, self.values, strict=True))
+        return dict(zip(NAMES, self.metrics, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: the twelve by their official names, counts, and all classes."""
+        """Plain data for JSON: the twelve metrics by their official names, counts, and all classes."""
         rest = {key: getattr(self, key) for key in ("images", "objects", "detections", "evaluator")}
         return {**self.named(), **rest, "notes": list(self.notes), "per_class": [asdict(c) for c in self.per_class]}
 
@@ -108,14 +108,16 @@ class CocoScores:
         """The lines that pycocotools prints, under one that says what was scored.
 
         Args:
-            per_class: Also a line for every category.
-            suffixes: Something to put behind each of the twelve lines.
+            per_class: Whether there is a line for every category, too.
+            suffixes: Text to put behind each of the twelve lines.
         """
         lines = [
             f"official COCO metrics: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
             f"({self.evaluator})"
         ]
-        for (_, name, iou, area, limit), value, suffix in zip(METRICS, self.values, suffixes or [""] * 12, strict=True):
+        for (_, name, iou, area, limit), value, suffix in zip(
+            METRICS, self.metrics, suffixes or [""] * 12, strict=True
+        ):
             title = "Average Precision  (AP)" if name.startswith("AP") else "Average Recall     (AR)"
             lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}{suffix}")
         if per_class:
@@ -145,35 +147,35 @@ def score_coco(
         evaluator: The package that computes the metrics.
 
     Raises:
-        ConfigError: Unknown evaluator.
+        ConfigError: The evaluator is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
     """
     truth = read_ground_truth(annotations)
-    return score(truth, read_detections(predictions), evaluator, source=str(predictions))
+    return score_detections(truth, read_detections(predictions), evaluator, source=str(predictions))
 
 
-def score(
+def score_detections(
     truth: GroundTruth,
     detections: Sequence[Detection],
     evaluator: str = DEFAULT_EVALUATOR,
     source: str = "the predictions",
 ) -> CocoScores:
-    """The same for what is in memory already.
+    """Score detections in memory.
 
     Args:
         truth: Images, categories and objects. All of its images count.
         detections: Boxes in pixels of the original images. They are not changed.
         evaluator: One of :data:`EVALUATORS`.
-        source: What the detections are called in messages.
+        source: Name of the detections in messages.
 
     Raises:
-        ConfigError: Unknown evaluator.
-        DatasetError: Detections on images that the ground truth lacks, or of none of its categories.
+        ConfigError: The evaluator is unknown.
+        DatasetError: Detections are on images that the ground truth lacks, or of none of its categories.
     """
     if evaluator not in EVALUATORS:
         raise ConfigError(f"unknown evaluator {evaluator!r}: expected one of {', '.join(EVALUATORS)}.")
     notes = check_detections(detections, truth, source)
-    with no_garbage_collection():
+    with pause_gc():
         stats, precision = _evaluate(truth, detections, evaluator)
     return CocoScores(
         **{attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)},
@@ -189,7 +191,7 @@ def score(
 def _evaluate(
     truth: GroundTruth, detections: Sequence[Detection], evaluator: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The twelve, and precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits] with −1 for none."""
+    """The twelve metrics; precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits], −1 for none."""
     coco_type, eval_type = _classes(evaluator)
     datasets = _as_datasets(truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress

@@ -1,4 +1,4 @@
-"""Which detection found which object in which image, by COCO's rules: what AP is accumulated from.
+"""Matching of detections to objects by COCO's rules, from which AP is accumulated.
 
 The official evaluators do this too but keep it to themselves. Intervals (:mod:`kdyolo.metrics.bootstrap`) and the
 analysis of errors (:mod:`kdyolo.metrics.tide`) start from here; tests hold what follows from it equal to pycocotools.
@@ -36,18 +36,18 @@ class Matches:
     Attributes:
         images: Number of images.
         categories: Number of categories.
-        detection: [N] index in the list of detections that was matched.
-        image: [N] its image.
-        category: [N] its category.
-        rank: [N] its place among the detections of its image and category, from 0.
-        inside: [A, N] whether its own area lies in the range.
-        hit: [H] ascending indices into the N: detections that are matched at some threshold.
-        matched: [H, A, T] whether it is matched to an object or crowd region.
-        ignored: [H, A, T] whether what it is matched to does not count.
-        found: [H] index of the annotation that it is matched to at IoU 0.50, or −1.
-        object_image: [G] image of an annotation.
-        object_category: [G] its category.
-        object_counts: [A, G] whether it counts: no crowd region, and its area in the range.
+        detection: [N] Index of a detection in the list that was matched.
+        image: [N] Image of a detection.
+        category: [N] Category of a detection.
+        rank: [N] Place of a detection among those of its image and category, from 0.
+        inside: [A, N] Whether the detection's own area lies in the range.
+        hit: [H] Ascending indices into the N: detections that are matched at some threshold.
+        matched: [H, A, T] Whether the detection is matched to an object or crowd region.
+        ignored: [H, A, T] Whether the object that the detection is matched to does not count.
+        found: [H] Index of the annotation that the detection is matched to at IoU 0.50, or −1.
+        object_image: [G] Image of an annotation.
+        object_category: [G] Category of an annotation.
+        object_counts: [A, G] Whether an annotation counts: no crowd region, and its area in the range.
     """
 
     images: int
@@ -86,12 +86,12 @@ class Boxes:
         )
 
 
-def match(truth: GroundTruth, detections: Sequence[Detection]) -> Matches:
+def match_detections(truth: GroundTruth, detections: Sequence[Detection]) -> Matches:
     """Match detections to objects image by image and category by category, as pycocotools' ``evaluateImg`` does.
 
     Args:
         truth: Images, categories and objects.
-        detections: On images of the ground truth.
+        detections: Detections on images of the ground truth.
     """
     objects, boxes = Boxes.of(truth.annotations, truth), Boxes.of(detections, truth)
     crowd = np.array([bool(a["iscrowd"]) for a in truth.annotations], dtype=bool)
@@ -171,9 +171,9 @@ def _match_pair(ious: Floats, ignored: Bools, crowd: Bools, names: Ints) -> Iter
 
     Args:
         ious: [D, G], detections by descending score; for crowd regions the share of the detection inside.
-        ignored: [A, G] objects that do not count.
-        crowd: [G] which of them are crowd regions.
-        names: [G] what they are called in the result.
+        ignored: [A, G] Objects that do not count.
+        crowd: [G] Which of them are crowd regions.
+        names: [G] What they are called in the result.
 
     Yields:
         For every detection that is matched somewhere: its index, matched [A, T], matched to an ignored one [A, T], and

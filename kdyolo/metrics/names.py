@@ -1,4 +1,4 @@
-"""Names of the twelve official metrics, of their columns, and of the evaluators. No NumPy."""
+"""Names of the twelve official COCO metrics, of their columns in results.csv, and of the evaluators. No NumPy."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""A data set YAML and its annotation file: which JSON it is, which category a class is, which image a file is."""
+"""Reference of an evaluation: ground truth of a split, category id of each class, image id of each file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
@@ -14,10 +13,10 @@ from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
 
 @dataclass(frozen=True)
 class Reference:
-    """What a detector's output on a split is scored against.
+    """Reference that a detector's output on a split is scored against.
 
     Attributes:
-        truth: All images of the annotation file; the categories that are classes of the data set.
+        truth: Ground truth with all images of the annotation file, and the categories that are classes of the data set.
         category_ids: Class index → category id.
         image_ids: Image file, as the data set names it → image id.
     """
@@ -27,62 +26,29 @@ class Reference:
     image_ids: dict[str, int]
 
 
-def find_annotations(data: Mapping[str, Any], split: str) -> Path | None:
-    """The COCO JSON of a split.
-
-    Args:
-        data: The data set YAML as Ultralytics' ``check_det_dataset`` returns it.
-        split: ``train``, ``val`` or ``test``.
-
-    Returns:
-        The file that ``kdyolo convert`` recorded; else, for COCO as Ultralytics downloads it, the official file, if
-        it is there; else nothing.
-
-    Raises:
-        DatasetError: The recorded file is missing.
-    """
-    root, recorded = Path(data["path"]), data.get("annotations")
-    if isinstance(recorded, Mapping) and isinstance(recorded.get(split), str):
-        path: Path = root / recorded[split]
-        if not path.is_file():
-            raise DatasetError(
-                f"{path}: the data set names this annotation file, but it is not there (a broken link?). Put it back, "
-                "convert again, or name the file with --annotations."
-            )
-        return path
-    images = data.get(split)
-    if isinstance(images, str) and "coco" in images and images.endswith(f"{os.sep}val2017.txt"):
-        official = root / "annotations" / "instances_val2017.json"
-        return official if official.is_file() else None
-    return None
-
-
-def build_reference(data: Mapping[str, Any], split: str, annotations: Path, files: Sequence[str]) -> Reference:
+def build_reference(
+    annotations: Path, files: Sequence[str], names: Sequence[str], category_ids: Sequence[int] | None = None
+) -> Reference:
     """Read the annotation file of a split and tie it to the data set.
 
     Args:
-        data: The data set YAML as Ultralytics' ``check_det_dataset`` returns it.
-        split: ``train``, ``val`` or ``test``.
-        annotations: Its COCO JSON.
+        annotations: COCO JSON of the split.
         files: The image files of the split, absolute.
+        names: Names of the classes 0…nc−1.
+        category_ids: Category id of each class in this file, if the data set was converted from it; otherwise classes
+            and categories are tied by their names.
 
     Raises:
         DatasetError: The file is not what it should be, or has not the classes or the images of the data set.
     """
     truth = read_ground_truth(annotations)
-    recorded = data.get("annotations")
-    own = isinstance(recorded, Mapping) and str(recorded.get(split)) in (
-        str(annotations),
-        os.path.relpath(annotations, data["path"]),
-    )
-    category_ids = list(data["category_ids"].values()) if own and data.get("category_ids") else _by_name(data, truth)
-    return Reference(truth.only(category_ids), category_ids, image_ids(truth, files))
+    ids = list(category_ids) if category_ids else _ids_by_name(names, truth)
+    return Reference(truth.only(ids), ids, image_ids(truth, files))
 
 
-def _by_name(data: Mapping[str, Any], truth: GroundTruth) -> list[int]:
+def _ids_by_name(names: Sequence[str], truth: GroundTruth) -> list[int]:
     """Class index → category id, for an annotation file that the data set was not converted from."""
     id_of = {name: category for category, name in truth.categories.items()}
-    names = list(data["names"].values())
     if missing := [name for name in names if name not in id_of]:
         raise DatasetError(
             f"{truth.path}: {len(missing)} of {len(names)} classes of the data set are no categories there, e.g. "
@@ -98,8 +64,8 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
     the files' common folder, so that ``a/1.jpg`` and ``b/1.jpg`` stay apart, and so do ``1.jpg`` and ``a/1.jpg``.
 
     Args:
-        truth: With the names.
-        files: Absolute paths.
+        truth: Ground truth with the names of the images.
+        files: Absolute paths of the image files.
 
     Raises:
         DatasetError: An image of the JSON has no file or the other way round; both would falsify the result.

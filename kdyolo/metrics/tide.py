@@ -1,4 +1,4 @@
-"""Where detections go wrong: AP50 lost to six kinds of errors, by TIDE.
+"""TIDE: AP50 lost to each of six kinds of errors.
 
 Definitions, and the oracles that weigh them, are those of D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General
 Toolbox for Identifying Object Detection Errors", ECCV 2020 (https://arxiv.org/abs/2008.08115), as its authors' program
@@ -17,14 +17,14 @@ import numpy as np
 from pycocotools import mask
 
 from kdyolo.metrics.coco_files import Detection, GroundTruth
-from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match
+from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match_detections
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 _RECALLS = np.linspace(0, 1, 101)
 
 
 class ErrorKind(IntEnum):
-    """What a detection is, or (for ``MISSED``) what became of an object."""
+    """Kind of a detection: right, ignored or one of TIDE's errors; ``MISSED`` is the kind of an object."""
 
     RIGHT = 0
     IGNORED = 1  # in a crowd region: neither right nor wrong
@@ -41,12 +41,12 @@ ERRORS = tuple(kind for kind in ErrorKind if kind > ErrorKind.IGNORED)
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """One image: what its detections are, and which of its objects were found.
+    """Errors on one image.
 
     Attributes:
-        image_id: In the ground truth.
+        image_id: Id of the image in the ground truth.
         weight: Sum of the scores of its wrong detections, and 1 for every missed object: confident mistakes come first.
-        detections: (index in the list of detections, kind), by descending score.
+        detections: Pairs of index in the list of detections and kind, by descending score.
         missed: Indices of missed annotations.
     """
 
@@ -61,13 +61,13 @@ class ErrorReport:
     """AP50 and what is lost to each kind of error.
 
     Attributes:
-        ap50: In 0–1.
+        ap50: AP at IoU 0.50, in 0–1.
         loss: Kind → AP50 that an oracle would gain by correcting all errors of this kind alone, in 0–1. The gains do
             not add up to 1 − AP50, because errors hide each other.
         count: Kind → number of errors; detections in crowd regions are none.
         false_positives: AP50 that would be gained without any wrong detection.
         false_negatives: AP50 that would be gained if what was not found did not exist.
-        images: Every image, the one with the heaviest errors first.
+        images: Errors on every image, the one with the heaviest errors first.
     """
 
     ap50: float
@@ -124,9 +124,9 @@ def find_errors(truth: GroundTruth, detections: Sequence[Detection]) -> ErrorRep
 
     Args:
         truth: Images, categories and objects.
-        detections: On images of the ground truth.
+        detections: Detections on images of the ground truth.
     """
-    matches = match(truth, detections)
+    matches = match_detections(truth, detections)
     score = np.array([d["score"] for d in detections], dtype=np.float64)[matches.detection]
     kind = np.full(len(matches.image), ErrorKind.BACKGROUND, dtype=np.int64)
     at_50 = matches.matched[:, 0, 0]
@@ -210,9 +210,9 @@ def _kinds(iou: Floats, same: Bools, used: Bools) -> tuple[Ints, Ints]:
     """The kind of each of D wrong detections among G objects, in the order of precedence of TIDE's program.
 
     Args:
-        iou: [D, G].
-        same: [D, G] whether the classes are the same.
-        used: [G] whether a detection found the object.
+        iou: [D, G] IoU of each detection and object.
+        same: [D, G] Whether the classes are the same.
+        used: [G] Whether a detection found the object.
 
     Returns:
         Kinds [D], and for classification and localisation the object [D], else −1.

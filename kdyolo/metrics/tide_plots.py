@@ -1,4 +1,4 @@
-"""Pictures of an analysis of errors: what each kind costs, and the images where most goes wrong."""
+"""Plots of a TIDE analysis: the cost of each kind of error, and the images with the heaviest errors."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def plot_errors(report: ErrorReport, path: Path) -> Path:
     """A bar for every kind of error: AP50 that correcting it would add.
 
     Args:
-        report: The analysis.
-        path: Picture to write.
+        report: The TIDE analysis.
+        path: Picture file to write.
 
     Returns:
-        The path.
+        The same path.
     """
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axis = figure.add_subplot()
@@ -66,12 +66,12 @@ def draw_worst(
     """Draw the images with the heaviest errors, ground truth on the left and detections on the right.
 
     Args:
-        report: The analysis of these detections.
-        truth: With these annotations.
+        report: The TIDE analysis of these detections.
+        truth: Ground truth of the analysis.
         detections: Boxes in pixels of the original images.
         files: Image id → image file.
-        folder: For the pictures, ``01_<name>.jpg`` being the worst; older ones there are removed.
-        count: Number of images.
+        folder: Folder for the pictures, ``01_<name>.jpg`` being the worst; older ones there are removed.
+        count: Largest number of images.
 
     Returns:
         The pictures, worst first; images without any error are left out.

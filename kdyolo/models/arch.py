@@ -1,4 +1,4 @@
-"""Which backbone: family, scale and widths, read from Ultralytics' own model YAMLs, and which one tensors fit."""
+"""Architectures: family, scale and widths of a backbone, read from Ultralytics' own model YAMLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ UNCAPPED = 1024  # the families' widest row: a cap this high caps nothing
 
 @dataclass(frozen=True)
 class Arch:
-    """Which backbone: family, scale letter, and the cap on row widths before they are scaled (``max_channels``)."""
+    """Architecture of a backbone.
+
+    Attributes:
+        family: One of ``FAMILIES``, e.g. ``"yolov8"``.
+        scale: Scale letter, one of ``SCALES``.
+        max_channels: Cap on row widths before they are scaled.
+    """
 
     family: str
     scale: str
@@ -58,13 +64,15 @@ class Arch:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What comes out of one backbone layer: channels, and stride in pixels of the input image."""
+    """Output of one backbone layer.
+
+    Attributes:
+        channels: Number of channels.
+        stride: Stride in pixels of the input image.
+    """
 
     channels: int
     stride: int
-
-
-# ---- the architecture, as Ultralytics describes it -------------------------------------------------------------------
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Which arch a set of tensor shapes fits."""
+"""Architecture matching: the arch that a set of tensor shapes fits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from kdyolo.models.arch import (
     stock_scale,
 )
 
-# ---- which one tensors fit -------------------------------------------------------------------------------------------
 
-
-def fitting_archs(shapes: Mapping[str, Sequence[int]], filled: Arch | None = None) -> tuple[list[Arch], int]:
+def fitting_archs(shapes: Mapping[str, Sequence[int]], matched: Arch | None = None) -> tuple[list[Arch], int]:
     """The archs whose tensors agree best with the given names and shapes, and how many agree.
 
     There are several where families differ in what their tensors do but not in their shapes (YOLO11 and YOLO26), unless
@@ -33,9 +31,9 @@ def fitting_archs(shapes: Mapping[str, Sequence[int]], filled: Arch | None = Non
 
     Args:
         shapes: Layer name → shape; neck and head may be among them.
-        filled: An arch that they are known to fill completely; then only families of the same layers are looked at.
+        matched: An arch whose every tensor is known to be there; then only families of the same layers are looked at.
     """
-    candidates = _twins(filled) if filled else _candidates(shapes)
+    candidates = _twins(matched) if matched else _candidates(shapes)
     if len(candidates) == 1:
         return candidates, len(shapes)
     counts = {arch: _agreeing(_expected_shapes(arch), shapes) for arch in candidates}
@@ -94,7 +92,7 @@ def _expected_shapes(arch: Arch) -> Mapping[str, torch.Size]:
 
 @lru_cache
 def _detector_shapes(arch: Arch) -> Mapping[str, torch.Size]:
-    """Those of the family's whole stock detector."""
+    """Shapes of the whole stock detector's tensors, by name."""
     with torch.device("meta"):
         layers, _ = parse_model({**deepcopy(family_yaml(arch.family)), "scale": arch.scale}, ch=3, verbose=False)
         return {name: tensor.shape for name, tensor in layers.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The distilled backbone as a module: images in, one feature map per pyramid level out; and filling it strictly.
+"""Distilled backbone as a module: images in, one feature map per pyramid level out.
 
 Its layers are built by Ultralytics from the family's own model YAML, so there is no second description of the
 architecture to keep in step; channels and strides are read off the layers, never typed.
@@ -35,7 +35,7 @@ class DistilledBackbone(nn.Module):
         layers: The stock layers, numbered as in the family's YAML.
         channels: Channels of each returned map.
         strides: Stride of each returned map, in pixels.
-        left_out: What an injected checkpoint did not fill, as layer numbers (``"9"``) or tensor names; never frozen.
+        left_out: Layer numbers (``"9"``) or names of tensors that the loaded checkpoint lacks; they are never frozen.
 
     Raises:
         ModelError: Unknown arch or level.
@@ -81,7 +81,7 @@ class DistilledBackbone(nn.Module):
         parts: dict[str, list[nn.Module]] = {}
         for i, (layer, shape) in enumerate(zip(self.layers, layer_shapes(self.arch), strict=False)):
             name = "stem" if shape.stride == 2 else f"p{shape.stride.bit_length() - 1}"
-            parts[name] = parts.get(name, []) + _filled(layer, str(i), self.left_out)
+            parts[name] = parts.get(name, []) + _loaded(layer, str(i), self.left_out)
         return parts
 
     def names_in(self, parts: Iterable[str]) -> set[str]:
@@ -99,8 +99,8 @@ class DistilledBackbone(nn.Module):
         """Compute through a copy in NHWC with BatchNorm folded into the convolutions: same features, faster on CPUs.
 
         Only while nothing of the backbone changes: the copy does not follow, so with something left out it is not
-        used. It has no gradients, and it is not a part
-        of the module, so that parameters, state dict and checkpoints stay as they are.
+        used. It has no gradients, and it is no part of the module, so that parameters, state dict and checkpoints
+        stay the same.
         """
         self._folded = (_folded_copy(self.layers),) if on and not self.left_out else ()
 
@@ -117,14 +117,14 @@ class DistilledBackbone(nn.Module):
                 module.eps = eps
 
 
-def _filled(module: nn.Module, name: str, left_out: Sequence[str]) -> list[nn.Module]:
-    """The largest modules within one that hold nothing of what is left out."""
+def _loaded(module: nn.Module, name: str, left_out: Sequence[str]) -> list[nn.Module]:
+    """The largest modules within a module that hold nothing of what is left out."""
     if any(name == out or name.startswith(f"{out}.") for out in left_out):
         return []
     if not any(out.startswith(f"{name}.") for out in left_out):
         return [module]
     children = ((f"{name}.{child}", inner) for child, inner in module.named_children())
-    return [found for child, inner in children for found in _filled(inner, child, left_out)]
+    return [found for child, inner in children for found in _loaded(inner, child, left_out)]
 
 
 def _folded_copy(layers: nn.Sequential) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The detection model: built with a distilled backbone in row 0, and turned into stock Ultralytics layers and back.
+"""Detection model with a distilled backbone in row 0, turned into stock Ultralytics layers and back.
 
 Training uses :class:`KDDetectionModel`. Everything written to disk is stock: :func:`to_stock` lists the backbone's
 layers one by one, so a checkpoint holds only Ultralytics' own classes and opens wherever Ultralytics does.
@@ -6,15 +6,14 @@ layers one by one, so a checkpoint holds only Ultralytics' own classes and opens
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn import tasks
 from ultralytics.nn.modules import Index
 from ultralytics.nn.tasks import DetectionModel
 
@@ -22,22 +21,9 @@ from kdyolo.errors import ModelError
 from kdyolo.models.arch import Arch
 from kdyolo.models.arch_matching import fit_arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of, from_stock_yaml, to_stock_yaml
-
-
-@contextlib.contextmanager
-def _registered() -> Iterator[None]:
-    """Let Ultralytics' YAML parser find our module for as long as a model is being built.
-
-    The parser looks names up among the globals of ``ultralytics.nn.tasks`` and has no other door; it is opened here and
-    nowhere else, and closed again, so that nothing depends on which import came first.
-    """
-    tasks.DistilledBackbone = DistilledBackbone
-    try:
-        yield
-    finally:
-        del tasks.DistilledBackbone
+from kdyolo.utils.ultralytics_patches import module_registered
 
 
 class KDDetectionModel(DetectionModel):  # type: ignore[misc]
@@ -48,7 +34,7 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
         ch: Image channels; 3.
         nc: Number of classes, instead of the YAML's.
         verbose: Log the model table.
-        arch: What a checkpoint's shapes fit; see :func:`kdyolo.models.model_yaml.resolve`.
+        arch: Arch that a checkpoint's shapes fit; see :func:`kdyolo.models.model_yaml.resolve`.
         bn_eps: Epsilon of the backbone's BatchNorms.
 
     Raises:
@@ -69,16 +55,16 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
             raise ModelError(f"distilled backbones take RGB images (3 channels); the data set says {ch}.")
         description = describe_detector(cfg, arch, bn_eps)
         try:
-            with _registered():
+            with module_registered(DistilledBackbone):
                 super().__init__(description, ch=ch, nc=nc, verbose=verbose)
         except Exception as e:  # the parser's errors are of any type, and all about the YAML
             where = description.get("yaml_file")
             raise ModelError(f"{where}: this model cannot be built ({type(e).__name__}: {e}). Check its rows.") from e
-        self.backbone.set_bn_eps(description["backbone"][0][3][2])  # Ultralytics has just set 1e-3 everywhere
+        self.backbone.set_bn_eps(BackboneRow.from_yaml(description).bn_eps)  # Ultralytics has just set 1e-3 everywhere
 
     @property
     def backbone(self) -> DistilledBackbone:
-        """Row 0."""
+        """The distilled backbone, layer 0 of the model."""
         return self.model[0]  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
@@ -127,7 +113,7 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
             )
         super().load(source, verbose=verbose)
         self.backbone.set_bn_eps(source.backbone.bn_eps)  # part of what the weights compute
-        self.yaml["backbone"][0][3][2] = source.backbone.bn_eps
+        replace(BackboneRow.from_yaml(self.yaml), bn_eps=source.backbone.bn_eps).to_yaml(self.yaml)
 
 
 def weights_arch(model: nn.Module) -> tuple[Arch, int]:
@@ -140,10 +126,10 @@ def resolve_description(cfg: Any, weights: nn.Module | None, arch: Arch | None, 
     """The kdyolo-layout description to build; weights with an old or foreign YAML are recognised by their shapes.
 
     Args:
-        cfg: What Ultralytics' trainer gives: a YAML's name, or the description inside a checkpoint.
+        cfg: Name of a YAML, or the description inside a checkpoint, as Ultralytics' trainer gives it.
         weights: Detector to start from, if any.
-        arch: What a backbone checkpoint's shapes fit, if one is given.
-        eps: Its BatchNorm epsilon.
+        arch: Arch that a backbone checkpoint's shapes fit, if one is given.
+        eps: BatchNorm epsilon of the backbone checkpoint.
 
     Raises:
         ModelError: Neither the description nor the weights are of a known family.
@@ -196,16 +182,17 @@ def from_stock(model: DetectionModel, like: Yaml | None = None) -> KDDetectionMo
         )
     twin, built = _shallow_twin(model), len(stock["backbone"])
     # Weights of another scale than `like` keep their own: KDDetectionModel.load compares shapes and says what fits.
-    family = Arch.parse(description["backbone"][0][3][0]).family
+    row = BackboneRow.from_yaml(description)
+    family = Arch.parse(row.arch).family
     arch, _ = fit_arch({k: v.shape for k, v in twin.model[:built].state_dict().items()}, family)
     with torch.device("meta"):  # a shell: its own layers are replaced at once
-        backbone = DistilledBackbone(arch.name, arch.max_channels, levels=description["backbone"][0][3][3])
+        backbone = DistilledBackbone(arch.name, arch.max_channels, levels=row.levels)
     backbone.layers = nn.Sequential(*twin.model[:built])
     backbone.bn_eps = next((m.eps for m in backbone.layers.modules() if isinstance(m, nn.BatchNorm2d)), 1e-3)
     picks = [Index(i) for i in range(len(backbone.levels))]
-    description["backbone"][0][3] = [arch.name, arch.max_channels, backbone.bn_eps, list(backbone.levels)]
-    for row, channels in zip(description["backbone"][1:], backbone.channels, strict=True):
-        row[3][0] = channels
+    BackboneRow(arch.name, arch.max_channels, backbone.bn_eps, backbone.levels).to_yaml(description)
+    for pick, channels in zip(description["backbone"][1:], backbone.channels, strict=True):
+        pick[3][0] = channels
     nested: KDDetectionModel = _assemble(twin, KDDetectionModel, [backbone, *picks, *twin.model[built:]], description)
     return nested
 

@@ -1,4 +1,4 @@
-"""Which part of the backbone trains when, and how fast: a pure function of the epoch.
+"""Freeze schedule: which part of the backbone trains when, and how fast; a pure function of the epoch.
 
 Parts are named from the image inwards: ``stem`` (stride 2), then ``p2`` … ``p5``, the layers of each pyramid level.
 """
@@ -25,11 +25,11 @@ NEVER = math.inf
 class FreezeSchedule:
     """When each part of the backbone trains, and with what share of the learning rate.
 
-    Epochs count from 0, as Ultralytics' ``trainer.epoch`` does; people are told numbers from 1.
+    Epochs count from 0, as Ultralytics' ``trainer.epoch`` does; messages count from 1.
 
     Attributes:
         freeze_epochs: Number of epochs in which the whole backbone is frozen; 0 never, ``"all"`` to the end.
-        epochs: Length of the run.
+        epochs: Number of epochs of the run.
         unfreeze_stages: Gradual thaw, deepest part first, e.g. ``"10:p5,20:p4,30:all"``: p5 is frozen for 10 epochs, p4
             for 20, the rest for 30. Parts that are not named never thaw. Instead of ``freeze_epochs``.
         backbone_lr: Learning rate of the backbone as a factor of the head's, during the whole run.

@@ -1,4 +1,4 @@
-"""Model YAMLs as dictionaries: find one, fill in what follows from the backbone, and go to the stock layout and back.
+"""Model YAMLs as dictionaries: found by name, checked, and completed by what follows from the backbone.
 
 Two layouts describe one network. The *kdyolo* layout has the whole backbone in row 0 and picks pyramid levels from it
 by name; the *stock* layout lists the backbone's layers one by one, as Ultralytics ships them. Rows read
@@ -8,7 +8,9 @@ by name; the *stock* layout lists the backbone's layers one by one, as Ultralyti
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,44 @@ from kdyolo.errors import ModelError
 from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes, level_taps, stock_scale
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.yaml_files import load_yaml
 
 BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
 Row = list[Any]
+
+
+@dataclass(frozen=True)
+class BackboneRow:
+    """Row 0 of a resolved kdyolo-layout description; the arguments of a ``DistilledBackbone``.
+
+    Attributes:
+        arch: Family and scale, e.g. ``"yolov8s"``.
+        max_channels: Cap on row widths before they are scaled.
+        bn_eps: Epsilon of the backbone's BatchNorms.
+        levels: Names of the pyramid levels that the Index rows after it pick, e.g. ``("P3", "P4", "P5")``.
+    """
+
+    arch: str
+    max_channels: int
+    bn_eps: float
+    levels: tuple[str, ...]
+
+    @classmethod
+    def from_yaml(cls, description: Yaml) -> BackboneRow:
+        """Read row 0 of a resolved description."""
+        arch, max_channels, bn_eps, levels = _backbone_args(description)
+        return cls(arch, max_channels, bn_eps, tuple(levels))
+
+    def to_yaml(self, description: Yaml) -> None:
+        """Write the arguments into row 0 of a description in the kdyolo layout, in place."""
+        _backbone_args(description)[:] = [self.arch, self.max_channels, self.bn_eps, list(self.levels)]
+
+
+def _backbone_args(description: Yaml) -> list[Any]:
+    """The arguments in row 0: ``[family]`` or ``[family, max_channels]`` as people write them, four once resolved."""
+    arguments: list[Any] = description["backbone"][0][3]
+    return arguments
 
 
 def load_model_yaml(name: str | Path) -> Yaml:
@@ -51,7 +87,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
             f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
         )
     try:
-        description = yaml.safe_load(found.read_text(encoding="utf-8"))
+        description = load_yaml(found.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ModelError(f"{found}: not a YAML file ({str(e).splitlines()[0]}).") from e
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():
@@ -66,12 +102,12 @@ def is_nested(description: Yaml) -> bool:
 
 
 def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = None) -> Yaml:
-    """Fill in what follows from the backbone: its scale, widths, BatchNorm epsilon, and the levels' channels.
+    """Complete a description by what follows from the backbone: scale, widths, epsilon, and the levels' channels.
 
     Args:
-        description: A kdyolo-layout description, filled in already or not.
-        arch: What a checkpoint's shapes fit. Gives the scale if the description has none, and the widths if the scales
-            agree; if they disagree the description stands, and filling the backbone will say so.
+        description: A kdyolo-layout description, resolved already or not.
+        arch: Arch that a checkpoint's shapes fit. Gives the scale if the description has none, and the widths if the
+            scales agree; if they disagree the description stands, and loading the backbone will say so.
         bn_eps: Epsilon of the backbone's BatchNorms. Default: what the description has, else Ultralytics' 1e-3.
 
     Raises:
@@ -85,9 +121,10 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
         raise ModelError(
             f"{where}: expected a backbone of one {BACKBONE} row followed by [0, 1, Index, [P3]]-like rows."
         )
-    args = rows[0][3]
-    if len(args) == 4:
-        own, eps, levels = Arch.parse(args[0], args[1]), args[2], args[3]
+    levels: Sequence[str]
+    if len(_backbone_args(d)) == 4:
+        given = BackboneRow.from_yaml(d)
+        own, eps, levels = Arch.parse(given.arch, given.max_channels), given.bn_eps, given.levels
     else:
         own, eps, levels = _own_arch(d, arch), ULTRALYTICS_BN_EPS, [row[3][0] for row in rows[1:]]
         if not all(isinstance(level, str) for level in levels):
@@ -96,7 +133,7 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
         own = arch
     taps, shapes = level_taps(own, levels), layer_shapes(own)
     d["scale"] = own.scale
-    rows[0][3] = [own.name, own.max_channels, bn_eps or eps, list(levels)]
+    BackboneRow(own.name, own.max_channels, bn_eps or eps, tuple(levels)).to_yaml(d)
     for i, (row, tap) in enumerate(zip(rows[1:], taps, strict=True)):
         row[3] = [shapes[tap].channels, i]
     return d
@@ -126,8 +163,19 @@ def check_rows(d: Yaml) -> None:
         raise ModelError(f"{where}: an Index row names a level, e.g. [0, 1, Index, [P3]]; found no argument.")
 
 
+def named_family(description: Yaml) -> str | None:
+    """The family that row 0 of an unresolved kdyolo-layout description names, if it names one."""
+    return next((str(argument) for argument in _backbone_args(description)), None)
+
+
+def cap_at_stock(description: Yaml) -> None:
+    """Give the backbone of an unresolved description with a scale letter that scale's stock widths, in place."""
+    family = _backbone_args(description)[0]
+    _backbone_args(description)[:] = [family, stock_scale(family, description["scale"])[2]]
+
+
 def _own_arch(d: Yaml, arch: Arch | None) -> Arch:
-    where, args = d.get("yaml_file", "model YAML"), d["backbone"][0][3]
+    where, args = d.get("yaml_file", "model YAML"), _backbone_args(d)
     scale = d.get("scale") or (arch.scale if arch else "")
     if not scale:
         raise ModelError(f"{where}: no scale letter. Name one of n, s, m, l, x, e.g. kdyolov8s.yaml.")

@@ -1,4 +1,4 @@
-"""Layouts of a model YAML: kdyolo's ⇄ stock; whatever names a detector → its resolved description."""
+"""Layouts of a model YAML: kdyolo's ⇄ stock, and the resolved description of a named detector."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ from copy import deepcopy
 from pathlib import Path
 
 from kdyolo.errors import ModelError
-from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, backbone_rows, layer_shapes, level_taps, stock_scale
-from kdyolo.models.model_yaml import BACKBONE, Row, Yaml, check_rows, is_nested, load_model_yaml, resolve, row_sources
+from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, backbone_rows, layer_shapes, level_taps
+from kdyolo.models.model_yaml import (
+    BACKBONE,
+    BackboneRow,
+    Row,
+    Yaml,
+    cap_at_stock,
+    check_rows,
+    is_nested,
+    load_model_yaml,
+    named_family,
+    resolve,
+    row_sources,
+)
 
 # ---- kdyolo layout ⇄ stock layout ------------------------------------------------------------------------------------
 
@@ -21,21 +33,21 @@ def to_stock_yaml(description: Yaml) -> Yaml:
     with the cap applied, so that stock parsing gives the same widths.
     """
     d = deepcopy(description)
-    name, max_channels, _, levels = d["backbone"][0][3]
-    arch = Arch.parse(name, max_channels)
-    taps = level_taps(arch, levels)
-    built, first_head_row = taps[-1] + 1, 1 + len(levels)
+    backbone = BackboneRow.from_yaml(d)
+    arch = Arch.parse(backbone.arch, backbone.max_channels)
+    taps = level_taps(arch, backbone.levels)
+    built, first_head_row = taps[-1] + 1, 1 + len(backbone.levels)
     depth, width, cap = d["scales"][d["scale"]]
     head = _renumber(
         d["head"],
         first_head_row,
         lambda j: taps[j - 1] if 1 <= j < first_head_row else j - first_head_row + built,
     )
-    if layer_shapes(arch)[:built] != layer_shapes(Arch.parse(name, cap))[:built]:
-        d["scales"] = {d["scale"]: [depth, width, max_channels]}
+    if layer_shapes(arch)[:built] != layer_shapes(Arch.parse(arch.name, cap))[:built]:
+        d["scales"] = {d["scale"]: [depth, width, arch.max_channels]}
         for row in head[:-1]:  # not the last, Detect, whose number is that of the classes
             row[3] = [min(a, cap) if type(a) is int else a for a in row[3]]
-    stock_file = re.sub(r"^kd", "", Path(d.get("yaml_file", f"{name}.yaml")).name)
+    stock_file = re.sub(r"^kd", "", Path(d.get("yaml_file", f"{arch.name}.yaml")).name)
     return {**d, "backbone": backbone_rows(arch.family)[:built], "head": head, "yaml_file": stock_file}
 
 
@@ -61,9 +73,10 @@ def from_stock_yaml(description: Yaml) -> Yaml:
     first_head_row = 1 + len(levels)
     head = _renumber(d["head"], built, lambda j: taps.index(j) + 1 if j < built else j - built + first_head_row)
     eps = d.get("kd", {}).get("bn_eps", ULTRALYTICS_BN_EPS)
-    backbone: list[Row] = [[-1, 1, BACKBONE, [arch.name, arch.max_channels, eps, levels]]]
-    backbone += [[0, 1, "Index", [shapes[tap].channels, i]] for i, tap in enumerate(taps)]
-    return {**d, "backbone": backbone, "head": head, "yaml_file": f"kd{Path(where).name}"}
+    picks: list[Row] = [[0, 1, "Index", [shapes[tap].channels, i]] for i, tap in enumerate(taps)]
+    d.update(backbone=[[-1, 1, BACKBONE, []], *picks], head=head, yaml_file=f"kd{Path(where).name}")
+    BackboneRow(arch.name, arch.max_channels, eps, tuple(levels)).to_yaml(d)
+    return d
 
 
 def family_of(cfg: str | Path | Yaml | None) -> str | None:
@@ -76,10 +89,9 @@ def family_of(cfg: str | Path | Yaml | None) -> str | None:
             return found
         cfg = load_model_yaml(cfg)
     try:
-        return Arch.parse(describe_detector(cfg)["backbone"][0][3][0]).family
+        return Arch.parse(BackboneRow.from_yaml(describe_detector(cfg)).arch).family
     except ModelError:  # not complete yet: a scale letter is still to come from the checkpoint
-        rows = cfg["backbone"]
-        return str(rows[0][3][0]) if is_nested(cfg) and rows[0][3] else None
+        return named_family(cfg) if is_nested(cfg) else None
 
 
 def _renumber(rows: list[Row], start: int, new: Callable[[int], int]) -> list[Row]:
@@ -97,8 +109,8 @@ def describe_detector(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: 
     Args:
         cfg: A YAML name or path, kdyolo's or stock (``yolov8s.yaml`` means ``kdyolov8s.yaml`` with stock
             widths), or a description in either layout.
-        arch: See :func:`resolve`.
-        bn_eps: See :func:`resolve`.
+        arch: Arch that a checkpoint's shapes fit; see :func:`resolve`.
+        bn_eps: Epsilon of the backbone's BatchNorms; see :func:`resolve`.
 
     Raises:
         ModelError: Not found or not a detector with a known backbone.
@@ -109,7 +121,7 @@ def describe_detector(cfg: str | Path | Yaml, arch: Arch | None = None, bn_eps: 
     if not Path(cfg).is_file() and stem.startswith(FAMILIES):  # a stock name: same graph, stock widths
         d = load_model_yaml(f"kd{Path(cfg).name}")
         if d["scale"]:
-            d["backbone"][0][3] = [d["backbone"][0][3][0], stock_scale(d["backbone"][0][3][0], d["scale"])[2]]
+            cap_at_stock(d)
         return resolve(d, arch, bn_eps)
     d = load_model_yaml(cfg)
     return resolve(d if is_nested(d) else from_stock_yaml(d), arch, bn_eps)

@@ -1,8 +1,12 @@
-"""``--detach``: a command goes on in the background once it has begun, or says on the terminal why it could not.
+"""The ``--detach`` handshake: a command continues in the background once it has begun, or says why it could not.
 
 The command runs whole in its new session, checks included, while the terminal waits: what ends it before it has begun
 is an ordinary error there. Both sides talk through a temporary folder: ``output`` is what the command prints until
-then, ``begun`` names the folder that it works in from then on. No torch.
+then, ``begun`` names the folder that it works in from then on.
+
+A training has begun when its set-up is through, so that every check speaks on the terminal. Then ``RunLog.take_over``
+points stdout and stderr of the process at ``train.log`` and silences what ``RunLog`` records anyway: one log, and one
+writer for each line.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from kdyolo.errors import RunError
 from kdyolo.runs.log_reader import last_lines
 from kdyolo.runs.pid_file import RecordedProcess, read_process
 from kdyolo.runs.process_control import end, launch
+from kdyolo.utils.atomic import write_atomic
 
 ENVIRONMENT = "KDYOLO_DETACHED"  # names the temporary folder to the command
 OUTPUT_NAME = "output"
@@ -34,8 +39,8 @@ class DidNotBegin(RunError):
     """A detached command ended before it had begun.
 
     Attributes:
-        output: The end of what it printed.
-        code: Its exit code; 1 if a signal ended it.
+        output: The end of what the command printed.
+        code: The exit code of the command; 1 if a signal ended it.
     """
 
     def __init__(self, output: str, code: int) -> None:
@@ -51,13 +56,13 @@ def detach(arguments: Sequence[str]) -> tuple[Path, RecordedProcess | None]:
     """Start a ``kdyolo`` command in the background and wait until it has begun.
 
     Args:
-        arguments: Of the command, without ``--detach``.
+        arguments: The arguments of the command, without ``--detach``.
 
     Returns:
-        The folder that it works in, and its process; None if it has ended already.
+        The folder that the command works in, and its process; None in place of the process if it has ended already.
 
     Raises:
-        DidNotBegin: It ended before.
+        DidNotBegin: The command ended before it had begun.
     """
     talk = Path(tempfile.mkdtemp(prefix="kdyolo-"))
     keep = False
@@ -105,7 +110,5 @@ def output_file() -> Path | None:
 def tell_begun(folder: Path) -> None:
     """Tell the waiting terminal that all checks are passed and where the work goes on."""
     talk = Path(os.environ.pop(ENVIRONMENT))  # whatever this process starts is no longer waited for
-    if talk.is_dir():  # else nobody waits any more
-        partial = talk / f"{BEGUN_NAME}.partial"
-        partial.write_text(str(folder), encoding="utf-8")
-        partial.replace(talk / BEGUN_NAME)
+    if talk.is_dir():  # else the terminal no longer waits
+        write_atomic(talk / BEGUN_NAME, str(folder))

@@ -1,4 +1,4 @@
-"""A run folder → what happened in it, epoch by epoch; kdyolo's and stock Ultralytics' alike. No torch."""
+"""History of a run: what happened in its folder, epoch by epoch, of kdyolo's runs and of stock Ultralytics' alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ import msgspec
 
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
-from kdyolo.runs.files import MAP, RECORD_NAME, RESULTS_NAME, SCORES_NAME
+from kdyolo.runs.files import (
+    ARGS_NAME,
+    BEST_NAME,
+    MAP,
+    RECORD_NAME,
+    RESULTS_NAME,
+    SCORES_NAME,
+    STATE_NAME,
+    run_folder_of,
+    weights_file,
+)
 from kdyolo.runs.results_csv import epoch_durations, read_results
 from kdyolo.utils.yaml_files import check_values, read_mapping
 
@@ -28,7 +38,7 @@ class _Args(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
-    """Likewise in ``kdyolo.yaml``."""
+    """What is relied on in ``kdyolo.yaml``; anything else may be there too."""
 
     settings: dict[str, Any] | None = None
     schedule: dict[str, Any] | None = None
@@ -44,7 +54,7 @@ class _ClassScore(msgspec.Struct):
 
 
 class _Scores(msgspec.Struct):
-    """Likewise in ``coco_metrics.json``."""
+    """What is relied on in ``coco_metrics.json``; anything else may be there too."""
 
     AP: float
     images: int | None = None
@@ -57,12 +67,12 @@ class Run:
     """What a run folder holds.
 
     Attributes:
-        path: The folder.
-        args: ``args.yaml``: Ultralytics' settings.
-        record: ``kdyolo.yaml``: how the run came about; None for a stock run.
+        path: The run folder.
+        args: Ultralytics' settings, from ``args.yaml``.
+        record: How the run came about, from ``kdyolo.yaml``; None for a stock run.
         columns: Column of ``results.csv`` → its values, one for each finished epoch; NaN where there is none. ``epoch``
             counts from 1.
-        scores: ``coco_metrics.json``: the official metrics of ``best.pt``, per class too; None where not kept.
+        scores: The official metrics of ``best.pt``, per class too, from ``coco_metrics.json``; None where not kept.
         notes: What a person should know about the files, e.g. that a cut-off line was left out.
     """
 
@@ -91,8 +101,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or patience has ended it."""
-        weights = self.path / "weights"
-        return (weights / "best.pt").is_file() and not (weights / "resume.pt").is_file() and self._has_ended
+        saved = weights_file(self.path, BEST_NAME).is_file()
+        return saved and not weights_file(self.path, STATE_NAME).is_file() and self._has_ended
 
     @property
     def trained(self) -> bool:
@@ -106,7 +116,7 @@ class Run:
 
     @property
     def _trained_to_the_end(self) -> bool:
-        """All epochs are done, or a stock run's patience or hours are used up."""
+        """Whether all epochs are done, or a stock run's patience or hours are used up."""
         if not self.epochs:
             return False
         if self.epochs[-1] >= self.planned_epochs > 0:
@@ -167,17 +177,20 @@ def read_run(path: str | Path) -> Run:
         The run; with no epochs, if none is finished.
 
     Raises:
-        RunError: No run folder, or a file in it is damaged beyond a cut-off last line.
+        RunError: The path is no run folder, or a file in it is damaged beyond a cut-off last line.
+
+    Examples:
+        >>> from kdyolo import read_run
+        >>> read_run("runs/detect/train").epochs
+        [1, 2, 3]
     """
-    folder = Path(path)
-    if folder.suffix == ".pt":
-        folder = folder.parent.parent
+    folder = run_folder_of(Path(path))
     if not folder.is_dir():
         raise RunError(f"{path}: no such run folder.")
-    args = read_mapping(folder / "args.yaml", _Args)
+    args = read_mapping(folder / ARGS_NAME, _Args)
     if args is None:
         raise RunError(
-            f"{folder}: not a run folder, there is no args.yaml in it. Expected the work dir of kdyolo train or yolo "
+            f"{folder}: not a run folder, there is no {ARGS_NAME} in it. Expected the work dir of kdyolo train or yolo "
             "train."
         )
     columns, notes = read_results(folder / RESULTS_NAME)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ultralytics.utils import LOGGER
-
 from kdyolo.runs import detach
 from kdyolo.utils.text import plain_line, without_colours
+
+LOGGER = logging.getLogger("ultralytics")  # Ultralytics' own logger, by the name that it gives it
 
 
 class RunLog:

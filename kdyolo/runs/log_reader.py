@@ -1,4 +1,4 @@
-"""The log of a run: its end, and what is added to it while the run goes on. No torch."""
+"""Reading the log of a run: its end, and what is added to it while the run goes on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kdyolo.runs.files import LOG_NAME
 from kdyolo.runs.pid_file import read_process
 from kdyolo.utils.text import plain_line
 
-POLL = 0.2  # seconds
-_BLOCK = 1 << 16
+POLL = 0.2  # seconds between two looks at a log that is followed
+_BLOCK = 1 << 16  # bytes read at a time
 
 
 def log_of(run: Path) -> Path:
     """The log in a run folder.
 
     Raises:
-        RunError: There is none.
+        RunError: The folder does not exist, or holds no log.
     """
     if not run.is_dir():
         raise RunError(f"{run}: no such run folder.")
@@ -40,15 +40,15 @@ def last_lines(path: Path, count: int) -> list[str]:
 
 
 def follow(path: Path, count: int, going_on: Callable[[], bool]) -> Iterator[bytes]:
-    """The last lines of a file and then what is added to it, until nobody writes any more.
+    """The last lines of a file and then what is added to it, until its writer has ended.
 
     Args:
         path: The file; it may be replaced by another of its name, or be emptied.
-        count: Lines to begin with.
-        going_on: Whether its writer still lives.
+        count: Number of lines to begin with.
+        going_on: A function that says whether the writer of the file still lives.
 
     Yields:
-        Bytes, as they come.
+        The bytes of the file, as they come.
     """
     file = path.open("rb")
     try:

@@ -1,19 +1,18 @@
-"""A model card: what a run's detector is, how it came about and how well it does, as Markdown for whoever gets it."""
+"""Model card of a run in Markdown: what its detector is, how it came about and how well it does."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdyolo.errors import RunError
-from kdyolo.runs.files import MAP, MAP50, RECORD_NAME
+from kdyolo.data.dataset_yaml import ROLES, look_at_dataset
+from kdyolo.errors import DatasetError, RunError
+from kdyolo.runs.files import ARGS_NAME, BEST_NAME, CARD_NAME, MAP, MAP50, RECORD_NAME, RESULTS_NAME
 from kdyolo.runs.history import Run, read_run
-
-CARD_NAME = "model_card.md"
+from kdyolo.utils.tables import markdown_row, markdown_table
 
 # Licences of teachers' weights, as published with each model, by how their names begin; the first that fits.
 TEACHER_TERMS: tuple[tuple[str, str], ...] = (
@@ -30,14 +29,19 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the model card of a run, from what the run has recorded.
 
     Args:
-        run: Work dir of a kdyolo run with at least one finished epoch.
-        out: File to write. Default: ``model_card.md`` in the run.
+        run: The work dir of a kdyolo run with at least one finished epoch.
+        out: The file to write; None: ``model_card.md`` in the run.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         RunError: The folder is not that of a kdyolo run, or no epoch is finished.
+
+    Examples:
+        >>> from kdyolo import write_model_card
+        >>> write_model_card("runs/detect/train").name
+        'model_card.md'
     """
     folder = Path(run)
     history, record = _read(folder)
@@ -77,15 +81,15 @@ def _introduction(record: Mapping[str, Any]) -> str:
 
 
 def _results(run: Run) -> str:
-    lines = ["## Results", "", "| epoch | mAP50-95 | mAP50 | precision | recall |", "|---|---|---|---|---|"]
+    rows = []
     for what, epoch in (("best", run.best_epoch() or run.epochs[-1]), ("last", run.epochs[-1])):
-        values = " | ".join(f"{run.column(metric)[run.epochs.index(epoch)]:.4f}" for metric in METRICS)
-        lines.append(f"| {epoch} ({what}) | {values} |")
-    lines += ["", "Ultralytics' metrics on the validation images after each epoch, from `results.csv`."]
+        values = (f"{run.column(metric)[run.epochs.index(epoch)]:.4f}" for metric in METRICS)
+        rows.append([f"{epoch} ({what})", *values])
+    lines = ["## Results", "", *markdown_table(("epoch", "mAP50-95", "mAP50", "precision", "recall"), rows)]
+    lines += ["", f"Ultralytics' metrics on the validation images after each epoch, from `{RESULTS_NAME}`."]
     official, whose = _official(run)
     if official:
-        lines += ["", f"| {' | '.join(official)} |", f"|{'---|' * len(official)}"]
-        lines += [f"| {' | '.join(f'{value:.4f}' for value in official.values())} |"]
+        lines += ["", *markdown_table(list(official), [[f"{value:.4f}" for value in official.values()]])]
         lines += ["", f"Official COCO metrics of {whose}."]
     if not run.finished:
         lines += ["", "The run is not finished."]
@@ -96,7 +100,7 @@ def _results(run: Run) -> str:
 def _official(run: Run) -> tuple[dict[str, float], str]:
     """The official metrics by name, and of what they are: of ``best.pt``, else of the last epoch that has them."""
     if run.scores:
-        return {name: v for name, v in run.scores.items() if name.startswith(("AP", "AR"))}, "`best.pt`"
+        return {name: v for name, v in run.scores.items() if name.startswith(("AP", "AR"))}, f"`{BEST_NAME}`"
     official = {name.removeprefix("coco/"): run.columns[name] for name in run.columns if name.startswith("coco/")}
     known = [i for i, value in enumerate(official.get("AP", [])) if not math.isnan(value)]
     if not known:
@@ -134,7 +138,7 @@ def _training(record: Mapping[str, Any], run: Run) -> str:
         "command": f"`{record['command']}`",
     }
     recipe = ", ".join(f"{k}={v}" for k, v in record["recipe"]["values"].items())
-    return "## Training\n\n" + _table(facts) + f"\n\nThe recipe's values: {recipe}. Others are in `args.yaml`."
+    return "## Training\n\n" + _table(facts) + f"\n\nThe recipe's values: {recipe}. Others are in `{ARGS_NAME}`."
 
 
 def _freeze_in_words(schedule: Mapping[str, Any]) -> str:
@@ -149,11 +153,11 @@ def _data(record: Mapping[str, Any]) -> str:
     path = Path(str(record["data"]))
     facts: dict[str, Any] = {"data set": f"`{path.name}`"}
     if path.is_file():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content.get("names") or {}
-        values = list(names.values()) if isinstance(names, dict) else list(names)
-        facts["classes"] = f"{len(values)}: {', '.join(map(str, values[:12]))}{', …' if len(values) > 12 else ''}"
-        facts["annotations"] = ", ".join(Path(str(p)).name for p in (content.get("annotations") or {}).values())
+        with suppress(DatasetError):  # the file may have become another since; the card says all else
+            dataset = look_at_dataset(path)
+            names = list(dataset.class_names.values())
+            facts["classes"] = f"{len(names)}: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}"
+            facts["annotations"] = ", ".join(file.name for role in ROLES if (file := dataset.annotations(role)))
     return "## Data\n\n" + _table(facts)
 
 
@@ -186,6 +190,6 @@ def _provenance(record: Mapping[str, Any]) -> str:
 
 
 def _table(facts: Mapping[str, Any]) -> str:
-    """Two columns; what is unknown or empty is left out. A bar in a value would end its cell."""
+    """A table of two columns; what is unknown or empty is left out. A bar in a value would end its cell."""
     known = {key: str(value).replace("|", r"\|") for key, value in facts.items() if value not in (None, "")}
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in known.items())])
+    return "\n".join(["| | |", "|---|---|", *map(markdown_row, known.items())])

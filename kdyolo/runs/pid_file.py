@@ -1,4 +1,4 @@
-"""The process of a run: started apart from the terminal, recorded in its folder, told from others, ended. No torch.
+"""Process record of a run folder: which process works there, and whether it still does.
 
 ``pid.txt`` holds the process id and nothing else, so that ``kill $(cat pid.txt)`` works. A number alone says little:
 the process may be gone, its number may be another's by now, or it may be of another machine. What tells them apart
@@ -22,6 +22,7 @@ import psutil
 from kdyolo.errors import RunError
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
 from kdyolo.runs.process_control import alive, ended_by_sigterm
+from kdyolo.utils.atomic import write_atomic
 
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
 
@@ -33,10 +34,10 @@ class RecordedProcess:
     """A process as its folder remembers it.
 
     Attributes:
-        pid: Process id, on ``host``.
-        host: Name of the machine.
+        pid: The process id, on ``host``.
+        host: The name of the machine.
         started: Seconds from the start of the machine to that of the process.
-        launcher: pid and start of the torchrun that started it as one of several; None if it is alone.
+        launcher: The pid and start of the torchrun that started it as one of several; None if it is alone.
     """
 
     pid: int
@@ -125,7 +126,7 @@ def refuse_running(folder: Path) -> RecordedProcess | None:
     """Refuse to work in a folder in which another process is at work.
 
     Returns:
-        A process of another machine, of which nobody here can say whether it still runs.
+        A process of another machine, of which cannot be said from here whether it still runs; else None.
 
     Raises:
         RunError: Another process of this machine runs in it.
@@ -156,9 +157,7 @@ def claimed_folder(folder: Path) -> Iterator[RecordedProcess | None]:
     elsewhere = refuse_running(folder)
     me = RecordedProcess.current()
     for name, text in ((PROCESS_NAME, json.dumps(asdict(me))), (PID_NAME, str(me.pid))):
-        partial = folder / f"{name}.partial"
-        partial.write_text(f"{text}\n", encoding="utf-8")
-        partial.replace(folder / name)
+        write_atomic(folder / name, f"{text}\n")
     try:
         yield elsewhere
     finally:

@@ -1,9 +1,8 @@
-"""Processes of runs: started apart from the terminal, signalled, ended. No torch."""
+"""Processes of runs: started apart from the terminal, signalled, ended."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,15 +16,15 @@ from types import FrameType
 import psutil
 
 from kdyolo.errors import RunError
+from kdyolo.utils.system import die_with_parent
 
 POLL = 0.05  # seconds between two looks at a process that is to end
 LEFTOVERS = 5.0  # seconds in which what a run started ends by itself, once the run has
-_PARENT = "KDYOLO_PARENT"  # environment of a launched process: whom it must not outlive; 0: nobody
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PARENT = "KDYOLO_PARENT"  # environment of a launched process: the process that it must not outlive; 0: none
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """A SIGTERM that ends a run as Ctrl-C does."""
 
 
 def alive(process: psutil.Process) -> bool:
@@ -40,7 +39,7 @@ def alive(process: psutil.Process) -> bool:
 def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM (``kill``, a scheduler) end what runs here as Ctrl-C does, so that it can clean up.
 
-    Only in the main thread, where Python handles signals, and only if nobody else has decided what SIGTERM does.
+    Only in the main thread, where Python handles signals, and only if no other code has decided what SIGTERM does.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -71,11 +70,15 @@ def launch(
     """Start a ``python -m kdyolo …`` of its own session: neither Ctrl-C nor the end of the terminal reaches it.
 
     Args:
-        command: What to start.
-        log: File that stdout and stderr are appended to; stdin is empty.
-        cwd: Folder to start in.
-        env: Variables to set beside those of this process.
-        dies_with_parent: On Linux, send it SIGTERM when the *thread* that calls this ends, however that happens.
+        command: The program and its arguments.
+        log: The file that stdout and stderr are appended to; stdin is empty.
+        cwd: The folder to start in; None: the present one.
+        env: Environment variables to set beside those of this process.
+        dies_with_parent: Whether the process gets SIGTERM when the *thread* that calls this ends, however that
+            happens; Linux only.
+
+    Returns:
+        The process, in a session of its own.
 
     Raises:
         RunError: This system has no sessions.
@@ -105,7 +108,7 @@ def honour_launch() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit that it is ignored
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # and Ray's that it is blocked
     if int(parent) and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):  # it ended before it could be asked for
             sys.exit(128 + signal.SIGTERM)
 
@@ -117,14 +120,14 @@ def end(root: psutil.Process, timeout: float) -> signal.Signals | None:
     process group could hold strangers, such as the script that started the run. What is left of its own is killed.
 
     Args:
-        root: The process.
+        root: The process to end.
         timeout: Seconds that it gets after each of the first two signals.
 
     Returns:
-        The signal that ended it; None if it had ended before.
+        The signal that ended the process; None if it had ended before.
 
     Raises:
-        RunError: It is another user's.
+        RunError: The process is another user's.
     """
     tree = [root]
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -153,7 +156,7 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _wait(processes: Sequence[psutil.Process], timeout: float) -> bool:
-    """Whether all have ended within so many seconds."""
+    """Whether all processes have ended before ``timeout`` seconds were over."""
     deadline = time.monotonic() + timeout
     while any(alive(process) for process in processes):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""``results.csv`` of a run: its columns, what is wrong with it, how long each epoch took."""
+"""Columns of ``results.csv``, what is wrong with it, and how long each epoch took."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
 
     A process that is killed while it writes leaves a last line without its end; anything else that is wrong with a line
     is damage.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Column → its values, one for each epoch, and sentences that a person should read. A file that does not exist has
+        the column ``epoch`` without values.
+
+    Raises:
+        RunError: The file is damaged.
     """
     if not path.is_file():
         return {"epoch": []}, []
@@ -48,7 +58,7 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
 
 
 def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
-    """A row of ``results.csv`` as numbers."""
+    """A row of ``results.csv`` as numbers; an empty cell is NaN."""
     mend = "If a kill cut it off, remove that line; else restore the file."
     try:
         values = [float(cell.strip() or "nan") for cell in row]
@@ -66,6 +76,13 @@ def epoch_durations(epochs: list[float], time: list[float]) -> tuple[list[float]
     """Seconds of each epoch from ``time``, seconds since the process began, which starts anew after a resume.
 
     The file does not say where a process resumed; see :func:`_began_anew`.
+
+    Args:
+        epochs: Numbers of the epochs, from 1, rising.
+        time: The column ``time`` of the same rows, in seconds.
+
+    Returns:
+        Seconds of each epoch, NaN where unknown, and sentences that a person should read.
     """
     steps = [now - before for now, before in zip(time, [0.0, *time], strict=False)]
     seconds, notes, anew = [], [], True

@@ -1,22 +1,23 @@
-"""``results.png`` of a run with a freeze: Ultralytics' panels, the learning rates, and where the phases change."""
+"""Plot of ``results.csv`` for a run with a freeze: Ultralytics' panels, the learning rates, and where phases change."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-from ultralytics.utils.plotting import plt_settings
+from typing import TYPE_CHECKING, Any
 
 from kdyolo.models.freeze_schedule import PARTS, FreezeSchedule
+from kdyolo.runs.files import PICTURE_NAME
 
-COLUMNS = 4
-FROZEN = " frozen"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 4  # panels in a row
+FROZEN = " frozen"  # end of the name of a phase in which something is frozen
 
 
-@plt_settings()  # type: ignore[untyped-decorator]
 def plot_results(results: Path, schedule: FreezeSchedule) -> Path:
     """Draw ``results.csv`` as ``results.png`` beside it, frozen phases shaded and every thaw a line.
 
@@ -25,15 +26,28 @@ def plot_results(results: Path, schedule: FreezeSchedule) -> Path:
         schedule: The freeze schedule that the run followed.
 
     Returns:
-        The picture.
+        The path of the picture.
     """
-    import matplotlib.pyplot as plt  # takes half a second
+    import matplotlib as mpl  # takes half a second
 
     with results.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    picture = results.with_name(PICTURE_NAME)
+    # What Ultralytics sets for its own plots: the run's others look the same. A figure without pyplot needs no window
+    # and leaves those of the caller alone.
+    fonts = ["Arial Unicode MS", *mpl.rcParams["font.sans-serif"]]
+    with mpl.rc_context({"font.size": 11, "font.sans-serif": fonts}):
+        _draw(rows, schedule).savefig(picture, dpi=150)
+    return picture
+
+
+def _draw(rows: Sequence[Mapping[str, str]], schedule: FreezeSchedule) -> Figure:
+    from matplotlib.figure import Figure
+
     panels = _panels(list(rows[0]))
     lines = -(-len(panels) // COLUMNS)
-    figure, axes = plt.subplots(lines, COLUMNS, figsize=(4 * COLUMNS, 3 * lines), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4 * COLUMNS, 3 * lines), layout="constrained")
+    axes = figure.subplots(lines, COLUMNS, squeeze=False)
     epochs = [int(float(row["epoch"])) for row in rows]
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         for label, column in curves.items():
@@ -48,10 +62,7 @@ def plot_results(results: Path, schedule: FreezeSchedule) -> Path:
     figure.legend(*zip(*spans, strict=True), loc="outside lower center", ncols=len(spans))
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    picture = results.with_name("results.png")
-    figure.savefig(picture, dpi=150)
-    plt.close(figure)
-    return picture
+    return figure
 
 
 def _panels(columns: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Runs that go on without a terminal: which there are, how far each is, and how to stop one. No torch."""
+"""Status of runs: which there are, how far each is, time left, and how to stop one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdyolo.errors import KDYOLOError, RunError
-from kdyolo.runs.files import LOG_NAME, PID_NAME, ever_saved, is_run, resumable
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, PID_NAME, RESULTS_NAME, ever_saved, is_run, resumable
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.pid_file import RecordedProcess, forget_process, read_process
 from kdyolo.runs.process_control import end
 
 FOLDERS = ("runs", "studies")
-SIGNS_OF_LIFE = ("results.csv", LOG_NAME, "args.yaml")
+SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
 
 # "elsewhere": on another machine, where it may run or not. "died": before anything was saved. "unfinished": it has
 # epochs but nothing to resume from, or is one of plain Ultralytics, which leaves no sign of whether it goes on.
@@ -34,16 +34,16 @@ class RunStatus:
     """How far a run is.
 
     Attributes:
-        path: Its folder.
-        state: See :data:`State`.
+        path: The run folder.
+        state: What the run does now; see :data:`State`.
         phase: What is frozen in the epoch that runs, or ran last.
-        epoch: Finished epochs.
-        epochs: Epochs asked for.
-        best: Highest mAP50-95 so far, 0–1; NaN if there is none.
-        process: What ``pid.txt`` stands for. Unless it is running or elsewhere, it is stale.
-        seconds_left: Estimate for a run that is running; NaN if nothing is known.
-        changed: Time of the last sign of life, in seconds since 1970.
-        problem: What is damaged.
+        epoch: The number of finished epochs.
+        epochs: The number of epochs asked for.
+        best: The highest mAP50-95 so far, 0–1; NaN if there is none.
+        process: The process that ``pid.txt`` stands for. Unless it is running or elsewhere, it is stale.
+        seconds_left: An estimate for a run that is running; NaN if nothing is known.
+        changed: The time of the last sign of life, in seconds since 1970.
+        problem: A description of the damage; None if there is none.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class RunStatus:
                 "died": "died before its first epoch was saved"}.get(self.state, self.state)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The status as plain data, for JSON; what is unknown is None."""
         return {
             "run": str(self.path),
             "status": self.state,
@@ -91,8 +91,8 @@ def run_status(path: Path, now: float | None = None) -> RunStatus:
     """How far the run in a folder is; damage is reported, not raised, so that one bad folder hides no other.
 
     Args:
-        path: A run folder.
-        now: Seconds since 1970; default: now.
+        path: The run folder.
+        now: The present time in seconds since 1970; None: the clock's.
     """
     changed = max((f.stat().st_mtime for name in SIGNS_OF_LIFE if (f := path / name).is_file()), default=0.0)
     try:
@@ -133,7 +133,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for place, below, files in os.walk(folder):
-        if "args.yaml" in files:
+        if ARGS_NAME in files:
             yield Path(place)
             below.clear()  # weights, images of errors: no runs
 
@@ -146,7 +146,7 @@ def default_folders() -> list[Path]:
 
 
 def _ultralytics_runs() -> Path | None:
-    """``runs_dir`` of its settings; read here, because importing it takes seconds."""
+    """The ``runs_dir`` of Ultralytics' settings; read from their file, because importing Ultralytics takes seconds."""
     home = os.environ.get("YOLO_CONFIG_DIR") or os.environ.get("XDG_CONFIG_HOME")
     usual = "Library/Application Support" if sys.platform == "darwin" else ".config"
     path = (Path(home).expanduser() if home else Path.home() / usual) / "Ultralytics" / "settings.json"
@@ -160,10 +160,16 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
     """How far every run is, the last sign of life first.
 
     Args:
-        folders: Where to look, or runs themselves; default: see :func:`default_folders`.
+        folders: Folders to look in, or runs themselves; empty: those of :func:`default_folders`.
 
     Raises:
         RunError: A folder that was named does not exist.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kdyolo import list_runs
+        >>> [(run.path.name, run.state) for run in list_runs([Path("runs")])]
+        [('train', 'finished')]
     """
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")
@@ -178,9 +184,9 @@ class Stopped:
     """What came of an attempt to stop a run.
 
     Attributes:
-        path: Its folder.
-        words: What happened, and how to go on.
-        failed: Whether it may run still.
+        path: The run folder.
+        words: What happened, and how to continue.
+        failed: Whether the run may still be going on.
     """
 
     path: Path
@@ -192,13 +198,13 @@ def stop_runs(folders: Sequence[Path], timeout: float) -> list[Stopped]:
     """End runs, at the same time, so that each can be resumed.
 
     Args:
-        folders: Run folders, or those of studies.
-        timeout: Seconds that each gets after Ctrl-C and again after SIGTERM, before it is killed.
+        folders: Run folders, or folders of studies.
+        timeout: Seconds that each run gets after Ctrl-C and again after SIGTERM, before it is killed.
 
     Raises:
-        RunError: A folder is not that of a run; then none is stopped.
+        RunError: A folder is not that of a run; then no run is stopped.
     """
-    known = ("args.yaml", PID_NAME, LOG_NAME)  # the last two are in the folder of a study, too
+    known = (ARGS_NAME, PID_NAME, LOG_NAME)  # the last two are in the folder of a study, too
     mistakes = [f"{path}: no run folder." for path in folders if not any((path / name).is_file() for name in known)]
     if mistakes:
         raise RunError(" ".join([*mistakes, "Nothing was stopped. See kdyolo ps."]))
@@ -246,12 +252,12 @@ def _next_step(path: Path) -> str:
 
 
 def seconds_left(run: Run, since: float = 0.0) -> float:
-    """Time that the epochs still to come will take, each as long as the usual one of its phase.
+    """Seconds that the epochs still to come will take, each as long as the usual one of its phase.
 
     A phase that has not come yet is taken to be as slow as the slowest that has: before a thaw the estimate is low.
 
     Args:
-        run: The run.
+        run: The run, with the epochs that it has finished.
         since: Seconds since its last epoch ended.
 
     Returns:

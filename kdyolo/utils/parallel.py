@@ -1,8 +1,12 @@
-"""Use every core: a task cut into shares, each in a forked process where forking is safe."""
+"""Work shared among forked processes, one for each core, where forking is safe.
+
+Processes are forked only while there is one thread: always in ``kdyolo convert``, never once torch or NumPy runs its
+pool. Then one process does all, and the result is the same. Work that loads NumPy is forked even where one process
+would do (``apart``), so that NumPy never gets into the process that forks again.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,10 +19,9 @@ from typing import Any, TypeVar
 
 from kdyolo.errors import KDYOLOError
 from kdyolo.utils.progress import INTERVAL, Progress
-from kdyolo.utils.system import cores
+from kdyolo.utils.system import cores, die_with_parent
 
-_RUNS_EACH = 32  # so many that all end at about the same time; with _MOST at most 256, as a ticket is a byte
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; forking is Linux only here
+_RUNS_EACH = 32  # for each process: enough that all end at about the same time; 256 in all, as a ticket is a byte
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,16 +43,19 @@ def parallel_map(
     process draws the progress and waits.
 
     Args:
-        work: called once for each run, and for no items at all if there are none.
-        items: what to do.
-        at_least: fewer items than that are not worth a process.
-        progress: counts what all of them do.
-        apart: fork even for a single process, since ``work`` loads what starts threads, which would end all forking
+        work: The function to call on each run; if there are no items, it is called once on none.
+        items: All items, in order.
+        at_least: Number of items that make a process worth while.
+        progress: The line that counts what all processes do.
+        apart: Fork even for a single process, since ``work`` loads what starts threads, which would end all forking
             here.
-        meanwhile: called once in this process, which has nothing to do while others work.
+        meanwhile: A function to call once in this process, which has nothing to do while others work.
+
+    Returns:
+        What ``work`` gave for each run, in the order of the items.
 
     Raises:
-        KDYOLOError: a process was killed; and whatever ``work`` and ``meanwhile`` raise.
+        KDYOLOError: A process was killed; and whatever ``work`` and ``meanwhile`` raise.
     """
     count = max(1, min(cores(), len(items) // at_least))
     if not _may_fork() or (count == 1 and not apart):
@@ -93,7 +99,7 @@ def _interruptions_held_back() -> Iterator[None]:
 
 
 def _tickets(count: int) -> int:
-    """A pipe to read the numbers 0…count−1 from, each of them once, whoever reads; then it is at its end."""
+    """A pipe with the numbers 0…count−1, a byte each: every number reaches one reader, and then the pipe ends."""
     reader, writer = os.pipe()
     os.write(writer, bytes(range(count)))
     os.close(writer)
@@ -108,11 +114,12 @@ def _child(
     progress: Progress,
     number: int,
 ) -> None:
+    """Work in a forked process, run after run, until the tickets end; the last message is None, or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent, also if that is killed
+    die_with_parent(signal.SIGKILL)  # also if that is killed
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
     progress.number = number
-    with suppress(BrokenPipeError):  # the parent was killed, so nobody is left to tell
+    with suppress(BrokenPipeError):  # the parent was killed, so no one is left to tell
         try:
             while ticket := os.read(tickets, 1):
                 sender.send((ticket[0], work(runs[ticket[0]])))

@@ -1,4 +1,4 @@
-"""A progress line with rate and time left, on a terminal, for what takes more than a second."""
+"""Progress line with rate and time left, on a terminal, for what takes more than a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROCESSES = 512
 
 
 def notice(text: str) -> None:
-    """Tell a person at a terminal something about the wait."""
+    """Print a line about a wait, if a person is at the terminal to read it."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)
 
@@ -22,11 +22,17 @@ class Progress:
     """Counts what is done, also in processes forked later, and draws a line on a terminal.
 
     Attributes:
-        number: of this process; the one that draws is 0.
+        number: The number of this process; the one that draws is 0.
     """
 
     def __init__(self, what: str, total: int, unit: str) -> None:
-        """``what`` is being done, to ``total`` things called ``unit``."""
+        """Start to count.
+
+        Args:
+            what: A word for what is being done, e.g. ``"writing"``.
+            total: The number of things to do.
+            unit: A word for the things, e.g. ``"files"``.
+        """
         self.number = 0
         self._what, self._total, self._unit = what, total, unit
         self._done = memoryview(mmap.mmap(-1, 8 * _PROCESSES)).cast("Q")  # shared with forked processes
@@ -38,13 +44,13 @@ class Progress:
         return self
 
     def advance(self, count: int = 1) -> None:
-        """Some more things are done."""
+        """Count some more things as done, and show the line if it is time for it."""
         self._done[self.number] += count
         if self.number == 0:
             self.draw()
 
     def draw(self) -> None:
-        """Show the line, if it is time for it."""
+        """Show the line, if it is time for it and stderr is a terminal."""
         if time.monotonic() >= self._next and sys.stderr.isatty():
             self._next = time.monotonic() + INTERVAL
             self._drawn = True

@@ -1,4 +1,4 @@
-"""What there is to use: shipped model YAMLs and recipes (in an installed package, or beside it), and CPU cores."""
+"""Shipped files: model YAMLs and recipes, inside an installed package or beside it in a checkout."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def cfg_dir() -> Path:
 
 
 def shipped(kind: str) -> dict[str, Path]:
-    """File name → path of everything shipped of one kind (``"models"`` or ``"recipes"``)."""
+    """The shipped files of one kind (``"models"`` or ``"recipes"``): file name → path, in the order of their names."""
     return {path.name: path for path in sorted((cfg_dir() / kind).glob("*.yaml"))}

@@ -1,14 +1,16 @@
-"""This machine: cores and threads to use, pauses of the garbage collector."""
+"""The machine and this process: cores, threads to train with, garbage collection, end with the parent."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_MOST = 8  # processes
+_MOST = 8  # processes; more would only wait for the file system
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def let_threads_sleep() -> None:
@@ -30,12 +32,12 @@ def cpu_threads() -> int | None:
     asked = os.environ.get("OMP_NUM_THREADS", "1")
     if asked.isdigit() and int(asked) > 1:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 @contextmanager
 def pause_gc() -> Iterator[None]:
-    """Spare the search for cycles among millions of records that have none."""
+    """Spare Python's search for cycles among millions of records that have none; afterwards it is as before."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -45,7 +47,26 @@ def pause_gc() -> Iterator[None]:
             gc.enable()
 
 
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use, at least 1; a container or ``taskset`` may leave it few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
-    """How many processes to use: more than a few would only wait for the file system."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MOST)
+    """Number of processes to share work among: one for each usable core, at most 8."""
+    return min(usable_cores(), _MOST)
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends, however that happens; Linux only, else nothing.
+
+    The parent is the *thread* that started this process. It may have ended before this was asked for: compare
+    ``os.getppid()`` where that matters.
+
+    Args:
+        number: The signal to receive.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -1,4 +1,4 @@
-"""Time, in words and ahead: how long something took, and how long a run will go on. No torch."""
+"""Text helpers: durations in words, suggestions for misspelt words, terminal codes, canonical settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def format_duration(seconds: float) -> str:
-    """``"0.4 s"``, ``"42 s"``, ``"7.5 min"``, ``"3.1 h"``; a dash for NaN."""
+    """A duration for people: ``"0.4 s"``, ``"42 s"``, ``"7.5 min"``, ``"3.1 h"``; a dash for NaN."""
     if math.isnan(seconds):
         return "–"
     if seconds >= 5400:
@@ -24,13 +24,13 @@ def format_duration(seconds: float) -> str:
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """``" Did you mean 'x'?"``, or nothing if no known word is close."""
+    """A suggestion to end a message with, e.g. ``" Did you mean 'x'?"``; empty if no known word is close."""
     close = get_close_matches(word, known, n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 def without_colours(text: str) -> str:
-    """Text without codes for terminals."""
+    """The text without ANSI codes for colours and cursor."""
     return _ANSI.sub("", text)
 
 
@@ -51,5 +51,5 @@ def canonical(value: Any) -> str:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """The different ones, in the order in which they appear."""
+    """The different values among those given, in the order in which they first appear."""
     return list({canonical(value): value for value in values}.values())

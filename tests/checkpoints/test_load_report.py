@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kdyolo.checkpoints.load_report import DOUBTFUL_NORM, LoadReport
+from kdyolo.checkpoints.input_norm import NORMS, InputNorm, NormOrigin
+from kdyolo.checkpoints.load_report import LoadReport
 
 FULL: dict[str, Any] = {
     "model": "yolov8n",
@@ -29,7 +30,8 @@ FULL: dict[str, Any] = {
     "epoch": 4,
     "teacher": None,
     "bn_eps": 1e-5,
-    "input_norm": "0-1",
+    "norm": InputNorm(),
+    "norm_origin": NormOrigin.SOURCE_DEFAULT,
     "verified": True,
 }
 
@@ -62,9 +64,9 @@ def test_the_table_adds_a_line_for_each_further_fact() -> None:
 
 def test_a_normalisation_that_is_folded_or_doubtful_has_a_line() -> None:
     assert "images" not in LoadReport(**FULL).table()
-    folded = LoadReport(**{**FULL, "input_norm": "imagenet mean and std, as given"}).table()
+    folded = LoadReport(**{**FULL, "norm": NORMS["imagenet"], "norm_origin": NormOrigin.GIVEN}).table()
     assert re.search(r"images +imagenet mean and std, as given: folded into the first convolution", folded)
-    doubtful = LoadReport(**{**FULL, "input_norm": DOUBTFUL_NORM}).table()
+    doubtful = LoadReport(**{**FULL, "norm_origin": NormOrigin.ASSUMED}).table()
     assert re.search(r"images +0-1 ASSUMED: (.|\n)*say --input-norm imagenet; if not, --input-norm 0-1", doubtful)
 
 
@@ -88,4 +90,22 @@ def test_the_dictionary_is_plain_data_that_json_gives_back() -> None:
     plain = report.to_dict()
     assert plain["missing"] == ["a", "b"]
     assert json.loads(json.dumps(plain)) == plain
-    assert plain.keys() == FULL.keys()
+    assert list(plain) == [{"norm": "input_norm"}.get(key, key) for key in FULL if key != "norm_origin"]
+
+
+@pytest.mark.parametrize(
+    ("norm", "origin", "text"),
+    [
+        ("0-1", NormOrigin.GIVEN, "0-1"),
+        ("0-1", NormOrigin.RECORDED, "0-1"),
+        ("0-1", NormOrigin.SOURCE_DEFAULT, "0-1"),
+        ("0-1", NormOrigin.ASSUMED, "0-1 ASSUMED"),
+        ("imagenet", NormOrigin.GIVEN, "imagenet mean and std, as given"),
+        ("imagenet", NormOrigin.RECORDED, "imagenet mean and std, recorded in the file"),
+        ("imagenet", NormOrigin.SOURCE_DEFAULT, "imagenet mean and std, LightlyTrain's default"),
+        ("0,0,0/1,1,0.5", NormOrigin.GIVEN, "0,0,0/1,1,0.5 mean and std, as given"),
+    ],
+)
+def test_a_normalisation_in_words_says_what_it_is_known_from(norm: str, origin: NormOrigin, text: str) -> None:
+    report = LoadReport(**{**FULL, "kind": "LightlyTrain", "norm": InputNorm.parse(norm), "norm_origin": origin})
+    assert report.to_dict()["input_norm"] == report.input_norm == text

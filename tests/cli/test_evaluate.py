@@ -37,7 +37,7 @@ def test_one_file(capsys, files):
     assert json.loads(printed(capsys, files[0], files[2], "--json")) == expected.to_dict()
     reference = json.loads(printed(capsys, files[0], files[2], "--json", "--evaluator", "pycocotools"))
     assert reference["evaluator"].startswith("pycocotools ")
-    assert [reference[n] for n in NAMES] == pytest.approx(expected.values, abs=1e-9)
+    assert [reference[n] for n in NAMES] == pytest.approx(expected.metrics, abs=1e-9)
 
 
 def test_intervals_on_request(capsys, files):

@@ -17,21 +17,21 @@ from kdyolo.experiments.compare import compare_runs
 from kdyolo.experiments.report import write_report
 from kdyolo.experiments.watch import all_finished, watch
 from tests.builders.browser import Page, chromium
-from tests.builders.comparisons import comparison_of, write_study
-from tests.builders.run_folders import write_run
+from tests.builders.run_folders import write_full_run
+from tests.builders.studies import comparison_of, write_study
 
 
 def grow(run, done, seed, final):
     """The run as it is when more epochs are done."""
     shutil.rmtree(run)
-    write_run(run, done=done, seed=seed, final=final, epochs=6)
+    write_full_run(run, done=done, seed=seed, final=final, epochs=6)
 
 
 @pytest.fixture
 def study(tmp_path):
     folder = tmp_path / "study"
-    write_run(folder / "a" / "seed0", done=2, epochs=6)
-    write_run(folder / "b" / "seed0", done=2, epochs=6, final=0.5)
+    write_full_run(folder / "a" / "seed0", done=2, epochs=6)
+    write_full_run(folder / "b" / "seed0", done=2, epochs=6, final=0.5)
     content = {"name": "two arms", "arms": {"a": {}, "b": {}}, "seeds": [0], "baseline": "a"}
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
     return folder
@@ -65,7 +65,7 @@ def test_a_run_that_the_study_has_not_begun_is_waited_for(study, tmp_path):
     def tell(line):
         told.append(line)
         if len(told) == 1:
-            write_run(study / "b" / "seed0", epochs=6, final=0.5)
+            write_full_run(study / "b" / "seed0", epochs=6, final=0.5)
 
     comparison = watch(lambda: compare_runs(study), [study], tmp_path / "out", interval=0.5, tell=tell)
     assert [arm.name for arm in comparison.arms] == ["a", "b"]
@@ -81,7 +81,7 @@ def test_seeds_are_the_study_s_own_where_its_file_names_none(study):
     assert not all_finished([study])
     for arm in "ab":
         for seed in (1, 2):
-            write_run(study / arm / f"seed{seed}", epochs=6, seed=seed)
+            write_full_run(study / arm / f"seed{seed}", epochs=6, seed=seed)
     assert all_finished([study])
 
 
@@ -93,11 +93,11 @@ def test_before_the_first_epoch_it_says_what_it_waits_for(study, tmp_path):
     def tell(line):
         told.append(line)
         if len(told) == 1:
-            write_run(study / "a" / "seed0", epochs=6, done=0)
+            write_full_run(study / "a" / "seed0", epochs=6, done=0)
         elif len(told) == 2:
             shutil.rmtree(study / "a")
             for arm in "ab":
-                write_run(study / arm / "seed0", epochs=6, final=0.4 + 0.1 * (arm == "b"))
+                write_full_run(study / arm / "seed0", epochs=6, final=0.4 + 0.1 * (arm == "b"))
 
     watch(lambda: compare_runs(study), [study], tmp_path / "out", interval=0.5, tell=tell)
     assert told[0] == f"waiting for the first run in {study}"

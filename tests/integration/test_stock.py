@@ -162,7 +162,7 @@ def test_a_data_set_that_is_not_coco_is_not_scored_as_coco(run, checkpoint, tmp_
     metrics = model.val(data=str(data), imgsz=64, device="cpu", plots=False, save_dir=str(tmp_path / "val"))
     predictions, annotations = tmp_path / "val/predictions.json", tmp_path / "root/annotations/instances_val2017.json"
     assert {d["category_id"] for d in json.loads(predictions.read_text())} <= {3, 17, 44}
-    assert metrics.coco.values == pytest.approx(score_coco(predictions, annotations).values, abs=1e-9)
+    assert metrics.coco.metrics == pytest.approx(score_coco(predictions, annotations).metrics, abs=1e-9)
 
 
 def test_results_csv_has_map_of_each_epoch(run):

@@ -78,15 +78,15 @@ def test_four_ways_to_the_same_official_ap(seeing, shared, coco128, random_model
     assert 0.2 < ours.ap < 0.9
     assert (ours.images, ours.objects) == (26, sum(not a["iscrowd"] for a in load(annotations)["annotations"]))
     scored = score_coco(tmp_path / "ours/predictions.json", annotations)
-    assert scored.values == pytest.approx(ours.values, abs=1e-9)
+    assert scored.metrics == pytest.approx(ours.metrics, abs=1e-9)
     assert [c.ap for c in scored.per_class] == pytest.approx([c.ap for c in ours.per_class], abs=1e-9)
     expected = by_hand(annotations, tmp_path / "ours/predictions.json")
-    assert ours.values == pytest.approx(expected.stats, abs=1e-9)
+    assert ours.metrics == pytest.approx(expected.stats, abs=1e-9)
     assert [c.ap for c in ours.per_class] == pytest.approx(by_hand_per_class(expected), abs=1e-9)
     stock = YOLO(random_model).val(data=str(coco128), save_dir=str(tmp_path / "stock"), save_json=True, **QUIET)
     assert load(tmp_path / "stock/predictions.json") == load(tmp_path / "ours/predictions.json")
     official = by_hand(annotations, tmp_path / "stock/predictions.json")
-    assert ours.values == pytest.approx(official.stats, abs=1e-9)
+    assert ours.metrics == pytest.approx(official.stats, abs=1e-9)
     assert stock.box.map != pytest.approx(ours.ap, abs=1e-3)  # Ultralytics' own mAP is another number
 
 
@@ -155,7 +155,7 @@ def test_any_json_with_its_crowds_and_ids(seeing, shop, random_model, tmp_path, 
     names = {image["id"]: image["file_name"] for image in content["images"]}
     assert all(p["file_name"] == names[p["image_id"]] for p in predictions)
     assert {p["image_id"] for p in predictions} == {a["image_id"] for a in content["annotations"] if not a["iscrowd"]}
-    assert metrics.coco.values == pytest.approx(by_hand(annotations, tmp_path / "predictions.json").stats, abs=1e-9)
+    assert metrics.coco.metrics == pytest.approx(by_hand(annotations, tmp_path / "predictions.json").stats, abs=1e-9)
 
 
 def plain(data: Path, folder: Path, **changes: Any) -> Path:
@@ -283,7 +283,7 @@ def test_a_run_ends_with_official_numbers_on_best(train, shapes, tmp_path):
     model = train(epochs=1)
     annotations = shapes.parent / "annotations/instances_val.json"
     scored = score_coco(tmp_path / "run/predictions.json", annotations)
-    assert model.trainer.validator.scores.values == pytest.approx(scored.values, abs=1e-9)
+    assert model.trainer.validator.scores.metrics == pytest.approx(scored.metrics, abs=1e-9)
     assert "official COCO metrics: 4 images" in (tmp_path / "run/train.log").read_text()
     assert model.trainer.metrics["coco/AP"] == round(scored.ap, 5)
     assert load(tmp_path / "run/coco_metrics.json") == {
@@ -307,7 +307,7 @@ def test_a_period_fills_results_csv_and_changes_no_bit(seeing, train, tmp_path):
     official = [[float(row[f"coco/{name}"]) for name in NAMES] for row in found]
     assert [all(map(math.isnan, values)) for values in official] == [True, False, True, False, True]
     assert 0.2 < official[1][0] < 0.9
-    assert official[1] == pytest.approx(model.trainer.validator.scores.values, abs=1e-5)
+    assert official[1] == pytest.approx(model.trainer.validator.scores.metrics, abs=1e-5)
     others = [{k: v for k, v in row.items() if not k.startswith("coco/")} for row in computed(found)]
     assert others == computed(finished[0][1])
     assert (run / "results.png").is_file()

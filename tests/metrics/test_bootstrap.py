@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.bootstrap import Accumulator, compare_coco, confidence
 from kdyolo.metrics.coco_files import read_ground_truth
-from kdyolo.metrics.coco_metrics import score
-from kdyolo.metrics.matching import match
+from kdyolo.metrics.coco_metrics import score_detections
+from kdyolo.metrics.matching import match_detections
 from kdyolo.metrics.names import NAMES
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
@@ -30,8 +30,8 @@ def test_unit_weights_give_the_official_numbers(tmp_path_factory, seed, images, 
         data["annotations"] = [{**a, "iscrowd": int(a["id"] % 2)} for a in data["annotations"]]
     truth = read_ground_truth(write_json(tmp_path_factory.mktemp("any") / "ann.json", data))
     detections = random_detections(data, seed, noise)
-    found = Accumulator(match(truth, detections))(np.ones(images))
-    assert with_none(found) == pytest.approx(score(truth, detections, "pycocotools").values, abs=1e-9)
+    found = Accumulator(match_detections(truth, detections))(np.ones(images))
+    assert with_none(found) == pytest.approx(score_detections(truth, detections, "pycocotools").metrics, abs=1e-9)
 
 
 def test_more_detections_than_count(tmp_path):
@@ -44,8 +44,8 @@ def test_more_detections_than_count(tmp_path):
         {**{k: target[k] for k in ("image_id", "category_id")}, "bbox": box, "score": round(rng.random(), 2)}
         for box in (np.array(target["bbox"]) + rng.normal(0, 8, (150, 4)).clip(-5, 20)).tolist()
     ]
-    found = Accumulator(match(truth, detections))(np.ones(3))
-    assert with_none(found) == pytest.approx(score(truth, detections, "pycocotools").values, abs=1e-9)
+    found = Accumulator(match_detections(truth, detections))(np.ones(3))
+    assert with_none(found) == pytest.approx(score_detections(truth, detections, "pycocotools").metrics, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -64,9 +64,11 @@ def test_a_weight_is_a_number_of_copies(tmp_path, seed):
                 mine = [r for r in records if r["image_id"] == image_id]
                 out += [{**r, "image_id": image_id * 100 + copy, "id": len(out) + i} for i, r in enumerate(mine, 1)]
     copied = {**data, "images": images, "annotations": copied_objects}
-    expected = score(read_ground_truth(write_json(tmp_path / "copied.json", copied)), copied_detections, "pycocotools")
-    found = Accumulator(match(truth, detections))(weights.astype(float))
-    assert with_none(found) == pytest.approx(expected.values, abs=1e-9)
+    expected = score_detections(
+        read_ground_truth(write_json(tmp_path / "copied.json", copied)), copied_detections, "pycocotools"
+    )
+    found = Accumulator(match_detections(truth, detections))(weights.astype(float))
+    assert with_none(found) == pytest.approx(expected.metrics, abs=1e-9)
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_intervals_hold_the_value_and_narrow_with_more_images(data, tmp_path):
         content = random_ground_truth(1, images)
         truth = read_ground_truth(write_json(tmp_path / "ann.json", content))
         detections = random_detections(content, 1)
-        scores, intervals = score(truth, detections), confidence(truth, detections, resamples=200)
+        scores, intervals = score_detections(truth, detections), confidence(truth, detections, resamples=200)
         assert intervals == confidence(truth, detections, resamples=200)
         assert intervals != confidence(truth, detections, resamples=200, seed=1)
         assert intervals.low[0] < scores.ap < intervals.high[0]
@@ -95,7 +97,7 @@ def test_intervals_are_those_of_plain_resampling(data):
     category = content["categories"][0]["id"]
     truth = read_ground_truth(path).only([category])
     detections = random_detections(content, 2)
-    matches = match(truth, detections)
+    matches = match_detections(truth, detections)
     right = matches.matched[:, 0] & ~matches.ignored[:, 0]
     found = np.zeros((60, 10))
     np.add.at(found, matches.image[matches.hit], right)
@@ -145,7 +147,7 @@ def test_metrics_without_objects_have_no_interval(tmp_path):
     detections = random_detections(content, 1)
     plain = confidence(truth, detections, resamples=20).to_dict()
     assert plain["AP_large"] is None
-    assert score(truth, detections).ap_large == -1
+    assert score_detections(truth, detections).ap_large == -1
     assert plain["AP_small"] is not None
 
 

@@ -1,9 +1,8 @@
-"""Which JSON a data set has, which image of it a file is, and which category a class."""
+"""Reference of an evaluation: which image a file is, and which category a class."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.coco_files import GroundTruth
-from kdyolo.metrics.reference import build_reference, find_annotations, image_ids
+from kdyolo.metrics.reference import build_reference, image_ids
 from tests.builders.coco_results import random_ground_truth, write_json
 
 
@@ -62,58 +61,27 @@ def test_images_must_be_the_same():
         image_ids(truth_of("1.jpg", "2.jpg"), ["/d/1.png", "/d/2.png"])
 
 
-def test_the_recorded_file(tmp_path):
-    data: dict[str, Any] = {"path": tmp_path, "annotations": {"val": "annotations/any.json"}, "val": "x/val.txt"}
-    with pytest.raises(DatasetError, match="names this annotation file"):
-        find_annotations(data, "val")
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/any.json").touch()
-    assert find_annotations(data, "val") == tmp_path / "annotations/any.json"
-    assert find_annotations(data, "test") is None
-
-
-def test_coco_as_ultralytics_downloads_it(tmp_path):
-    data = {"path": tmp_path, "val": f"{tmp_path}/coco/val2017.txt"}
-    assert find_annotations(data, "val") is None
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/instances_val2017.json").touch()
-    assert find_annotations(data, "val") == tmp_path / "annotations/instances_val2017.json"
-    assert find_annotations({**data, "val": f"{tmp_path}/val.txt"}, "val") is None
-    assert find_annotations({**data, "val": [data["val"]]}, "val") is None
-
-
 @pytest.fixture
-def converted(tmp_path):
+def annotated(tmp_path):
+    """An annotation file, the images of a data set of its, and the categories by ascending id."""
     content = random_ground_truth(images=3)
     path = write_json(tmp_path / "ann.json", content)
-    categories = sorted(content["categories"], key=lambda c: c["id"])
-    data = {
-        "path": tmp_path,
-        "annotations": {"val": "ann.json"},
-        "category_ids": {i: c["id"] for i, c in enumerate(categories)},
-        "names": {i: c["name"] for i, c in enumerate(categories)},
-    }
-    return data, path, [f"/d/{image['file_name']}" for image in content["images"]]
+    categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
+    return path, [f"/d/{image['file_name']}" for image in content["images"]], categories
 
 
-def test_categories_by_id_for_the_data_sets_own_file_and_by_name_for_another(converted, tmp_path):
-    data, path, files = converted
-    ids = list(data["category_ids"].values())
-    assert (
-        build_reference({**data, "names": dict.fromkeys(range(5), "renamed")}, "val", path, files).category_ids == ids
-    )
-    other = tmp_path / "other.json"
-    other.write_bytes(path.read_bytes())
-    backwards = dict(enumerate(reversed(data["names"].values())))
-    assert build_reference({**data, "names": backwards}, "val", other, files).category_ids == ids[::-1]
+def test_categories_by_id_for_the_data_sets_own_file_and_by_name_for_another(annotated):
+    path, files, categories = annotated
+    ids, names = list(categories), list(categories.values())
+    assert build_reference(path, files, ["renamed"] * 5, ids).category_ids == ids
+    assert build_reference(path, files, names[::-1]).category_ids == ids[::-1]
     with pytest.raises(DatasetError, match=r"1 of 5 classes of the data set are no categories .* 'dragon'"):
-        build_reference({**data, "names": {**data["names"], 2: "dragon"}}, "val", other, files)
+        build_reference(path, files, [*names[:2], "dragon", *names[3:]])
 
 
-def test_only_the_classes_of_the_data_set_count(converted):
-    data, path, files = converted
-    part = {0: data["category_ids"][3]}
-    reference = build_reference({**data, "category_ids": part}, "val", path, files)
-    assert list(reference.truth.categories) == [part[0]]
+def test_only_the_classes_of_the_data_set_count(annotated):
+    path, files, categories = annotated
+    part = list(categories)[3]
+    assert list(build_reference(path, files, ["any"], [part]).truth.categories) == [part]
     with pytest.raises(DatasetError, match="none with id 1234"):
-        build_reference({**data, "category_ids": {0: 1234}}, "val", path, files)
+        build_reference(path, files, ["any"], [1234])

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
-from kdyolo.metrics.coco_metrics import score
+from kdyolo.metrics.coco_metrics import score_detections
 from kdyolo.metrics.tide import ERRORS, ErrorKind, find_errors
-from kdyolo.metrics.tide_plots import draw_worst, plot_errors
-from tests.builders.coco_results import IMAGE, random_detections, random_ground_truth, write_json
+from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
 X, Y, FAR = [0, 0, 10, 10], [100, 0, 10, 10], [300, 300, 10, 10]
+
+
 NEAR_X = [0, 0, 10, 30]  # IoU with X is 1/3
 
 
@@ -116,7 +116,7 @@ def test_ap50_is_the_official_one_and_everything_is_accounted_for(tmp_path, seed
     truth = read_ground_truth(write_json(tmp_path / "ann.json", data))
     detections = random_detections(data, seed, noise=0.3, ties=False)
     report = find_errors(truth, detections)
-    assert report.ap50 == pytest.approx(score(truth, detections).ap50, abs=1e-9)
+    assert report.ap50 == pytest.approx(score_detections(truth, detections).ap50, abs=1e-9)
     assert all(report.count[kind] > 0 for kind in ERRORS)
     every = [kind for image in report.images for _, kind in image.detections]
     assert len(every) == len(detections)
@@ -135,27 +135,3 @@ def test_nothing_at_all():
     report = find_errors(truth_of(), [])
     assert (report.ap50, sum(report.count.values()), sum(report.loss.values())) == (0, 0, 0)
     assert find_errors(truth_of((1, X)), []).count[ErrorKind.MISSED] == 1
-
-
-def test_pictures(tmp_path):
-    data = random_ground_truth(1, images=6)
-    truth = read_ground_truth(write_json(tmp_path / "ann.json", data))
-    detections = random_detections(data, 1, noise=0.3)
-    files = {}
-    for image_id, name in truth.images.items():
-        files[image_id] = tmp_path / name
-        Image.new("RGB", (IMAGE, IMAGE), "gray").save(files[image_id])
-    report = find_errors(truth, detections)
-    (tmp_path / "errors").mkdir()
-    (tmp_path / "errors/07_of_an_earlier_run.jpg").touch()
-    pictures = draw_worst(report, truth, detections, files, tmp_path / "errors", count=3)
-    assert [p.name for p in pictures] == [
-        f"{place:02d}_{Path(truth.images[image.image_id]).stem}.jpg"
-        for place, image in enumerate(report.images[:3], start=1)
-    ]
-    assert sorted((tmp_path / "errors").iterdir()) == pictures
-    with Image.open(pictures[0]) as worst:
-        assert worst.width > 2 * worst.height * 0.8  # side by side
-        colors = {color for _, color in worst.convert("RGB").getcolors(1 << 24)}
-    assert len(colors) > 100
-    assert Image.open(plot_errors(report, tmp_path / "errors.png")).width > 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.errors import ModelError, RunError
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.bn_folding import fold_bn_eps, largest_difference
+from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, from_stock, to_stock
 from kdyolo.models.model_yaml import is_nested
 from kdyolo.models.yaml_layouts import describe_detector, to_stock_yaml
@@ -545,6 +546,22 @@ def test_the_largest_difference_sees_small_and_impossible_ones() -> None:
     assert largest_difference(model, other) == float("inf")
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_sampling_outputs_leaves_no_trace_in_a_model(half: bool) -> None:
+    def saved() -> bytes:
+        torch.save(model, content := io.BytesIO())
+        return content.getvalue()
+
+    model = to_stock(kd(bn_eps=1e-5)).train()
+    model = model.half() if half else model
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    before, tensors = saved(), [t.data_ptr() for t in model.state_dict().values()]
+    assert sample_outputs(model, imgsz=96)[0].dtype == torch.float32
+    assert saved() == before
+    assert [t.data_ptr() for t in model.state_dict().values()] == tensors
+    assert [p.grad.dtype for p in model.parameters() if p.grad is not None] == [next(model.parameters()).dtype]
+
+
 # ---- finishing a checkpoint ------------------------------------------------------------------------------------------
 
 
@@ -592,3 +609,16 @@ def test_a_checkpoint_that_cannot_be_finished_is_left_as_it_was(tmp_path: Path) 
         finish_checkpoint(path, {})
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_fold_that_would_change_the_outputs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fold_wrongly(model: DetectionModel) -> None:
+        with torch.no_grad():
+            model.model[5].bn.weight.mul_(1.5)
+
+    monkeypatch.setattr("kdyolo.checkpoints.export.fold_bn_eps", fold_wrongly)
+    path = training_checkpoint(tmp_path / "last.pt", kd(bn_eps=1e-5))
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"last\.pt: the stock model differs from the trained one by \d"):
+        finish_checkpoint(path, {})
+    assert path.read_bytes() == before

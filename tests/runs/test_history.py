@@ -11,7 +11,7 @@ import yaml
 from kdyolo.errors import RunError
 from kdyolo.runs.files import MAP50
 from kdyolo.runs.history import read_run
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 HEADER = "epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n"
 

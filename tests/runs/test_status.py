@@ -24,7 +24,7 @@ from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.status import default_folders, list_runs, run_status, seconds_left, stop_runs
 from tests.builders.commands import CHECKOUT
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 
 def record(folder: Path, **changes: object) -> None:

@@ -29,7 +29,9 @@ from kdyolo.engine import distributed
 checkpoint, data, out, mode, options = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], eval(sys.argv[5])
 if mode == "wrapped once":  # the usual mistake
     wrap = distributed.wrap_ddp
-    distributed.wrap_ddp = lambda model, *rest: model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
+    distributed.wrap_ddp = (
+        lambda model, *rest: model if isinstance(model, DistributedDataParallel) else wrap(model, *rest)
+    )
 
 class Trainer(KDTrainer):
     record = {"epochs": [], "gradients": None}

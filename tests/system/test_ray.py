@@ -65,8 +65,8 @@ def test_folders_travel_where_they_are_not_shared(cluster, shapes):
     study = study_of(shapes, 20, slow={"lr0": 0.001})
     run = study.runs[0]
     run.folder.parent.mkdir(parents=True)
-    engine = RayBackend(study.devices, study.folder, shared=False)
-    handle = engine.start(run, 0)
+    backend = RayBackend(study.devices, study.folder, shared=False)
+    handle = backend.start(run, 0)
     until = time.monotonic() + PATIENCE
     while epochs(run.folder) < 1:  # progress arrives while it goes on
         assert handle.poll() is None, run.log.read_text()

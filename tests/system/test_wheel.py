@@ -24,6 +24,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_contents(wheel):
     names = zipfile.ZipFile(wheel).namelist()
+    assert "kdyolo/__init__.pyi" in names  # the public names, also for the lazy loader
     for name in ("kdyolo/py.typed", "kdyolo/cfg/models/kdyolov8.yaml", "kdyolo/cfg/recipes/coco.yaml", *PAGE):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -1,9 +1,11 @@
-"""Cut a large COCO file into slices of annotations that decode on their own, so that memory stays small.
+"""Chunks of a large COCO file: runs of annotations that decode on their own, so that memory stays small.
 
 Where to cut is guessed, and a guess is never trusted: if ``[A]`` and ``[B]`` are both JSON arrays then ``[A,B]`` is one
 too, with the elements of both, and if the file with ``0`` in place of a list is a JSON object then that list is the
-value of that key. So whatever decodes in slices would decode to the same as a whole. A wrong cut makes a slice that
+value of that key. So whatever decodes in chunks would decode to the same as a whole. A wrong cut makes a chunk that
 does not decode, and the file is then read as a whole.
+
+A chunk is as large as what stays in a core's own cache while its objects become numbers.
 """
 
 from __future__ import annotations
@@ -51,18 +53,19 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """In bytes, as a JSON array."""
+        """Number of bytes of the elements as a JSON array."""
         return self.end - self.start + 2
 
     def read(self, buffer: bytearray) -> memoryview:
         """The elements as a JSON array.
 
         Args:
-            buffer: has room for them, and may be used again and again: new memory would take longer than reading.
+            buffer: Memory with room for ``size`` bytes, to be used again and again: new memory would take longer than
+                reading.
 
         Raises:
-            DatasetError: the file cannot be read any more.
-            NeedsWholeFile: it has become shorter.
+            DatasetError: The file cannot be read any more.
+            FastPathUnavailable: The file has become shorter.
         """
         text = memoryview(buffer)[: self.size]
         try:
@@ -81,15 +84,15 @@ def cut(path: Path, decode_head: Callable[[bytearray], Head]) -> tuple[Head, lis
     """Find the list of annotations and cut it.
 
     Args:
-        path: a COCO file.
-        decode_head: decodes the file with ``0`` in place of the annotations, or raises what msgspec raises.
+        path: A COCO file.
+        decode_head: Function that decodes the file with ``0`` in place of the annotations, or raises as msgspec does.
 
     Returns:
-        What ``decode_head`` made of the rest of the file, and the slices in the order of the file.
+        What ``decode_head`` made of the rest of the file, and the chunks in the order of the file.
 
     Raises:
-        NeedsWholeFile: no such list was found.
-        OSError: the file cannot be read.
+        FastPathUnavailable: No list of annotations was found.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         before, start = _read_before(file)

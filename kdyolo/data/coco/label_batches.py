@@ -1,4 +1,13 @@
-"""The label lines of many annotations at once, in numpy: the same text that ``labels`` gives for them one by one."""
+"""Label lines of many annotations at once, in NumPy: the fast way of the conversion.
+
+The rules of a label (clipping, what is too small to be written, six decimals) are those of
+:mod:`kdyolo.data.yolo_labels`, where they are explained; the constants come from there, and tests hold the text equal
+to the letter to what its functions give for one annotation at a time. Where an annotation is irregular, the file is
+given back to the careful way (:class:`FastPathUnavailable`).
+
+Numbers are rounded as ``"%.6f"`` does, to the bit (exactly where a half is near): ``to-coco`` recognises an object by
+the text of its label.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +27,7 @@ from kdyolo.data.coco.json_chunks import FastPathUnavailable
 from kdyolo.data.coco.label_table import Counts, LabelTable, Selection, ToPolygon
 from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
 from kdyolo.data.coco.validation import area_problem
-from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, polygon_line
+from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, box_corners, polygon_line
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
@@ -36,13 +45,13 @@ class Columns:
     """Some annotations, N of them, as numbers.
 
     Attributes:
-        rows: [N] places of their images in the file, from 0.
-        classes: [N] 0…nc−1, or -1 for what is left out.
-        boxes: [N, 4] left, top, w, h in pixels.
-        ids: of the annotations, those that are small.
-        far_ids: the other ids.
-        crowd: [N] what is a crowd region.
-        records: the annotations themselves, where areas or outlines are asked for.
+        rows: [N] Row of the image of each annotation: its place in the file, from 0.
+        classes: [N] Class index 0…nc−1, or -1 for what is left out.
+        boxes: [N, 4] Left, top, width, height in pixels.
+        ids: Ids of the annotations, as far as they lie in 0…2²⁴−1.
+        far_ids: Ids beyond that range.
+        crowd: [N] Whether the annotation is a crowd region.
+        records: The annotations themselves, where areas or polygons are asked for; else empty.
     """
 
     rows: Integers
@@ -58,7 +67,12 @@ class Labeller:
     """Makes the lines of annotations of one file, part by part; their boxes may have any size and place."""
 
     def __init__(self, images: Mapping[int, ImageRecord], selection: Selection) -> None:
-        """``images`` are all of the file, in its order, by their ids."""
+        """Prepare for one file.
+
+        Args:
+            images: Image id → record, all of the file, in its order.
+            selection: Which annotations become labels, and in which form.
+        """
         self._images = list(images.values())
         widths, heights = [image.width for image in self._images], [image.height for image in self._images]
         self._sizes = np.array([widths, heights], float)
@@ -67,10 +81,10 @@ class Labeller:
         self._selection = selection
 
     def columns(self, annotations: Sequence[AnnotationRecord]) -> Columns:
-        """Annotations as numbers: best of so few at once that their objects stay in a core's own cache.
+        """Annotations as numbers: best for so few at a time that their objects stay in a core's own cache.
 
         Raises:
-            NeedsWholeFile: one belongs to no image or to no category.
+            FastPathUnavailable: An annotation belongs to no image or to no category.
         """
         crowd = [annotation.iscrowd for annotation in annotations]
         return Columns(
@@ -88,7 +102,7 @@ class Labeller:
         """The lines of annotations that follow each other in the file.
 
         Raises:
-            NeedsWholeFile: the area of one is no number.
+            FastPathUnavailable: The area of an annotation is no number.
         """
         rows = np.concatenate([part.rows for part in parts])
         classes = np.concatenate([part.classes for part in parts])
@@ -99,7 +113,7 @@ class Labeller:
         solid = (boxes[2:] > NOTHING * sizes).all(axis=0)
         written = np.flatnonzero(chosen & solid)
         written = written[np.argsort(rows[written], kind="stable")]  # image by image, each in the order of the file
-        text, ends, boxy = self._text(parts, written, rows, classes, boxes, sizes)
+        text, ends, box_fallback = self._text(parts, written, rows, classes, boxes, sizes)
         counts = Counts(
             annotations=len(selected),
             boxes=len(written),
@@ -108,7 +122,7 @@ class Labeller:
             empty=int((chosen & ~solid).sum()),
             unselected=int((~selected).sum()),
             small=small,
-            boxy=boxy,
+            box_fallback=box_fallback,
         )
         rows = rows[written]
         last = np.flatnonzero(np.diff(rows, append=-1))  # of each image
@@ -137,20 +151,20 @@ class Labeller:
         boxes: Floats,
         sizes: Floats,
     ) -> tuple[bytes, Integers, int]:
-        """The lines of the annotations ``written``, where each of them ends, and how many outlines are boxes."""
+        """The lines of the annotations ``written``, where each of them ends, and how many polygons are only boxes."""
         indices, inside = classes[written], boxes.take(written, axis=1)
-        if self._selection.outline_of is None:
+        if self._selection.polygon_of is None:
             return *box_lines(indices, inside, sizes.take(written, axis=1)), 0
         records = [record for part in parts for record in part.records]
         objects = [(records[i], self._images[rows[i]]) for i in written.tolist()]
-        return _outlines(objects, indices, inside, self._selection.outline_of)
+        return _polygon_lines(objects, indices, inside, self._selection.polygon_of)
 
 
 class _Lookup:
     """Integers → integers, many at once."""
 
     def __init__(self, value_of: Mapping[int, int]) -> None:
-        """``value_of`` has values from -1 on."""
+        """Prepare for ``value_of``, whose values are -1 or more."""
         self._value_of, self._table = value_of, None
         if value_of and min(value_of) >= 0 and max(value_of) < _NEAR:  # which does without a search
             self._table = np.full(max(value_of) + 1, -2, np.intc)
@@ -160,7 +174,7 @@ class _Lookup:
         """The value of each key.
 
         Raises:
-            NeedsWholeFile: a key has none.
+            FastPathUnavailable: A key has none.
         """
         try:
             if self._table is None:
@@ -205,11 +219,11 @@ def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:
 
 
 def clip_boxes(boxes: Floats, sizes: Floats) -> tuple[Floats, Bools]:
-    """``labels.clip_box`` for many boxes.
+    """As :func:`kdyolo.data.yolo_labels.clip_box`, for many boxes.
 
     Args:
-        boxes: [4, N] left, top, w, h in pixels.
-        sizes: [2, N] width and height of their images in pixels.
+        boxes: [4, N] Left, top, w, h in pixels.
+        sizes: [2, N] Width and height of their images in pixels.
 
     Returns:
         [4, N] the boxes inside their images, w or h zero or negative where nothing is left; [N] which were inside.
@@ -223,12 +237,12 @@ def clip_boxes(boxes: Floats, sizes: Floats) -> tuple[Floats, Bools]:
 
 
 def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, Integers]:
-    """``labels.label_line`` for many boxes.
+    """As :func:`kdyolo.data.yolo_labels.label_line`, for many boxes.
 
     Args:
-        indices: [N] classes 0…nc−1.
-        boxes: [4, N] left, top, w, h in pixels, inside their images and with an area.
-        sizes: [2, N] width and height of their images in pixels.
+        indices: [N] Class indices 0…nc−1.
+        boxes: [4, N] Left, top, w, h in pixels, inside their images and with an area.
+        sizes: [2, N] Width and height of their images in pixels.
 
     Returns:
         The lines one after the other, and [N] where in them each line ends.
@@ -252,7 +266,7 @@ def box_lines(indices: Integers, boxes: Floats, sizes: Floats) -> tuple[bytes, I
 
 @cache
 def _class_names(longest: int) -> tuple[NDArray[np.bytes_], Integers]:
-    """The text of every class of so many digits at most, padded with zero bytes, and its number of digits."""
+    """The text of every class of at most ``longest`` digits, padded with zero bytes, and its number of digits."""
     names = np.array([b"%d" % index for index in range(10**longest)])
     return names, np.char.str_len(names)
 
@@ -282,22 +296,20 @@ def _exact_millionths(values: Floats) -> Floats:
     return rounded
 
 
-def _outlines(
+def _polygon_lines(
     objects: Sequence[tuple[DetailedAnnotation, ImageRecord]],
     indices: Integers,
     boxes: Floats,
-    outline_of: ToPolygon,
+    polygon_of: ToPolygon,
 ) -> tuple[bytes, Integers, int]:
-    """``box_lines`` for polygons; for want of one, the box's corners, as Ultralytics' converter does: how often."""
-    lines, boxy = [], 0
+    """As ``box_lines``, for polygons; where there is none, the corners of the box, and how often that is so."""
+    lines, box_fallback = [], 0
     for (annotation, image), index, box in zip(objects, indices.tolist(), boxes.T.tolist(), strict=True):
-        outline = outline_of(annotation, image.width, image.height)
-        line = outline and polygon_line(index, outline, image.width, image.height)
+        polygon = polygon_of(annotation, image.width, image.height)
+        line = polygon and polygon_line(index, polygon, image.width, image.height)
         if not line:
-            boxy += 1
-            left, top, w, h = box
-            corners = [left, top, left + w, top, left + w, top + h, left, top + h]
-            line = polygon_line(index, corners, image.width, image.height)
+            box_fallback += 1
+            line = polygon_line(index, box_corners(box), image.width, image.height)
             assert line is not None  # a box that was to be written has an area
         lines.append(line.encode())
-    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int), boxy
+    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=int), box_fallback

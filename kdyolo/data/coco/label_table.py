@@ -1,4 +1,9 @@
-"""Labels of a split as columns, until their files are written."""
+"""Label table: the labels of a split as columns, from the annotations that are selected to the text of each file.
+
+A conversion's time is computing on every core, and new memory: a new page takes some µs, so an object or a dictionary
+entry for each label would cost more than all computing. Annotations come in no order of images, so labels stay rows,
+ends and one text until the end.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +22,23 @@ class Selection:
     """Which annotations become labels, and in which form.
 
     Attributes:
-        class_of: category id → class index 0…nc−1, or None for a category that is left out.
-        min_area: in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are left out.
-        include_crowd: write crowd regions as ordinary objects.
-        outline_of: gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image of some width
-            and height, or None where it has none. Without it boxes are written.
+        class_of: Category id → class index 0…nc−1, or None for a category that is left out.
+        min_area: Smallest area in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are
+            left out.
+        include_crowd: Whether crowd regions are written as ordinary objects.
+        polygon_of: Function that gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image
+            of some width and height, or None where it has none. Without the function, boxes are written.
     """
 
     class_of: Mapping[int, int | None]
     min_area: float = 0.0
     include_crowd: bool = False
-    outline_of: ToPolygon | None = None
+    polygon_of: ToPolygon | None = None
 
     @property
     def needs_detail(self) -> bool:
-        """Whether it looks at areas or outlines."""
-        return self.min_area > 0 or self.outline_of is not None
+        """Whether areas or polygons of annotations are looked at."""
+        return self.min_area > 0 or self.polygon_of is not None
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,14 @@ class Counts:
     """What became of some annotations.
 
     Attributes:
-        annotations: all of them.
-        boxes: lines written.
-        crowds: crowd regions left out.
-        clipped: written boxes that reached beyond the image.
-        empty: boxes dropped because nothing of them lies in the image, or too little to be written.
-        unselected: annotations of categories that are left out.
-        small: annotations below the smallest area.
-        boxy: outlines that are those of the box, for want of a polygon.
+        annotations: Number of annotations, the sum of all below but ``clipped`` and ``box_fallback``.
+        boxes: Number of lines written.
+        crowds: Number of crowd regions left out.
+        clipped: Number of written boxes that reached beyond the image.
+        empty: Number of boxes dropped because nothing of them lies in the image, or too little to be written.
+        unselected: Number of annotations of categories that are left out.
+        small: Number of annotations below the smallest area.
+        box_fallback: Number of written polygons that are the corners of the box, as the annotation has no usable one.
     """
 
     annotations: int = 0
@@ -57,7 +63,7 @@ class Counts:
     empty: int = 0
     unselected: int = 0
     small: int = 0
-    boxy: int = 0
+    box_fallback: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,13 @@ class LabelTable:
     """The lines of some annotations that follow each other in a file, in a form that travels well between processes.
 
     Attributes:
-        rows: the images that have lines, each once, ascending; an image's row is its place in the file, from 0.
-        ends: where in ``text`` the lines of each of these images end.
-        text: the lines, image by image, those of one image in the order of the file.
-        counts: what became of the annotations.
-        ids: of the annotations, those that are small, as the bits of one number: a bit costs far less than an object.
-        far_ids: the other ids.
+        rows: Rows of the images that have lines, each once, ascending; a row is an image's place in the file, from 0.
+        ends: Positions at which in ``text`` the lines of each of these images end.
+        text: The lines, image by image, those of one image in the order of the file.
+        counts: Numbers of what became of the annotations.
+        ids: Ids of the annotations as far as they are small, as the bits of one number: a bit costs far less than an
+            object.
+        far_ids: Ids of the other annotations.
     """
 
     rows: array[int]
@@ -85,7 +92,7 @@ class SplitLabels:
     """All labels of a split, put together from those of consecutive parts of its file."""
 
     def __init__(self, parts: Sequence[LabelTable], images: int) -> None:
-        """``parts`` in the order of the file, which has so many ``images``."""
+        """Put ``parts`` together, given in the order of a file that has this number of ``images``."""
         self._parts = parts
         self._images = images
 

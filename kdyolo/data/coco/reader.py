@@ -1,8 +1,8 @@
-"""Read one COCO annotation file and check every record in it.
+"""Reader of one COCO annotation file, with a check of every record in it.
 
-The fast path decodes slices of the file into typed records, each when it is used, and builds nothing that nobody asks
-for. Only when something is irregular is the file read as a whole, at last with the standard library record by record,
-to say exactly which one is wrong.
+The fast way decodes chunks of the file into typed records, each when it is used, and builds nothing that is not asked
+for. Only where something is irregular is the file read as a whole, and at last record by record with the standard
+library, to say exactly which record is wrong.
 """
 
 from __future__ import annotations
@@ -59,16 +59,17 @@ class Annotations:
     """The valid records of one file, and what was left out of it.
 
     Attributes:
-        path: the file.
-        images: image id → record, in the order of the file; ``file_name`` is relative and has no ``.`` or ``..`` in it.
+        path: The annotation file.
+        images: Image id → record, in the order of the file; ``file_name`` is relative and has no ``.`` or ``..`` in it.
             Before ``check_images``, the records as they stand in the file.
-        categories: category id → name.
-        batches: functions that each give some annotations, in the order of the file.
-        checked: every annotation belongs to one of ``images`` and to one of ``categories``, and no two have one id.
-            Otherwise whoever uses them has to look, and to read the file as a whole when one does not.
-        skipped_images: reason → count; empty unless invalid records may be skipped.
-        skipped_annotations: the same for annotations.
-        unchecked: what ``check_images`` will do, which may be done while annotations are already used.
+        categories: Category id → name.
+        batches: Functions that each give some annotations, in the order of the file.
+        checked: Whether it is known that every annotation belongs to one of ``images`` and to one of ``categories``,
+            and that no two have one id. Otherwise the caller checks that while using them, and reads the file as a
+            whole where it does not hold.
+        skipped_images: Reason → number of images left out; empty unless invalid records may be skipped.
+        skipped_annotations: Reason → number of annotations left out; empty unless invalid records may be skipped.
+        unchecked: The check that ``check_images`` makes, possibly while annotations are already in use.
     """
 
     path: Path
@@ -84,8 +85,8 @@ class Annotations:
         """Check the images, if that has not been done yet.
 
         Raises:
-            NeedsWholeFile: some are to be left out.
-            DatasetError: one is invalid.
+            FastPathUnavailable: Some images are to be left out.
+            DatasetError: An image is invalid.
         """
         if self.unchecked:
             self.images, self.unchecked = self.unchecked(), None
@@ -105,22 +106,23 @@ def read_annotations(
 
     Args:
         path: JSON file in COCO's object detection format, UTF-8 with or without a byte-order mark.
-        image_folder: where the images of this file lie; each must exist, none is opened.
-        skip_invalid: count invalid images and annotations by reason and leave them out, instead of raising.
-        detailed: give ``DetailedAnnotation`` records.
-        problems: tells which images of a folder cannot be used, and why; otherwise that they exist is enough.
-        areas: an ``area`` that is no number is invalid; needs ``detailed``.
-        whole: read everything now, and check all of it.
+        image_folder: Folder of the images of this file; each image must exist, none is opened.
+        skip_invalid: Whether invalid images and annotations are counted by reason and left out, instead of raising.
+        detailed: Whether annotations are ``DetailedAnnotation`` records.
+        areas: Whether an ``area`` that is no number makes an annotation invalid; needs ``detailed``.
+        problems: Function that gives the unusable images of a folder with the reasons; without it, an image that
+            exists is usable.
+        whole: Whether everything is read now, and all of it checked.
 
     Raises:
-        DatasetError: the file cannot be read or is no COCO file, or a record in it is invalid. Records are counted from
+        DatasetError: The file cannot be read or is no COCO file, or a record in it is invalid. Records are counted from
             0, as ``jq '.annotations[17]'`` does.
     """
     record_type = DetailedAnnotation if detailed else AnnotationRecord
     log = RecordLog(path, skip_invalid)
     if not whole:
         with suppress(FastPathUnavailable, OSError):  # what cannot be read says so below
-            return _read_slices(path, image_folder, record_type, problems, log)
+            return _read_chunks(path, image_folder, record_type, problems, log)
     data = _read_bytes(path)
     try:
         file = msgspec.json.decode(data, type=_CocoFile[record_type])  # type: ignore[valid-type]
@@ -134,10 +136,10 @@ def read_annotations(
     return Annotations(path, images, categories, [lambda: annotations], True, *skipped)
 
 
-def _read_slices(
+def _read_chunks(
     path: Path, image_folder: Path, record_type: type[AnnotationRecord], problems: FindProblems | None, log: RecordLog
 ) -> Annotations:
-    head, slices = cut(path, _decode_head)
+    head, chunks = cut(path, _decode_head)
     categories = check_categories(head.categories, log)
 
     def check() -> dict[int, ImageRecord]:
@@ -147,17 +149,17 @@ def _read_slices(
         return images
 
     decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
-    buffer = bytearray(max(of_file.size for of_file in slices))
-    batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_slice, s, decode, buffer) for s in slices]
+    buffer = bytearray(max(chunk.size for chunk in chunks))
+    batches: list[Callable[[], list[AnnotationRecord]]] = [partial(_decode_chunk, c, decode, buffer) for c in chunks]
     unchecked = {record.id: record for record in head.images}
     return Annotations(path, unchecked, categories, batches, False, {}, {}, check)
 
 
-def _decode_slice(
-    of_file: Chunk, decode: Callable[[memoryview], list[AnnotationRecord]], buffer: bytearray
+def _decode_chunk(
+    chunk: Chunk, decode: Callable[[memoryview], list[AnnotationRecord]], buffer: bytearray
 ) -> list[AnnotationRecord]:
     try:
-        return decode(of_file.read(buffer))
+        return decode(chunk.read(buffer))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FastPathUnavailable from error
 
@@ -175,7 +177,7 @@ def _read_bytes(path: Path) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-# --- The slow path: which record is it? -------------------------------------------------------------------------------
+# --- The careful way: which record is it? -----------------------------------------------------------------------------
 
 
 def _decode_by_record(
@@ -236,13 +238,13 @@ def _convert_each(entries: list[Any], record_type: type[_Record], kind: Kind, lo
 
 
 def without_invalid(data: Annotations, image_folder: Path) -> bytes:
-    """The annotation file without the records that were left out, everything else in it as it was.
+    """The annotation file without the records that were left out, everything else in it unchanged.
 
-    Whoever scores detections with it must find exactly the images that were converted.
+    Scoring detections with it must find exactly the images that were converted.
 
     Args:
-        data: What was read from the file, with some records skipped.
-        image_folder: As it was read with.
+        data: The records of the file, some of them skipped.
+        image_folder: Folder of the images that the file was read with.
     """
     document = _load_json(data.path, _read_bytes(data.path))
     images = dict(data.images)

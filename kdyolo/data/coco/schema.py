@@ -1,4 +1,4 @@
-"""What stands in a COCO annotation file: typed records, and what becomes of one that is invalid."""
+"""Schema of COCO annotation files: typed records, and the log of those that are invalid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class DetailedAnnotation(AnnotationRecord, frozen=True, gc=False):
-    """The same with what only some conversions ask for; both are checked where they are used."""
+    """An annotation with the fields that only some conversions ask for; both are checked where they are used."""
 
     area: Any = None
     segmentation: Any = None
@@ -50,7 +50,14 @@ class DetailedAnnotation(AnnotationRecord, frozen=True, gc=False):
 
 @dataclass
 class RecordLog:
-    """Decides what an invalid record does: it raises, or it is counted under its reason and left out."""
+    """Log of invalid records: each raises an error, or is counted under its reason and left out.
+
+    Attributes:
+        path: The annotation file.
+        skip_invalid: Whether invalid images and annotations are counted instead of raising.
+        skipped: Kind of record → reason → number of records left out.
+        skipped_image_ids: Ids of the images left out.
+    """
 
     path: Path
     skip_invalid: bool
@@ -58,10 +65,17 @@ class RecordLog:
     skipped_image_ids: set[int] = field(default_factory=set)
 
     def invalid(self, kind: Kind, index: int, record_id: object, reason: str, detail: str = "") -> None:
-        """A record is invalid: the one at ``index`` of its list, counted from 0, with this id or None.
+        """Take note of an invalid record.
+
+        Args:
+            kind: Kind of record.
+            index: Place in its list, from 0.
+            record_id: Its id, or None.
+            reason: What is wrong, the same words for all records of this problem.
+            detail: The values that are wrong.
 
         Raises:
-            DatasetError: invalid records are not to be skipped, or it is a category.
+            DatasetError: Invalid records are not to be skipped, or the record is a category.
         """
         if self.skip_invalid and kind != "category":
             self.skipped[kind][reason] += 1

@@ -1,4 +1,4 @@
-"""COCO segmentations → one polygon for each object, as segmentation heads are trained on."""
+"""COCO segmentations (polygons and RLE masks) → one polygon for each object, as segmentation heads are trained on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from kdyolo.data.coco.schema import DetailedAnnotation
 
 
 def polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:
-    """The polygon of an object; several parts are joined by Ultralytics' own function, so that labels agree with its.
+    """The polygon of an object.
+
+    Several parts are joined by Ultralytics' own function, so that labels agree with those of its converter.
 
     Args:
-        annotation: with a segmentation of any kind: polygons, a mask in (compressed) run-length encoding, or none.
-        width: of the image in pixels.
-        height: of the image in pixels.
+        annotation: Annotation with a segmentation of any kind: polygons, a mask in (compressed) run-length encoding,
+            or none.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
-        x1, y1, x2, y2, … in pixels, not clipped; None where there is no usable polygon.
+        Corners x1, y1, x2, y2, … in pixels, not clipped; None where there is no usable polygon.
     """
     segmentation = annotation.segmentation
     if isinstance(segmentation, dict):
-        segmentation = _mask_outlines(segmentation, width, height)
+        segmentation = _mask_contours(segmentation, width, height)
     parts = [part for part in segmentation if _is_polygon(part)] if isinstance(segmentation, list) else []
     if len(parts) > 1:
         return [float(value) for value in np.concatenate(merge_multi_segment(parts)).ravel()]
@@ -42,7 +45,7 @@ def _is_polygon(part: Any) -> bool:
     )
 
 
-def _mask_outlines(rle: dict[str, Any], width: int, height: int) -> list[list[float]]:
+def _mask_contours(rle: dict[str, Any], width: int, height: int) -> list[list[float]]:
     """The outer contours of a mask [height, width]; none if it is no mask of this image."""
     mask = decode_mask(rle, width, height)
     if mask is None:
@@ -57,7 +60,7 @@ def decode_mask(rle: dict[str, Any], width: int, height: int) -> NDArray[np.uint
     Decoded here because the libraries' C code trusts the run lengths, and wrong ones end the process.
 
     Returns:
-        None if it is no mask of an image of that size.
+        The mask, or None if the encoding is no mask of an image of that size.
     """
     counts = rle.get("counts")
     try:

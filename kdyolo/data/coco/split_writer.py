@@ -1,4 +1,7 @@
-"""Links, labels, list and annotations of one split, written to a new folder."""
+"""Split writer: image links, label files, image list and annotations of one split, written to a new folder.
+
+Processes that make entries of one folder wait for each other, so one process makes all the links.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,15 @@ _KNOWS_DESCRIPTORS = {os.open, os.symlink} <= os.supports_dir_fd  # not Windows
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """What to write for one split.
+    """Plan of what to write for one split.
 
     Attributes:
-        split: its name.
-        annotations: the source JSON, resolved; or the content to write, where records of it were left out.
-        images: the source folder, resolved.
-        names: file names of the images.
-        labels: gives the content of the label files of some consecutive images, by their places in ``names``.
+        split: Name of the split.
+        annotations: Resolved path of the source JSON; or the content to write, where records of it were left out.
+        images: Resolved path of the folder with the original images.
+        names: File names of the images.
+        labels: Function that gives the content of the label files of some consecutive images, by their places in
+            ``names``.
     """
 
     split: str
@@ -59,7 +63,17 @@ def cache_name(split: str) -> str:
 
 
 def write_split(plan: SplitPlan, new: Path, link: Link, progress: Progress) -> None:
-    """Links to all images, labels, list and annotations of a split, under the folder ``new``."""
+    """Write links to all images, labels, list and annotations of a split.
+
+    Args:
+        plan: The split.
+        new: Folder to write to; it exists.
+        link: How images and annotations get there: links to the originals, or copies.
+        progress: Counts one step for each label and each image.
+
+    Raises:
+        OSError: The system refused.
+    """
     images = f"{new}/images/{plan.split}"
     names = plan.names
     nested = {name.rpartition("/")[0]: name for name in names}

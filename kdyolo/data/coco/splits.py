@@ -1,4 +1,4 @@
-"""Where things lie: the annotation files and images of a COCO folder, the roles of its splits, and a safe OUT."""
+"""Splits of a COCO data set: their annotation files and image folders, and their roles (train, val, test)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,22 @@ _PREFIX = "instances_"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split to convert: a COCO JSON file, the folder that its file names are relative to, and a split name."""
+    """One split to convert.
+
+    Attributes:
+        annotations: COCO JSON file.
+        images: Folder that the file names in it are relative to.
+        split: Name of the split, such as ``train2017``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kdyolo import CocoSplit, convert_coco
+        >>> coco = Path("COCO2017")
+        >>> train = CocoSplit(coco / "annotations/instances_train.json", coco / "train", "train")
+        >>> val = CocoSplit(coco / "annotations/instances_val.json", coco / "val", "val")
+        >>> convert_coco(sources=[train, val], out="datasets/own").yaml.name
+        'coco.yaml'
+    """
 
     annotations: Path
     images: Path
@@ -31,7 +46,7 @@ def find_sources(root: Path) -> list[CocoSplit]:
     """The splits of a folder in the official layout: ``annotations/instances_<split>.json`` and images beside it.
 
     Raises:
-        DatasetError: a folder or file is missing, or two image folders could belong to one split.
+        DatasetError: A folder or file is missing, or two image folders could belong to one split.
     """
     folder = root / "annotations"
     if not folder.is_dir():
@@ -70,8 +85,8 @@ def check_sources(sources: Sequence[CocoSplit]) -> None:
     """Check split names and image folders.
 
     Raises:
-        ConfigError: a split name is used twice or cannot name a folder; all such names at once.
-        DatasetError: an image folder is missing.
+        ConfigError: A split name is used twice or cannot name a folder; all such names at once.
+        DatasetError: An image folder is missing.
     """
     splits = [source.split for source in sources]
     mistakes = [f"split name {split!r} is used more than once: give each source its own" for split in _repeated(splits)]
@@ -96,7 +111,7 @@ def pick_roles(splits: Sequence[str]) -> dict[str, str]:
     """Role (train, val, test) → split; a single split is both train and val, as in Ultralytics' coco128.
 
     Raises:
-        ConfigError: several splits, of which none or several could be train or val, or several test.
+        ConfigError: Several splits, of which none or several could be train or val, or several test.
     """
     if len(splits) == 1:
         return {"train": splits[0], "val": splits[0]}

@@ -1,4 +1,4 @@
-"""What a conversion did, in numbers and as a table for people."""
+"""Summary of a conversion: counts for each split, and a table for people."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ OFFICIAL = {"train2017": (118_287, 1_021), "val2017": (5_000, 48)}
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What became of one split.
+    """Counts of one converted split.
 
     ``boxes + crowds + empty + unselected + small + sum(skipped_annotations.values()) == annotations``.
 
     Attributes:
-        annotations: entries under ``annotations`` in the file.
-        images: images written.
-        backgrounds: of these, with an empty label file.
-        boxes: lines written to label files.
-        crowds: crowd regions (``iscrowd`` 1) left out of the labels.
-        clipped: boxes written that reached beyond their image.
-        empty: boxes dropped because they have no area inside their image.
-        skipped_images: reason → number of invalid image records left out.
-        skipped_annotations: reason → number of invalid annotation records left out.
-        unselected: annotations of classes that were not asked for.
-        small: annotations below the smallest area asked for.
-        boxy: outlines that are those of the box, for want of a usable polygon.
+        annotations: Number of entries under ``annotations`` in the file.
+        images: Number of images written.
+        backgrounds: Number of written images that have an empty label file.
+        boxes: Number of lines written to label files.
+        crowds: Number of crowd regions (``iscrowd`` 1) left out of the labels.
+        clipped: Number of written boxes that reached beyond their image.
+        empty: Number of boxes dropped because they have no area inside their image.
+        skipped_images: Reason → number of invalid image records left out.
+        skipped_annotations: Reason → number of invalid annotation records left out.
+        unselected: Number of annotations of classes that were not asked for.
+        small: Number of annotations below the smallest area asked for.
+        box_fallback: Number of written polygons that are the corners of the box, as the annotation has no usable one.
     """
 
     annotations: int
@@ -42,20 +42,20 @@ class SplitSummary:
     skipped_annotations: dict[str, int]
     unselected: int = 0
     small: int = 0
-    boxy: int = 0
+    box_fallback: int = 0
 
 
 @dataclass(frozen=True)
 class ConversionSummary:
-    """What ``convert_coco`` wrote.
+    """Result of ``convert_coco``.
 
     Attributes:
-        yaml: the dataset YAML, for ``--data``.
-        names: class index 0…nc−1 → name.
-        category_ids: class index 0…nc−1 → category id in the annotations.
-        roles: train, val and perhaps test → split.
-        splits: split → counts.
-        warnings: sentences a person should read.
+        yaml: Path of the dataset YAML, for ``--data``.
+        names: Class index 0…nc−1 → name.
+        category_ids: Class index 0…nc−1 → category id in the annotations.
+        roles: Role (train, val and perhaps test) → split.
+        splits: Split → its counts.
+        warnings: Sentences that a person should read.
     """
 
     yaml: Path
@@ -103,7 +103,7 @@ def _selection_lines(split: str, counts: SplitSummary) -> list[str]:
     texts = {
         "annotations of other classes left out": counts.unselected,
         "annotations left out for their small area": counts.small,
-        "outlines are those of the box, for want of a polygon": counts.boxy,
+        "outlines are those of the box, for want of a polygon": counts.box_fallback,
     }
     return [f"{split}: {count} {text}" for text, count in texts.items() if count]
 
@@ -112,9 +112,9 @@ def official_warning(split: str, counts: SplitSummary, everything: bool) -> str 
     """Compare a file with the name of an official one to what is known of that.
 
     Args:
-        split: its name, such as ``val2017``.
-        counts: of its conversion.
-        everything: whether all classes and sizes were converted, so that images without labels can be compared.
+        split: Name of the split, such as ``val2017``.
+        counts: Counts of its conversion.
+        everything: Whether all classes and sizes were converted, so that images without labels can be compared.
     """
     if split not in OFFICIAL:
         return None

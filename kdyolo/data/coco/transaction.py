@@ -1,4 +1,4 @@
-"""Write a planned dataset so that OUT has all of it or is as it was before.
+"""Transaction of a conversion: OUT gets all of the planned data set, or is as it was before.
 
 Everything is written to a staging folder inside OUT, under a lock, and then moved into place. What is moved stands in a
 journal first, so that a move that fails, or dies with its process, is undone: at once, or by the next conversion.
@@ -28,27 +28,28 @@ from kdyolo.data.coco.split_writer import (
     write_split,
 )
 from kdyolo.errors import DatasetError
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import Progress, notice
 
 _JOURNAL = "journal.json"
 
 
-def publish(
+def commit(
     plans: Sequence[SplitPlan], yaml_name: str, yaml_text: str, out: Path, link: Link, check: Callable[[], None]
 ) -> None:
     """Write everything to a staging folder, then move it into place.
 
     Args:
-        plans: one for each split.
-        yaml_name: file name of the dataset YAML.
-        yaml_text: its content.
-        out: resolved path of a folder that is missing, empty or an earlier conversion. There, the entries of these
+        plans: Plan of each split.
+        yaml_name: File name of the dataset YAML.
+        yaml_text: Content of the dataset YAML.
+        out: Resolved path of a folder that is missing, empty or an earlier conversion. There, the entries of these
             splits are replaced and others left alone.
-        link: how images and annotations get there.
-        check: called once nobody else writes to OUT; raises if OUT is not for us.
+        link: How images and annotations get there.
+        check: Called when no other conversion writes to OUT; raises if OUT must not be written.
 
     Raises:
-        DatasetError: the system refused to write. OUT is as it was, then and after an interruption.
+        DatasetError: The system refused to write. OUT is as it was, then and after an interruption.
     """
     try:
         with _locked(out):
@@ -72,14 +73,14 @@ def publish(
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """OUT exists and nobody else writes to it; afterwards it is gone if nothing came to lie in it."""
+    """Hold the lock of OUT, which exists meanwhile; afterwards it is gone if nothing came to lie in it."""
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         lock = _acquire(out)
         try:
             yield
         finally:
-            # Removed while it is held: whoever waits for it finds that out and makes a new one.
+            # Removed while it is held: a process that waits for it finds that out and makes a new one.
             with suppress(OSError):
                 (out / LOCK).unlink()
             lock.release()
@@ -123,9 +124,7 @@ def _swap(entries: Sequence[str], staging: Path, out: Path) -> None:
     for entry in outgoing:
         make_folder((old / entry).parent)
     journal = {"incoming": incoming, "outgoing": outgoing, "parents": parents}
-    written = staging / f"{_JOURNAL}.part"
-    written.write_text(json.dumps(journal), encoding="utf-8")
-    written.rename(staging / _JOURNAL)
+    write_atomic(staging / _JOURNAL, json.dumps(journal))
     for entry in reversed(outgoing):
         (out / entry).rename(old / entry)
     for parent in parents:

@@ -1,4 +1,4 @@
-"""Records that are well formed, but wrong: what one file says twice, or of what does not exist."""
+"""Validation of well-formed COCO records: repeated ids and names, references to nothing, unusable sizes and boxes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ _Annotation = TypeVar("_Annotation", bound=AnnotationRecord)
 
 
 def check_categories(records: list[CategoryRecord], log: RecordLog) -> dict[int, str]:
-    """Category id → name.
+    """Check the categories.
+
+    Returns:
+        Category id → name.
 
     Raises:
-        DatasetError: two have one id or one name, a name is no text, or there is none.
+        DatasetError: Two categories have one id or one name, a name is no text, or there is no category.
     """
     names: dict[int, str] = {}
     for index, record in enumerate(records):
@@ -48,16 +51,20 @@ def check_categories(records: list[CategoryRecord], log: RecordLog) -> dict[int,
 def usable_images(
     records: list[ImageRecord], folder: Path, problems: FindProblems | None, log: RecordLog
 ) -> dict[int, ImageRecord]:
-    """The valid ones whose file exists and has no problem, by their ids, under file names relative to ``folder``.
+    """The valid images whose file exists and has no problem.
 
     Args:
-        records: of the file, in its order.
-        folder: where the images lie.
-        problems: tells which images of a folder cannot be used, and why; otherwise that they exist is enough.
-        log: what becomes of an invalid one.
+        records: Image records of the file, in its order.
+        folder: Folder with the images.
+        problems: Function that gives the unusable images of a folder with the reasons; without it, an image that
+            exists is usable.
+        log: Log of the invalid images.
+
+    Returns:
+        Image id → record, its file name relative to ``folder``.
 
     Raises:
-        DatasetError: one is invalid and not to be skipped (missing files are reported together), or none is left.
+        DatasetError: An image is invalid and not to be skipped (missing files are reported together), or none is left.
     """
     images = _valid_images(records, folder, log)
     missing = find_missing(folder, [record.file_name for record in images.values()])
@@ -93,7 +100,7 @@ def _missing_images(
 
 
 def _valid_images(records: list[ImageRecord], folder: Path, log: RecordLog) -> dict[int, ImageRecord]:
-    """Those with an id, a file name and a size that can be used, by their ids; their file names are normalised."""
+    """Image id → record with normalised file name, of those whose id, file name and size can be used."""
     if not records and not log.skipped["image"]:
         not_coco(log.path, "no image in 'images'")
     valid = {record.id: record for record in records}
@@ -129,12 +136,17 @@ def _valid_images(records: list[ImageRecord], folder: Path, log: RecordLog) -> d
 def valid_annotations(
     records: list[_Annotation], images: dict[int, ImageRecord], categories: dict[int, str], areas: bool, log: RecordLog
 ) -> Iterator[_Annotation]:
-    """Those with an id of their own, of an image and a category that there are, with a box of numbers.
+    """The annotations with an id of their own, an image and a category that exist, and a box of finite numbers.
 
-    With ``areas``, their area is a number too, if they have one.
+    Args:
+        records: Annotation records of the file, in its order.
+        images: Image id → valid record.
+        categories: Category id → name.
+        areas: Whether an ``area`` that is no number makes an annotation invalid.
+        log: Log of the invalid annotations.
 
     Raises:
-        DatasetError: one is invalid and not to be skipped.
+        DatasetError: An annotation is invalid and not to be skipped.
     """
     seen: set[int] = set()
     for index, record in enumerate(records):

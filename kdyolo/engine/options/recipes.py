@@ -10,6 +10,7 @@ import yaml
 from kdyolo.errors import ConfigError
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.yaml_files import load_yaml
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def load_recipe(name: str) -> dict[str, Any]:
             f"recipe {name!r} not found. Expected a YAML file or one of {', '.join(names)}.{did_you_mean(name, names)}"
         )
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        recipe = load_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"recipe {path}: not a YAML file ({str(e).splitlines()[0]}).") from e
     if not isinstance(recipe, dict) or not all(isinstance(k, str) for k in recipe):

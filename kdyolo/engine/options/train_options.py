@@ -17,8 +17,14 @@ DEFAULT_RECIPE = "coco"
 LETTERBOX, STRETCH = "letterbox", "stretch"
 
 Kind = Literal["text", "path", "flag", "integer", "number", "count"]
-Group = Literal["start", "freeze", "run", "reading"]
-HELP_ORDER: tuple[Group, ...] = ("start", "freeze", "run", "reading")  # groups as the help and README list them
+Group = Literal["start", "freeze", "recipe", "run", "reading"]
+HELP_ORDER: tuple[Group, ...] = (
+    "start",
+    "freeze",
+    "recipe",
+    "run",
+    "reading",
+)  # groups as the help and README list them
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,12 @@ class TrainOptions:
     """Options that Ultralytics does not know; everything else goes through to it unchanged.
 
     ``DECLARED`` says for each field what it means.
+
+    Examples:
+        >>> from kdyolo import TrainOptions
+        >>> options = TrainOptions(backbone="ckpt.pth", freeze_epochs=50)
+        >>> options.schedule(epochs=100).is_frozen(49)
+        True
     """
 
     backbone: str | None = field(
@@ -235,19 +247,6 @@ class TrainOptions:
             default_text="`with-backbone`",
         ),
     )
-    recipe: str = field(
-        default=DEFAULT_RECIPE,
-        metadata=option(
-            help="Training recipe: coco (default), coco-mosaic, or a YAML file.",
-            metavar="NAME|FILE",
-            value="NAME",
-            meaning="`coco`, `coco-mosaic`, or a YAML file of settings",
-            default_text="`coco`",
-            input_file=True,
-            in_stock=False,
-            in_study=False,
-        ),
-    )
     resize: str = field(
         default=LETTERBOX,
         metadata=option(
@@ -256,6 +255,20 @@ class TrainOptions:
             value="HOW",
             meaning="`letterbox` keeps the aspect ratio; `stretch` does not, as `keep_ratio=False` elsewhere",
             default_text="`letterbox`",
+        ),
+    )
+    recipe: str = field(
+        default=DEFAULT_RECIPE,
+        metadata=option(
+            help="Training recipe: coco (default), coco-mosaic, or a YAML file.",
+            group="recipe",
+            metavar="NAME|FILE",
+            value="NAME",
+            meaning="`coco`, `coco-mosaic`, or a YAML file of settings",
+            default_text="`coco`",
+            input_file=True,
+            in_stock=False,
+            in_study=False,
         ),
     )
     coco_eval_period: int = field(

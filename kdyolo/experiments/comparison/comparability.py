@@ -1,13 +1,12 @@
-"""Like for like: what must be equal before a difference says anything about the arms; and which settings differ."""
+"""Comparability of runs: settings that must be equal before a difference says anything, and those that differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdyolo.data.fingerprint import data_keys, data_name
 from kdyolo.errors import RunError
-from kdyolo.experiments.comparison.grouping import Arm, run_name
+from kdyolo.experiments.comparison.grouping import Arm, data_keys, data_name, run_name
 from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, settings_of, shaping, was_resumed
 from kdyolo.runs.history import Run
 from kdyolo.utils.text import canonical, distinct
@@ -20,14 +19,14 @@ MUST_BE_EQUAL = (
 
 
 def check_comparable(arms: Sequence[Arm], anyway: bool) -> tuple[str, ...]:
-    """What is not like for like, a sentence each.
+    """Sentences on what is not like for like.
 
     Args:
-        arms: To be compared.
-        anyway: Return them, instead of refusing.
+        arms: Arms to be compared.
+        anyway: Return the sentences, instead of refusing.
 
     Raises:
-        RunError: There is something, and it was not asked for anyway.
+        RunError: Runs are not like for like, and ``anyway`` is False.
     """
     runs = [run for arm in arms for run in arm.runs]
     unlike = _data(runs) + _settings(runs) + [sentence for arm in arms for sentence in _within(arm)]
@@ -82,7 +81,7 @@ def _settings(runs: Sequence[Run]) -> list[str]:
 
 
 def _within(arm: Arm) -> list[str]:
-    """What runs of one arm differ in, beside what no runs at all may differ in; and seeds that occur twice."""
+    """Settings that runs of one arm differ in, beside those of :data:`MUST_BE_EQUAL`; and seeds that occur twice."""
     of = {run: shaping(run) for run in arm.runs}
     found = []
     for seed in {seed for seed in arm.seeds if seed is not None and arm.seeds.count(seed) > 1}:

@@ -1,4 +1,4 @@
-"""What an arm is measured by beside its mAP: speed and memory, time to a given mAP, official metrics, classes."""
+"""Measures of an arm beside its mAP: speed and memory, time to a given mAP, official metrics, classes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.metric_values import Scope, counting
 from kdyolo.experiments.comparison.significance import Interval, mean_interval
 from kdyolo.metrics.names import NAMES
-from kdyolo.runs.files import MAP
+from kdyolo.runs.files import MAP, MEMORY_COLUMN
 from kdyolo.runs.history import Run
 
-_MEMORY = "memory/GB"
-_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the baseline's value, as targets
+_FRACTIONS = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the baseline's value, as targets
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,11 @@ class PhaseTiming:
     """Speed and memory of an arm while the same parts are frozen.
 
     Attributes:
-        arm: Name.
-        phase: ``"backbone frozen"``, ``"all train"``, …
-        epochs: Number of finished epochs of this phase in one run: the median over the runs that have any.
-        seconds_per_epoch: Median over epochs and seeds, validation included; NaN if unknown.
-        memory_gb: GiB: the most reserved on a GPU, or held by the process on a CPU; median likewise, NaN if unknown.
+        arm: Name of the arm.
+        phase: Name of the phase: ``"backbone frozen"``, ``"all train"``, …
+        epochs: Finished epochs of this phase in one run, the median over the runs that have any.
+        seconds_per_epoch: Seconds of an epoch, validation included, the median over epochs and seeds; NaN if unknown.
+        memory_gb: GiB reserved at most on a GPU, or held by the process on a CPU, the median likewise; NaN if unknown.
     """
 
     arm: str
@@ -42,12 +41,12 @@ class Target:
     """When an arm first reached a given mAP50-95.
 
     Attributes:
-        arm: Name.
+        arm: Name of the arm.
         value: The mAP50-95 to reach, in 0–1.
-        epochs: Median over the seeds that reached it; NaN if none did.
-        seconds: Of training and validation until then, likewise.
-        reached: Number of seeds that did.
-        of: Number of seeds.
+        epochs: Epochs until then, the median over the seeds that reached it; NaN if none did.
+        seconds: Seconds of training and validation until then, the median likewise.
+        reached: Number of seeds that reached it.
+        of: Number of all seeds.
     """
 
     arm: str
@@ -63,12 +62,12 @@ class ClassDifference:
     """One class's official AP in an arm and in the baseline: means over the seeds, in 0–1.
 
     Attributes:
-        name: Of the class, as the annotations have it.
-        arm: Name.
-        baseline_ap: Mean over the baseline's seeds.
-        arm_ap: Mean over the arm's.
+        name: Name of the class in the annotations.
+        arm: Name of the arm.
+        baseline_ap: AP in the baseline.
+        arm_ap: AP in the arm.
         difference: ``arm_ap − baseline_ap``.
-        objects: Number of its objects in the validation split.
+        objects: Number of objects of the class in the validation split.
     """
 
     name: str
@@ -95,7 +94,7 @@ def _phase(arm: Arm, name: str) -> PhaseTiming:
         phase=name,
         epochs=round(median(len(found) for found in rows.values() if found)),
         seconds_per_epoch=_median(run.seconds[i] for run, found in rows.items() for i in found),
-        memory_gb=_median(run.column(_MEMORY)[i] for run, found in rows.items() for i in found),
+        memory_gb=_median(run.column(MEMORY_COLUMN)[i] for run, found in rows.items() for i in found),
     )
 
 
@@ -107,7 +106,7 @@ def find_targets(arms: Sequence[Arm], values: Sequence[float], scope: Scope) -> 
 def automatic_targets(final: float) -> list[float]:
     """A quarter, a half, … of a final mAP50-95, and the whole, rounded down so that its own run reaches it."""
     scale = 1e3 if final > 0.02 else 1e5
-    return sorted({value for share in _SHARES if (value := math.floor(final * share * scale) / scale) > 0})
+    return sorted({value for fraction in _FRACTIONS if (value := math.floor(final * fraction * scale) / scale) > 0})
 
 
 def _target(arm: Arm, value: float, scope: Scope) -> Target:
@@ -129,7 +128,7 @@ def _first_row(run: Run, value: float, scope: Scope) -> int | None:
 
 
 def find_official(arms: Sequence[Arm], scope: Scope) -> dict[str, dict[str, Interval]]:
-    """Arm → official metric → mean over the seeds, of arms whose runs all keep it; those without objects left out."""
+    """Arm → official metric → mean over the seeds, of arms whose runs all have it; metrics without objects left out."""
     found: dict[str, dict[str, Interval]] = {}
     for arm in arms:
         values = {name: counting(arm, [scope.official(run, name) for run in arm.runs], scope) for name in NAMES}
@@ -140,7 +139,7 @@ def find_official(arms: Sequence[Arm], scope: Scope) -> dict[str, dict[str, Inte
 
 
 def find_class_differences(arms: Sequence[Arm], baseline: Arm, scope: Scope) -> tuple[ClassDifference, ...]:
-    """Every class that has objects, in every arm but the baseline, where all runs keep their official AP."""
+    """Every class that has objects, in every arm but the baseline, where all runs have an official AP."""
     base = _class_means(baseline, scope)
     found = []
     for arm in arms:
@@ -168,6 +167,6 @@ def _class_means(arm: Arm, scope: Scope) -> dict[tuple[object, object], tuple[fl
 
 
 def _median(values: Iterable[float]) -> float:
-    """Of the known ones; NaN without any."""
+    """Median of the values that are no NaN; NaN without any."""
     known = [value for value in values if not math.isnan(value)]
     return float(median(known)) if known else math.nan

@@ -1,4 +1,4 @@
-"""A comparison as data: pandas frames, and plain values for JSON."""
+"""Data frames of a comparison, and its plain values for JSON."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.runs.history import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from kdyolo.experiments.compare import RunComparison
-
 
 _DIFFERENCE_COLUMNS = (
     *("metric", "arm", "baseline", "difference", "low", "high", "level", "n", "paired"),
@@ -21,8 +19,8 @@ _DIFFERENCE_COLUMNS = (
 )
 
 
-def runs_frame(comparison: RunComparison) -> pd.DataFrame:
-    """A row for each run."""
+def runs_frame(comparison: ComparisonResult) -> pd.DataFrame:
+    """One row for each run: arm, seed, folder, epochs, and every metric in 0–1, NaN where the run does not count."""
     import pandas as pd
 
     metrics = dict.fromkeys(name for arm in comparison.arms for name in arm.points)
@@ -46,8 +44,8 @@ def runs_frame(comparison: RunComparison) -> pd.DataFrame:
     return frame
 
 
-def differences_frame(comparison: RunComparison) -> pd.DataFrame:
-    """A row for each difference; empty, but with all columns, where there is one arm."""
+def differences_frame(comparison: ComparisonResult) -> pd.DataFrame:
+    """One row for each difference; no row, but all columns, where there is only one arm."""
     import pandas as pd
 
     rows = [
@@ -73,16 +71,16 @@ def differences_frame(comparison: RunComparison) -> pd.DataFrame:
     return frame
 
 
-def plain(value: Any) -> Any:
-    """Dataclasses as mappings, runs as their folder, what is not finite as null."""
+def to_plain(value: Any) -> Any:
+    """Plain values for JSON: dataclasses as mappings, runs as their folders, numbers that are not finite as None."""
     if isinstance(value, Run):
         return str(value.path)
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): to_plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [to_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

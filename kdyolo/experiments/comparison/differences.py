@@ -1,4 +1,4 @@
-"""Arms against the baseline: the test of each difference, and what it says in words."""
+"""Differences of arms to the baseline: the test of each, and its verdict in words."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Difference:
     """An arm against the baseline, in one metric.
 
     Attributes:
-        arm: Name.
-        baseline: Name.
-        metric: ``"mAP50-95"``, ``"mAP50"``, ``"official AP"``, …
-        interval: Of arm − baseline, in 0–1; without ends where the seeds are too few.
+        arm: Name of the arm.
+        baseline: Name of the baseline.
+        metric: Name of the metric: ``"mAP50-95"``, ``"mAP50"``, ``"official AP"``, …
+        interval: Estimate and interval of arm − baseline, in 0–1; without ends where the seeds are too few.
         paired: Whether runs of the same seed were subtracted; else Welch's interval.
-        p_value: Two-sided, of "no difference", as if this were the only comparison; NaN where the interval has no ends.
-        p_adjusted: The same, adjusted for the number of arms (Holm).
+        p_value: Two-sided p-value of "no difference", as if there were no other arm; NaN if the interval has no ends.
+        p_adjusted: The p-value adjusted for the number of arms (Holm).
         shown: Whether ``p_adjusted`` is below 1 − level.
         seeds_needed: Seeds per arm that would show a difference of this size in 80 % of studies; None if unknown.
-        words: The same as a sentence.
+        words: The verdict as a sentence.
     """
 
     arm: str
@@ -62,12 +62,12 @@ class Difference:
 
 
 def find_differences(arms: Sequence[Arm], baseline: Arm, metrics: Sequence[str]) -> tuple[Difference, ...]:
-    """Every other arm against the baseline, metric by metric.
+    """Compare every other arm with the baseline, metric by metric.
 
     Args:
-        arms: All, with their values.
-        baseline: One of them.
-        metrics: Names; an arm that has no values of one is passed over.
+        arms: All arms, with their values.
+        baseline: One of the arms.
+        metrics: Names of metrics; an arm without values of one is passed over.
     """
     found: list[Difference] = []
     for metric in metrics:
@@ -88,7 +88,7 @@ def find_differences(arms: Sequence[Arm], baseline: Arm, metrics: Sequence[str])
                 seeds_needed=effect.seeds_needed,
                 words="",
             )
-            found.append(replace(difference, words=_words(difference, _counts(arm, baseline, metric), len(others))))
+            found.append(replace(difference, words=_verdict(difference, _counts(arm, baseline, metric), len(others))))
     return tuple(found)
 
 
@@ -105,7 +105,7 @@ def _by_seed(arm: Arm, metric: str) -> dict[int, float]:
 
 
 def _effect(arm: Arm, baseline: Arm, metric: str, arms: int) -> Effect:
-    """Paired over the seeds that both have, if these are two or more; a matter of design, not of what comes out."""
+    """The effect, paired over the seeds that both have if these are two or more, whatever comes out."""
     alpha = (1 - LEVEL) / arms
     pairs = list(common_seeds(arm, baseline, metric).values())
     alone = arm.values[metric].n == 1 and baseline.values[metric].n == 1
@@ -119,7 +119,7 @@ def _counts(arm: Arm, baseline: Arm, metric: str) -> tuple[int, int]:
     return arm.values[metric].n, baseline.values[metric].n
 
 
-def _words(difference: Difference, counts: tuple[int, int], arms: int) -> str:
+def _verdict(difference: Difference, counts: tuple[int, int], arms: int) -> str:
     """``+0.8 mAP, 95% CI −0.1…+1.7: not shown with 3 seeds; about 7 seeds would show a gain of this size``."""
     interval = difference.interval
     unit = "mAP" if difference.metric == "mAP50-95" else difference.metric
@@ -153,7 +153,7 @@ def _without_interval(difference: Difference, counts: tuple[int, int]) -> str:
 
 
 def _digits(interval: Interval) -> int:
-    """As few as show the width of an interval, and on which side of zero its ends are."""
+    """Fewest decimals that show the width of an interval, and on which side of zero its ends are."""
     for digits in (1, 2):
         step = 10.0**-digits / 100
         if interval.high - interval.low >= 2 * step and min(abs(interval.low), abs(interval.high)) >= step / 2:

@@ -1,4 +1,4 @@
-"""Paths → runs → arms: the runs of one set of settings, which differ in their seed only."""
+"""Grouping of runs into arms: runs of one set of settings, which differ in their seed only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from kdyolo.data.fingerprint import data_keys
+from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.runs.files import is_run
+from kdyolo.runs.files import ARGS_NAME, STUDY_NAME, is_run, run_folder_of, runs_below
 from kdyolo.runs.history import Run, read_run
 from kdyolo.utils.text import canonical
 from kdyolo.utils.yaml_files import read_mapping
 
-STUDY_FILE = "study.yaml"
 _SEED_FOLDER = re.compile(r"seed[-_]?\d+")
+_Found = tuple[Run, str | None]  # a run, and the name of its arm if its place says so
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        name: Of the arm in its study, else of the folder or folders.
-        runs: A run for each seed.
-        seeds: Theirs, in the same order; None where not recorded.
+        name: Name of the arm in its study, else of the folder or folders.
+        runs: One run for each seed.
+        seeds: Seeds of the runs, in the same order; None where a seed is not recorded.
         values: Metric → mean over the seeds, with its interval.
-        points: Metric → the value of each run, in the same order; NaN for a run that is left out (see the notes).
+        points: Metric → value of each run, in the same order; NaN for a run that is left out (see the notes).
     """
 
     name: str
@@ -43,13 +43,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the paths given lead to.
+    """Arms that the given paths lead to.
 
     Attributes:
-        arms: In the order given; of a study in that of its file.
-        title: The study's name; None without one.
-        baseline: The arm that the study file names as such; None if it names none.
-        notes: Runs of a study that have no finished epoch yet.
+        arms: Arms in the order given; those of a study in the order of its file.
+        title: Name of the study; None without one.
+        baseline: Name of the arm that the study file calls its baseline; None if it names none.
+        notes: Sentences on runs of a study that have no finished epoch yet.
     """
 
     arms: tuple[Arm, ...]
@@ -59,7 +59,7 @@ class Gathered:
 
 
 def gather(paths: Sequence[str | Path]) -> Gathered:
-    """Read all runs and put them into arms.
+    """Read all runs and group them into arms.
 
     Runs in folders ``<arm>/seed<k>/``, as a study leaves them, belong to the arm of that name, whatever their settings.
     Other runs are one arm if their settings differ in seed, environment and places only.
@@ -68,37 +68,16 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
         paths: Run folders, checkpoints in them, folders of an arm, or of a study.
 
     Raises:
-        RunError: Every path that is not such a thing, every run without results, runs given twice.
+        RunError: A path leads to no run, a run has no results, or runs are given twice; the error names all of them.
     """
     if not paths:
         raise RunError("nothing to compare. Expected run folders, or the folder of a study.")
     mistakes: list[str] = []
     notes: list[str] = []
-    found: list[tuple[Run, str | None]] = []
-    studies = []
+    found: list[_Found] = []
+    studies = [path for path in map(Path, paths) if _is_study(path)]
     for path in map(Path, paths):
-        members = _members(path)
-        if members is None:
-            mistakes.append(
-                f"{path}: no run. Expected a run folder (with args.yaml), a checkpoint in one, or a study's folder."
-            )
-            continue
-        if _is_study(path):
-            studies.append(path)
-        for folder, arm in members:
-            try:
-                run = read_run(folder)
-            except RunError as e:
-                mistakes.append(str(e))
-                continue
-            if run.epochs:
-                found.append((run, arm))
-            elif len(members) > 1:
-                notes.append(f"{run_name(run)} has no finished epoch yet and is left out")
-            else:
-                mistakes.append(
-                    f"{folder}: a run without results: no epoch of it is finished. Train it, or leave it out."
-                )
+        found += _read_runs(path, mistakes, notes)
     mistakes += _repeated([run for run, _ in found])
     if not found and not mistakes:
         mistakes.append(f"{', '.join(map(str, paths))}: no run there has finished an epoch yet. Wait for the first.")
@@ -115,8 +94,32 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
     )
 
 
+def _read_runs(path: Path, mistakes: list[str], notes: list[str]) -> list[_Found]:
+    """Runs with results that a path leads to; what is wrong is added to ``mistakes``, what is left out to ``notes``."""
+    members = _members(path)
+    if members is None:
+        mistakes.append(
+            f"{path}: no run. Expected a run folder (with args.yaml), a checkpoint in one, or a study's folder."
+        )
+        return []
+    found: list[_Found] = []
+    for folder, arm in members:
+        try:
+            run = read_run(folder)
+        except RunError as e:
+            mistakes.append(str(e))
+            continue
+        if run.epochs:
+            found.append((run, arm))
+        elif len(members) > 1:
+            notes.append(f"{run_name(run)} has no finished epoch yet and is left out")
+        else:
+            mistakes.append(f"{folder}: a run without results: no epoch of it is finished. Train it, or leave it out.")
+    return found
+
+
 def run_name(run: Run) -> str:
-    """A run as people know it: its folder, with the arm's for a seed's."""
+    """Short name of a run: its folder, and before a seed's folder that of the arm."""
     path = run.path.resolve()
     return f"{path.parent.name}/{path.name}" if _SEED_FOLDER.fullmatch(path.name) else path.name
 
@@ -127,21 +130,48 @@ def arm_folder(run: Run) -> Path | None:
     return path.parent if _SEED_FOLDER.fullmatch(path.name) else None
 
 
+def data_keys(runs: Sequence[Run]) -> list[str]:
+    """A text for each run that is the same for the same data.
+
+    Data sets are the same if classes and image lists are the same ones; or, at different places, if classes and
+    annotation files (by SHA-256) or image lists (by content) are equal. Where the YAML is not on this machine, its name
+    has to do.
+    """
+    files = [data_file(run) for run in runs]
+    keys = [place_fingerprint(file) if file else data_name(run) for run, file in zip(runs, files, strict=True)]
+    if len(set(keys)) > 1:
+        keys = [(content_fingerprint(file) if file else None) or key for file, key in zip(files, keys, strict=True)]
+    return keys
+
+
+def data_name(run: Run) -> str:
+    """The data set as the run names it."""
+    return str(run.args.get("data"))
+
+
+def data_file(run: Run) -> Path | None:
+    """The data set's YAML, as named or from a folder above the run; None if it is not on this machine."""
+    name = Path(data_name(run))
+    if name.suffix not in {".yaml", ".yml"}:
+        return None
+    places = (folder / name for folder in (Path(), *run.path.resolve().parents))
+    return next((place.resolve() for place in places if place.is_file()), None)
+
+
 def _members(path: Path) -> list[tuple[Path, str | None]] | None:
     """The run folders that a path leads to, each with the name of its arm if its place says so."""
-    if path.suffix == ".pt":
-        path = path.parent.parent
+    path = run_folder_of(path)
     if not path.is_dir():
         return None
     if is_run(path):
         return [(path, _arm_by_place(path))]
-    folders = sorted((f.parent for f in (*path.glob("*/args.yaml"), *path.glob("*/*/args.yaml"))), key=_natural)
+    folders = sorted(runs_below(path), key=_natural)
     members = [(folder, _arm_by_place(folder)) for folder in folders if _SEED_FOLDER.fullmatch(folder.name)]
     return members or ([] if _is_study(path) else None)
 
 
 def _is_study(path: Path) -> bool:
-    return path.is_dir() and ((path / STUDY_FILE).is_file() or any(path.glob("*/seed*/args.yaml")))
+    return path.is_dir() and ((path / STUDY_NAME).is_file() or any(path.glob(f"*/seed*/{ARGS_NAME}")))
 
 
 def _arm_by_place(folder: Path) -> str | None:
@@ -151,17 +181,17 @@ def _arm_by_place(folder: Path) -> str | None:
 
 def _study_file(folder: Path) -> Mapping[str, Any]:
     """The copy of the study file that lies in the study's folder; empty if there is none."""
-    return read_mapping(folder / STUDY_FILE) or {}
+    return read_mapping(folder / STUDY_NAME) or {}
 
 
 def _natural(path: Path) -> list[Any]:
-    """A key that sorts seed2 before seed10."""
+    """Sort key that puts seed2 before seed10."""
     pieces = re.split(r"(\d+)", str(path))
     return [int(piece) if piece.isdigit() else piece for piece in pieces]
 
 
 def _repeated(runs: Sequence[Run]) -> list[str]:
-    """Runs that are given twice, and copies: the same results to the last digit, in the same time."""
+    """Mistakes about runs given twice and about copies: the same results to the last digit, in the same time."""
     mistakes = []
     first: dict[str, Run] = {}
     for run in runs:
@@ -179,7 +209,7 @@ def _repeated(runs: Sequence[Run]) -> list[str]:
     return mistakes
 
 
-def _group(found: Sequence[tuple[Run, str | None]], order: Sequence[str]) -> tuple[Arm, ...]:
+def _group(found: Sequence[_Found], order: Sequence[str]) -> tuple[Arm, ...]:
     keys = data_keys([run for run, _ in found])
     groups: dict[str, list[Run]] = {}
     names: dict[str, str | None] = {}
@@ -200,7 +230,7 @@ def _arm(name: str, runs: Sequence[Run]) -> Arm:
 
 
 def _common_name(runs: Sequence[Run]) -> str:
-    """What the folders' names begin with: ``frozen-s0``, ``frozen-s1`` → ``frozen``."""
+    """The beginning that the folders' names share: ``frozen-s0``, ``frozen-s1`` → ``frozen``."""
     names = [run.path.resolve().name for run in runs]
     if len(names) == 1:
         return names[0]
@@ -210,7 +240,7 @@ def _common_name(runs: Sequence[Run]) -> str:
 
 
 def _tell_apart(arms: Sequence[Arm]) -> list[Arm]:
-    """Arms of one name get that of the folder above, or a number."""
+    """Arms with names of their own: equal names get that of the folder above, or a number."""
     names = [arm.name for arm in arms]
     above = [f"{_above(arm)}/{arm.name}" for arm in arms]
     if len(set(names)) < len(names):

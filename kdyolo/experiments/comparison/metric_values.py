@@ -1,4 +1,4 @@
-"""Which runs count and up to which epoch, and the one number that each gives for a metric."""
+"""Metric values: which runs count up to which epoch, and the one number of each for a metric."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ METRICS = (*COLUMNS, *OFFICIAL)
 
 @dataclass(frozen=True)
 class Scope:
-    """What is compared of each run.
+    """Which runs and epochs are compared.
 
     Attributes:
-        at: ``"best"`` or ``"last"``.
+        at: Epoch that a run is judged by, ``"best"`` or ``"last"``.
         left_out: Runs whose values do not count.
-        until: Last epoch that counts, in every run; None for all.
-        notes: Why.
+        until: Last epoch that counts, in every run; None for all epochs.
+        notes: Reasons for leaving runs or epochs out.
     """
 
     at: str
@@ -52,7 +52,7 @@ class Scope:
         return len([epoch for epoch in run.epochs if self.until is None or epoch <= self.until])
 
     def row(self, run: Run) -> int | None:
-        """The row that a run is judged by: of the first epoch with the highest mAP50-95, or the last; None if none."""
+        """Row that a run is judged by: the first epoch with the highest mAP50-95, or the last; None without rows."""
         rows = range(self.epochs(run))
         if self.at == LAST:
             return rows[-1] if rows else None
@@ -60,14 +60,14 @@ class Scope:
         return min(known)[1] if known else None
 
     def value(self, run: Run, metric: str) -> float:
-        """A metric of a run, in 0–1; NaN where it has none, or does not count."""
+        """A metric of a run, in 0–1; NaN where the run has none, or does not count."""
         row = self.row(run)
         if run in self.left_out or row is None:
             return math.nan
         return self.official(run, OFFICIAL[metric]) if metric in OFFICIAL else run.column(COLUMNS[metric])[row]
 
     def official(self, run: Run, name: str) -> float:
-        """An official metric of ``best.pt``; NaN where not kept, without objects, or where ``best.pt`` is not meant."""
+        """An official metric of ``best.pt``; NaN where not recorded, without objects, or of another epoch."""
         value = (run.scores or {}).get(name, -1)
         meant = self.at == BEST and self.until is None and run not in self.left_out
         return float(value) if meant and isinstance(value, (int, float)) and value >= 0 else math.nan
@@ -101,10 +101,10 @@ def find_scope(arms: Sequence[Arm], at: str) -> Scope:
 
 
 def check_metric(metric: str, at: str) -> None:
-    """Refuse what there is no such metric or epoch of.
+    """Refuse a metric or an epoch that does not exist.
 
     Raises:
-        ConfigError: Every mistake, with what there is.
+        ConfigError: The metric or the epoch is unknown; the error lists the known ones.
     """
     mistakes = []
     if metric not in METRICS:
@@ -130,15 +130,15 @@ def with_values(arm: Arm, scope: Scope) -> Arm:
 
 
 def counting(arm: Arm, values: Sequence[float], scope: Scope) -> list[float]:
-    """Of a value for each run, those of the runs that count."""
+    """Values of the runs that count, from a value for each run."""
     return [value for run, value in zip(arm.runs, values, strict=True) if run not in scope.left_out]
 
 
-def require(arms: Sequence[Arm], metric: str, scope: Scope) -> None:
-    """Refuse to compare what a run has no value of.
+def require_metric(arms: Sequence[Arm], metric: str, scope: Scope) -> None:
+    """Refuse to compare by a metric that a run has no value of.
 
     Raises:
-        RunError: With every such run.
+        RunError: Some runs have no value; the error names all of them.
     """
     lacking = [str(run.path) for arm in arms for run in scope.counted(arm) if math.isnan(scope.value(run, metric))]
     if not lacking:

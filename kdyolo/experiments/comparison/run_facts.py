@@ -1,4 +1,4 @@
-"""Where each run comes from: the facts that someone needs to trust it, or to repeat it."""
+"""Facts about each run: what a reader needs to trust it, or to repeat it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdyolo.runs.history import Run
 
 
 def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
-    """Facts of a run, by name; those that are not recorded are left out."""
+    """Facts about a run: name → value; those that are not recorded are left out."""
     record = run.record or {}
     backbone = record.get("backbone") or {}
     versions = record.get("versions") or {}

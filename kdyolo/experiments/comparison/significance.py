@@ -1,4 +1,4 @@
-"""What a few seeds say: means and differences with confidence intervals, and how many seeds would be needed.
+"""Significance of differences over seeds: means and differences with confidence intervals, and seeds needed.
 
 Pure functions of numbers. Distributions and tests are SciPy's.
 
@@ -30,9 +30,9 @@ class Interval:
     Attributes:
         estimate: The mean, or the difference of means.
         low: Lower end; NaN where there is too little to tell (one value, or no spread at all).
-        high: Upper end; NaN likewise.
-        level: Coverage, e.g. 0.95.
-        n: Number of values; of a paired difference the number of pairs, else that of the smaller arm.
+        high: Upper end; NaN where ``low`` is.
+        level: Coverage of the interval, e.g. 0.95.
+        n: Number of values; of a paired difference the number of pairs, of an unpaired one that of the smaller arm.
     """
 
     estimate: float
@@ -52,8 +52,8 @@ class Effect:
     """A difference of two arms.
 
     Attributes:
-        interval: Of the difference, arm − baseline.
-        p_value: Two-sided, of "no difference"; NaN where the interval has no ends.
+        interval: Estimate and interval of the difference, arm − baseline.
+        p_value: Two-sided p-value of "no difference"; NaN where the interval has no ends.
         paired: Whether values were subtracted in pairs, one of each arm.
         seeds_needed: Number of seeds per arm with which a difference of the size found would be shown in ``POWER`` of
             the studies; None if that cannot be said, or is more than ``MOST_SEEDS``.
@@ -69,11 +69,11 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """The mean and its t interval (Student 1908); without ends for one value, or values that are all the same.
 
     Args:
-        values: One for each seed, none of them NaN.
-        level: Coverage.
+        values: One value for each seed, none of them NaN.
+        level: Coverage of the interval.
 
     Raises:
-        ValueError: No value.
+        ValueError: There is no value.
     """
     if not values:
         raise ValueError("expected at least one value, found none")
@@ -92,7 +92,7 @@ def paired_effect(
 
     Args:
         arm: A value for each seed.
-        baseline: Of the same seeds, in the same order.
+        baseline: A value for each of the same seeds, in the same order.
         level: Coverage of the interval.
         alpha: Significance level that the seeds needed are counted for; ``1 − level``, if not given.
     """
@@ -115,9 +115,9 @@ def unpaired_effect(
 
     Args:
         arm: A value for each seed.
-        baseline: Likewise, of any seeds.
+        baseline: A value for each of its seeds, which may be others.
         level: Coverage of the interval.
-        alpha: As for :func:`paired_effect`.
+        alpha: Significance level that the seeds needed are counted for; ``1 − level``, if not given.
     """
     n = min(len(arm), len(baseline))
     estimate = math.fsum(arm) / len(arm) - math.fsum(baseline) / len(baseline)
@@ -154,7 +154,7 @@ def seeds_needed(size: float, freedom: float, alpha: float, power: float = POWER
         size: Difference in units of its standard deviation between seeds.
         freedom: Degrees of freedom for each seed beyond the first.
         alpha: Significance level.
-        power: Share of studies that should show it.
+        power: Fraction of studies that should show the effect, in 0–1.
     """
     from scipy import special, stats
 
@@ -176,7 +176,7 @@ def seeds_needed(size: float, freedom: float, alpha: float, power: float = POWER
 
 
 def _standard_deviation(values: Sequence[float]) -> float:
-    """Of a sample, with n − 1; 0 for one value, or where all are the same."""
+    """Standard deviation of a sample, with n − 1; 0 for one value, or where all are the same."""
     if len(values) < 2 or max(values) == min(values):
         return 0.0
     mean = math.fsum(values) / len(values)

@@ -1,4 +1,4 @@
-"""A comparison in words and tables: for a terminal, and as Markdown."""
+"""Text tables of a comparison: for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from unicodedata import east_asian_width
+from typing import Any
 
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
+from kdyolo.experiments.comparison.result import ComparisonResult
+from kdyolo.utils.tables import aligned, markdown_table
 from kdyolo.utils.text import canonical, format_duration
-
-if TYPE_CHECKING:
-    from kdyolo.experiments.compare import RunComparison
 
 CLASSES_SHOWN = 10
 _WIDTH = 100
@@ -24,16 +22,23 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and rows of cells; cells of the first column stand left, numbers right."""
+    """A heading and rows of cells.
+
+    Attributes:
+        title: Heading of the table.
+        columns: Headings of the columns.
+        rows: Cells of each row.
+        left: Number of columns, from the first, whose cells are words and stand left; numbers stand right.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: int = 1  # so many columns are words
+    left: int = 1
 
 
-def tables(comparison: RunComparison) -> Iterator[Table]:
-    """All that have something in them, in the order of interest."""
+def tables(comparison: ComparisonResult) -> Iterator[Table]:
+    """All tables that have rows, the most interesting first."""
     found = (
         *(_values(comparison), _differences(comparison), _targets(comparison), _phases(comparison)),
         *(_official(comparison), _classes(comparison), _settings(comparison), _runs(comparison)),
@@ -41,8 +46,8 @@ def tables(comparison: RunComparison) -> Iterator[Table]:
     return (table for table in found if table.rows)
 
 
-def text(comparison: RunComparison) -> str:
-    """For a terminal; control characters in names are shown, not obeyed."""
+def text(comparison: ComparisonResult) -> str:
+    """All tables for a terminal; control characters in names are shown, not obeyed."""
     parts = [printable(comparison.title)]
     parts += [_wrapped(f"NOT LIKE FOR LIKE: {printable(sentence)}") for sentence in comparison.unlike]
     parts += [_aligned(table) for table in tables(comparison)]
@@ -50,14 +55,13 @@ def text(comparison: RunComparison) -> str:
     return "\n\n".join([*parts, "\n".join([*notes, _wrapped(f"statistics: {comparison.method}")])])
 
 
-def markdown(comparison: RunComparison) -> str:
-    """Markdown tables; whatever names contain stands there as it is."""
+def markdown(comparison: ComparisonResult) -> str:
+    """All tables as Markdown, with every character of a name as itself."""
     parts = [f"# {escape(comparison.title)}"]
     parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
     for table in tables(comparison):
-        rule = ["---" if i < table.left else "---:" for i in range(len(table.columns))]
-        rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+        head, *rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+        lines = markdown_table(head, rows, "<" * table.left + ">")
         parts.append("\n".join([f"## {escape(table.title)}", "", *lines]))
     parts.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in comparison.notes)]))
     parts.append(f"## Statistics\n\n{escape(comparison.method)}")
@@ -65,7 +69,7 @@ def markdown(comparison: RunComparison) -> str:
 
 
 def escape(words: str) -> str:
-    """Words that Markdown, and HTML within it, show as they are, in one line."""
+    """Text that Markdown, and HTML within it, shows unchanged, in one line."""
     # Entities where a backslash does not do for every reader of Markdown.
     return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(printable(words), quote=False)).replace("|", "&#124;")
 
@@ -78,7 +82,7 @@ def printable(words: str) -> str:
 # ---- the tables ------------------------------------------------------------------------------------------------------
 
 
-def _values(comparison: RunComparison) -> Table:
+def _values(comparison: ComparisonResult) -> Table:
     metric = comparison.metric
     others = [name for name in comparison.metrics if name in ("mAP50-95", "mAP50", "official AP") and name != metric]
     width = max(len(arm.runs) for arm in comparison.arms)
@@ -104,7 +108,7 @@ def _values(comparison: RunComparison) -> Table:
     return Table(title, ["arm", "n", metric, "CI", *heads, *others], rows)
 
 
-def _differences(comparison: RunComparison) -> Table:
+def _differences(comparison: ComparisonResult) -> Table:
     rows = [
         [d.arm, d.words, ("paired" if d.paired else "unpaired") if d.interval.known else "–"]
         for d in comparison.differences
@@ -112,7 +116,7 @@ def _differences(comparison: RunComparison) -> Table:
     return Table(f"difference to {comparison.baseline}, in points of 0–100", ["arm", "difference", "seeds"], rows, 3)
 
 
-def _targets(comparison: RunComparison) -> Table:
+def _targets(comparison: ComparisonResult) -> Table:
     values = list(dict.fromkeys(target.value for target in comparison.targets))
     by_arm: dict[str, list[str]] = {}
     for target in comparison.targets:
@@ -128,7 +132,7 @@ def _targets(comparison: RunComparison) -> Table:
     )
 
 
-def _phases(comparison: RunComparison) -> Table:
+def _phases(comparison: ComparisonResult) -> Table:
     rows = [
         [p.arm, p.phase, str(p.epochs), _number(p.seconds_per_epoch, 2), _number(p.memory_gb, 2)]
         for p in comparison.phases
@@ -136,7 +140,7 @@ def _phases(comparison: RunComparison) -> Table:
     return Table("speed and memory", ["arm", "phase", "epochs", "s/epoch", "GiB"], rows, 2)
 
 
-def _official(comparison: RunComparison) -> Table:
+def _official(comparison: ComparisonResult) -> Table:
     names = dict.fromkeys(name for values in comparison.official.values() for name in values)
 
     def cell(arm: str, name: str) -> str:
@@ -150,7 +154,7 @@ def _official(comparison: RunComparison) -> Table:
     return Table("official COCO metrics of best.pt", ["metric", *comparison.official], rows)
 
 
-def _classes(comparison: RunComparison) -> Table:
+def _classes(comparison: ComparisonResult) -> Table:
     found = sorted(comparison.class_differences, key=lambda c: -abs(c.difference))
     rows = [
         [c.name, c.arm, str(c.objects), f"{c.baseline_ap:.3f}", f"{c.arm_ap:.3f}", points(c.difference)]
@@ -163,13 +167,13 @@ def _classes(comparison: RunComparison) -> Table:
     return Table(title, columns, rows, 2)
 
 
-def _settings(comparison: RunComparison) -> Table:
+def _settings(comparison: ComparisonResult) -> Table:
     arms = [arm.name for arm in comparison.arms]
     rows = [[name, *(_setting(values[arm]) for arm in arms)] for name, values in comparison.differing.items()]
     return Table(f"settings that differ ({len(comparison.equal)} are equal)", ["setting", *arms], rows, len(arms) + 1)
 
 
-def _runs(comparison: RunComparison) -> Table:
+def _runs(comparison: ComparisonResult) -> Table:
     def cells(facts: Mapping[str, Any]) -> list[str]:
         return [*(str(facts.get(name, "–")) for name in ("folder", "arm", "seed", "state", "best epoch"))]
 
@@ -198,23 +202,8 @@ def _setting(value: Any) -> str:
 
 def _aligned(table: Table) -> str:
     rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
-    pad: Sequence[Callable[[str, int], str]] = [_left if i < table.left else _right for i in range(len(widths))]
-    lines = ["  ".join(f(cell, width) for f, cell, width in zip(pad, row, widths, strict=True)) for row in rows]
-    return "\n".join([printable(table.title), *(f"  {line}".rstrip() for line in lines)])
-
-
-def _cells(words: str) -> int:
-    """Columns that a terminal takes for it."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in words)
-
-
-def _left(words: str, width: int) -> str:
-    return words + " " * (width - _cells(words))
-
-
-def _right(words: str, width: int) -> str:
-    return " " * (width - _cells(words)) + words
+    lines = (f"  {line}" for line in aligned(rows, "<" * table.left + ">"))
+    return "\n".join([printable(table.title), *lines])
 
 
 def _wrapped(sentence: str) -> str:

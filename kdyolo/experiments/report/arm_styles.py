@@ -1,4 +1,4 @@
-"""How arms look: a colour, a line style and a marker each, the same in every chart, so that they also read in grey."""
+"""Styles of arms: a colour, a line style and a marker each, the same in every chart, so that they also read in grey."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ArmStyle:
         color: Index into :data:`LIGHT` and :data:`DARK`.
         dash: Plotly's name of the line style; a key of :data:`LINE_STYLES`.
         symbol: Plotly's name of the marker.
-        marker: Matplotlib's.
+        marker: Matplotlib's name of the marker.
         glyph: The marker as a character.
         stroke: SVG's ``stroke-dasharray``.
     """
@@ -46,7 +46,7 @@ class ArmStyle:
 
 
 def arm_style(place: int) -> ArmStyle:
-    """The look of an arm by its place, the baseline being 0; the numbers of kinds differ, so few arms look alike."""
+    """Style of an arm by its place, the baseline being 0; the numbers of kinds differ, so few arms look alike."""
     dash = DASHES[place % len(DASHES)]
     return ArmStyle(
         place % len(LIGHT),
@@ -59,6 +59,6 @@ def arm_style(place: int) -> ArmStyle:
 
 
 def arm_styles(arms: list[str], baseline: str | None) -> dict[str, ArmStyle]:
-    """Arm → its look: the baseline has the neutral first one, the others follow in their order."""
+    """Arm → its style: the baseline has the neutral first one, the others follow in their order."""
     order = sorted(arms, key=lambda name: name != baseline)
     return {name: arm_style(place + (baseline is None)) for place, name in enumerate(order)}

@@ -1,4 +1,4 @@
-"""What the curves show, drawn by no one yet: panels of lines over epochs, and the phases behind them."""
+"""Curves as data: panels of lines over epochs, and the frozen phases behind them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdyolo.runs.history import Run
 T = TypeVar("T")
 Line = tuple[tuple[int, ...], tuple[float, ...]]  # epochs from 1, values
 
-OFFICIAL = "coco/AP"
+OFFICIAL_COLUMN = "coco/AP"
 # Optimizer groups as Ultralytics numbers them, in runs of kdyolo that have one rate for the whole detector.
 _PLAIN_GROUPS = {"lr/pg0": "weight", "lr/pg1": "bn", "lr/pg2": "bias"}
 _LOSSES = {"box_loss": "box loss", "cls_loss": "class loss", "dfl_loss": "distribution focal loss"}
@@ -27,9 +27,9 @@ class Curve:
     """One arm in one panel.
 
     Attributes:
-        arm: Name.
-        seeds: A line for each run that has this quantity.
-        mean: Over the seeds, of the epochs that all of them have finished; NaN where one of them has no value.
+        arm: Name of the arm.
+        seeds: One line for each run that has this quantity.
+        mean: Mean line over the seeds, of the epochs that all have finished; NaN where one of them has no value.
     """
 
     arm: str
@@ -42,9 +42,9 @@ class Panel:
     """One quantity over the epochs.
 
     Attributes:
-        title: Of the panel.
-        kind: ``"quality"``, ``"loss"`` or ``"rate"``.
-        curves: The arms that have it.
+        title: Title of the panel.
+        kind: Kind of the quantity: ``"quality"``, ``"loss"`` or ``"rate"``.
+        curves: Curves of the arms that have this quantity.
     """
 
     title: str
@@ -53,33 +53,33 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Span:
+class FrozenSpan:
     """Epochs in which something is frozen, as a stretch of the axis: epoch e reaches from e − 0.5 to e + 0.5.
 
     Attributes:
-        start: Left end.
-        end: Right end.
-        share: Of the backbone's parts that are frozen, in 0–1.
-        phase: ``"backbone frozen"``, ``"stem–p4 frozen"``, …
-        arms: That share it.
+        start: Left end on the axis.
+        end: Right end on the axis.
+        fraction: Fraction of the backbone's parts that are frozen, in 0–1.
+        phase: Name of the phase: ``"backbone frozen"``, ``"stem–p4 frozen"``, …
+        arms: Names of the arms that have this phase.
     """
 
     start: float
     end: float
-    share: float
+    fraction: float
     phase: str
     arms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Thaw:
+class Unfreezing:
     """Where parts of the backbone begin to train.
 
     Attributes:
         at: Place on the axis, between two epochs.
-        epoch: The first in which they train, from 1.
-        parts: ``"backbone"``, or their names.
-        arms: That share it.
+        epoch: The first epoch in which the parts train, from 1.
+        parts: ``"backbone"``, or the names of the parts.
+        arms: Names of the arms in which this happens.
     """
 
     at: float
@@ -93,7 +93,7 @@ def panels(arms: Sequence[Arm]) -> list[Panel]:
     found = [
         _panel("mAP50-95", "quality", arms, MAP),
         _panel("mAP50", "quality", arms, MAP50),
-        _panel("official AP", "quality", arms, OFFICIAL),
+        _panel("official AP", "quality", arms, OFFICIAL_COLUMN),
     ]
     names = _in_order(c.partition("/")[2] for a in arms for r in a.runs for c in r.columns if c.startswith("train/"))
     for name in names:
@@ -102,7 +102,7 @@ def panels(arms: Sequence[Arm]) -> list[Panel]:
     return [panel for panel in [*found, *_rates(arms)] if panel.curves]
 
 
-def spans(arms: Sequence[Arm]) -> list[Span]:
+def frozen_spans(arms: Sequence[Arm]) -> list[FrozenSpan]:
     """Frozen stretches of all arms, those that arms share once."""
     found: dict[tuple[float, float, float, str], list[str]] = {}
     for arm in arms:
@@ -111,11 +111,11 @@ def spans(arms: Sequence[Arm]) -> list[Span]:
             if frozen := schedule.frozen_parts(epoch):
                 key = (start, end, len(frozen) / len(PARTS), schedule.phase(epoch))
                 found.setdefault(key, []).append(arm.name)
-    return [Span(*key, tuple(names)) for key, names in sorted(found.items())]
+    return [FrozenSpan(*key, tuple(names)) for key, names in sorted(found.items())]
 
 
-def thaws(arms: Sequence[Arm]) -> list[Thaw]:
-    """Thaws that have happened, those that arms share once."""
+def unfreezings(arms: Sequence[Arm]) -> list[Unfreezing]:
+    """Unfreezings that have happened, those that arms share once."""
     found: dict[tuple[int, str], list[str]] = {}
     for arm in arms:
         reached = _last_epoch(arm)
@@ -123,7 +123,7 @@ def thaws(arms: Sequence[Arm]) -> list[Thaw]:
             if epoch + 1 <= reached:
                 what = "backbone" if len(parts) == len(PARTS) else ", ".join(parts)
                 found.setdefault((epoch + 1, what), []).append(arm.name)
-    return [Thaw(epoch - 0.5, epoch, what, tuple(names)) for (epoch, what), names in sorted(found.items())]
+    return [Unfreezing(epoch - 0.5, epoch, what, tuple(names)) for (epoch, what), names in sorted(found.items())]
 
 
 def _phases(arm: Arm) -> list[tuple[float, float, int]]:
@@ -148,9 +148,9 @@ def _curves(lines: Mapping[str, Sequence[Line | None]]) -> tuple[Curve, ...]:
 
 
 def _line(run: Run, column: str) -> Line | None:
-    """A column over the epochs; nothing if it has no value. Values that are only there at times are joined."""
+    """A column over the epochs; None without values. Official AP, which not every epoch has, is joined over gaps."""
     pairs = list(zip(run.epochs, run.column(column), strict=True))
-    if column == OFFICIAL:
+    if column == OFFICIAL_COLUMN:
         pairs = [(e, v) for e, v in pairs if not math.isnan(v)]
     if all(math.isnan(v) for _, v in pairs):
         return None

@@ -1,12 +1,15 @@
-"""A comparison → ``report.html``: charts, pictures, styles and program in one file, which asks no network."""
+"""HTML report of a comparison: charts, pictures, styles and program in one file, which needs no network.
+
+Charts bring no colours: figures say whose a trace is, and the page's program paints them from the CSS variables of
+light, dark or paper. Names from data pass ``autoescape``, ``tojson`` and ``plotly_charts.literal`` (Plotly takes some
+HTML and ``%{x}`` in texts). A security policy lets only the page's own two programs run, and nothing be loaded.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -22,27 +25,28 @@ from plotly.offline import get_plotlyjs
 
 from kdyolo._version import __version__
 from kdyolo.errors import RunError
-from kdyolo.experiments.compare import RunComparison
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import run_name
 from kdyolo.experiments.comparison.metric_values import MAIN, OFFICIAL_AP
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
 from kdyolo.experiments.report.curves import Curve
 from kdyolo.experiments.report.sample_images import Samples, samples
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import format_duration
 
 REPORT_NAME = "report.html"
 NOTHING = "–"  # what a table has where there is no value
 
 
-def write_report(comparison: RunComparison, folder: str | Path, *, refresh: float | None = None) -> Path:
+def write_report(comparison: ComparisonResult, folder: str | Path, *, refresh: float | None = None) -> Path:
     """Write the report, completely or not at all.
 
     Args:
-        comparison: What is compared.
-        folder: Made if it is not there.
+        comparison: Comparison to show.
+        folder: Folder of the report; made if it is not there.
         refresh: Seconds after which the page loads itself again, while runs go on; None for a finished report.
 
     Returns:
@@ -50,26 +54,33 @@ def write_report(comparison: RunComparison, folder: str | Path, *, refresh: floa
 
     Raises:
         RunError: The folder cannot be written.
+
+    Examples:
+        >>> from kdyolo import compare_runs, write_report
+        >>> write_report(compare_runs("studies/does-it-help"), "report").name
+        'report.html'
     """
     page = render(comparison, samples(comparison.arms), refresh)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return _write(Path(folder) / REPORT_NAME, page)
+        path = Path(folder) / REPORT_NAME
+        write_atomic(path, page, shared=True)  # a reader of the file sees the old page or the new one
+        return path
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder with --out.") from error
 
 
-def render(comparison: RunComparison, pictures: Samples, refresh: float | None = None) -> str:
+def render(comparison: ComparisonResult, pictures: Samples, refresh: float | None = None) -> str:
     """The page as text.
 
     Args:
-        comparison: What is compared.
+        comparison: Comparison to show.
         pictures: Sample predictions.
-        refresh: As in :func:`write_report`.
+        refresh: Seconds after which the page loads itself again; None for a finished report.
     """
     of_arm = arm_styles([arm.name for arm in comparison.arms], comparison.baseline)
     panels = curves.panels(comparison.arms)
-    phases, changes = curves.spans(comparison.arms), curves.thaws(comparison.arms)
+    phases, changes = curves.frozen_spans(comparison.arms), curves.unfreezings(comparison.arms)
     figures = plotly_charts.all_charts(comparison, panels, phases, changes, of_arm)
     scripts = [get_plotlyjs(), _asset("charts.js")]
     return (
@@ -77,11 +88,11 @@ def render(comparison: RunComparison, pictures: Samples, refresh: float | None =
         .get_template("report.html.j2")
         .render(
             comparison=comparison,
-            looks=of_arm,
+            styles=of_arm,
             metrics=_metrics(comparison),
             panels=panels,
             spans=phases,
-            thaws=changes,
+            unfreezings=changes,
             charts={name: _json(figure) for name, figure in figures.items()},
             shown_classes=plotly_charts.MOST_BARS,
             samples=pictures,
@@ -100,13 +111,13 @@ def render(comparison: RunComparison, pictures: Samples, refresh: float | None =
     )
 
 
-def _metrics(comparison: RunComparison) -> list[str]:
-    """The metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
+def _metrics(comparison: ComparisonResult) -> list[str]:
+    """Metrics of the table: the one asked for, then the usual ones, as far as some arm has them."""
     wanted = dict.fromkeys((comparison.metric, MAIN, "mAP50", OFFICIAL_AP))
     return [metric for metric in wanted if any(metric in arm.values for arm in comparison.arms)]
 
 
-def _official_names(comparison: RunComparison) -> list[str]:
+def _official_names(comparison: ComparisonResult) -> list[str]:
     return list(dict.fromkeys(name for values in comparison.official.values() for name in values))
 
 
@@ -120,7 +131,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        share=format_fraction, signed=signed, interval=interval, duration=format_duration, number=number, plain=plain
+        fraction=format_fraction,
+        signed=signed,
+        interval=interval,
+        duration=format_duration,
+        number=number,
+        setting=format_setting,
     )
     environment.globals.update(last=_last, best=_best, nothing=NOTHING)
     return environment
@@ -136,22 +152,8 @@ def _json(figure: Any) -> Markup:
 
 
 def _hash(script: str) -> str:
-    """What the page's security policy names the script by, so that no other one runs."""
+    """Hash by which the page's security policy names the script, so that no other one runs."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _write(path: Path, text: str) -> Path:
-    """Under another name first: whoever opens the file while it is written again sees the old or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's is for the owner alone
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 # ---- how values are written ----------------------------------------------------------------------------------------
@@ -180,14 +182,14 @@ def number(value: float, digits: int = 1) -> str:
     return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def plain(value: Any) -> str:
-    """A setting as a person would write it."""
+def format_setting(value: Any) -> str:
+    """Text of a setting's value."""
     if value is None:
         return "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {format_setting(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(plain, value))
+        return ", ".join(map(format_setting, value))
     return str(value)
 
 

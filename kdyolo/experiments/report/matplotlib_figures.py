@@ -1,4 +1,4 @@
-"""The charts of a comparison as single pictures for papers, by Matplotlib: PNG, or SVG with its text as text."""
+"""Matplotlib figures of a comparison for papers: PNG, or SVG with its text as text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdyolo.experiments.compare import Difference, RunComparison
+from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.report.arm_styles import LIGHT, LINE_STYLES, ArmStyle, arm_styles
-from kdyolo.experiments.report.curves import Panel, Span, Thaw, panels, spans, thaws
+from kdyolo.experiments.report.curves import FrozenSpan, Panel, Unfreezing, frozen_spans, panels, unfreezings
 from kdyolo.experiments.report.plotly_charts import POINTS, SHADE
 
 Format = Literal["png", "svg"]
@@ -24,20 +25,20 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "kdyolo", "font.size": 9, 
 STYLE |= {"axes.spines.right": False, "legend.frameon": False, "text.parse_math": False}
 
 
-def write_plots(comparison: RunComparison, folder: Path, format: Format) -> list[Path]:
+def write_plots(comparison: ComparisonResult, folder: Path, format: Format) -> list[Path]:
     """A picture of the differences, and one for each panel of the curves.
 
     Args:
-        comparison: What is compared.
-        folder: Made if it is not there.
-        format: ``"png"`` at 300 dpi, or ``"svg"``.
+        comparison: Comparison to draw.
+        folder: Folder of the pictures; made if it is not there.
+        format: Format of the pictures: ``"png"`` at 300 dpi, or ``"svg"``.
 
     Returns:
         ``differences.<format>`` where there is a baseline, ``mAP50-95.<format>``, ``box-loss-train.<format>``, …
     """
     folder.mkdir(parents=True, exist_ok=True)
     of_arm = arm_styles([arm.name for arm in comparison.arms], comparison.baseline)
-    phases, changes = spans(comparison.arms), thaws(comparison.arms)
+    phases, changes = frozen_spans(comparison.arms), unfreezings(comparison.arms)
     written = []
     with rc_context(STYLE):
         if differences := [d for d in comparison.differences if d.metric == comparison.metric]:
@@ -48,13 +49,13 @@ def write_plots(comparison: RunComparison, folder: Path, format: Format) -> list
     return written
 
 
-def _differences(differences: Sequence[Difference], arm_styles: Mapping[str, ArmStyle]) -> Figure:
+def _differences(differences: Sequence[Difference], styles: Mapping[str, ArmStyle]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.0 + 0.35 * len(differences)), layout="constrained")
     axis = figure.add_subplot()
     for row, d in enumerate(differences):
-        look, interval = arm_styles[d.arm], d.interval
-        color = LIGHT[look.color]
-        axis.plot([POINTS * interval.estimate], [row], marker=look.marker, color=color, linestyle="none")
+        style, interval = styles[d.arm], d.interval
+        color = LIGHT[style.color]
+        axis.plot([POINTS * interval.estimate], [row], marker=style.marker, color=color, linestyle="none")
         if interval.known:
             axis.plot([POINTS * interval.low, POINTS * interval.high], [row, row], color=color, marker="|")
     axis.axvline(0, color="0.5", linewidth=1)
@@ -65,18 +66,18 @@ def _differences(differences: Sequence[Difference], arm_styles: Mapping[str, Arm
 
 
 def _curves(
-    panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], arm_styles: Mapping[str, ArmStyle]
+    panel: Panel, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing], styles: Mapping[str, ArmStyle]
 ) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axis = figure.add_subplot()
     lines = []
     for curve in panel.curves:
-        look = arm_styles[curve.arm]
-        style: dict[str, Any] = {"color": LIGHT[look.color], "linestyle": LINE_STYLES[look.dash]}
+        style = styles[curve.arm]
+        line: dict[str, Any] = {"color": LIGHT[style.color], "linestyle": LINE_STYLES[style.dash]}
         for epochs, values in curve.seeds if len(curve.seeds) > 1 else ():
-            axis.plot(epochs, values, linewidth=0.6, alpha=0.45, **style)
+            axis.plot(epochs, values, linewidth=0.6, alpha=0.45, **line)
         every = max(1, len(curve.mean[0]) // 8)
-        lines += axis.plot(*curve.mean, linewidth=1.6, marker=look.marker, markersize=4, markevery=every, **style)
+        lines += axis.plot(*curve.mean, linewidth=1.6, marker=style.marker, markersize=4, markevery=every, **line)
     _mark(axis, phases, changes)
     axis.set_xlabel("epoch")
     axis.set_ylabel(panel.title)
@@ -84,11 +85,11 @@ def _curves(
     return figure
 
 
-def _mark(axis: Axes, phases: Sequence[Span], changes: Sequence[Thaw]) -> None:
+def _mark(axis: Axes, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing]) -> None:
     for span in phases:
-        axis.axvspan(span.start, span.end, color="0.5", alpha=SHADE * span.share, linewidth=0)
-    for thaw in changes:
-        axis.axvline(thaw.at, color="0.5", linestyle="--", linewidth=1)
+        axis.axvspan(span.start, span.end, color="0.5", alpha=SHADE * span.fraction, linewidth=0)
+    for change in changes:
+        axis.axvline(change.at, color="0.5", linestyle="--", linewidth=1)
 
 
 def _save(figure: Figure, path: Path) -> Path:

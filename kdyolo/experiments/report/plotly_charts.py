@@ -1,7 +1,7 @@
-"""The report's charts as Plotly figures. Colours are left to the page, which knows whether it is light or dark.
+"""Plotly charts of the report. Colours are left to the page, which knows whether it is light or dark.
 
-A trace says whose it is in ``meta.color``; what is grey here reads on both. Names come from data: Plotly takes some
-HTML in texts for markup, so each goes through :func:`literal`.
+A trace names its arm's colour in ``meta.color``; what is grey here reads on both. Names come from data: Plotly takes
+some HTML in texts for markup, so each goes through :func:`literal`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from kdyolo.experiments.compare import Difference, RunComparison
 from kdyolo.experiments.comparison.cost_and_classes import ClassDifference
+from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.report.arm_styles import ArmStyle
-from kdyolo.experiments.report.curves import Curve, Line, Panel, Span, Thaw
+from kdyolo.experiments.report.curves import Curve, FrozenSpan, Line, Panel, Unfreezing
 
 SHADE = 0.16  # opacity behind epochs in which the whole backbone is frozen
 GREY = "128, 128, 128"
@@ -28,20 +29,20 @@ ROW_HEIGHT = 56
 
 
 def literal(text: str) -> str:
-    """A text that Plotly shows as it is: no markup, and no ``%{x}`` that it would fill in."""
+    """A text that Plotly shows unchanged: no markup, and no ``%{x}`` that it would fill in."""
     return html.escape(text, quote=False).replace("{", "&#123;")
 
 
 def label(text: str) -> str:
-    """A name within a chart, cut where it would leave no room for the chart; texts and tables have all of it."""
+    """A name within a chart, cut where it would leave no room for the chart; tables have the whole name."""
     return literal(text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…")
 
 
-def differences_chart(differences: Sequence[Difference], looks: Mapping[str, ArmStyle]) -> go.Figure:
+def differences_chart(differences: Sequence[Difference], styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Dots with whiskers, a row for each arm, and a line at no difference; in points of mAP."""
     figure = go.Figure()
     for row, d in enumerate(differences):
-        look, interval = looks[d.arm], d.interval
+        style, interval = styles[d.arm], d.interval
         reach = [POINTS * (interval.high - interval.estimate)] if interval.known else None
         back = [POINTS * (interval.estimate - interval.low)] if interval.known else None
         figure.add_scatter(
@@ -55,8 +56,8 @@ def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Arm
                 "thickness": 3,
             },
             mode="markers",
-            marker={"symbol": look.symbol, "size": 13},
-            meta={"color": look.color, "role": "difference"},
+            marker={"symbol": style.symbol, "size": 13},
+            meta={"color": style.color, "role": "difference"},
             name=literal(d.arm),
             showlegend=False,
         )
@@ -68,39 +69,39 @@ def differences_chart(differences: Sequence[Difference], looks: Mapping[str, Arm
 
 
 def panel_chart(
-    panel: Panel, phases: Sequence[Span], changes: Sequence[Thaw], looks: Mapping[str, ArmStyle]
+    panel: Panel, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing], styles: Mapping[str, ArmStyle]
 ) -> go.Figure:
-    """Thin lines for seeds, a thick one for their mean; frozen epochs shaded, a line at each thaw."""
+    """Thin lines for seeds, a thick one for their mean; frozen epochs shaded, a line at each change."""
     figure = go.Figure()
     for curve in panel.curves:
-        look = looks[curve.arm]
+        style = styles[curve.arm]
         if len(curve.seeds) > 1:
             x, y = _joined(curve.seeds)
             figure.add_scatter(
                 x=x,
                 y=y,
                 mode="lines",
-                line={"width": 1, "dash": look.dash},
+                line={"width": 1, "dash": style.dash},
                 opacity=0.45,
                 hoverinfo="skip",
                 name=literal(curve.arm),
-                meta={"color": look.color, "role": "seeds", "arm": curve.arm},
+                meta={"color": style.color, "role": "seeds", "arm": curve.arm},
             )
-        figure.add_scatter(**_mean(curve, look))
+        figure.add_scatter(**_mean(curve, style))
     for span in phases:
-        opacity = SHADE * span.share / len(phases) ** 0.5  # they lie over each other
+        opacity = SHADE * span.fraction / len(phases) ** 0.5  # they lie over each other
         figure.add_vrect(span.start, span.end, fillcolor=f"rgba({GREY}, {opacity:.3f})", line_width=0, layer="below")
-    for thaw in changes:
-        figure.add_vline(thaw.at, line={"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"})
+    for change in changes:
+        figure.add_vline(change.at, line={"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"})
     if panel.kind == "quality":
-        _name_thaws(figure, changes)
+        _name_unfreezings(figure, changes)
     figure.update_layout(height=360 if panel.kind == "quality" else 240, hovermode="x unified", showlegend=False)
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(rangemode="tozero" if panel.kind != "loss" else "normal", tickformat="~g", automargin=True)
     return _plain(figure)
 
 
-def classes_chart(differences: Sequence[ClassDifference], look: ArmStyle) -> go.Figure:
+def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go.Figure:
     """Bars from loss to gain, a row for each class; in points of AP."""
     ordered = shown_classes(differences)
     values = [POINTS * d.difference for d in ordered]
@@ -112,7 +113,7 @@ def classes_chart(differences: Sequence[ClassDifference], look: ArmStyle) -> go.
         text=[f"{value:+.1f}" for value in values],
         textposition="outside",
         cliponaxis=False,
-        meta={"color": look.color, "role": "classes"},
+        meta={"color": style.color, "role": "classes"},
         hoverinfo="skip",
     )
     figure.add_vline(x=0, line={"width": 1.5, "color": f"rgb({GREY})"})
@@ -134,20 +135,20 @@ def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifferenc
 
 
 def all_charts(
-    comparison: RunComparison,
+    comparison: ComparisonResult,
     panels: Sequence[Panel],
-    phases: Sequence[Span],
-    changes: Sequence[Thaw],
-    looks: Mapping[str, ArmStyle],
+    phases: Sequence[FrozenSpan],
+    changes: Sequence[Unfreezing],
+    styles: Mapping[str, ArmStyle],
 ) -> dict[str, go.Figure]:
     """Id in the page → figure, in the order of the page."""
     main = [d for d in comparison.differences if d.metric == comparison.metric]
-    charts = {"chart-differences": differences_chart(main, looks)} if main else {}
+    charts = {"chart-differences": differences_chart(main, styles)} if main else {}
     for number, panel in enumerate(panels):
-        charts[f"chart-curve-{number}"] = panel_chart(panel, phases, changes, looks)
+        charts[f"chart-curve-{number}"] = panel_chart(panel, phases, changes, styles)
     for number, arm in enumerate(comparison.arms):
         if of_arm := [d for d in comparison.class_differences if d.arm == arm.name]:
-            charts[f"chart-classes-{number}"] = classes_chart(of_arm, looks[arm.name])
+            charts[f"chart-classes-{number}"] = classes_chart(of_arm, styles[arm.name])
     return charts
 
 
@@ -156,16 +157,16 @@ def _rows(names: Sequence[str]) -> dict[str, Any]:
     return {"tickvals": list(range(len(names))), "ticktext": [label(name) for name in names], "automargin": True}
 
 
-def _mean(curve: Curve, look: ArmStyle) -> dict[str, Any]:
+def _mean(curve: Curve, style: ArmStyle) -> dict[str, Any]:
     x, y = curve.mean
     return {
         "x": x,
         "y": y,
         "mode": "lines+markers",
-        "line": {"width": 3, "dash": look.dash},
-        "marker": {"size": 8, "symbol": look.symbol, "maxdisplayed": MARKERS_ON_A_LINE},
+        "line": {"width": 3, "dash": style.dash},
+        "marker": {"size": 8, "symbol": style.symbol, "maxdisplayed": MARKERS_ON_A_LINE},
         "name": literal(curve.arm),
-        "meta": {"color": look.color, "role": "mean", "arm": curve.arm},
+        "meta": {"color": style.color, "role": "mean", "arm": curve.arm},
     }
 
 
@@ -179,17 +180,17 @@ def _joined(lines: Sequence[Line]) -> tuple[list[int | None], list[float | None]
     return x, y
 
 
-def _name_thaws(figure: go.Figure, changes: Sequence[Thaw]) -> None:
+def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing]) -> None:
     """Texts at the upper end of the lines, each a step below the last, so that near ones do not overlap."""
-    for place, thaw in enumerate(changes):
+    for place, change in enumerate(changes):
         figure.add_annotation(
-            x=thaw.at,
+            x=change.at,
             y=0.99 - 0.075 * (place % 8),
             yref="paper",
             xanchor="left",
             yanchor="top",
             showarrow=False,
-            text=f" {thaw.parts} thaws: {label(', '.join(thaw.arms))}",
+            text=f" {change.parts} thaws: {label(', '.join(change.arms))}",
             font={"size": 11},
         )
 

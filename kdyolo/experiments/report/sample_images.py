@@ -1,4 +1,4 @@
-"""A few validation images on which the arms differ most: ground truth beside what each arm's detector found."""
+"""Sample images on which the arms differ most: ground truth beside what each arm's detector found."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kdyolo.data.dataset_yaml import load_dataset
 from kdyolo.data.image_names import image_files
 from kdyolo.errors import DatasetError
 from kdyolo.experiments.comparison.grouping import Arm
-from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict
+from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict_samples
 from kdyolo.metrics.coco_files import Detection, GroundTruth, check_detections, read_detections
-from kdyolo.metrics.matching import match
+from kdyolo.metrics.matching import match_detections
 from kdyolo.metrics.reference import Reference, build_reference
+from kdyolo.runs.files import PREDICTIONS_NAME
 from kdyolo.runs.history import Run
 
 COUNT = 6
 LONGER_SIDE = 480  # pixels
 QUALITY = 80
-PREDICTIONS_NAME = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Box:
     Attributes:
         x: Left edge.
         y: Upper edge.
-        w: Width.
-        h: Height.
+        w: Width of the box.
+        h: Height of the box.
         label: Class, and for a detection its score.
-        kind: ``"found"`` / ``"missed"`` / ``"crowd"`` of the objects, ``"right"`` / ``"wrong"`` of detections.
+        kind: Verdict on the box: ``"found"``, ``"missed"`` or ``"crowd"`` of an object, ``"right"`` or ``"wrong"`` of a
+            detection.
     """
 
     x: float
@@ -55,8 +56,8 @@ class Picture:
 
     Attributes:
         title: ``"ground truth"``, or the arm.
-        boxes: What is drawn, the surest detection last.
-        summary: The same in words.
+        boxes: Boxes to draw, the surest detection last.
+        summary: Numbers of the boxes of each kind, in words.
     """
 
     title: str
@@ -70,10 +71,10 @@ class Sample:
 
     Attributes:
         name: ``file_name`` in the annotations.
-        width: Of the original, in pixels.
-        height: Likewise.
+        width: Width of the original image in pixels.
+        height: Height of the original image in pixels.
         uri: The image as a ``data:`` URI, reduced.
-        pictures: Ground truth, then each arm.
+        pictures: Picture of the ground truth, then one of each arm.
     """
 
     name: str
@@ -85,16 +86,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """What could be shown, and how it was chosen or why not.
+    """Samples of a comparison, and how they were chosen or why there are none.
 
     Attributes:
         images: The samples.
-        words: Which runs and images these are.
-        missing: Arm → why it has no pictures.
+        summary: Sentences on which runs and images these are.
+        missing: Arm → reason for which it has no pictures.
     """
 
     images: tuple[Sample, ...]
-    words: str
+    summary: str
     missing: Mapping[str, str]
 
 
@@ -103,8 +104,8 @@ class _Found:
     """An arm's detections that are shown, and which of them are right.
 
     Attributes:
-        detections: From :data:`SHOWN_SCORE` on, by ascending score.
-        right: Indices of those matched to an object of their class at IoU 0.5.
+        detections: Detections with scores from :data:`SHOWN_SCORE` on, by ascending score.
+        right: Indices of the detections matched to an object of their class at IoU 0.5.
         objects: Indices of the annotations that were found.
         f1: Image id → F1 score on it.
     """
@@ -142,7 +143,7 @@ def samples(arms: Sequence[Arm], count: int = COUNT) -> Samples:
     missing: dict[str, str] = {}
     for name in (name for name in runs if name not in kept):
         try:
-            detections = predict(runs[name], {image: files[image] for image in images}, reference.category_ids)
+            detections = predict_samples(runs[name], {image: files[image] for image in images}, reference.category_ids)
             found[name] = _find(truth, detections, runs[name])
         except NoPredictions as error:
             missing[name] = str(error)
@@ -150,11 +151,11 @@ def samples(arms: Sequence[Arm], count: int = COUNT) -> Samples:
     if not shown:
         return Samples((), "", missing)
     drawn = tuple(_sample(image, truth, files[image], shown) for image in images)
-    return Samples(drawn, _words(len(truth.images), len(images), kept, {name: runs[name] for name in shown}), missing)
+    return Samples(drawn, _summary(len(truth.images), len(images), kept, {name: runs[name] for name in shown}), missing)
 
 
-def _words(total: int, images: int, kept: Mapping[str, Run], shown: Mapping[str, Run]) -> str:
-    """How the images were chosen, and whose detections these are."""
+def _summary(total: int, images: int, kept: Mapping[str, Run], shown: Mapping[str, Run]) -> str:
+    """Sentences on how the images were chosen, and whose detections these are."""
     if len(kept) > 1:
         how = (
             f"The {images} of {total:,} validation images on which the arms differ most: with the largest spread of F1 "
@@ -188,21 +189,18 @@ def _reference(run: Run) -> Reference:
     dataset, split = load_dataset(Path(run.args["data"])), str(run.args.get("split") or "val")
     if split not in dataset.images:
         raise DatasetError(f"{dataset.path}: expected a key {split!r}, the split that {run.path} was evaluated on.")
-    annotations = Path(run.scores["annotations"]) if run.scores else dataset.annotations.get(split)
-    if annotations is None:
+    annotations = Path(run.scores["annotations"]) if run.scores else dataset.annotations(split)
+    if annotations is None or not (run.scores or annotations.is_file()):
         raise DatasetError(f"{dataset.path} names no COCO annotations of {split!r}: there is no ground truth to draw.")
-    folder, names = image_files(dataset.images[split])
-    recorded = {role: str(file.resolve()) for role, file in dataset.annotations.items()}
-    data = {"path": dataset.path.parent, "names": dataset.names, "category_ids": dataset.category_ids}
-    return build_reference(
-        {**data, "annotations": recorded}, split, annotations, [str(folder / name) for name in names]
-    )
+    folder, names = image_files(dataset.places(split))
+    classes, ids = list(dataset.class_names.values()), dataset.ids_in(annotations, split)
+    return build_reference(annotations, [str(folder / name) for name in names], classes, ids)
 
 
 def _find(truth: GroundTruth, detections: Sequence[Detection], run: Run) -> _Found:
     shown = sorted((d for d in detections if d["score"] >= SHOWN_SCORE), key=lambda d: d["score"])
     check_detections(shown, truth, f"the predictions of {run.path}")
-    matches = match(truth, shown)
+    matches = match_detections(truth, shown)
     at_half = matches.matched[:, 0, 0] if len(matches.hit) else np.zeros(0, bool)  # area range "all", IoU 0.5
     on_crowd = matches.ignored[:, 0, 0] if len(matches.hit) else at_half  # which is no mistake, and finds nothing
     right = frozenset(matches.detection[matches.hit[at_half]].tolist())
@@ -224,7 +222,7 @@ def _f1(truth: GroundTruth, detections: Sequence[Detection], found: frozenset[in
 
 
 def _choose(truth: GroundTruth, found: Mapping[str, _Found], count: int) -> list[int]:
-    """Where the arms differ most; where that is not known, images with objects, evenly spaced."""
+    """Images on which the arms differ most; where that is not known, images with objects, evenly spaced."""
     if len(found) < 2:
         with_objects = sorted({a["image_id"] for a in truth.annotations if not a["iscrowd"]})
         return with_objects[:: max(1, len(with_objects) // count)][:count]
@@ -254,8 +252,8 @@ def _objects(image: int, truth: GroundTruth, found: Mapping[str, _Found]) -> Pic
             boxes.append(Box(x, y, w, h, truth.categories[annotation["category_id"]], kind))
     objects = sum(box.kind != "crowd" for box in boxes)
     missed = sum(box.kind == "missed" for box in boxes)
-    words = f"{objects} object{'s' * (objects != 1)}, {missed} missed by some arm"
-    return Picture("ground truth", tuple(boxes), words)
+    summary = f"{objects} object{'s' * (objects != 1)}, {missed} missed by some arm"
+    return Picture("ground truth", tuple(boxes), summary)
 
 
 def _detections(image: int, truth: GroundTruth, name: str, arm: _Found) -> Picture:

@@ -1,4 +1,4 @@
-"""Detections of runs that keep none: their ``best.pt`` on a few images."""
+"""Sample predictions of runs that keep none: their ``best.pt`` on a few images."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 
 from kdyolo.errors import KDYOLOError
 from kdyolo.metrics.coco_files import Detection
+from kdyolo.runs.files import BEST_NAME, weights_file
 from kdyolo.runs.history import Run
 
 SHOWN_SCORE = 0.25  # what a detector usually shows; lower ones are for the precision-recall curve
 
 
 class NoPredictions(KDYOLOError):
-    """A run has none and they cannot be made up for; the report says why and goes on."""
+    """A run keeps no predictions and none can be made; the report says why and shows the other arms."""
 
 
-def predict(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) -> list[Detection]:
+def predict_samples(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) -> list[Detection]:
     """Predict on images with a run's ``best.pt``, resized as in its training; on the CPU, as they are few.
 
     Args:
-        run: Trained.
-        files: Image id → file.
+        run: The trained run.
+        files: Image id → image file.
         category_ids: Class index → category id.
 
     Returns:
@@ -32,7 +33,7 @@ def predict(run: Run, files: Mapping[int, Path], category_ids: Sequence[int]) ->
     Raises:
         NoPredictions: The run is not finished, or its checkpoint cannot be used.
     """
-    checkpoint = run.path / "weights" / "best.pt"
+    checkpoint = weights_file(run.path, BEST_NAME)
     if not run.trained:
         raise NoPredictions(f"{run.path} is not finished.")
     if not checkpoint.is_file():

@@ -32,6 +32,7 @@ from kdyolo.engine.plan import (
 )
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
+from kdyolo.models.model_yaml import BackboneRow
 from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
@@ -217,7 +218,7 @@ class _Check:
         options = TrainOptions(allow_partial=bool(given.get("allow_partial")))
         found = self.gather(arm, lambda: fit_start(options, model, start.checkpoint, start.weights))
         if found and found.description and not start.checkpoint and start.model:
-            arch = found.description["backbone"][0][3][0]
+            arch = BackboneRow.from_yaml(found.description).arch
             if start.model != f"kd{arch}.yaml":
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
         return found

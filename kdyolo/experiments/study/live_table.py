@@ -1,4 +1,4 @@
-"""A study while it goes on: one live table on a terminal, plain lines elsewhere. No torch."""
+"""Live table of a study while it goes on: one table on a terminal, plain lines elsewhere. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from kdyolo.errors import RunError
-from kdyolo.runs.files import MAP, is_run
+from kdyolo.runs.files import MAP, RECORD_NAME, RESULTS_NAME, is_run
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.status import seconds_left
 from kdyolo.utils.text import format_duration
@@ -28,12 +28,12 @@ class RunProgress:
     """How far a run is.
 
     Attributes:
-        epoch: Epochs done.
-        epochs: Epochs in all; 0 while unknown.
-        phase: What is frozen in the epoch that is going on, or was in the last.
-        losses: Name → its mean over the last epoch.
+        epoch: Number of finished epochs.
+        epochs: Number of all epochs; 0 while unknown.
+        phase: Name of the phase of the present epoch, or of the last.
+        losses: Name of a loss → its mean over the last epoch.
         map: Best mAP50-95 so far; NaN if there is none.
-        seconds: Of an epoch, lately; NaN while unknown.
+        seconds: Seconds of a recent epoch; NaN while unknown.
         left: Seconds until the last epoch is done; NaN while unknown.
     """
 
@@ -47,7 +47,7 @@ class RunProgress:
 
     @classmethod
     def of(cls, run: Run) -> RunProgress:
-        """What a run folder says."""
+        """Progress of a run by the files in its folder."""
         done, planned = len(run.epochs), run.planned_epochs
         current = min(done + 1, planned) or 1
         if not done:
@@ -62,28 +62,28 @@ def _median(values: Iterable[float]) -> float:
     return median(known) if known else math.nan
 
 
-class Watcher:
+class ProgressReader:
     """Progress of runs by folder, read again only where a file has changed."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[float, int], RunProgress]] = {}
 
     def look(self, folder: Path) -> RunProgress:
-        """How far the run in a folder is; nothing known of it while it has no files, or one is half written."""
+        """Progress of the run in a folder; all unknown while the folder has no files, or one is half written."""
         stamp = _stamp(folder)
         known = self._known.get(folder)
         if known and known[0] == stamp:
             return known[1]
         try:
             progress = RunProgress.of(read_run(folder)) if is_run(folder) else RunProgress()
-        except RunError:  # being written right now; the engine judges a folder once its process has ended
+        except RunError:  # being written right now; the scheduler judges a folder once its process has ended
             return known[1] if known else RunProgress()
         self._known[folder] = (stamp, progress)
         return progress
 
 
 def _stamp(folder: Path) -> tuple[float, int]:
-    for name in ("results.csv", "kdyolo.yaml"):
+    for name in (RESULTS_NAME, RECORD_NAME):
         try:
             found = (folder / name).stat()
         except OSError:
@@ -96,16 +96,16 @@ class LiveTable:
     """Shows runs and what each is doing; a context manager.
 
     Args:
-        title: Of the table.
+        title: Title of the table.
         folders: Name of a run → its folder, in order.
-        console: Where to; default stdout.
+        console: Console to print to; default stdout.
     """
 
     def __init__(self, title: str, folders: Mapping[str, Path], console: Console | None = None) -> None:
         self._title, self._folders = title, dict(folders)
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._watcher = Watcher()
+        self._progress = ProgressReader()
         self._told: dict[str, tuple[str, int]] = {}
 
     def __enter__(self) -> LiveTable:
@@ -121,7 +121,7 @@ class LiveTable:
 
     def update(self, states: Mapping[str, str]) -> None:
         """Show each run with its state, in words (``"waiting"``, ``"on 5"``, ``"finished"``, …)."""
-        rows = {name: (state, self._watcher.look(self._folders[name])) for name, state in states.items()}
+        rows = {name: (state, self._progress.look(self._folders[name])) for name, state in states.items()}
         if self._live:
             self._live.update(self._table(rows), refresh=True)
             return

@@ -1,4 +1,4 @@
-"""Runs of a study as child processes on this machine."""
+"""Local backend of a study: runs as child processes on this machine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
 from kdyolo.runs.process_control import end, launch
 
-# ---- this machine ----------------------------------------------------------------------------------------------------
-
 
 class LocalBackend:
     """Child processes ``python -m kdyolo train …``, one per device at a time, which die with this one.
 
     Args:
-        devices: ``"cpu"``, ``"5"``, ``"5,6"``. The cores are divided among the runs that share the CPU.
+        devices: Devices such as ``"cpu"``, ``"5"`` or ``"5,6"``, each a place. The cores are
+            divided among the runs that share the CPU.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
         self.places = list(devices)
         on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
-        self._cores = dict(zip(on_cpu, _shares(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
+        self._cores = dict(zip(on_cpu, _split_cores(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
 
     def start(self, run: StudyRun, place: int) -> Handle:
         """Start or resume a run on a device."""
@@ -37,7 +36,7 @@ class LocalBackend:
 
     @contextmanager
     def confined(self, place: int) -> Iterator[None]:
-        """What is started here has the cores of this place; a training takes as many threads as it has cores."""
+        """Give what is started meanwhile the cores of a place; a training takes as many threads as it has cores."""
         cores = self._cores.get(place)
         if cores is None:
             yield
@@ -50,28 +49,28 @@ class LocalBackend:
             os.sched_setaffinity(0, before)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
 
 class LocalHandle:
-    """A child process."""
+    """A run in a child process."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._process = launch(command, log, dies_with_parent=True)
 
     def poll(self) -> int | None:
-        """Its exit code; None while it goes on."""
+        """Exit code of the process; None while it goes on."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """End it as Ctrl-C does, by force if it does not listen."""
+        """End the process as Ctrl-C does, by force if it does not react."""
         if self._process.poll() is None:
             end(psutil.Process(self._process.pid), PATIENCE)
             self._process.wait()
 
 
-def _shares(count: int) -> list[set[int] | None]:
-    """The cores of this machine dealt out; with more runs than cores, some share one."""
+def _split_cores(count: int) -> list[set[int] | None]:
+    """Cores of this machine for each of several runs; with more runs than cores, some share one."""
     if not hasattr(os, "sched_setaffinity"):
         return [None] * count
     cores = sorted(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""The runs of a study as tasks on a Ray cluster. Ray is imported only here, and only when it is asked for.
+"""Ray backend of a study: runs as tasks on a Ray cluster. Ray is imported only here, and only when it is asked for.
 
-Each task starts the same child process that the local engine starts. Where the study's folder is not shared between the
-machines, a run is trained in a temporary folder of its node; what it holds travels there and back as a tar.
+Each task starts the same child process that the local backend starts. Where the study's folder is not shared between
+the machines, a run is trained in a temporary folder of its node, whose content travels there and back as a tar.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
+from kdyolo.runs.files import ARGS_NAME, RECORD_NAME, RESULTS_NAME
 from kdyolo.runs.process_control import end, launch
+from kdyolo.utils.atomic import SUFFIX
 
-PROGRESS = ("args.yaml", "kdyolo.yaml", "results.csv")  # what the table of the driver shows
+PROGRESS = (ARGS_NAME, RECORD_NAME, RESULTS_NAME)  # what the table of the driver shows
 RETURN_EVERY = 600.0  # seconds between two returns of everything: what a driver that is killed loses at most
 
 
@@ -44,10 +46,10 @@ class RayBackend:
     """Tasks on the cluster that ``RAY_ADDRESS`` names or this machine belongs to; else on this machine alone.
 
     Args:
-        devices: What one run needs, in the words of a study file: ``"cpu"``, or as many GPUs as an entry names. Which
-            GPUs a run gets, and how many runs go on at once, is up to the cluster.
-        folder: The study's own.
-        shared: Whether all machines see that folder under its path; None: each looks.
+        devices: Devices that one run needs, in the words of a study file: ``"cpu"``, or as many GPUs as an entry
+            names. The cluster decides which GPUs a run gets, and how many runs go on at once.
+        folder: Folder of the study.
+        shared: Whether all machines see that folder under its path; with None each machine checks.
 
     Raises:
         ConfigError: Ray is not installed, or entries of ``devices`` need different things.
@@ -75,7 +77,7 @@ class RayBackend:
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
 
     def _capacity(self) -> int:
-        """How many runs the machines of the cluster can take at once."""
+        """Number of runs that the machines of the cluster can take at once."""
         kind, need = ("GPU", self._gpus) if self._gpus else ("CPU", 1)
         nodes = [node["Resources"].get(kind, 0) for node in self._ray.nodes() if node["Alive"]]
         if not (capacity := sum(int(has // need) for has in nodes)):
@@ -111,7 +113,7 @@ def _gpus(devices: Sequence[str]) -> int:
 
 
 class _Mailbox:
-    """Between the driver and its tasks: who is to stop, and what has come from runs in folders that are not shared."""
+    """Messages between the driver and its tasks: runs to stop, and files of runs in folders that are not shared."""
 
     def __init__(self) -> None:
         self._stopped: set[str] = set()
@@ -121,7 +123,7 @@ class _Mailbox:
         self._stopped.add(name)
 
     def exchange(self, name: str, files: bytes | None) -> bool:
-        """Leave files, and hear whether to stop."""
+        """Leave a run's files, and return whether the run is to stop."""
         if files is not None:
             self._posted[name] = files
         return name in self._stopped
@@ -137,14 +139,14 @@ class _RayHandle:
         self._ray, self._run, self._task, self._mailbox = ray, run, task, mailbox
 
     def poll(self) -> int | None:
-        """The exit code of its process; 1 if Ray lost it; None while it goes on."""
+        """Exit code of the run's process; 1 if Ray lost it; None while it goes on."""
         if files := self._ray.get(self._mailbox.take.remote(self._run.name)):
             unpack(files, self._run)
         done, _ = self._ray.wait([self._task], timeout=0)
         return self._collect() if done else None
 
     def stop(self) -> None:
-        """End its process as Ctrl-C does, and fetch what it leaves."""
+        """End the run's process as Ctrl-C does, and fetch the files that it leaves."""
         self._mailbox.stop.remote(self._run.name)
         done, _ = self._ray.wait([self._task], timeout=3 * PATIENCE)
         if done:
@@ -168,7 +170,7 @@ class _RayHandle:
 
 
 def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox: Any) -> tuple[int, bytes | None]:
-    """Train a run here; its exit code, and its files unless the folder is shared."""
+    """Train a run on this machine; return its exit code, and its files unless the folder is shared."""
     import ray
 
     if Path(token).exists():
@@ -216,8 +218,8 @@ def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
     """A tar of a run's folder, and of its log.
 
     Args:
-        run: The run.
-        names: Only these files of the folder, and no log.
+        run: The run to pack.
+        names: Names of files in the folder to pack alone, without the log; None for all files and the log.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -225,13 +227,13 @@ def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
             tar.add(run.log, "log")
         files = sorted(run.folder.rglob("*")) if names is None else [run.folder / name for name in names]
         for path in files:
-            if path.is_file() and not path.name.endswith(".partial"):
+            if path.is_file() and not path.name.endswith(SUFFIX):
                 tar.add(path, f"run/{path.relative_to(run.folder)}")
     return buffer.getvalue()
 
 
 def unpack(files: bytes, run: StudyRun) -> None:
-    """Put a run's files into its folder, each completely or not at all, and add its log to the one that is there."""
+    """Put a run's files into its folder, each completely or not at all, and add its log to the existing one."""
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=run.folder.parent) as scratch:
         with tarfile.open(fileobj=io.BytesIO(files)) as tar:
             tar.extractall(scratch, filter="data")

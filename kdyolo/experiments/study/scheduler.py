@@ -1,6 +1,6 @@
-"""Who computes the runs of a study: child processes here, one per device at a time, or whatever an engine offers.
+"""Scheduler of a study: its runs in order, on the places that a backend offers.
 
-An engine starts a run in one of its places and says when it has ended; :func:`drive` does the rest for every engine:
+A backend starts a run in one of its places and says when it has ended; :func:`drive` does the rest for every backend:
 the order, one more attempt for a run that was killed, the ends of logs, stopping everything.
 """
 
@@ -30,24 +30,24 @@ class Handle(Protocol):
     """A run that was started."""
 
     def poll(self) -> int | None:
-        """Its exit code; None while it goes on."""
+        """Exit code of the run's process; None while the run goes on."""
 
     def stop(self) -> None:
-        """End it so that it can be resumed, and wait until it has ended."""
+        """End the run so that it can be resumed, and wait until it has ended."""
 
 
 class Backend(Protocol):
-    """Where runs are computed."""
+    """Where the runs of a study are computed."""
 
     @property
     def places(self) -> Sequence[str]:
-        """One run at a time in each; what they are called."""
+        """Names of the places, each of which takes one run at a time."""
 
     def start(self, run: StudyRun, place: int) -> Handle:
         """Start or resume a run in a place, by its number."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back everything that the backend holds."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Failure:
     """A run that did not finish.
 
     Attributes:
-        run: Which.
-        reason: In words.
-        log: The last lines that it printed.
+        run: The run that failed.
+        reason: Reason for which it failed, in words.
+        log: The last lines that the run printed.
     """
 
     run: StudyRun
@@ -77,78 +77,92 @@ class _Active:
     attempt: int
 
 
-def drive(runs: Sequence[StudyRun], engine: Backend, table: LiveTable) -> list[Failure]:
-    """Finish all runs, as far as they can be finished. On Ctrl-C every one that goes on is stopped.
+def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> list[Failure]:
+    """Finish all runs, as far as they can be finished. On Ctrl-C every run that goes on is stopped.
 
-    A run that dies after it got further, as one does that is killed for want of memory, is resumed once. Others go on
-    whatever happens to it.
+    A run that dies after it got further, as one does that is killed when memory runs out, is resumed once. A run that
+    fails does not stop the others.
 
     Args:
-        runs: In the order in which to start them; finished ones are left alone.
-        engine: Computes them.
-        table: Shows them.
+        runs: Runs in the order in which to start them; finished ones are left alone.
+        backend: Where the runs are computed.
+        table: Table that shows the runs.
 
     Returns:
-        Those that are not finished, and why.
+        A failure for each run that is not finished.
     """
-    states = {run.name: "finished" if run.state() == "finished" else "waiting" for run in runs}
-    waiting = deque((run, 0) for run in runs if states[run.name] == "waiting")
-    active: dict[int, _Active] = {}
-    failures = []
-
-    def failed(failure: Failure) -> None:
-        failures.append(failure)
-        states[failure.run.name] = "failed"
-
+    jobs = _Schedule(runs, backend)
     try:
-        while waiting or active:
-            for place in range(len(engine.places)):
-                if place not in active and waiting:
-                    run, attempt = waiting.popleft()
-                    try:
-                        active[place] = _start(run, attempt, engine, place)
-                        states[run.name] = (
-                            "resumed" if active[place].epochs else "runs"
-                        ) + f" on {engine.places[place]}"
-                    except KDYOLOError as e:
-                        failed(Failure(run, str(e).rstrip(".")))
-            for place, job in list(active.items()):
-                if (code := job.handle.poll()) is None:
-                    continue
-                del active[place]
-                verdict = _verdict(job, code)
-                if verdict is None:
-                    states[job.run.name] = "finished"
-                elif job.attempt == 0 and code not in _STOPPED and _got_further(job):
-                    waiting.appendleft((job.run, 1))
-                    states[job.run.name] = "waiting"
-                else:
-                    failed(verdict)
-            table.update(states)
-            if active:
+        while jobs.waiting or jobs.active:
+            jobs.start_waiting()
+            jobs.collect_ended()
+            table.update(jobs.states)
+            if jobs.active:
                 time.sleep(TICK)
     except BaseException:
-        _stop([job.handle for job in active.values()])
+        _stop([job.handle for job in jobs.active.values()])
         raise
-    return failures
+    return jobs.failures
 
 
-def _start(run: StudyRun, attempt: int, engine: Backend, place: int) -> _Active:
+class _Schedule:
+    """The runs of a study: which wait, which go on in which place, and which have failed."""
+
+    def __init__(self, runs: Sequence[StudyRun], backend: Backend) -> None:
+        self._backend = backend
+        self.states = {run.name: "finished" if run.state() == "finished" else "waiting" for run in runs}
+        self.waiting = deque((run, 0) for run in runs if self.states[run.name] == "waiting")
+        self.active: dict[int, _Active] = {}
+        self.failures: list[Failure] = []
+
+    def start_waiting(self) -> None:
+        """Start a waiting run in every free place."""
+        for place, name in enumerate(self._backend.places):
+            if place in self.active or not self.waiting:
+                continue
+            run, attempt = self.waiting.popleft()
+            try:
+                job = self.active[place] = _start(run, attempt, self._backend, place)
+                self.states[run.name] = f"{'resumed' if job.epochs else 'runs'} on {name}"
+            except KDYOLOError as e:
+                self._fail(Failure(run, str(e).rstrip(".")))
+
+    def collect_ended(self) -> None:
+        """Judge every run whose process has ended: it is finished, gets one more attempt, or has failed."""
+        for place, job in list(self.active.items()):
+            if (code := job.handle.poll()) is None:
+                continue
+            del self.active[place]
+            failure = _failure(job, code)
+            if failure is None:
+                self.states[job.run.name] = "finished"
+            elif job.attempt == 0 and code not in _STOPPED and _got_further(job):
+                self.waiting.appendleft((job.run, 1))
+                self.states[job.run.name] = "waiting"
+            else:
+                self._fail(failure)
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.states[failure.run.name] = "failed"
+
+
+def _start(run: StudyRun, attempt: int, backend: Backend, place: int) -> _Active:
     _wait_for_leftover(run.folder)
     run.clear()
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     epochs = _epochs(run)
     with run.log.open("a", encoding="utf-8") as log:
         verb = "resumed" if run.state() == "resumable" else "started"
-        log.write(f"---- {verb} on {engine.places[place]}, {time.strftime('%Y-%m-%d %H:%M:%S')} ----\n")
-    return _Active(run, engine.start(run, place), epochs, attempt)
+        log.write(f"---- {verb} on {backend.places[place]}, {time.strftime('%Y-%m-%d %H:%M:%S')} ----\n")
+    return _Active(run, backend.start(run, place), epochs, attempt)
 
 
 def _wait_for_leftover(folder: Path) -> None:
     """Wait for the process of a study that was killed, which is about to end.
 
     Raises:
-        RunError: Somebody else's goes on in that folder.
+        RunError: Another process goes on in that folder.
     """
     leftover = read_process(folder)
     until = time.monotonic() + PATIENCE
@@ -157,8 +171,8 @@ def _wait_for_leftover(folder: Path) -> None:
     refuse_running(folder)
 
 
-def _verdict(job: _Active, code: int) -> Failure | None:
-    """What became of a run whose process has ended; None: it is finished."""
+def _failure(job: _Active, code: int) -> Failure | None:
+    """Failure of a run whose process has ended; None if the run is finished."""
     try:
         if job.run.state() == "finished":
             return None

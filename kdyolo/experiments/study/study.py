@@ -1,4 +1,4 @@
-"""A study: arms and seeds of one file, trained on whatever machines there are, and compared.
+"""Study: arms and seeds of one file, trained on the available machines and compared.
 
 >>> from kdyolo import Study
 >>> study = Study.from_file("study.yaml")
@@ -25,7 +25,7 @@ from kdyolo.experiments.study.scheduler import Backend, Failure, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
-from kdyolo.runs.files import LOG_NAME, MAP, MAP50, is_run
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_sigterm
 
@@ -34,21 +34,20 @@ if TYPE_CHECKING:
 
     from kdyolo.experiments.compare import RunComparison
 
-ENGINES = ("local", "ray")
-COPY_NAME = "study.yaml"
-DIGEST_NAME = "study.yaml.sha256"  # for sha256sum -c
+BACKENDS = ("local", "ray")
+DIGEST_NAME = f"{STUDY_NAME}.sha256"  # for sha256sum -c
 REPORT = "report"
 
 
 class Study:
-    """What a study file asks for, checked. Make one with :meth:`from_file`.
+    """Arms and seeds that a study file asks for, checked. Make one with :meth:`from_file`.
 
     Attributes:
-        file: The file.
-        arms: What each arm trains.
-        devices: One run at a time on each.
-        folder: ``studies/<name>``; its runs are in ``<arm>/seed<k>/``.
-        runs: Every arm with every seed, a seed of all arms before the next seed.
+        file: The study file.
+        arms: Arms with what each trains.
+        devices: Devices, each for one run at a time.
+        folder: Folder of the study, ``studies/<name>``; its runs are in ``<arm>/seed<k>/``.
+        runs: Runs of every arm with every seed, a seed of all arms before the next seed.
     """
 
     def __init__(self, file: StudyFile, arms: tuple[StudyArm, ...], devices: tuple[str, ...], root: Path) -> None:
@@ -67,11 +66,11 @@ class Study:
 
         Args:
             path: The YAML file; paths in it are relative to the current folder.
-            root: Where the study's own folder is.
-            engine: With ``"ray"``, devices need not be on this machine.
+            root: Folder in which the study's own folder is.
+            engine: Backend that is to compute the runs; with ``"ray"``, devices need not be on this machine.
 
         Raises:
-            ConfigError: Every mistake in the file, in one error.
+            ConfigError: The file has mistakes; the error names all of them.
         """
         file, arms, devices = read_study(path, here=engine == "local")
         return cls(file, arms, devices, Path(root))
@@ -122,7 +121,7 @@ class Study:
         return seconds
 
     def time_left(self, estimate: Mapping[str, list[float]]) -> float:
-        """Seconds until all is done, runs started in order, each on the device that is free first."""
+        """Seconds until all runs are finished, started in order, each on the device that is free first."""
         free_at = [0.0] * len(self.devices)
         for run in self.runs:
             if run.state() == "finished":
@@ -136,10 +135,10 @@ class Study:
         """Refuse a folder that holds runs which the file does not ask for, or asks for differently.
 
         Raises:
-            RunError: Which they are, why, and what to do.
+            RunError: There are such runs; the error says which they are, why, and what to do.
         """
         wanted = {run.folder for run in self.runs}
-        found = sorted(path.parent for path in self.folder.glob("*/*/args.yaml"))
+        found = sorted(path.parent for path in self.folder.glob(f"*/*/{ARGS_NAME}"))
         stray = [f"{self._name(path)}: not in the file" for path in found if path not in wanted and is_run(path)]
         stray += [f"{run.name}: {'; '.join(why)}" for run in self.runs if (why := run.differences())]
         if stray:
@@ -147,7 +146,7 @@ class Study:
                 f"{self.file.path} has changed since runs of this study were trained; these no longer belong to it:\n  "
                 + "\n  ".join(stray)
                 + "\nNothing was touched. Give the study another name; or undo the change "
-                f"({self.folder / COPY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
+                f"({self.folder / STUDY_NAME} is the file as it was); or move these folders out of {self.folder}, and "
                 "what is missing is trained anew."
             )
 
@@ -160,27 +159,28 @@ class Study:
         A run that fails does not stop the others. Ctrl-C stops all of them, so that the next call goes on.
 
         Args:
-            engine: ``"local"``, ``"ray"`` (needs ``kdyolo[ray]``), or an engine of your own.
+            engine: Backend that computes the runs: ``"local"``, ``"ray"`` (needs ``kdyolo[ray]``), or a
+                :class:`~kdyolo.experiments.study.scheduler.Backend` of your own.
             report: Write ``report/`` and print the comparison at the end.
 
         Returns:
             :meth:`results`.
 
         Raises:
-            ConfigError: Unknown engine.
+            ConfigError: There is no such backend.
             RunError: The folder does not fit the file, the study runs already, or runs failed: which, and the ends of
                 their logs.
         """
         self.check_folder()
         folders = {run.name: run.folder for run in self.runs}
-        with closing(self._engine(engine) if isinstance(engine, str) else engine) as computes:
+        with closing(self._backend(engine) if isinstance(engine, str) else engine) as backend:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ended_by_sigterm(), claimed_folder(self.folder):
                 self._keep_file()
-                self._go_on_in_background()
+                self._continue_in_background()
                 with LiveTable(self.file.name, folders) as table:
-                    failures = drive(self.runs, computes, table)
-                problems = [self._told(failures)] if failures else []
+                    failures = drive(self.runs, backend, table)
+                problems = [self._failure_text(failures)] if failures else []
                 try:
                     if report:
                         self._report()
@@ -190,24 +190,24 @@ class Study:
             raise RunError("\n".join(problems))
         return self.results()
 
-    def _engine(self, name: str) -> Backend:
+    def _backend(self, name: str) -> Backend:
         if name == "local":
             return LocalBackend(self.devices)
         if name == "ray":
             from kdyolo.experiments.study.ray_backend import RayBackend
 
             return RayBackend(self.devices, self.folder)
-        raise ConfigError(f"unknown engine {name!r}. Expected one of {', '.join(ENGINES)}.")
+        raise ConfigError(f"unknown engine {name!r}. Expected one of {', '.join(BACKENDS)}.")
 
     def _keep_file(self) -> None:
-        """The study file as it is, and its digest, beside the runs."""
-        copy = self.folder / COPY_NAME
+        """Copy the study file, and write its digest, beside the runs."""
+        copy = self.folder / STUDY_NAME
         if copy.resolve() != self.file.path.resolve():
             copy.write_bytes(self.file.content)
-        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {COPY_NAME}\n", encoding="utf-8")
+        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {STUDY_NAME}\n", encoding="utf-8")
 
-    def _go_on_in_background(self) -> None:
-        """Of a detached study: all that it prints goes to its ``train.log``, and the terminal that waits may go."""
+    def _continue_in_background(self) -> None:
+        """In a detached study, print to its ``train.log`` from now on, and release the terminal that waits."""
         early = detach.output_file()
         if early is None:
             return
@@ -219,7 +219,7 @@ class Study:
                 os.dup2(log.fileno(), stream.fileno())
         detach.tell_begun(self.folder)
 
-    def _told(self, failures: list[Failure]) -> str:
+    def _failure_text(self, failures: list[Failure]) -> str:
         told = "\n".join(map(str, failures))
         return (
             f"{len(failures)} of {len(self.runs)} runs failed; the others are finished.\n{told}\n"
@@ -227,10 +227,10 @@ class Study:
         )
 
     def comparison(self, out: str | Path | None = None) -> RunComparison | None:
-        """The runs that are finished, compared; None if there are none. What was asked for is compared as it is.
+        """Compare the finished runs, also where they are not like for like; None if no run is finished.
 
         Args:
-            out: Folder for the report.
+            out: Folder of the report; None for no report.
         """
         from kdyolo.experiments.compare import compare_runs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from kdyolo.errors import ConfigError
+from kdyolo.runs.files import STUDY_NAME
 from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.yaml_files import load_yaml
 
 KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline")
 DEFAULT_SEEDS = (0, 1, 2)
@@ -28,7 +30,7 @@ OWN = {
     ),
 }
 _FOLDER_NAME = re.compile(r"\w(?:[\w .+=-]*[\w+=-])?")
-_RESERVED = ("report", "study.yaml")
+_RESERVED = ("report", STUDY_NAME)
 _DEVICE = re.compile(r"cpu|mps|\d+(,\d+)*")
 EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: {random: {random_init: true}, …}"
 
@@ -38,16 +40,16 @@ class StudyFile:
     """What a study file asks for.
 
     Attributes:
-        path: The file.
-        content: It, byte for byte.
-        name: Of the study and of its folder.
-        data: Data set YAML.
+        path: Path of the study file.
+        content: Bytes of the study file.
+        name: Name of the study and of its folder.
+        data: Data set YAML of every arm.
         base: Options of every arm, in the Python names of ``kdyolo train``.
-        arms: Name → its own options, which win over the base's; None takes an option of the base away.
-        seeds: One run of each arm for each.
-        devices: One run at a time on each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two GPUs.
-            Empty: left out.
-        baseline: The arm that the others are compared with; None: left out.
+        arms: Name of an arm → its own options, which win over the base's; None takes an option of the base away.
+        seeds: Seeds; each arm is trained once with each of them.
+        devices: Devices that take one run at a time each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two
+            GPUs. Empty if the file names none.
+        baseline: Name of the arm that the others are compared with; None if the file names none.
     """
 
     path: Path
@@ -71,16 +73,6 @@ class StudyFile:
         return {key: value for key, value in merged.items() if value is not None}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is a mistake; plain YAML would take the last and say nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [str(key) for key, count in Counter(keys).items() if count > 1]:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} given twice")
-        return super().construct_mapping(node, deep)
-
-
 def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
     """Read a study file.
 
@@ -96,7 +88,7 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
     path = Path(path)
     try:
         content = path.read_bytes()
-        document = yaml.load(content, _Loader)
+        document = load_yaml(content, unique_keys=True)
     except OSError as e:
         raise ConfigError(f"study file {path}: cannot be read ({e.strerror}). Expected a YAML file.") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from kdyolo.engine.options.train_options import OPTION_NAMES, names_of
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
-from kdyolo.runs.files import STATE_NAME, is_run, resumable
+from kdyolo.runs.files import STATE_NAME, is_run, resumable, weights_file
 from kdyolo.runs.history import Run, read_run
 
 State = Literal["new", "begun", "resumable", "finished"]
@@ -78,7 +78,7 @@ class StudyRun:
         """
         if self.state() != "begun":
             return
-        state = self.folder / "weights" / STATE_NAME
+        state = weights_file(self.folder, STATE_NAME)
         killed_in_first_epoch = state.is_file() and not state.stat().st_size
         if any(self.folder.glob("weights/*.pt")) and not killed_in_first_epoch:
             raise RunError(

@@ -110,7 +110,7 @@ def test_a_data_set_or_one_clear_error(tmp_path, data, options, size):
     write_file(tmp_path / "root", "train", data, NAMES)
     before = tree(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_chunks, "SLICE", size)
+        patch.setattr(json_chunks, "CHUNK_SIZE", size)
         message, counts = "", None
         try:
             counts = convert_coco(tmp_path / "root", tmp_path / "out", **options).splits["train"]

@@ -5,54 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from kdyolo.data.coco_to_yolo import CocoSplit, convert_coco
-from kdyolo.errors import DatasetError
-from tests.builders.coco import write_file
-
-DROP = object()
-
-
-def document() -> dict:
-    """Two images, three annotations with ids 40, 41, 42, two categories."""
-    return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 50} for i in (7, 8)],
-        "annotations": [
-            {"id": 40 + i, "image_id": 7, "category_id": 1, "bbox": [10, 10, 20, 20], "iscrowd": 0} for i in range(3)
-        ],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-    }
-
-
-def write(root: Path, content: dict | str | bytes, split: str = "train2017") -> Path:
-    """The annotation file of a split, and beside it more image files than the document has."""
-    return write_file(root, split, content, ("7.jpg", "7.png", "8.jpg", "9.jpg")).annotations
-
-
-def edited(key: str, index: int, **changes) -> dict:
-    """The document with one record changed; DROP removes a key."""
-    content = document()
-    record = {**content[key][index], **changes}
-    content[key][index] = {name: value for name, value in record.items() if value is not DROP}
-    return content
-
-
-def with_more(key: str, record: object) -> dict:
-    content = document()
-    content[key].append(record)
-    return content
-
-
-def refusal(root: Path, out: Path, **options) -> str:
-    """The one error of a conversion, after a check that nothing was written."""
-    before = sorted(out.parent.rglob("*"))
-    with pytest.raises(DatasetError) as caught:
-        convert_coco(root, out, **options)
-    assert sorted(out.parent.rglob("*")) == before
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
-
+from kdyolo.data.coco_to_yolo import convert_coco
+from tests.builders.coco import (
+    CATEGORIES,
+    DROP,
+    box,
+    document,
+    edited,
+    image,
+    make_split,
+    refusal,
+    with_more,
+    write,
+)
 
 WHOLE_FILE = {
     "empty": ("", "found an empty one"),
@@ -85,31 +50,16 @@ def test_whole_file_problems_are_named(tmp_path, case, skip_invalid):
     assert expected in message
 
 
-CATEGORY = {
-    "duplicate id": (
-        with_more("categories", {"id": 2, "name": "bird"}),
-        "category 2 (id 2): duplicate category id: 'dog'",
-    ),
-    "duplicate name": (with_more("categories", {"id": 3, "name": "cat"}), "category 2 (id 3): duplicate category name"),
-    "no name": (edited("categories", 1, name=DROP), "category 1 (id 2): Object missing required field `name`"),
-    "no text": (edited("categories", 0, name="\ud800"), "category 0 (id 1): name is not text: '\\ud800'"),
-    "float id": (edited("categories", 0, id=1.5), "category 0 (id 1.5): Expected `int`, got `float`"),
-}
-
-
-@pytest.mark.parametrize("skip_invalid", [False, True])
-@pytest.mark.parametrize("case", CATEGORY)
-def test_category_problems_are_never_skipped(tmp_path, case, skip_invalid):
-    content, expected = CATEGORY[case]
-    path = write(tmp_path / "root", content)
-    message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid=skip_invalid)
-    assert message.startswith(f"{path}: {expected}")
-
-
 NAN, INF = float("nan"), float("inf")
+
+
 # case: (index, changes, reason); image 0 (id 7) has the three annotations, image 1 (id 8) has none
 LEAVES, SUFFIX = "file_name leaves the image folder", "file_name has no suffix that Ultralytics reads"
+
+
 LINE, SIZE = "file_name does not fit on a line of UTF-8 text", "width and height must be positive"
+
+
 IMAGE_CHANGES = {
     "no id": (0, {"id": DROP}, "Object missing required field `id`"),
     "string id": (0, {"id": "7"}, "Expected `int`, got `str` - at `$.id`"),
@@ -135,142 +85,57 @@ IMAGE_CHANGES = {
     "one name, written otherwise": (1, {"file_name": "./7.jpg"}, "two images of one name"),
     "one label": (1, {"file_name": "7.png"}, "two images share a label file"),
 }
+
+
 # case: (document, record as it is named, reason, number of annotations that are skipped with it)
 IMAGE = {"no record": (with_more("images", [1]), "image 2 (no id)", "Expected `object`, got `array`", 0)}
+
+
 for _case, (_index, _changes, _reason) in IMAGE_CHANGES.items():
     _id = _changes.get("id", 7 + _index)
     _named = f"image {_index} (no id)" if _id is DROP else f"image {_index} (id {_id!r})"
     IMAGE[_case] = (edited("images", _index, **_changes), _named, _reason, 0 if _index else 3)
-# case: (changes of annotation 2, reason)
-ANNOTATION_CHANGES = {
-    "no id": ({"id": DROP}, "Object missing required field `id`"),
-    "string id": ({"id": "42"}, "Expected `int`, got `str` - at `$.id`"),
-    "true as id": ({"id": True}, "Expected `int`, got `bool` - at `$.id`"),
-    "duplicate id": ({"id": 41}, "duplicate annotation id"),
-    "no box": ({"bbox": DROP}, "Object missing required field `bbox`"),
-    "three numbers": ({"bbox": [1, 2, 3]}, "Expected `array` of length 4, got 3 - at `$.bbox`"),
-    "five numbers": ({"bbox": [1] * 5}, "Expected `array` of length 4, got 5 - at `$.bbox`"),
-    "text in box": ({"bbox": [1, "2", 3, 4]}, "Expected `float`, got `str` - at `$.bbox[1]`"),
-    "null as box": ({"bbox": None}, "Expected `array`, got `null` - at `$.bbox`"),
-    "NaN": ({"bbox": [1, NAN, 3, 4]}, "bbox is not finite"),
-    "Infinity": ({"bbox": [1, 2, INF, 4]}, "bbox is not finite"),
-    "float image": ({"image_id": 7.0}, "Expected `int`, got `float` - at `$.image_id`"),
-    "unknown image": ({"image_id": 999}, "unknown image"),
-    "unknown category": ({"category_id": 999}, "unknown category"),
-    "no category": ({"category_id": DROP}, "Object missing required field `category_id`"),
-}
-ANNOTATION = {
-    case: (
-        edited("annotations", 2, **changes),
-        "(no id)" if changes.get("id") is DROP else f"(id {changes.get('id', 42)!r})",
-        reason,
-    )
-    for case, (changes, reason) in ANNOTATION_CHANGES.items()
-}
 
 
-@pytest.mark.parametrize("case", IMAGE)
-def test_bad_images_are_named(tmp_path, case):
-    content, record, reason, _ = IMAGE[case]
-    path = write(tmp_path / "root", content)
-    message = refusal(tmp_path / "root", tmp_path / "out")
-    assert message.startswith(f"{path}: {record}: {reason}")
-    assert "--skip-invalid" in message
-
-
-@pytest.mark.parametrize("case", ANNOTATION)
-def test_bad_annotations_are_named(tmp_path, case):
-    content, record, reason = ANNOTATION[case]
-    path = write(tmp_path / "root", content)
-    message = refusal(tmp_path / "root", tmp_path / "out")
-    assert message.startswith(f"{path}: annotation 2 {record}: {reason}")
-    assert "--skip-invalid" in message
-
-
-@pytest.mark.parametrize("case", IMAGE)
-def test_bad_images_are_skipped_with_their_annotations(tmp_path, case):
-    content, _, reason, lost = IMAGE[case]
-    write(tmp_path / "root", content)
+def test_what_was_skipped_is_not_in_the_annotations_either(tmp_path):
+    """Scoring wants every image of the JSON to be among those that were converted, and no other."""
+    images = [
+        image(1, "a.jpg"),
+        image(2, "gone.jpg"),
+        image(1, "b.jpg"),
+        image(3, "c.jpg", width=-1),
+        image(4, "d.jpg"),
+    ]
+    annotations = [
+        box(1, image_id=99),  # no such image; its id is free for the next
+        box(1, image_id=1, area=7.5, segmentation=[[1, 2, 3, 4, 5, 6]]),
+        box(1, image_id=4),  # the id is taken
+        box(2, image_id=2),
+        box(3, image_id=4, bbox=(1, 2, float("inf"), 3)),
+        box(4, image_id=4, iscrowd=1),
+        {"id": "x"},
+    ]
+    make_split(tmp_path / "root", "val", images, annotations)
+    (tmp_path / "root/images/val/gone.jpg").unlink()
     summary = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True)
-    counts = summary.splits["train2017"]
-    assert counts.skipped_images == {reason: 1}
-    assert counts.images == len(content["images"]) - 1 == len((tmp_path / "out/train2017.txt").read_text().splitlines())
-    assert sum(counts.skipped_annotations.values()) == lost
-    assert counts.boxes == 3 - lost
-    assert f"train2017: skipped 1 image: {reason}" in summary.table()
+    written = tmp_path / "out/annotations/instances_val.json"
+    assert not written.is_symlink()
+    document = json.loads(written.read_text())
+    assert [record["file_name"] for record in document["images"]] == ["a.jpg", "d.jpg"]
+    assert document["annotations"] == [annotations[1], annotations[5]]
+    assert document["categories"] == CATEGORIES
+    assert sum(summary.splits["val"].skipped_images.values()) == 3
 
 
-@pytest.mark.parametrize("case", ANNOTATION)
-def test_bad_annotations_are_skipped_and_counted(tmp_path, case):
-    content, _, reason = ANNOTATION[case]
-    write(tmp_path / "root", content)
-    summary = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True)
-    counts = summary.splits["train2017"]
-    assert counts.skipped_annotations == {reason: 1}
-    assert (counts.annotations, counts.boxes, counts.skipped_images) == (3, 2, {})
-    assert len((tmp_path / "out/labels/train2017/7.txt").read_text().splitlines()) == 2
-    assert f"train2017: skipped 1 annotation: {reason}" in summary.table()
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A train split with one box, a val split with one background."""
+    make_split(tmp_path / "root", "train", [image()], [box()])
+    make_split(tmp_path / "root", "val", [image()])
+    return tmp_path / "root"
 
 
-def test_annotations_of_a_skipped_image_say_so(tmp_path):
-    write(tmp_path / "root", edited("images", 0, width=0))
-    counts = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True).splits["train2017"]
-    assert counts.skipped_annotations == {"its image was skipped": 3}
-
-
-def test_nan_where_nobody_looks_is_no_problem(tmp_path):
-    write(tmp_path / "root", edited("annotations", 0, area=NAN))
-    assert convert_coco(tmp_path / "root", tmp_path / "out").splits["train2017"].boxes == 3
-
-
-def test_missing_images_are_reported_together(tmp_path):
-    content = document()
-    content["images"] += [{"id": i, "file_name": f"x{i}.jpg", "width": 10, "height": 10} for i in range(20, 25)]
-    path = write(tmp_path / "root", content)
-    message = refusal(tmp_path / "root", tmp_path / "out")
-    assert message.startswith(f"{path}: 5 of 7 image files are missing in {tmp_path / 'root/images/train2017'}: ")
-    assert "x20.jpg (image 2, id 20), x21.jpg (image 3, id 21), x22.jpg (image 4, id 22), …" in message
-    counts = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True).splits["train2017"]
-    assert counts.skipped_images == {"image file is missing": 5}
-    assert counts.images == 2
-
-
-def test_nothing_left_is_an_error_even_when_skipping(tmp_path):
-    path = write(tmp_path / "root", document())
-    for image in (tmp_path / "root/images/train2017").iterdir():
-        image.unlink()
-    message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid=True)
-    assert message.startswith(f"{path}: no valid image is left: image file is missing (2)")
-
-
-def test_splits_must_agree_about_categories(tmp_path):
-    write(tmp_path / "root", document())
-    path = write(tmp_path / "root", edited("categories", 1, name="bird"), "val2017")
-    message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid=True)
-    assert message.startswith(f"{path}: category id 2 is 'bird', but 'dog' in another split")
-    write(tmp_path / "root", edited("categories", 1, id=3), "val2017")
-    message = refusal(tmp_path / "root", tmp_path / "out")
-    assert message.startswith(f"{path}: category 'dog' has id 3, but 2 in another split")
-
-
-def test_incomplete_folders_are_named(tmp_path):
-    root, out = tmp_path / "root", tmp_path / "out"
-    assert "expected a folder 'annotations' in it, found none" in refusal(root, out)
-    (root / "annotations").mkdir(parents=True)
-    (root / "annotations/captions_val2017.json").write_text("{}")
-    assert "expected a file instances_<split>.json, found captions_val2017.json" in refusal(root, out)
-    path = write(root, document())
-    (root / "train2017").mkdir()
-    message = refusal(root, out)
-    assert "could be those in" in message
-    assert str(root / "images/train2017") in message
-    (root / "train2017").rmdir()
-    (root / "train2017").symlink_to(root / "images/train2017")  # one folder by two names is no question
-    convert_coco(root, tmp_path / "linked")
-    (root / "train2017").unlink()
-    (root / "images").rename(root / "pictures")
-    assert f"{root / 'images/train2017'} or {root / 'train2017'}, found neither" in refusal(root, out)
-    with pytest.raises(DatasetError, match="expected the folder with the images of"):
-        convert_coco(out=out, sources=[CocoSplit(path, root / "nowhere", "train")])
-    with pytest.raises(DatasetError, match=r"nothing\.json: cannot be read: No such file"):
-        convert_coco(out=out, sources=[CocoSplit(root / "nothing.json", root / "pictures", "train")])
+def test_byte_order_mark_is_read(root, tmp_path):
+    path = root / "annotations/instances_train.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert convert_coco(root, tmp_path / "out").splits["train"].boxes == 1

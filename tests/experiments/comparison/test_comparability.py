@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kdyolo import compare
-from tests.builders.compared_runs import refusal
+from tests.builders.studies import refusal
 
 
 @pytest.mark.parametrize(

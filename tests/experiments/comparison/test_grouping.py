@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import yaml
 
 from kdyolo import compare
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.experiments.comparison.run_settings import STOCK
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
+from tests.builders.studies import refusal
 
 
 def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):
@@ -92,3 +95,39 @@ def test_one_backbone_at_two_places_is_one_arm(tmp_path):
     assert len(comparison.arms) == 1
     assert comparison.equal["backbone"] == "b.pth (SHA-256 5b7c5b7c5b7c…)"
     assert comparison.provenance[0]["backbone tensors"] == "162/162"
+
+
+def test_a_seed_of_a_study_that_has_not_begun_is_left_out(study):
+    (study / "random" / "seed2" / "results.csv").unlink()
+    comparison = compare(study)
+    assert comparison.arms[0].seeds == (0, 1)
+    assert "random/seed2 has no finished epoch yet and is left out" in comparison.notes
+
+
+def test_runs_without_results_and_what_is_no_run_all_at_once(tmp_path, pair):
+    a, b = pair()
+    (b / "results.csv").unlink()
+    error = refusal(a, b, tmp_path / "nowhere")
+    assert "2 mistakes" in error
+    assert f"{b}: a run without results" in error
+    assert f"{tmp_path / 'nowhere'}: no run" in error
+
+
+def test_the_same_run_twice_and_a_copy(tmp_path, pair):
+    a, b = pair()
+    assert f"{a} is given twice" in refusal(a, b, a)
+    shutil.copytree(a, tmp_path / "copy")
+    assert "are the same run" in refusal(a, tmp_path / "copy")
+
+
+def test_damaged_files_are_named(pair):
+    a, b = pair()
+    (b / "results.csv").write_text("epoch,time\n1,abc\n")
+    assert f"{b / 'results.csv'}: line 2" in refusal(a, b)
+
+
+def test_a_damaged_study_file_or_data_set_is_named(study, tmp_path, pair):
+    (study / "study.yaml").write_text("- arms\n")
+    assert "study.yaml: damaged. Expected 'name: value' lines, found list" in refusal(study)
+    (tmp_path / "d.yaml").write_text("names: [")
+    assert f"{tmp_path / 'd.yaml'}: damaged" in refusal(*pair(data=str(tmp_path / "d.yaml")))

@@ -17,7 +17,7 @@ from kdyolo.experiments.report import write_report
 from kdyolo.experiments.report.html_report import render
 from kdyolo.experiments.report.sample_images import Samples
 from tests.builders.browser import Page, chromium
-from tests.builders.comparisons import comparison_of, write_study
+from tests.builders.studies import comparison_of, write_study
 
 EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
 SHORT = EVIL[:31] + "…"

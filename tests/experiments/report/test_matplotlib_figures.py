@@ -11,8 +11,8 @@ from PIL import Image
 from kdyolo.cli import cli
 from kdyolo.errors import ConfigError
 from kdyolo.experiments.report.matplotlib_figures import write_plots
-from tests.builders.comparisons import comparison_of, write_study
-from tests.builders.run_folders import write_run
+from tests.builders.run_folders import write_full_run
+from tests.builders.studies import comparison_of, write_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 ODD = "_<b>$a_b$ & {x}"
@@ -46,7 +46,7 @@ def test_png_is_sharp_enough_for_print(study, tmp_path):
 
 def test_by_command(tmp_path):
     for arm in ("a", "b"):
-        write_run(tmp_path / arm, epochs=4, freeze=2 * (arm == "b"))
+        write_full_run(tmp_path / arm, epochs=4, freeze=2 * (arm == "b"))
     runs = [str(tmp_path / arm) for arm in ("a", "b")]
     done = CliRunner().invoke(cli, ["compare", *runs, "--out", "paper", "--plots", "svg"], catch_exceptions=False)
     assert done.exit_code == 0

@@ -13,8 +13,8 @@ from kdyolo.experiments.compare import compare_runs
 from kdyolo.experiments.report import sample_images as sample_module
 from kdyolo.experiments.report import sample_predictions
 from kdyolo.experiments.report.sample_images import samples
-from tests.builders.comparisons import comparison_of, write_study
-from tests.builders.run_folders import write_run, write_scores
+from tests.builders.run_folders import write_full_run, write_predictions
+from tests.builders.studies import comparison_of, write_study
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def perfect(annotations, but=()):
 def pair(folder, shapes, annotations, one, other):
     """Two arms with these detections."""
     for arm, detections in (("one", one), ("other", other)):
-        run = write_run(folder / arm / "seed0", data=shapes, epochs=3, final=0.3 if arm == "one" else 0.4)
-        write_scores(run, annotations, detections)
+        run = write_full_run(folder / arm / "seed0", data=shapes, epochs=3, final=0.3 if arm == "one" else 0.4)
+        write_predictions(run, annotations, detections)
     return compare_runs(folder).arms
 
 
@@ -85,7 +85,7 @@ def test_a_stock_run_is_predicted_on_the_same_images(train, tmp_path, monkeypatc
     results = stock / "results.csv"
     results.write_text(results.read_text().replace("\n1,", "\n1,1", 1))  # took longer
     found = samples(compare_runs(tmp_path / "run", stock, anyway=True).arms)
-    assert "Predicted for this report with best.pt: stock." in found.words
+    assert "Predicted for this report with best.pt: stock." in found.summary
     assert found.missing == {}
     for sample in found.images:
         _, kept, predicted = sample.pictures

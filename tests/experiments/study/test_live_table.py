@@ -8,10 +8,10 @@ import os
 import pytest
 from rich.console import Console
 
-from kdyolo.experiments.study.live_table import LiveTable, RunProgress, Watcher
+from kdyolo.experiments.study.live_table import LiveTable, ProgressReader, RunProgress
 from kdyolo.runs.history import read_run
 from kdyolo.utils.text import format_duration
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 
 
 def test_progress_of_a_run_that_thaws(tmp_path):
@@ -44,17 +44,17 @@ def test_files_are_read_again_only_when_they_change(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "kdyolo.experiments.study.live_table.read_run", lambda path: reads.append(path) or read_run(path)
     )
-    watcher = Watcher()
-    assert watcher.look(tmp_path / "nothing") == RunProgress()
-    assert [watcher.look(run).epoch for _ in range(3)] == [1, 1, 1]
+    reader = ProgressReader()
+    assert reader.look(tmp_path / "nothing") == RunProgress()
+    assert [reader.look(run).epoch for _ in range(3)] == [1, 1, 1]
     assert len(reads) == 1
     lines = (run / "results.csv").read_text()
     with (run / "results.csv").open("a") as file:
         file.write("2" + lines.splitlines()[1][1:].replace(",10.0,", ",20.0,") + "\n")
-    assert watcher.look(run).epoch == 2
+    assert reader.look(run).epoch == 2
     (run / "results.csv").write_text("epoch,time\n1,x\n2,3\n")
     os.utime(run / "results.csv", (1, 1))
-    assert watcher.look(run).epoch == 2  # half written, perhaps: what was known stands
+    assert reader.look(run).epoch == 2  # half written, perhaps: what was known stands
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from kdyolo.experiments.study.study_file import parse_study
 from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.checkpoints import old_names
 from tests.builders.commands import CHECKOUT
-from tests.builders.run_files import write_run
+from tests.builders.run_folders import write_run
 from tests.cli.test_cli import fails
 
 

@@ -1,0 +1,173 @@
+"""The public API: names, signatures, and docstrings whose examples run. What changes here, changes for users."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import kdyolo
+from tests.builders.run_folders import write_run
+from tests.builders.studies import write_small_study
+
+# Name → its parameters with annotations and defaults, and what is returned; classes: how one is made.
+SIGNATURES = {
+    "CocoSplit": "(annotations: 'Path', images: 'Path', split: 'str') -> None",
+    "DistilledBackbone": (
+        "(arch: 'str' = 'yolov8n', max_channels: 'int | None' = None, bn_eps: 'float' = 0.001, "
+        "levels: 'Sequence[str]' = ('P3', 'P4', 'P5')) -> 'None'"
+    ),
+    "FreezeSchedule": (
+        "(freeze_epochs: \"int | Literal['all']\" = 0, epochs: 'int' = 100, "
+        "unfreeze_stages: 'str | None' = None, backbone_lr: 'float' = 1.0, thaw_warmup: 'float' = 1.0, "
+        "freeze_bn: 'str' = 'with-backbone') -> None"
+    ),
+    "KDTrainer": (
+        "(cfg: 'Any' = '…', overrides: 'dict[str, Any] | None' = None, "
+        "_callbacks: 'dict[str, Any] | None' = None, plan: 'RunPlan | None' = None) -> 'None'"
+    ),
+    "KDValidator": (
+        "(dataloader: 'Any' = None, save_dir: 'Any' = None, args: 'Any' = None, "
+        "_callbacks: 'dict[str, Any] | None' = None, resize: 'str' = 'letterbox') -> 'None'"
+    ),
+    "KDYOLO": (
+        "(model: 'str | Path | None' = None, *, backbone: 'str | Path | None' = None, "
+        "weights: 'str | Path | None' = None, random_init: 'bool' = False, "
+        "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
+        "key_map: 'str | Path | None' = None, trust: 'bool' = False, verbose: 'bool' = False) -> 'None'"
+    ),
+    "Study": ("(file: 'StudyFile', arms: 'tuple[StudyArm, ...]', devices: 'tuple[str, ...]', root: 'Path') -> 'None'"),
+    "TrainOptions": (
+        "(backbone: 'str | None' = None, weights: 'str | None' = None, random_init: 'bool' = False, "
+        "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
+        "key_map: 'str | None' = None, trust: 'bool' = False, "
+        "freeze_epochs: \"int | Literal['all']\" = 0, unfreeze_stages: 'str | None' = None, "
+        "backbone_lr: 'float' = 1.0, thaw_warmup: 'float' = 1.0, freeze_bn: 'str' = 'with-backbone', "
+        "resize: 'str' = 'letterbox', recipe: 'str' = 'coco', coco_eval_period: 'int' = 0, "
+        "work_dir: 'str | None' = None) -> None"
+    ),
+    "compare": (
+        "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "
+        "anyway: 'bool' = False, metric: 'str' = 'mAP50-95', at: 'str' = 'best', "
+        "targets: 'Sequence[float] | None' = None) -> 'RunComparison'"
+    ),
+    "compare_checkpoints": "(first: 'str | Path', second: 'str | Path', **how: 'Any') -> 'CheckpointDiff'",
+    "compare_coco": (
+        "(first: 'str | Path', second: 'str | Path', annotations: 'str | Path', *, "
+        "evaluator: 'Evaluator' = 'faster-coco-eval', resamples: 'int' = 1000, seed: 'int' = 0, "
+        "level: 'float' = 0.95) -> 'CocoComparison'"
+    ),
+    "compare_runs": (
+        "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "
+        "anyway: 'bool' = False, metric: 'str' = 'mAP50-95', at: 'str' = 'best', "
+        "targets: 'Sequence[float] | None' = None) -> 'RunComparison'"
+    ),
+    "convert_coco": (
+        "(root: 'str | Path | None' = None, out: 'str | Path | None' = None, *, name: 'str' = 'coco', "
+        "link: 'Link' = 'symlink', sources: 'Sequence[CocoSplit]' = (), skip_invalid: 'bool' = False, "
+        "classes: 'Sequence[str]' = (), min_area: 'float' = 0.0, include_crowd: 'bool' = False, "
+        "segments: 'bool' = False, verify_images: 'bool' = False) -> 'ConversionSummary'"
+    ),
+    "draw_features": (
+        "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, **how: 'Any') -> 'Path'"
+    ),
+    "export_stock": ("(source: 'str | Path', out: 'str | Path | None' = None, exist_ok: 'bool' = False) -> 'Path'"),
+    "extract_backbone": "(source: 'str | Path', out: 'str | Path', exist_ok: 'bool' = False) -> 'Path'",
+    "inspect_checkpoint": "(path: 'str | Path', **how: 'Any') -> 'CheckpointSummary'",
+    "list_runs": "(folders: 'Sequence[Path]' = ()) -> 'list[RunStatus]'",
+    "load_backbone": (
+        "(path: 'str | Path', *, levels: 'Sequence[str]' = ('P3', 'P4', 'P5'), "
+        "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, family: 'str | None' = None, "
+        "key_map: 'str | Path | None' = None, input_norm: 'str | None' = None, trust: 'bool' = False)"
+        " -> 'DistilledBackbone'"
+    ),
+    "preflight": "(overrides: 'Mapping[str, Any]', folder: 'str | Path' = 'preflight') -> 'list[PhaseCost]'",
+    "read_checkpoint": (
+        "(path: 'str | Path', bn_eps: 'float | None' = None, *, key_map: 'str | Path | None' = None, "
+        "input_norm: 'str | None' = None, trust: 'bool' = False) -> 'BackboneCheckpoint'"
+    ),
+    "read_run": "(path: 'str | Path') -> 'Run'",
+    "score_coco": (
+        "(predictions: 'str | Path', annotations: 'str | Path', *, "
+        "evaluator: 'Evaluator' = 'faster-coco-eval') -> 'CocoScores'"
+    ),
+    "to_coco": ("(dataset: 'str | Path', out: 'str | Path', *, split: 'str | None' = None) -> 'ExportSummary'"),
+    "write_model_card": "(run: 'str | Path', out: 'str | Path | None' = None) -> 'Path'",
+    "write_report": (
+        "(comparison: 'ComparisonResult', folder: 'str | Path', *, refresh: 'float | None' = None) -> 'Path'"
+    ),
+}
+
+# Names whose docstrings have an example that runs.
+WITH_EXAMPLE = (
+    *("CocoSplit", "KDValidator", "TrainOptions"),
+    *("draw_features", "list_runs", "preflight", "read_run", "to_coco", "write_model_card", "write_report"),
+)
+
+
+def signature(name: str) -> str:
+    """Signature as text; defaults that are Ultralytics' own settings, which change with its version, as ``…``."""
+    found = inspect.signature(getattr(kdyolo, name))
+    parameters = [
+        parameter.replace(default="…") if type(parameter.default).__module__.startswith("ultralytics") else parameter
+        for parameter in found.parameters.values()
+    ]
+    return str(found.replace(parameters=parameters))
+
+
+def test_names():
+    assert set(kdyolo.__all__) == {"__version__", *SIGNATURES}
+    assert set(kdyolo.__all__) <= set(dir(kdyolo))
+    assert kdyolo.compare is kdyolo.compare_runs
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    assert signature(name) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_every_name_has_a_docstring_of_its_own(name):
+    thing = getattr(kdyolo, name)
+    assert "__doc__" in vars(thing) if inspect.isclass(thing) else thing.__doc__
+    assert thing.__doc__.strip().splitlines()[0].endswith((".", ":"))
+
+
+@pytest.fixture
+def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """The names that the examples use, in the folder where they run."""
+    root = shapes.parent.parent / "root"
+    (tmp_path / "COCO2017").symlink_to(root)
+    (tmp_path / "datasets").mkdir()
+    shutil.copytree(shapes.parent, tmp_path / "datasets" / "coco", symlinks=True)
+    (tmp_path / "ckpt.pth").symlink_to(checkpoint)
+    (tmp_path / "image.jpg").symlink_to(
+        next(path for path in sorted(root.rglob("*")) if path.suffix in (".jpg", ".png"))
+    )
+    record = write_run(tmp_path / "runs" / "detect" / "train", epochs=3) / "kdyolo.yaml"
+    content = yaml.safe_load(record.read_text())
+    content["schedule"].update({"backbone_lr": 1.0, "thaw_warmup": 1.0, "freeze_bn": "with-backbone"})
+    content["recipe"] = {"name": "coco", "values": {}}
+    record.write_text(yaml.safe_dump(content))
+    write_small_study(tmp_path / "studies" / "does-it-help")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_EXAMPLE if name != "KDYOLO"]
+)  # trains 100 epochs; README's test
+def test_examples_run(name):
+    text = inspect.getdoc(getattr(kdyolo, name)) or ""
+    assert "Examples:" in text
+    examples = doctest.DocTestParser().get_examples(text)
+    assert any(f"import {name}" in e.source or f", {name}" in e.source for e in examples)
+    names: dict[str, object] = {}
+    for example in examples:
+        if example.want:
+            assert repr(eval(example.source, names)) == example.want.rstrip("\n"), example.source
+        else:
+            exec(example.source, names)

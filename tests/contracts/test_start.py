@@ -1,0 +1,86 @@
+"""What must start at once: names, help, shell completion, lists and logs of runs come without torch and Ultralytics.
+
+One process does it all in turn and says after which step something heavy had been imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from kdyolo.cli import cli
+from tests.builders.commands import CHECKOUT, run_command
+from tests.builders.run_folders import write_run
+from tests.contracts.source import PACKAGE
+
+HEAVY = ("torch", "torchvision", "ultralytics")
+HEAVY_FOR_HELP = (*HEAVY, "numpy", "cv2")
+
+CODE = """
+import contextlib, importlib, io, json, os, sys
+
+outputs = {}
+
+def step(name, heavy, function):
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) as out:
+        try:
+            function()
+        except SystemExit as end:
+            assert not end.code, (name, end.code)
+    found = sorted({module.partition(".")[0] for module in sys.modules} & set(heavy))
+    out.flush()
+    outputs[name] = out.buffer.getvalue().decode()
+    if found:
+        print(json.dumps([name, found]), file=sys.stderr)
+        sys.exit(3)
+
+def command(*arguments):
+    from kdyolo.cli import main
+    return lambda: main(list(arguments))
+
+def complete():
+    os.environ.update(_KDYOLO_COMPLETE="bash_complete", COMP_WORDS="kdyolo tr", COMP_CWORD="1")
+    try:
+        command()()
+    finally:
+        del os.environ["_KDYOLO_COMPLETE"]
+
+def package():
+    import kdyolo
+    assert set(kdyolo.__all__) <= set(dir(kdyolo))
+
+commands, modules, heavy, heavy_for_help = json.loads(sys.argv[1])
+step("import kdyolo", heavy_for_help, package)
+step("kdyolo --version", heavy_for_help, command("--version"))
+for name in ["", *commands]:
+    step(f"kdyolo {name} --help", heavy_for_help, command(*name.split(), "--help"))
+step("completion", heavy_for_help, complete)
+step("kdyolo ps", heavy, command("ps", "empty"))
+step("kdyolo ps with runs", heavy, command("ps", "runs"))
+step("kdyolo logs", heavy, command("logs", "runs/one"))
+for name in modules:
+    step(f"import {name}", heavy, lambda: importlib.import_module(name))
+print(json.dumps(outputs))
+"""
+
+
+def light_modules() -> list[str]:
+    """Modules that the torch-free contract in pyproject.toml is about, but the command ``demo``, which trains."""
+    folders = [PACKAGE / "cli", PACKAGE / "runs", PACKAGE / "experiments" / "comparison"]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "demo"]
+    files += [PACKAGE / "data" / "coco_to_yolo.py", PACKAGE / "engine" / "options" / "train_options.py"]
+    return [".".join(file.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+def test_what_starts_at_once_imports_neither_torch_nor_ultralytics(tmp_path):
+    (tmp_path / "empty").mkdir()
+    run = write_run(tmp_path / "runs" / "one", planned=5)
+    (run / "train.log").write_text("first line\nlast line\n")
+    given = json.dumps([sorted(cli.commands), light_modules(), HEAVY, HEAVY_FOR_HELP])
+    done = run_command(sys.executable, "-c", CODE, given, cwd=tmp_path)
+    outputs = json.loads(done.stdout)
+    assert outputs["completion"] == "plain,train\n"
+    assert outputs["kdyolo ps"] == "no runs in empty\n"
+    assert "runs/one" in outputs["kdyolo ps with runs"]
+    assert outputs["kdyolo logs"].endswith("last line\n")
+    assert all(f"kdyolo {name}" in outputs[f"kdyolo {name} --help"] for name in cli.commands)

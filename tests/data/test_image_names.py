@@ -1,0 +1,37 @@
+"""File names of images: Ultralytics' suffixes, and absolute names."""
+
+import json
+
+import pytest
+
+from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.image_names import IMAGE_SUFFIXES
+from kdyolo.data.yolo_labels import label_path
+from kdyolo.errors import DatasetError
+from tests.builders.coco import box, image, make_split, write_file
+
+
+def test_absolute_names_inside_the_folder(tmp_path):
+    folder = tmp_path / "root/images/train"
+    source = make_split(tmp_path / "root", "train", [image(1, "sub/a.jpg"), image(2, "b.jpg")], [box()])
+    document = json.loads(source.annotations.read_text())
+    document["images"][0]["file_name"] = str(folder / "sub/a.jpg")
+    write_file(tmp_path / "root", "train", document)
+    convert_coco(tmp_path / "root", tmp_path / "out")
+    lines = (tmp_path / "out/train.txt").read_text().splitlines()
+    assert lines == ["./images/train/b.jpg", "./images/train/sub/a.jpg"]
+    assert (tmp_path / "out/labels/train/sub/a.txt").read_text()
+    for name in (tmp_path / "root/images/other.jpg", folder / "../../../b.jpg"):
+        document["images"][0]["file_name"] = str(name)
+        write_file(tmp_path / "root", "train", document)
+        with pytest.raises(DatasetError, match="file_name leaves the image folder"):
+            convert_coco(tmp_path / "root", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_follow_ultralytics():
+    from ultralytics.data.utils import IMG_FORMATS, img2label_paths
+
+    assert IMAGE_SUFFIXES == IMG_FORMATS
+    for name in ("a.jpg", "sub/a.b.jpg", "images/a.jpg", "x/images/y/a.png"):
+        assert img2label_paths([f"/out/images/train/{name}"]) == [f"/out/{label_path('train', name)}"]

@@ -1,0 +1,49 @@
+"""Images that are opened: unusable ones, and those of another size than their records say."""
+
+import pytest
+
+from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.errors import DatasetError
+from tests.builders.coco import exif, label_rows, one_box_each, photo
+
+
+def test_sizes_of_the_records_win_and_others_are_reported(tmp_path):
+    names = ["a.jpg", "exif.jpg", "turned.png", "other.jpg"]
+    folder = one_box_each(tmp_path / "root", names)
+    photo(folder / "a.jpg")
+    photo(folder / "exif.jpg", exif=exif(6))
+    photo(folder / "turned.png", exif=exif(8))
+    photo(folder / "other.jpg", (200, 100))
+    result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
+    assert (
+        "train: 3 images have another size than their records say, which labels follow; perhaps an EXIF orientation "
+        "turns them: exif.jpg (100×50, the file 50×100), turned.png (100×50, the file 50×100), other.jpg (100×50, "
+        "the file 200×100)"
+    ) in result.warnings
+    assert set(map(str, label_rows(tmp_path / "out/labels/train").values())) == {"[[0.0, 0.2, 0.4, 0.2, 0.4]]"}
+
+
+def test_images_that_cannot_be_used(tmp_path):
+    names = ["good.jpg", "text.jpg", "tiny.png", "cut.jpg"]
+    folder = one_box_each(tmp_path / "root", names)
+    photo(folder / "good.jpg")
+    (folder / "text.jpg").write_text("no image")
+    photo(folder / "tiny.png", (9, 9))
+    photo(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-100])
+    before = (folder / "cut.jpg").read_bytes()
+    convert_coco(tmp_path / "root", tmp_path / "unopened")
+    with pytest.raises(DatasetError, match=r"image 1 \(id 1\): image cannot be used: .*text\.jpg: "):
+        convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
+    assert not (tmp_path / "out").exists()
+    (folder / "text.jpg").rename(tmp_path / "text.jpg")
+    missing = convert_coco(tmp_path / "root", tmp_path / "missing", verify_images=True, skip_invalid=True)
+    assert missing.splits["train"].skipped_images == {"image file is missing": 1, "image cannot be used": 1}
+    (tmp_path / "text.jpg").rename(folder / "text.jpg")
+    result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True, skip_invalid=True)
+    counts = result.splits["train"]
+    assert counts.skipped_images == {"image cannot be used": 2}
+    assert counts.skipped_annotations == {"its image was skipped": 2}
+    assert "train: 1 JPEGs lack their end marker" in result.warnings[1]
+    assert (folder / "cut.jpg").read_bytes() == before
+    assert not (tmp_path / "out/labels/train.cache").exists()

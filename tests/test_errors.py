@@ -1,0 +1,68 @@
+"""Errors, and several mistakes in one of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdyolo.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    KDYOLOError,
+    ModelError,
+    RunError,
+    collect_mistakes,
+)
+
+
+def refuse(error: Exception):
+    raise error
+
+
+def test_one_mistake_is_the_message_and_several_are_a_list():
+    assert str(ConfigError("epochs is missing.")) == str(ConfigError(["epochs is missing."])) == "epochs is missing."
+    assert str(ConfigError(["a.", "b."])) == "2 mistakes:\n  - a.\n  - b."
+
+
+@pytest.mark.parametrize("error", [CheckpointError, ConfigError, DatasetError, ModelError, RunError])
+def test_all_are_of_one_kind(error):
+    assert issubclass(error, KDYOLOError)
+
+
+def test_all_mistakes_are_raised_in_the_order_in_which_they_were_found():
+    reached = []
+
+    def check():
+        with collect_mistakes() as mistakes:
+            mistakes.add("first.")
+            assert mistakes.result(lambda: refuse(ConfigError(["second.", "third."]))) is None
+            with mistakes.gathered():
+                refuse(DatasetError("fourth."))
+            assert mistakes.result(lambda: 5) == 5
+            mistakes.add("fifth.", "sixth.")
+            reached.append(bool(mistakes))
+
+    with pytest.raises(ConfigError) as caught:
+        check()
+    assert caught.value.mistakes == ("first.", "second.", "third.", "fourth.", "fifth.", "sixth.")
+    assert reached == [True]
+
+
+def test_without_mistakes_nothing_is_raised():
+    with collect_mistakes() as mistakes:
+        assert mistakes.result(lambda: "found") == "found"
+    assert not mistakes
+    assert mistakes.found == []
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("below"), RunError("ends it")])
+def test_other_errors_pass_through(error):
+    def check():
+        with collect_mistakes() as mistakes:
+            mistakes.add("told too early.")
+            if isinstance(error, RunError):
+                refuse(error)
+            mistakes.result(lambda: refuse(error))
+
+    with pytest.raises(type(error), match=str(error)):
+        check()
