@@ -1,4 +1,4 @@
-"""The Python face: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
+"""Public model class: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kdyolo's own training options, the recipe behind them, and the check of everything before anything is touched."""
+"""Validation of training options: kdyolo's split from Ultralytics', and every mistake in one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was asked for: Ultralytics' settings and kdyolo's in one mapping, and which of them make an arm."""
+"""Settings of a run: Ultralytics' and kdyolo's in one mapping, and those of them that make an arm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MISSING = "–"  # where a run has no such setting
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Every setting worth a look, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
+    """Settings of a run, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
 
     A backbone is named by its content, where the run recorded that, wherever the file lay.
     """
@@ -55,16 +55,16 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def shaping(run: Run) -> dict[str, Any]:
-    """The settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
+    """Settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
     return {key: value for key, value in settings_of(run).items() if key not in (*_ENVIRONMENT, "data")}
 
 
 def was_resumed(run: Run) -> bool:
-    """Whether the arguments are those of a resume."""
+    """Whether the recorded arguments are those of a resume."""
     return bool(run.args.get("resume"))
 
 
 def seed_of(run: Run) -> int | None:
-    """The seed, as recorded."""
+    """The recorded seed; None if there is none, or no whole number."""
     seed = run.args.get(SEED)
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None

@@ -1,4 +1,4 @@
-"""What each arm of a study trains, everything about it checked before anything starts."""
+"""Arms of a study: what each trains, with everything about it checked before anything starts."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class StudyArm:
         return cls(name, given, plan.options, full_settings(plan.overrides), model, sha256)
 
     def identity(self) -> dict[str, Any]:
-        """What makes its runs differ from those of another arm."""
+        """Settings that make the arm's runs differ from those of another arm."""
         own = {name: getattr(self.settings, name) for name in names_of(lambda found: found.in_study)}
         return {**own, **self.ultralytics, "backbone": self.sha256, "model": self.model}
 
 
 def full_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Ultralytics' settings that make a run what it is, with the defaults of those that were not given."""
+    """Ultralytics' settings that make a run what it is, with defaults where none was given."""
     known = {key: value for key, value in asked.items() if key in DEFAULT_CFG_DICT and key not in PLUMBING}
     return {key: value for key, value in vars(get_cfg(DEFAULT_CFG_DICT, known)).items() if key not in PLUMBING}
 
@@ -90,10 +90,10 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
 
     Args:
         path: The YAML file; paths in it are relative to the current folder, as options of ``kdyolo train`` are.
-        here: Whether its devices are those of this machine.
+        here: Whether the study's devices are those of this machine.
 
     Returns:
-        The file, its arms, and the devices.
+        The study file, its arms, and the devices.
 
     Raises:
         ConfigError: Every mistake found, in one error.
@@ -133,7 +133,7 @@ class _Start:
 
 
 class _Check:
-    """Gathers mistakes by where they are; every checkpoint is read once."""
+    """Collector of mistakes by where they are found; every checkpoint is read once."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}  # mistake → where
@@ -153,7 +153,7 @@ class _Check:
         return None
 
     def mistakes(self, arms: list[str]) -> list[str]:
-        """All of them, with the arms that each is in."""
+        """All mistakes, each with the arms that it is in."""
 
         def words(where: list[str]) -> str:
             if not set(where) <= set(arms):
@@ -163,10 +163,10 @@ class _Check:
         return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
 
     def options(self, arm: str, given: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]] | None:
-        """Both kinds of settings; of an arm with unknown options, those that are known."""
+        """Both kinds of settings of an arm; where it has unknown options, those that are known."""
         if found := self.gather(arm, lambda: split_options(given)):
             return found
-        with suppress(ConfigError):  # told already
+        with suppress(ConfigError):  # it was noted above
             return split_options({k: v for k, v in given.items() if k in OPTION_NAMES or k in DEFAULT_CFG_DICT})
         return None
 
@@ -243,7 +243,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def missing_devices(devices: Sequence[str]) -> list[str]:
-    """What this machine does not have, a sentence each."""
+    """Sentences about the devices that this machine does not have."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
     mistakes = []

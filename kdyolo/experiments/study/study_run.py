@@ -1,4 +1,4 @@
-"""The runs of a study: a ``kdyolo train`` work dir each, what stands in it, and the command that goes on from there."""
+"""Run of a study: its work dir, what the folder holds, and the command that starts or resumes it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StudyRun:
     """One arm with one seed.
 
     Attributes:
-        arm: What it trains.
-        seed: Of everything random in it.
-        folder: Its work dir, an absolute path.
+        arm: The arm that the run trains.
+        seed: Seed of everything random in the run.
+        folder: Work dir of the run, an absolute path.
     """
 
     arm: StudyArm
@@ -42,20 +42,20 @@ class StudyRun:
 
     @property
     def log(self) -> Path:
-        """All that its processes printed. Beside the work dir, which has to be empty when a run starts."""
+        """Log of all that the run's processes printed, beside the work dir, which is empty when a run starts."""
         return self.folder.parent / f"{self.folder.name}.log"
 
     @property
     def epochs(self) -> int:
-        """Epochs it is to train."""
+        """Number of epochs that the run is to train."""
         return int(self.arm.ultralytics["epochs"])
 
     def history(self) -> Run | None:
-        """What is in the folder; None if nothing has been trained."""
+        """History of the run, read from its folder; None if nothing has been trained."""
         return read_run(self.folder) if is_run(self.folder) else None
 
     def state(self) -> State:
-        """What there is to do: all, all again (no epoch was saved), the rest, or nothing."""
+        """State of the run: new, begun (no epoch was saved: all again), resumable, or finished."""
         if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
             return "new"
         history = self.history()
@@ -64,17 +64,17 @@ class StudyRun:
         return "resumable" if resumable(self.folder) else "begun"
 
     def arguments(self, device: str) -> list[str]:
-        """The ``kdyolo`` command line that starts it, or goes on with it."""
+        """Arguments of the ``kdyolo`` command that starts the run, or resumes it."""
         if self.state() == "resumable":
             return ["train", "--resume", str(self.folder), "--device", device]
         own = {"seed": self.seed, "device": device, "work_dir": self.folder}
         return ["train", *(word for key, value in {**self.arm.options, **own}.items() for word in _words(key, value))]
 
     def clear(self) -> None:
-        """Remove what a run left that ended before its first epoch was saved: it has to start again.
+        """Remove what the run left if it ended before its first epoch was saved, so that it can start again.
 
         Raises:
-            RunError: There is something else in the folder, which is left alone.
+            RunError: The folder holds something else, which is left alone.
         """
         if self.state() != "begun":
             return
@@ -92,7 +92,7 @@ class StudyRun:
         shutil.rmtree(self.folder)
 
     def differences(self) -> list[str]:
-        """What its folder was trained with, where the study file asks for something else now."""
+        """Settings in which the run in the folder differs from what the study file asks for now."""
         history = self.history()
         if history is None or history.record is None:
             return []  # it never got as far as training
