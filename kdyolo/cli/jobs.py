@@ -86,7 +86,7 @@ def _row(run: RunStatus) -> tuple[str, ...]:
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
     left = "" if math.isnan(run.seconds_left) else format_duration(run.seconds_left)
-    return (str(_short(run.path)), run.words, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
+    return (str(_short(run.path)), run.summary, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
 
 
 def _print_table(runs: Sequence[RunStatus]) -> None:
@@ -133,6 +133,6 @@ def stop(runs: Sequence[Path], timeout: float) -> None:
 
     results = stop_runs(runs, timeout)
     for result in results:
-        click.echo(f"{result.path}: {result.words}", err=result.failed)
+        click.echo(f"{result.path}: {result.summary}", err=result.failed)
     if any(result.failed for result in results):
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""The Python face: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
+"""Public model class: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import load_into
-from kdyolo.engine.options.train_options import READING, STRETCH, TrainOptions
-from kdyolo.engine.plan import START, DetectorStart, plan_run, read_start
+from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
+from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator

@@ -6,11 +6,11 @@ make one and hand it to the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +21,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
-from kdyolo.engine.options.train_options import READING, TrainOptions
+from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, ModelError
+from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
@@ -34,11 +34,7 @@ from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
 from kdyolo.utils.ultralytics_patches import safe_load_forced
 
-T = TypeVar("T")
-
 DEFAULT_MODEL = "kdyolov8s.yaml"
-# Options that say what a detector starts from.
-START = ("backbone", "weights", "random_init", "allow_partial", *READING)
 
 
 @dataclass(frozen=True)
@@ -130,30 +126,20 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
     Raises:
         ConfigError: All mistakes, of whatever kind, in one error.
     """
-    mistakes: list[str] = []
-
-    def gather(check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except ConfigError as e:
-            mistakes.extend(e.mistakes)
-        except KDYOLOError as e:
-            mistakes.append(str(e))
-        return None
-
-    data = gather(lambda: check_data(overrides.get("data"), overrides.get("split")))
     start = None
-    if split := gather(lambda: split_options(overrides)):
-        options, rest = split
-        gather(lambda: new_work_dir(rest))
-        model = rest.get("model")
-        checkpoint = gather(lambda: read_backbone(options))
-        if checkpoint or not options.backbone:
-            start = gather(lambda: read_start(options, model, checkpoint))
-        elif model and is_yaml(model):
-            gather(lambda: describe_detector(model))
-    if mistakes or split is None or start is None:
-        raise ConfigError(mistakes)
+    with collect_mistakes() as mistakes:
+        data = mistakes.result(lambda: check_data(overrides.get("data"), overrides.get("split")))
+        if split := mistakes.result(lambda: split_options(overrides)):
+            options, rest = split
+            mistakes.result(lambda: new_work_dir(rest))
+            model = rest.get("model")
+            checkpoint = mistakes.result(lambda: read_backbone(options))
+            if checkpoint or not options.backbone:
+                start = mistakes.result(lambda: read_start(options, model, checkpoint))
+            elif model and is_yaml(model):
+                mistakes.result(lambda: describe_detector(model))
+    assert split is not None  # else there were mistakes, as in the next line
+    assert start is not None
     return make_plan(*split, start, data)
 
 
@@ -200,13 +186,31 @@ def read_start(
         ModelError: The YAML cannot be found or resolved, or the weights are of no known family.
     """
     checkpoint = checkpoint or read_backbone(options)
-    if model and not is_yaml(model):
-        return DetectorStart(options, str(model), checkpoint=checkpoint)
-    weights = load_weights(options.weights, options.trust) if options.weights else None
-    name = str(model) if model else default_model(checkpoint, weights, options.weights)
-    description = _described(name, checkpoint, weights)
+    loads = options.weights and not (model and not is_yaml(model))
+    weights = load_weights(str(options.weights), options.trust) if loads else None
+    return fit_start(options, str(model or default_model(checkpoint, weights, options.weights)), checkpoint, weights)
+
+
+def fit_start(
+    options: TrainOptions, model: str, checkpoint: BackboneCheckpoint | None, weights: nn.Module | None
+) -> DetectorStart:
+    """Bring together what a detector starts from, and refuse a backbone that does not fit the model YAML.
+
+    Args:
+        options: They say whether a backbone may be filled in part.
+        model: Model YAML, or a trained detector, of which nothing is checked.
+        checkpoint: The backbone checkpoint, if one is given.
+        weights: The detector to start from, if one is given.
+
+    Raises:
+        CheckpointError: The checkpoint does not fill the backbone.
+        ModelError: The YAML cannot be found or resolved.
+    """
+    if not is_yaml(model):
+        return DetectorStart(options, model, checkpoint=checkpoint)
+    description = _described(model, checkpoint, weights)
     report = fit_report(checkpoint, description, options.allow_partial) if checkpoint else None
-    return DetectorStart(options, name, description, checkpoint, weights, report)
+    return DetectorStart(options, model, description, checkpoint, weights, report)
 
 
 def is_yaml(model: str | Path) -> bool:

@@ -1,6 +1,6 @@
-"""Before a run of days: everything checked, a real batch sent through and back, and what the run will take.
+"""Dry run and doctor: every mistake in a planned run, a real batch measured, and what the run will take.
 
-``kdyolo train … --dry-run`` and ``kdyolo doctor`` are this module.
+They are what ``kdyolo train … --dry-run`` and ``kdyolo doctor`` do.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class PhaseCost:
     """What one step takes while the same parts train.
 
     Attributes:
-        name: What is frozen, in words.
+        name: Parts that are frozen in the phase, e.g. ``"backbone frozen"``.
         epochs: Number of epochs of this phase in the run.
-        seconds: Of one step: forward, loss and backward of one batch.
-        memory: Peak in bytes: allocated on the GPU, or resident in the process.
+        seconds: Seconds of one step: forward, loss and backward of one batch.
+        memory: Peak of memory in bytes: allocated on the GPU, or resident in the process.
     """
 
     name: str
@@ -66,7 +66,7 @@ class RunCost:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run: evaluation, optimizer steps and waiting for images not counted."""
+        """Seconds of the whole run; evaluation, optimizer steps and waiting for images are not counted."""
         return sum(phase.epochs * self.steps * phase.seconds for phase in self.phases)
 
 

@@ -63,7 +63,7 @@ class RunStatus:
         return self.process is not None and self.process.where == "gone"
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The state for a person."""
         host = self.process.host if self.process else ""
         return {"interrupted": "interrupted (resumable)", "elsewhere": f"on {host}, unseen from here",
@@ -185,12 +185,12 @@ class Stopped:
 
     Attributes:
         path: The run folder.
-        words: What happened, and how to continue.
+        summary: What happened, and how to continue.
         failed: Whether the run may still be going on.
     """
 
     path: Path
-    words: str
+    summary: str
     failed: bool = False
 
 
@@ -221,8 +221,8 @@ def _stop(path: Path, timeout: float) -> Stopped:
         note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if (path / PID_NAME).is_file() else ""
         return Stopped(path, f"was not running{note}.{_next_step(path)}")
     if process.where == "elsewhere":
-        words = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
-        return Stopped(path, words, failed=True)
+        summary = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
+        return Stopped(path, summary, failed=True)
     root = process.root()
     if root is None:
         forget_process(path)

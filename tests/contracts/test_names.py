@@ -46,6 +46,9 @@ WORDS = {
 # Identifiers that keep such a word, and why.
 KEPT = {
     "thaw_warmup": "the option --thaw-warmup, and the key under which runs have recorded it",
+    "differing": "the key of kdyolo inspect --json, which scripts read",
+    "source": "the key in kdyolo.yaml, which the record of a run keeps",
+    "words": "the column of a comparison's data frame, which notebooks read",
     "scale_fill": "Ultralytics' own name",
     "SOURCE_DEFAULT": "what is assumed of images from a file's source, not a class of names",
 }

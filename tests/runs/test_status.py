@@ -90,7 +90,7 @@ def test_every_state_is_told(runs):
     assert (found["interrupted"].epoch, found["interrupted"].epochs) == (1, 3)
     assert found["interrupted"].phase == "backbone frozen"
     assert found["[bold] running"].phase == "all train"
-    assert found["elsewhere"].words == "on gpu7, unseen from here"
+    assert found["elsewhere"].summary == "on gpu7, unseen from here"
     first = list(found)
     assert first.index("elsewhere") < first.index("killed") < first.index("[bold] running")
 
@@ -268,7 +268,7 @@ def test_a_stranger_who_has_the_number_now_is_not_harmed(runs, written_by):
         if written_by == "a person":
             (run / "process.json").unlink()
         (result,) = stop_runs([run], timeout=0.1)
-        assert ("was stale" if written_by == "kdyolo" else "left alone") in result.words
+        assert ("was stale" if written_by == "kdyolo" else "left alone") in result.summary
         assert not result.failed
         assert stranger.poll() is None
         assert run_status(run).state == "interrupted"
@@ -287,12 +287,12 @@ def test_another_users_process_and_one_that_cannot_die(runs, monkeypatch):
         patch.setattr(psutil.Process, "send_signal", refuse)
         (result,) = stop_runs([run], timeout=0.1)
     assert result.failed
-    assert "another user's" in result.words
+    assert "another user's" in result.summary
     monkeypatch.setattr(processes, "LEFTOVERS", 0.1)
     monkeypatch.setattr(psutil.Process, "send_signal", lambda self, number: None)
     (result,) = stop_runs([run], timeout=0.1)
     assert result.failed
-    assert "even after SIGKILL" in result.words
+    assert "even after SIGKILL" in result.summary
     assert (run / "pid.txt").exists()
 
 
@@ -310,7 +310,7 @@ def test_a_run_that_ends_by_itself_meanwhile(runs, monkeypatch):
 
     monkeypatch.setattr(background, "end", end)
     (result,) = stop_runs([run], timeout=5)
-    assert result.words.startswith("ended by itself. Resume with")
+    assert result.summary.startswith("ended by itself. Resume with")
     assert not (run / "pid.txt").exists()
 
 

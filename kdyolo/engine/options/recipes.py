@@ -17,7 +17,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     """Settings of a shipped recipe (by name) or of a YAML file.
 
     Raises:
-        ConfigError: Not found, or not a mapping of settings.
+        ConfigError: The recipe cannot be found, or is no mapping of settings.
     """
     files = shipped("recipes")
     path = files.get(f"{name}.yaml", Path(name))

@@ -1,39 +1,88 @@
-"""Training options that Ultralytics does not know: the one declaration of each."""
+"""Declaration of every option of a training: name, default, flag, help, and what it counts for.
+
+The command's options, ``KDYOLO``'s keywords, a study's keys, the comparison's list of settings and README's table
+follow from here, so an option is added in this module and, if it needs a check, in ``validation``. Neither torch nor
+Ultralytics is imported, because the command's help is made from this module.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.freeze_schedule import FREEZE_BN, FreezeSchedule
 
 DEFAULT_RECIPE = "coco"
 LETTERBOX, STRETCH = "letterbox", "stretch"
-READING = ("bn_eps", "key_map", "input_norm", "trust")  # the settings that say how a backbone checkpoint is read
+
+Kind = Literal["text", "path", "flag", "integer", "number", "count"]
+Group = Literal["start", "freeze", "recipe", "run", "reading"]
+HELP_ORDER: tuple[Group, ...] = (
+    "start",
+    "freeze",
+    "recipe",
+    "run",
+    "reading",
+)  # groups as the help and README list them
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a training, beside its name and its default.
+
+    Attributes:
+        help: Text in the command's help.
+        group: Group of options that it is listed with; what ``KDYOLO`` takes is ``start`` and ``reading``.
+        kind: Kind of value on the command line; ``count`` is a whole number of at least 0.
+        choices: The values that are allowed, if they are few.
+        flags: Flags on the command line. Empty: the name with dashes.
+        metavar: Stand-in for the value in the help, instead of click's.
+        value: Stand-in for the value in README's table.
+        meaning: Text in README's table. Empty: listed with others as one of Ultralytics' options.
+        default_text: Default in README's table.
+        python: How Python code gives the option, in README's table. Empty: by its name.
+        before: Option of kdyolo that one of Ultralytics' is listed before.
+        reads: Whether it says how a backbone checkpoint is read, so that another value reads another checkpoint.
+        input_file: Whether the value may name a file that a run reads.
+        in_stock: Whether stock training is a training with this option at its default.
+        in_study: Whether two runs of a study are different trainings if only the words of this option differ. A
+            backbone is compared by its content instead, and a recipe by the settings that it gives.
+        in_arm: Whether runs that differ in it are different arms of a comparison.
+    """
+
+    help: str
+    group: Group = "run"
+    kind: Kind = "text"
+    choices: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    value: str = ""
+    meaning: str = ""
+    default_text: str = ""
+    python: str = ""
+    before: str = ""
+    reads: bool = False
+    input_file: bool = False
+    in_stock: bool = True
+    in_study: bool = True
+    in_arm: bool = True
+
+    def flags_of(self, name: str) -> tuple[str, ...]:
+        """The flags of the option with this name, e.g. ``("--backbone-lr",)``."""
+        return self.flags or (f"--{name.replace('_', '-')}",)
+
+
+def option(**attributes: Any) -> Mapping[str, Option]:
+    """Metadata of a dataclass field that is an option; see :class:`Option` for what it takes."""
+    return {"option": Option(**attributes)}
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Options that Ultralytics does not know; everything else goes through to it unchanged.
 
-    Attributes:
-        backbone: Checkpoint whose backbone is injected.
-        weights: Ultralytics checkpoint (``.pt``) that the whole detector starts from, before the backbone is laid over.
-        random_init: Says explicitly that the run starts random.
-        allow_partial: Accept a backbone checkpoint that does not fill the backbone.
-        bn_eps: BatchNorm epsilon of the backbone checkpoint, where the recognised one is wrong.
-        input_norm: Normalisation of images that the backbone was trained with: ``"0-1"``, ``"imagenet"``, or numbers.
-        key_map: YAML file with the names that the backbone checkpoint uses, if no known source does.
-        trust: Unpickle checkpoints completely, which runs whatever code their authors put in.
-        freeze_epochs: Number of epochs with a frozen backbone, or ``"all"``.
-        unfreeze_stages: Gradual thaw, e.g. ``"10:p5,20:p4,30:all"``.
-        backbone_lr: Learning rate of the backbone as a factor of the head's.
-        thaw_warmup: Epochs over which a thawed part's learning rate rises from 0.
-        freeze_bn: ``"with-backbone"`` or ``"always"``.
-        resize: ``"letterbox"`` keeps the aspect ratio and pads, as Ultralytics does; ``"stretch"`` does not keep it.
-        recipe: Name of a shipped recipe, or a path.
-        coco_eval_period: Official COCO metrics in ``results.csv`` every so many epochs; 0: at the end only.
-        work_dir: The run folder itself. Default: Ultralytics' numbering under ``runs/detect``.
+    ``DECLARED`` says for each field what it means.
 
     Examples:
         >>> from kdyolo import TrainOptions
@@ -42,26 +91,214 @@ class TrainOptions:
         True
     """
 
-    backbone: str | None = None
-    weights: str | None = None
-    random_init: bool = False
-    allow_partial: bool = False
-    bn_eps: float | None = None
-    input_norm: str | None = None
-    key_map: str | None = None
-    trust: bool = False
-    freeze_epochs: int | Literal["all"] = 0
-    unfreeze_stages: str | None = None
-    backbone_lr: float = 1.0
-    thaw_warmup: float = 1.0
-    freeze_bn: str = "with-backbone"
-    resize: str = LETTERBOX
-    recipe: str = DEFAULT_RECIPE
-    coco_eval_period: int = 0
-    work_dir: str | None = None
+    backbone: str | None = field(
+        default=None,
+        metadata=option(
+            help="Distillation checkpoint (.pt, .pth, .safetensors) to inject.",
+            group="start",
+            kind="path",
+            value="FILE",
+            meaning="distillation checkpoint to inject: `.pt`, `.pth`, `.safetensors`",
+            default_text="none: the model starts random",
+            input_file=True,
+            in_study=False,
+        ),
+    )
+    weights: str | None = field(
+        default=None,
+        metadata=option(
+            help="Ultralytics .pt the detector starts from, e.g. yolov8s.pt.",
+            group="start",
+            kind="path",
+            value="FILE",
+            meaning="Ultralytics `.pt` the whole detector starts from; the backbone is laid over it",
+            default_text="none",
+            input_file=True,
+        ),
+    )
+    random_init: bool = field(
+        default=False,
+        metadata=option(
+            help="Say explicitly that the run starts random: a baseline.",
+            group="start",
+            kind="flag",
+            meaning="says explicitly that the run starts random",
+            default_text="off",
+            in_study=False,
+        ),
+    )
+    allow_partial: bool = field(
+        default=False,
+        metadata=option(
+            help="Accept a checkpoint that does not fill the backbone.",
+            group="reading",
+            kind="flag",
+            meaning="accept a checkpoint that does not fill the backbone, with a report",
+            default_text="off",
+            in_study=False,
+        ),
+    )
+    bn_eps: float | None = field(
+        default=None,
+        metadata=option(
+            help="BatchNorm epsilon of the backbone, if the recognised one is wrong.",
+            group="reading",
+            kind="number",
+            value="X",
+            meaning="BatchNorm epsilon of the checkpoint, where the recognised one is wrong",
+            default_text="from the format",
+            reads=True,
+        ),
+    )
+    input_norm: str | None = field(
+        default=None,
+        metadata=option(
+            help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.",
+            group="reading",
+            metavar="NORM",
+            value="NORM",
+            meaning="images the backbone was trained on: `0-1`, `imagenet`, or means/deviations",
+            default_text="from the source",
+            reads=True,
+        ),
+    )
+    key_map: str | None = field(
+        default=None,
+        metadata=option(
+            help="YAML with the names of an unknown checkpoint.",
+            group="reading",
+            kind="path",
+            metavar="FILE",
+            value="FILE",
+            meaning="YAML with the names of an unknown checkpoint",
+            default_text="none",
+            reads=True,
+            input_file=True,
+        ),
+    )
+    trust: bool = field(
+        default=False,
+        metadata=option(
+            help="Unpickle checkpoints completely: RUNS ANY CODE that they bring.",
+            group="reading",
+            kind="flag",
+            meaning="unpickle checkpoints completely, which runs any code that they bring",
+            default_text="off",
+            reads=True,
+            in_study=False,
+            in_arm=False,
+        ),
+    )
+    freeze_epochs: int | Literal["all"] = field(
+        default=0,
+        metadata=option(
+            help="Freeze the backbone in epochs 1…N and train it from N+1 on; 0 (default) never, 'all' to the end.",
+            group="freeze",
+            flags=("--freeze", "--freeze-epochs"),
+            metavar="N|all",
+            value="N",
+            meaning="backbone frozen in epochs 1…N, trains from N+1; `all`: to the end",
+            default_text="0",
+        ),
+    )
+    unfreeze_stages: str | None = field(
+        default=None,
+        metadata=option(
+            help='Thaw part by part, deepest first: "10:p5,20:p4,30:all".',
+            group="freeze",
+            metavar="PLAN",
+            value="PLAN",
+            meaning='thaw part by part, deepest first: `"10:p5,20:p4,30:all"` freezes p5 for 10 epochs, p4 for 20, '
+            "the rest for 30",
+            default_text="none",
+        ),
+    )
+    backbone_lr: float = field(
+        default=1.0,
+        metadata=option(
+            help="Learning rate of the backbone as a factor of the head's (default 1).",
+            group="freeze",
+            kind="number",
+            value="X",
+            meaning="learning rate of the backbone as a factor of the head's, for weights, norms and biases",
+            default_text="1",
+        ),
+    )
+    thaw_warmup: float = field(
+        default=1.0,
+        metadata=option(
+            help="Epochs in which a thawed part reaches its rate (default 1).",
+            group="freeze",
+            kind="number",
+            metavar="E",
+            value="E",
+            meaning="epochs over which a part that has just thawed rises from 0 to its rate",
+            default_text="1",
+        ),
+    )
+    freeze_bn: str = field(
+        default=FREEZE_BN[0],
+        metadata=option(
+            help="Until when BatchNorm stands still.",
+            group="freeze",
+            choices=FREEZE_BN,
+            value="WHEN",
+            meaning="BatchNorm statistics stand still `with-backbone`: as long as their layers, or `always`",
+            default_text="`with-backbone`",
+        ),
+    )
+    resize: str = field(
+        default=LETTERBOX,
+        metadata=option(
+            help="Keep the aspect ratio (default) or not.",
+            choices=(LETTERBOX, STRETCH),
+            value="HOW",
+            meaning="`letterbox` keeps the aspect ratio; `stretch` does not, as `keep_ratio=False` elsewhere",
+            default_text="`letterbox`",
+        ),
+    )
+    recipe: str = field(
+        default=DEFAULT_RECIPE,
+        metadata=option(
+            help="Training recipe: coco (default), coco-mosaic, or a YAML file.",
+            group="recipe",
+            metavar="NAME|FILE",
+            value="NAME",
+            meaning="`coco`, `coco-mosaic`, or a YAML file of settings",
+            default_text="`coco`",
+            input_file=True,
+            in_stock=False,
+            in_study=False,
+        ),
+    )
+    coco_eval_period: int = field(
+        default=0,
+        metadata=option(
+            help="Official COCO metrics in results.csv every N epochs. Default: 0, at the end only.",
+            kind="count",
+            metavar="N",
+            value="N",
+            meaning="official COCO metrics in `results.csv` every N epochs (0: at the end only)",
+            default_text="0",
+            in_arm=False,
+        ),
+    )
+    work_dir: str | None = field(
+        default=None,
+        metadata=option(
+            help="The run folder itself. Default: runs/detect/train, train-2, …",
+            kind="path",
+            value="DIR",
+            meaning="the run folder itself",
+            default_text="`runs/detect/train`, `train-2`, …",
+            in_stock=False,
+            in_study=False,
+            in_arm=False,
+        ),
+    )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Every option with its value, as plain data."""
         return asdict(self)
 
     def schedule(self, epochs: int) -> FreezeSchedule:
@@ -70,8 +307,92 @@ class TrainOptions:
         Raises:
             ConfigError: Every mistake in the schedule's options.
         """
-        options = ("freeze_epochs", "unfreeze_stages", "backbone_lr", "thaw_warmup", "freeze_bn")
-        return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in options})
+        return FreezeSchedule(epochs=epochs, **{name: getattr(self, name) for name in names_of(in_group("freeze"))})
 
 
-OPTION_NAMES = tuple(f.name for f in fields(TrainOptions))
+# Ultralytics' own options that have a flag of their own; any other is given as KEY=VALUE.
+STOCK_FLAGS: Mapping[str, Option] = {
+    "data": Option(
+        help="Data set YAML, e.g. the one that 'kdyolo convert' printed.",
+        kind="path",
+        value="FILE",
+        meaning="data set YAML",
+        default_text="required",
+        before="backbone",
+    ),
+    "model": Option(
+        help="Model YAML, e.g. kdyolov8s.yaml. Default: the scale that the backbone fits.",
+        value="NAME",
+        meaning="model YAML (below)",
+        default_text="the scale that the backbone fits, else `kdyolov8s.yaml`",
+        python="`KDYOLO(model)`",
+        before="weights",
+        input_file=True,
+    ),
+    "epochs": Option(help="Number of epochs.", kind="integer", before="resize"),
+    "batch": Option(help="Images per batch.", before="resize"),
+    "imgsz": Option(
+        help="Image size in pixels: the side of the square that the network sees.", kind="integer", before="resize"
+    ),
+    "device": Option(help="cpu, 0, mps, …", before="coco_eval_period"),
+    "workers": Option(help="Data loader workers.", kind="integer", before="coco_eval_period"),
+    "seed": Option(help="Random seed.", kind="integer", before="coco_eval_period"),
+    "save_period": Option(help="Keep a checkpoint every N epochs.", kind="integer", before="coco_eval_period"),
+    "exist_ok": Option(
+        help="Allow a work dir that is not empty.",
+        kind="flag",
+        meaning="allow a work dir that is not empty",
+        default_text="off",
+        before="allow_partial",
+    ),
+}
+# What the command does with a run, beside starting one.
+COMMAND_FLAGS: Mapping[str, Option] = {
+    "resume": Option(
+        help="Continue an interrupted run: its folder or last.pt.",
+        kind="path",
+        metavar="RUN",
+        value="RUN",
+        meaning="go on with an interrupted run",
+        python="`KDYOLO(last).train(resume=True)`",
+    ),
+    "dry_run": Option(
+        help="Check everything, measure one batch, print the plan; train nothing.",
+        kind="flag",
+        meaning="check everything, measure one batch in every phase, print the plan; train nothing",
+        default_text="off",
+        python="`preflight(…)` in `kdyolo.engine.preflight`",
+    ),
+}
+
+
+def declared(options: type = TrainOptions) -> dict[str, Option]:
+    """Name → declaration of every option that is a field of a dataclass, in the order of the fields."""
+    return {f.name: f.metadata["option"] for f in fields(options)}
+
+
+def names_of(where: Callable[[Option], bool], options: type = TrainOptions) -> tuple[str, ...]:
+    """Names of kdyolo's options whose declaration is of some kind, in the order of the fields."""
+    return tuple(name for name, found in declared(options).items() if where(found))
+
+
+def in_group(*groups: Group) -> Callable[[Option], bool]:
+    """A condition for :func:`names_of`: the option is in one of the groups."""
+    return lambda found: found.group in groups
+
+
+def command_options(options: type = TrainOptions) -> dict[str, Option]:
+    """Name → declaration of every option of ``kdyolo train``, in the order of its help."""
+    listed: dict[str, Option] = {}
+    for group in HELP_ORDER:
+        for name, found in declared(options).items():
+            if found.group == group:
+                listed |= {stock: theirs for stock, theirs in STOCK_FLAGS.items() if theirs.before == name}
+                listed[name] = found
+    return {**listed, **COMMAND_FLAGS}
+
+
+DECLARED: Mapping[str, Option] = declared()
+OPTION_NAMES = tuple(DECLARED)
+READING = names_of(lambda found: found.reads)  # how a backbone checkpoint is read
+START = names_of(in_group("start", "reading"))  # what a detector starts from

@@ -1,4 +1,4 @@
-"""kdyolo's own training options, the recipe behind them, and the check of everything before anything is touched."""
+"""Validation of training options: kdyolo's split from Ultralytics', and every mistake in one error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.input_norm import InputNorm
 from kdyolo.checkpoints.key_naming import load_key_map
 from kdyolo.engine.options.recipes import load_recipe
-from kdyolo.engine.options.train_options import DEFAULT_RECIPE, LETTERBOX, OPTION_NAMES, STRETCH, TrainOptions
+from kdyolo.engine.options.train_options import (
+    DEFAULT_RECIPE,
+    LETTERBOX,
+    OPTION_NAMES,
+    STRETCH,
+    TrainOptions,
+    names_of,
+)
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
 from kdyolo.utils.text import did_you_mean
@@ -46,7 +53,7 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
         except ConfigError as e:
             mistakes += e.mistakes
             own["freeze_epochs"] = 0
-    for key in ("backbone", "weights", "work_dir", "key_map"):
+    for key in names_of(lambda found: found.kind == "path"):
         if key in own:
             own[key] = str(own[key])
     settings = replace(TrainOptions(), **own)

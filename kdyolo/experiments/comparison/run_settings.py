@@ -1,15 +1,17 @@
-"""What a run was asked for: Ultralytics' settings and kdyolo's in one mapping, and which of them make an arm."""
+"""Settings of a run: Ultralytics' and kdyolo's in one mapping, and those of them that make an arm."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from kdyolo.engine.options.train_options import TrainOptions, names_of
 from kdyolo.runs.history import Run
 
 # Where things are put and how the process was called: the run's folder says it.
 _BOOKKEEPING = {
-    *("save_dir", "name", "project", "work_dir", "exist_ok", "resume", "cfg", "mode", "task"),
+    *names_of(lambda found: found.kind == "path" and not found.input_file),
+    *("save_dir", "name", "project", "exist_ok", "resume", "cfg", "mode", "task"),
     *("verbose", "plots", "save", "save_period", "profile"),
 }
 # Of Ultralytics' other modes: they have no part in training or its validation.
@@ -21,26 +23,9 @@ _OTHER_MODES = {
     *("quantize", "half", "int8", "keras"),
 }
 # These change a result by rounding and the order of additions at most, so runs that differ in them are one arm.
-_ENVIRONMENT = {"device", "workers", "cache", "trust", "coco_eval_period", "compile", "channels_last"}
-# What kdyolo's options are in stock training, which has none of them (as in
-# kdyolo.engine.options.validation, which is heavy to import).
-STOCK = {
-    "backbone": None,
-    "weights": None,
-    "random_init": False,
-    "allow_partial": False,
-    "bn_eps": None,
-    "input_norm": None,
-    "key_map": None,
-    "trust": False,
-    "freeze_epochs": 0,
-    "unfreeze_stages": None,
-    "backbone_lr": 1.0,
-    "thaw_warmup": 1.0,
-    "freeze_bn": "with-backbone",
-    "resize": "letterbox",
-    "coco_eval_period": 0,
-}
+_ENVIRONMENT = {"device", "workers", "cache", "compile", "channels_last", *names_of(lambda found: not found.in_arm)}
+# What kdyolo's options are in stock training, which has none of them.
+STOCK = {name: getattr(TrainOptions(), name) for name in names_of(lambda found: found.in_stock)}
 # What a resume writes anew into args.yaml: last.pt for the model, and for optimizer=auto what that has chosen.
 REWRITTEN = ("model", "optimizer", "lr0", "momentum", "warmup_bias_lr")
 NOT_RECORDED = "not recorded"
@@ -51,7 +36,7 @@ MISSING = "–"  # where a run has no such setting
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Every setting worth a look, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
+    """Settings of a run, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
 
     A backbone is named by its content, where the run recorded that, wherever the file lay.
     """
@@ -70,16 +55,16 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def shaping(run: Run) -> dict[str, Any]:
-    """The settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
+    """Settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
     return {key: value for key, value in settings_of(run).items() if key not in (*_ENVIRONMENT, "data")}
 
 
 def was_resumed(run: Run) -> bool:
-    """Whether the arguments are those of a resume."""
+    """Whether the recorded arguments are those of a resume."""
     return bool(run.args.get("resume"))
 
 
 def seed_of(run: Run) -> int | None:
-    """The seed, as recorded."""
+    """The recorded seed; None if there is none, or no whole number."""
     seed = run.args.get(SEED)
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None

@@ -1,4 +1,4 @@
-"""What each arm of a study trains, everything about it checked before anything starts."""
+"""Arms of a study: what each trains, with everything about it checked before anything starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint
-from kdyolo.engine.options.train_options import OPTION_NAMES, TrainOptions
+from kdyolo.engine.options.train_options import OPTION_NAMES, READING, TrainOptions, names_of
 from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.plan import DEFAULT_MODEL, check_data, default_model, load_weights, read_backbone, read_start
+from kdyolo.engine.plan import (
+    DEFAULT_MODEL,
+    DetectorStart,
+    RunPlan,
+    check_data,
+    default_model,
+    fit_start,
+    is_yaml,
+    load_weights,
+    make_plan,
+    read_backbone,
+)
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
 from kdyolo.models.model_yaml import BackboneRow
@@ -25,7 +37,7 @@ from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
 
-FILES = ("backbone", "weights", "key_map", "recipe", "model")
+FILES = ("model", *names_of(lambda found: found.input_file))  # options that may name a file
 # Where and how a run is computed, not what: a run on other devices is the same run. The rest of these are set by
 # Ultralytics or by us from settings that are compared.
 PLUMBING = frozenset(
@@ -35,15 +47,15 @@ PLUMBING = frozenset(
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One arm, as its runs will train it.
+    """One arm, as its runs will train it. It travels to other machines, so it holds no tensors.
 
     Attributes:
-        name: As in the study file.
+        name: Name of the arm in the study file.
         options: What ``KDYOLO.train`` gets but for seed, device and work dir; paths of files are absolute.
-        settings: kdyolo's own among them, the recipe's values included.
+        settings: kdyolo's own options, the recipe's values included.
         ultralytics: All of Ultralytics' settings, defaults included, without :data:`PLUMBING`.
         model: Model YAML, or a detector (``.pt``).
-        sha256: Of the backbone checkpoint; None without one.
+        sha256: Hex digest of the backbone checkpoint; None without one.
     """
 
     name: str
@@ -53,15 +65,22 @@ class StudyArm:
     model: str
     sha256: str | None
 
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any], plan: RunPlan) -> StudyArm:
+        """The arm whose runs follow a plan."""
+        model, checkpoint = plan.start.model, plan.start.checkpoint
+        sha256 = checkpoint.sha256 if checkpoint else None
+        given = {**options, "model": model}
+        return cls(name, given, plan.options, full_settings(plan.overrides), model, sha256)
+
     def identity(self) -> dict[str, Any]:
-        """What makes its runs differ from those of another arm."""
-        own = self.settings.to_dict()
-        own.update(backbone=self.sha256, random_init=None, work_dir=None, recipe=None, trust=None, allow_partial=None)
-        return {**own, **self.ultralytics, "model": self.model}
+        """Settings that make the arm's runs differ from those of another arm."""
+        own = {name: getattr(self.settings, name) for name in names_of(lambda found: found.in_study)}
+        return {**own, **self.ultralytics, "backbone": self.sha256, "model": self.model}
 
 
 def full_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Ultralytics' settings that make a run what it is, with the defaults of those that were not given."""
+    """Ultralytics' settings that make a run what it is, with defaults where none was given."""
     known = {key: value for key, value in asked.items() if key in DEFAULT_CFG_DICT and key not in PLUMBING}
     return {key: value for key, value in vars(get_cfg(DEFAULT_CFG_DICT, known)).items() if key not in PLUMBING}
 
@@ -71,32 +90,33 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
 
     Args:
         path: The YAML file; paths in it are relative to the current folder, as options of ``kdyolo train`` are.
-        here: Whether its devices are those of this machine.
+        here: Whether the study's devices are those of this machine.
 
     Returns:
-        The file, its arms, and the devices.
+        The study file, its arms, and the devices.
 
     Raises:
         ConfigError: Every mistake found, in one error.
     """
     file, mistakes = parse_study(path)
     check = _Check()
-    data = check.gather("data", lambda: _data_yaml(file.data)) if file.data else None
+    checked = check.gather("data", lambda: check_data(file.data)) if file.data else None
+    data = str(Path(checked["yaml_file"]).resolve()) if checked else file.data  # by its path, whoever trains where
     devices = file.devices or ("0" if torch.cuda.is_available() else "cpu",)
     if here:
         mistakes += missing_devices(devices)
-    options = {name: _absolute({**file.options(name), "data": data or file.data}) for name in file.arms}
+    options = {name: _absolute({**file.options(name), "data": data}) for name in file.arms}
     split = {name: check.options(name, given) for name, given in options.items()}
     starts = {name: check.start(name, given) for name, given in options.items()}
     models = check.models(options, starts)
     arms = []
     for name, start in starts.items():
-        model = models[name]
-        check.fit(name, options[name], start, model)
+        fitting = check.fit(name, options[name], start, models[name])
         if found := split[name]:
-            sha256 = start.checkpoint.sha256 if start.checkpoint else None
-            given = {**options[name], "model": model}
-            arms.append(StudyArm(name, given, found[0], full_settings(found[1]), model, sha256))
+            own, rest = found
+            # Of an arm with a mistake the plan is made too: others must not be taken for arms without a difference.
+            begins = fitting or DetectorStart(own, models[name], checkpoint=start.checkpoint)
+            arms.append(StudyArm.of(name, options[name], make_plan(own, rest, begins, checked)))
     check.distinct(arms)
     if mistakes := mistakes + check.mistakes(list(file.arms)):
         raise ConfigError([f"{file.path}: {mistake}" for mistake in mistakes])
@@ -105,14 +125,15 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
 
 @dataclass(frozen=True)
 class _Start:
-    """What an arm starts from, and the model that fits it; None where nothing says which."""
+    """What an arm starts from, read, and the model that fits it; None where there is none, or nothing says which."""
 
-    checkpoint: BackboneCheckpoint | None
-    model: str | None
+    checkpoint: BackboneCheckpoint | None = None
+    weights: nn.Module | None = None
+    model: str | None = None
 
 
 class _Check:
-    """Gathers mistakes by where they are; every checkpoint is read once."""
+    """Collector of mistakes by where they are found; every checkpoint is read once."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}  # mistake → where
@@ -132,7 +153,7 @@ class _Check:
         return None
 
     def mistakes(self, arms: list[str]) -> list[str]:
-        """All of them, with the arms that each is in."""
+        """All mistakes, each with the arms that it is in."""
 
         def words(where: list[str]) -> str:
             if not set(where) <= set(arms):
@@ -142,41 +163,35 @@ class _Check:
         return [f"{words(where)}: {mistake}" for mistake, where in self._found.items()]
 
     def options(self, arm: str, given: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]] | None:
-        """Both kinds of settings; of an arm with unknown options, those that are known."""
+        """Both kinds of settings of an arm; where it has unknown options, those that are known."""
         if found := self.gather(arm, lambda: split_options(given)):
             return found
-        with suppress(ConfigError):  # told already
+        with suppress(ConfigError):  # it was noted above
             return split_options({k: v for k, v in given.items() if k in OPTION_NAMES or k in DEFAULT_CFG_DICT})
         return None
 
     def start(self, arm: str, given: Mapping[str, Any]) -> _Start:
         """Read what an arm starts from."""
-        how = ("backbone", "bn_eps", "key_map", "input_norm", "trust", "weights")
-        return self.gather(arm, lambda: self._read(*(given.get(name) for name in how))) or _Start(None, None)
+        asked = {name: given[name] for name in ("backbone", "weights", *READING) if given.get(name) is not None}
+        return self.gather(arm, lambda: self._read(TrainOptions(**asked))) or _Start()
 
     @staticmethod
-    def _read_start(
-        backbone: str | None,
-        bn_eps: float | None,
-        key_map: str | None,
-        norm: str | None,
-        trust: bool | None,
-        weights: str | None,
-    ) -> _Start:
-        settings = TrainOptions(backbone=backbone, bn_eps=bn_eps, key_map=key_map, input_norm=norm, trust=bool(trust))
-        checkpoint = read_backbone(settings)
-        if not (checkpoint or weights):
-            return _Start(None, None)
+    def _read_start(options: TrainOptions) -> _Start:
+        """Read the checkpoint and the weights that options name; options of other kinds are left at their defaults."""
+        checkpoint, path = read_backbone(options), options.weights
+        if not (checkpoint or path):
+            return _Start()
         try:
-            by_weights = default_model(None, load_weights(weights, bool(trust)), weights) if weights else None
+            weights = load_weights(path, options.trust) if path else None
+            by_weights = default_model(None, weights, path) if weights is not None else None
         except KDYOLOError:
             raise
         except Exception as e:  # Ultralytics finds, fetches and unpickles it: errors of any type, all about this file
-            raise CheckpointError(f"weights {weights}: cannot be read ({str(e).strip()}).") from e
+            raise CheckpointError(f"weights {path}: cannot be read ({str(e).strip()}).") from e
         by_backbone = default_model(checkpoint, None) if checkpoint else None
         if by_weights and by_backbone and by_weights != by_backbone:
             raise ModelError(f"weights are of {by_weights}, but the backbone of {by_backbone}.")
-        return _Start(checkpoint, by_backbone or by_weights)
+        return _Start(checkpoint, weights, by_backbone or by_weights)
 
     def models(self, options: Mapping[str, Mapping[str, Any]], starts: Mapping[str, _Start]) -> dict[str, str]:
         """Arm → model; all arms get the same, unless the file says otherwise."""
@@ -193,19 +208,20 @@ class _Check:
         common = next(iter(arms_of), DEFAULT_MODEL)
         return {name: given.get(name, common) for name in starts}
 
-    def fit(self, arm: str, given: Mapping[str, Any], start: _Start, model: str) -> None:
-        """Whether what an arm starts from fits its model."""
-        if model.endswith(".pt"):
-            if "/" in model and not Path(model).is_file():
-                self.add(arm, f"model {model}: no such file.")
-        elif start.checkpoint:
-            options = TrainOptions(allow_partial=bool(given.get("allow_partial")))
-            self.gather(arm, lambda: read_start(options, model, start.checkpoint))
-        else:
-            description = self.gather(arm, lambda: describe_detector(model))
-            arch = BackboneRow.from_yaml(description).arch if description else None
-            if arch and given.get("weights") and start.model not in (None, f"kd{arch}.yaml"):
+    def fit(self, arm: str, given: Mapping[str, Any], start: _Start, model: str) -> DetectorStart | None:
+        """Whether what an arm starts from fits its model, and both together; None with a mistake."""
+        if model.endswith(".pt") and "/" in model and not Path(model).is_file():
+            self.add(arm, f"model {model}: no such file.")
+            return None
+        if not is_yaml(model) and not model.endswith(".pt"):
+            self.gather(arm, lambda: describe_detector(model))
+        options = TrainOptions(allow_partial=bool(given.get("allow_partial")))
+        found = self.gather(arm, lambda: fit_start(options, model, start.checkpoint, start.weights))
+        if found and found.description and not start.checkpoint and start.model:
+            arch = BackboneRow.from_yaml(found.description).arch
+            if start.model != f"kd{arch}.yaml":
                 self.add(arm, f"weights {given['weights']} are of {start.model} and do not fit the model {model}.")
+        return found
 
     def distinct(self, arms: list[StudyArm]) -> None:
         """Two arms that train the same would be one with twice the seeds; a mistake may hide how they differ."""
@@ -220,11 +236,6 @@ class _Check:
                 self.add("arms", f"{' and '.join(names)} are the same: no option that matters differs.")
 
 
-def _data_yaml(data: str) -> str:
-    """The data set's YAML as a path, checked."""
-    return str(Path(check_data(data)["yaml_file"]).resolve())
-
-
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files that are there by their absolute path, since an engine may run elsewhere; names stay names."""
     paths = {key: Path(str(options[key])) for key in FILES if options.get(key)}
@@ -232,7 +243,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def missing_devices(devices: Sequence[str]) -> list[str]:
-    """What this machine does not have, a sentence each."""
+    """Sentences about the devices that this machine does not have."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
     mistakes = []

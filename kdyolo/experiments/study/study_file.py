@@ -1,4 +1,7 @@
-"""``study.yaml`` → what it asks for, and every mistake in its form. No torch; what options mean is checked later."""
+"""Study file: reading ``study.yaml``, and every mistake in its form.
+
+No torch; what options mean is checked in ``arm_checks``.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,19 @@ EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file asks for.
+    """Contents of a study file.
 
     Attributes:
-        path: The file.
-        content: It, byte for byte.
-        name: Of the study and of its folder.
-        data: Data set YAML.
+        path: Path of the study file.
+        content: Bytes of the study file.
+        name: Name of the study and of its folder.
+        data: Data set YAML of every arm.
         base: Options of every arm, in the Python names of ``kdyolo train``.
-        arms: Name → its own options, which win over the base's; None takes an option of the base away.
-        seeds: One run of each arm for each.
-        devices: One run at a time on each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two GPUs.
-            Empty: left out.
-        baseline: The arm that the others are compared with; None: left out.
+        arms: Name of an arm → its own options, which win over the base's; None takes an option of the base away.
+        seeds: Seeds; each arm is trained once with each of them.
+        devices: Devices that take one run at a time each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two
+            GPUs. Empty if the file names none.
+        baseline: Name of the arm that the others are compared with; None if the file names none.
     """
 
     path: Path
@@ -64,11 +67,11 @@ class StudyFile:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the file."""
+        """Hex digest of the file's bytes."""
         return hashlib.sha256(self.content).hexdigest()
 
     def options(self, arm: str) -> dict[str, Any]:
-        """Options of an arm: its own, else the base's."""
+        """Options of an arm: its own where it has them, the base's elsewhere."""
         merged = {"data": self.data, **self.base, **self.arms[arm]}
         return {key: value for key, value in merged.items() if value is not None}
 
@@ -122,7 +125,7 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
 
 
 def _name_mistakes(name: Any) -> list[str]:
-    """Why a name cannot be that of a folder on every system."""
+    """Reasons why a name cannot be that of a folder on every system."""
     if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or len(name) > 100:
         return [f"{name!r} cannot name a folder; expected letters, digits and '_ .+=-' within, at most 100."]
     return [f"{name!r} is taken: the study keeps something else there."] if name.lower() in _RESERVED else []

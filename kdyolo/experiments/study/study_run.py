@@ -1,4 +1,4 @@
-"""The runs of a study: a ``kdyolo train`` work dir each, what stands in it, and the command that goes on from there."""
+"""Run of a study: its work dir, what the folder holds, and the command that starts or resumes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdyolo.engine.options.train_options import OPTION_NAMES
+from kdyolo.engine.options.train_options import OPTION_NAMES, names_of
 from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
 from kdyolo.runs.files import STATE_NAME, is_run, resumable, weights_file
@@ -15,9 +15,7 @@ from kdyolo.runs.history import Run, read_run
 
 State = Literal["new", "begun", "resumable", "finished"]
 
-# kdyolo's own options that say where a run starts from in words that may differ while it is the same: the backbone is
-# compared by its content, and a recipe by the settings that it gives.
-_NOT_COMPARED = frozenset(("backbone", "random_init", "work_dir", "recipe", "trust", "allow_partial"))
+_COMPARED = names_of(lambda found: found.in_study)  # kdyolo's options whose words make a run what it is
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,9 @@ class StudyRun:
     """One arm with one seed.
 
     Attributes:
-        arm: What it trains.
-        seed: Of everything random in it.
-        folder: Its work dir, an absolute path.
+        arm: The arm that the run trains.
+        seed: Seed of everything random in the run.
+        folder: Work dir of the run, an absolute path.
     """
 
     arm: StudyArm
@@ -44,20 +42,20 @@ class StudyRun:
 
     @property
     def log(self) -> Path:
-        """All that its processes printed. Beside the work dir, which has to be empty when a run starts."""
+        """Log of all that the run's processes printed, beside the work dir, which is empty when a run starts."""
         return self.folder.parent / f"{self.folder.name}.log"
 
     @property
     def epochs(self) -> int:
-        """Epochs it is to train."""
+        """Number of epochs that the run is to train."""
         return int(self.arm.ultralytics["epochs"])
 
     def history(self) -> Run | None:
-        """What is in the folder; None if nothing has been trained."""
+        """History of the run, read from its folder; None if nothing has been trained."""
         return read_run(self.folder) if is_run(self.folder) else None
 
     def state(self) -> State:
-        """What there is to do: all, all again (no epoch was saved), the rest, or nothing."""
+        """State of the run: new, begun (no epoch was saved: all again), resumable, or finished."""
         if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
             return "new"
         history = self.history()
@@ -66,17 +64,17 @@ class StudyRun:
         return "resumable" if resumable(self.folder) else "begun"
 
     def arguments(self, device: str) -> list[str]:
-        """The ``kdyolo`` command line that starts it, or goes on with it."""
+        """Arguments of the ``kdyolo`` command that starts the run, or resumes it."""
         if self.state() == "resumable":
             return ["train", "--resume", str(self.folder), "--device", device]
         own = {"seed": self.seed, "device": device, "work_dir": self.folder}
         return ["train", *(word for key, value in {**self.arm.options, **own}.items() for word in _words(key, value))]
 
     def clear(self) -> None:
-        """Remove what a run left that ended before its first epoch was saved: it has to start again.
+        """Remove what the run left if it ended before its first epoch was saved, so that it can start again.
 
         Raises:
-            RunError: There is something else in the folder, which is left alone.
+            RunError: The folder holds something else, which is left alone.
         """
         if self.state() != "begun":
             return
@@ -94,14 +92,14 @@ class StudyRun:
         shutil.rmtree(self.folder)
 
     def differences(self) -> list[str]:
-        """What its folder was trained with, where the study file asks for something else now."""
+        """Settings in which the run in the folder differs from what the study file asks for now."""
         history = self.history()
         if history is None or history.record is None:
             return []  # it never got as far as training
         record = history.record
         then = {**record.get("settings", {}), **full_settings(record.get("asked") or history.args)}
-        now = {**self.arm.settings.to_dict(), **self.arm.ultralytics}
-        pairs = {key: (then.get(key), now[key]) for key in now if key not in _NOT_COMPARED}
+        now = {**{key: getattr(self.arm.settings, key) for key in _COMPARED}, **self.arm.ultralytics}
+        pairs = {key: (then.get(key), now[key]) for key in now}
         pairs["seed"] = (record.get("seed"), self.seed)
         pairs["backbone sha256"] = ((record.get("backbone") or {}).get("sha256"), self.arm.sha256)
         pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.arm.options["data"]).resolve()))
