@@ -191,7 +191,7 @@ def _some(names: list[str], count: int = 5) -> str:
 def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
     """One real batch forward and backward in every phase of the schedule, and its labels drawn."""
     schedule, phases = trainer.schedule, []
-    starts = [0, *schedule.thaws]
+    starts = [0, *schedule.unfreezes]
     for start, end in zip(starts, [*starts[1:], trainer.epochs], strict=True):
         trainer.begin_epoch(start)  # which also starts the loader anew
         batches = chain.from_iterable(iter(trainer.train_loader) for _ in range(STEPS + 1))

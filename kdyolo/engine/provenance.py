@@ -170,7 +170,7 @@ def run_record(
 
 def _plain_schedule(schedule: FreezeSchedule) -> dict[str, Any]:
     """All values of a schedule, and its thaws, whose epochs are counted from 1."""
-    return {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}}
+    return {**asdict(schedule), "thaws": {e + 1: list(parts) for e, parts in schedule.unfreezes.items()}}
 
 
 def _plain_recipe(name: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class FreezeSchedule:
             raise ConfigError(mistakes)
 
     @cached_property
-    def thaw_epochs(self) -> dict[str, float]:
+    def unfreeze_epochs(self) -> dict[str, float]:
         """Part → number of epochs it stays frozen, so the epoch (from 0) it starts to train in; ``inf``: never."""
         if self.unfreeze_stages is not None:
             return _parse_stages(self.unfreeze_stages)[0]
@@ -81,15 +81,15 @@ class FreezeSchedule:
         return {item.partition(":")[2].strip().lower() for item in items} & set(PARTS)
 
     @property
-    def thaws(self) -> dict[int, tuple[str, ...]]:
+    def unfreezes(self) -> dict[int, tuple[str, ...]]:
         """Epoch (from 0) → parts that start to train in it, for every thaw that happens during the run."""
-        epochs = sorted({int(e) for e in self.thaw_epochs.values() if 0 < e < self.epochs})
-        return {epoch: tuple(p for p in PARTS if self.thaw_epochs[p] == epoch) for epoch in epochs}
+        epochs = sorted({int(e) for e in self.unfreeze_epochs.values() if 0 < e < self.epochs})
+        return {epoch: tuple(p for p in PARTS if self.unfreeze_epochs[p] == epoch) for epoch in epochs}
 
     @property
     def ever_frozen(self) -> bool:
         """Whether any part is frozen in any epoch."""
-        return any(epochs > 0 for epochs in self.thaw_epochs.values())
+        return any(epochs > 0 for epochs in self.unfreeze_epochs.values())
 
     @property
     def is_plain(self) -> bool:
@@ -101,12 +101,12 @@ class FreezeSchedule:
         """Epochs until all that will ever thaw has thawed (the whole run, if nothing does); patience starts then."""
         if not self.ever_frozen:
             return 0
-        thaws = [epochs for epochs in self.thaw_epochs.values() if epochs < self.epochs]
-        return int(max(thaws)) if thaws else self.epochs
+        ends = [epochs for epochs in self.unfreeze_epochs.values() if epochs < self.epochs]
+        return int(max(ends)) if ends else self.epochs
 
     def frozen_parts(self, epoch: int) -> tuple[str, ...]:
         """Parts that are frozen in an epoch (from 0), shallow to deep."""
-        return tuple(part for part in PARTS if epoch < self.thaw_epochs[part])
+        return tuple(part for part in PARTS if epoch < self.unfreeze_epochs[part])
 
     def is_frozen(self, epoch: int) -> bool:
         """Whether the whole backbone is frozen in an epoch, counted from 0."""
@@ -129,7 +129,7 @@ class FreezeSchedule:
         """
         if part == HEAD:
             return 1.0
-        thaw = self.thaw_epochs[part]
+        thaw = self.unfreeze_epochs[part]
         if progress <= thaw and thaw > 0:
             return 0.0
         ramp = min((progress - thaw) / self.thaw_warmup, 1.0) if thaw > 0 and self.thaw_warmup > 0 else 1.0
@@ -139,7 +139,7 @@ class FreezeSchedule:
         """Part → name of the group of parts that share a learning rate throughout."""
         same: dict[float, list[str]] = {}
         for part in PARTS:
-            same.setdefault(self.thaw_epochs[part], []).append(part)
+            same.setdefault(self.unfreeze_epochs[part], []).append(part)
         names = ((parts, "backbone" if len(parts) == len(PARTS) else "-".join(parts)) for parts in same.values())
         return {part: name for parts, name in names for part in parts}
 
@@ -158,7 +158,7 @@ class FreezeSchedule:
         notes = []
         if self.backbone_lr != 1.0:
             notes.append(f"the backbone's learning rate is {self.backbone_lr:g} × the head's")
-        if self.thaws and self.thaw_warmup:
+        if self.unfreezes and self.thaw_warmup:
             notes.append(f"after a thaw the learning rate rises over {self.thaw_warmup:g} epoch(s)")
         if self.freeze_bn == "always":
             notes.append("the backbone's BatchNorm statistics never move")
@@ -168,14 +168,14 @@ class FreezeSchedule:
         frozen = self.frozen_parts(0)
         what = "backbone" if len(frozen) == len(PARTS) else "-".join(frozen)
         share = sum(parameters.get(part, 0) for part in frozen) / 1e6
-        plan = f"plan: epochs 1–{min(self.thaws, default=self.epochs)}: {what} frozen ({share:.1f} M of {whole})"
-        for epoch, parts in self.thaws.items():
+        plan = f"plan: epochs 1–{min(self.unfreezes, default=self.epochs)}: {what} frozen ({share:.1f} M of {whole})"
+        for epoch, parts in self.unfreezes.items():
             plan += f", from {epoch + 1}: {', '.join(parts) if self.frozen_parts(epoch) else 'all'}"
-        never = [part for part in PARTS if self.thaw_epochs[part] >= self.epochs]
+        never = [part for part in PARTS if self.unfreeze_epochs[part] >= self.epochs]
         if not never:
             return plan
         who = "it" if len(never) == len(PARTS) else ", ".join(never)
-        beyond = max((e for p in never if (e := self.thaw_epochs[p]) != NEVER), default=self.epochs)
+        beyond = max((e for p in never if (e := self.unfreeze_epochs[p]) != NEVER), default=self.epochs)
         reason = (
             f", because freezing lasts {int(beyond)} and the run {self.epochs} epochs" if beyond > self.epochs else ""
         )

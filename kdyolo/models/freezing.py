@@ -49,7 +49,7 @@ class BackboneFreezer:
 
     def unfrozen_in(self, epoch: int) -> str:
         """What starts to train in an epoch (from 0), in words: ``"backbone"``, ``"p5"``, ``"p3, p4"``; else nothing."""
-        parts = self.schedule.thaws.get(epoch, ())
+        parts = self.schedule.unfreezes.get(epoch, ())
         return "backbone" if parts and self.schedule.groups()[parts[0]] == "backbone" else ", ".join(parts)
 
     def restore(self, backbone: DistilledBackbone, epoch: int) -> None:

@@ -84,7 +84,7 @@ def _panels(columns: Sequence[str]) -> dict[str, dict[str, str]]:
 def _mark_phases(axis: Any, schedule: FreezeSchedule, epochs: Sequence[int]) -> None:
     """Shade the epochs in which something is frozen, darker for more, and draw a line at every thaw."""
     first, last = epochs[0] - 0.5, epochs[-1] + 0.5
-    changes = [first, *(epoch + 0.5 for epoch in schedule.thaws if first < epoch + 0.5 < last), last]
+    changes = [first, *(epoch + 0.5 for epoch in schedule.unfreezes if first < epoch + 0.5 < last), last]
     for start, end in pairwise(changes):
         epoch = int(start - 0.5)  # the schedule counts from 0
         if frozen := schedule.frozen_parts(epoch):

@@ -167,7 +167,7 @@ def _write_record(
         "settings": dict(settings),
         "started_from": None,
         "backbone": None,
-        "schedule": {**plan, "thaws": {e + 1: list(parts) for e, parts in schedule.thaws.items()}},
+        "schedule": {**plan, "thaws": {e + 1: list(parts) for e, parts in schedule.unfreezes.items()}},
         "data": arguments["data"],
         "seed": arguments["seed"],
         "model": arguments["model"],

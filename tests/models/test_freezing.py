@@ -23,7 +23,7 @@ def test_frozen_first_and_never_again(freeze, epochs):
     phases = [schedule.is_frozen(epoch) for epoch in range(epochs)]
     assert phases == sorted(phases, reverse=True)
     assert sum(phases) == (epochs if freeze == ALL else min(freeze, epochs)) == schedule.frozen_epochs
-    assert bool(schedule.thaws) == (phases != [phases[0]] * epochs)
+    assert bool(schedule.unfreezes) == (phases != [phases[0]] * epochs)
 
 
 @given(st.integers(0, 50), EPOCHS)
@@ -84,13 +84,13 @@ def test_parts_thaw_once_and_from_deep_to_shallow(schedule):
         frozen = schedule.frozen_parts(epoch)
         assert frozen == PARTS[: len(frozen)]
         assert len(frozen) <= len(before)
-        thawed = schedule.thaws.get(epoch, ())
+        thawed = schedule.unfreezes.get(epoch, ())
         if epoch:
             assert set(before) - set(frozen) == set(thawed)
         before = frozen
     assert schedule.frozen_parts(schedule.frozen_epochs) == schedule.frozen_parts(schedule.epochs + 1000) or (
         schedule.frozen_epochs == schedule.epochs
-        or any(schedule.thaw_epochs[p] >= schedule.epochs for p in schedule.frozen_parts(schedule.frozen_epochs))
+        or any(schedule.unfreeze_epochs[p] >= schedule.epochs for p in schedule.frozen_parts(schedule.frozen_epochs))
     )
 
 
@@ -103,10 +103,10 @@ def test_a_learning_rate_for_what_trains_and_none_for_what_is_frozen(schedule, e
         assert 0 <= factor <= schedule.backbone_lr
         if part in schedule.frozen_parts(epoch):
             assert factor == 0
-        elif schedule.thaw_epochs[part] == 0:
+        elif schedule.unfreeze_epochs[part] == 0:
             assert factor == schedule.backbone_lr
-        elif progress >= schedule.thaw_epochs[part] + schedule.thaw_warmup:
-            assert factor == pytest.approx(schedule.backbone_lr) or progress == schedule.thaw_epochs[part]
+        elif progress >= schedule.unfreeze_epochs[part] + schedule.thaw_warmup:
+            assert factor == pytest.approx(schedule.backbone_lr) or progress == schedule.unfreeze_epochs[part]
         assert schedule.lr_factor(part, progress + 0.1) >= factor
 
 

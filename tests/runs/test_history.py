@@ -52,7 +52,7 @@ def test_a_run_that_training_left(train, tmp_path):
     run = read_run(tmp_path / "run")
     assert run.epochs == [1, 2]
     assert run.finished
-    assert run.schedule.thaws == {1: ("stem", "p2", "p3", "p4", "p5")}
+    assert run.schedule.unfreezes == {1: ("stem", "p2", "p3", "p4", "p5")}
     assert all(0 < seconds < 300 for seconds in run.seconds)
     assert all(0 < memory < 100 for memory in run.column("memory/GB"))
     assert run.scores["images"] == 4

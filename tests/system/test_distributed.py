@@ -43,7 +43,7 @@ class Trainer(KDTrainer):
         return self.seen
 
     def optimizer_step(self):
-        if self.epoch in self.schedule.thaws and self.record["gradients"] is None:
+        if self.epoch in self.schedule.unfreezes and self.record["gradients"] is None:
             model = unwrap_model(self.model)
             used = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
             twin = copy.deepcopy(model)

@@ -119,7 +119,7 @@ def unfreezings(arms: Sequence[Arm]) -> list[Unfreezing]:
     found: dict[tuple[int, str], list[str]] = {}
     for arm in arms:
         reached = _last_epoch(arm)
-        for epoch, parts in arm.runs[0].schedule.thaws.items():
+        for epoch, parts in arm.runs[0].schedule.unfreezes.items():
             if epoch + 1 <= reached:
                 what = "backbone" if len(parts) == len(PARTS) else ", ".join(parts)
                 found.setdefault((epoch + 1, what), []).append(arm.name)
@@ -129,7 +129,7 @@ def unfreezings(arms: Sequence[Arm]) -> list[Unfreezing]:
 def _phases(arm: Arm) -> list[tuple[float, float, int]]:
     """Start, end, and an epoch (from 0) in each stretch of the same phase, as far as the arm has come."""
     end = _last_epoch(arm) + 0.5
-    edges = [0.5, *(e + 0.5 for e in arm.runs[0].schedule.thaws if e + 0.5 < end), end]
+    edges = [0.5, *(e + 0.5 for e in arm.runs[0].schedule.unfreezes if e + 0.5 < end), end]
     return [(start, stop, int(start - 0.5)) for start, stop in pairwise(edges) if stop > start]
 
 
