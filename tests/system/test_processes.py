@@ -22,7 +22,7 @@ RECORDED = """
 import sys, time
 from pathlib import Path
 from kdyolo.runs.pid_file import claimed_folder
-with pid_file(Path(sys.argv[1])):
+with claimed_folder(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(60)
 """

@@ -275,7 +275,7 @@ def test_two_calls_at_once_do_not_share_a_folder(write, tmp_path):
     study = Study.from_file(write())
     study.folder.mkdir(parents=True)
     code = "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import claimed_folder\n"
-    code += "with pid_file(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    code += "with claimed_folder(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(study.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
@@ -320,7 +320,7 @@ def test_a_run_that_somebody_else_has_started_is_left_alone(write, monkeypatch):
     run.folder.mkdir(parents=True)
     (run.folder / "args.yaml").write_text("epochs: 2\n")
     code = "import sys, time; from pathlib import Path; from kdyolo.runs.pid_file import claimed_folder\n"
-    code += "with pid_file(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    code += "with claimed_folder(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, run.folder], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
         assert other.stdout.readline() == "in\n"
