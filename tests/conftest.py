@@ -63,14 +63,14 @@ _TRAINS = {"train", "bare_python", "finished_run", "python"}  # fixtures that ma
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what trains or starts processes, and tell pytest-xdist which tests belong together."""
-    root = Path(__file__).parent
+    root, spread = Path(__file__).parent, config.pluginmanager.hasplugin("xdist")
     for item in items:
         folder = item.path.relative_to(root).parts[0]
         if folder in _SLOW_FOLDERS:
             item.add_marker(folder)
         elif _TRAINS & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
-        if not item.get_closest_marker("xdist_group"):
+        if spread and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).as_posix()))
     if config.getoption("loadgroup", False):
         items.sort(key=_turn)
