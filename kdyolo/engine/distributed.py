@@ -6,9 +6,7 @@ alone prints, saves and evaluates; what only it knows is broadcast, so nobody wa
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -23,9 +21,6 @@ T = TypeVar("T")
 # Rank 0 evaluates while the others wait, so this is as long as an evaluation may take, not how long a death goes
 # unnoticed: a lost peer breaks gloo's connections at once, and torchrun ends the ranks of a node together.
 TIMEOUT = timedelta(hours=3)
-
-# Modules that copied the ranks when they were imported and act on them while evaluating.
-_RANK_USERS = ("ultralytics.engine.trainer", "ultralytics.engine.validator", "ultralytics.models.yolo.detect.val")
 
 
 def is_distributed() -> bool:
@@ -84,27 +79,6 @@ def run_on_rank_zero(function: Callable[..., T], *arguments: Any) -> T:
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def as_single_process(trainer: Any) -> Iterator[None]:
-    """Let rank 0 evaluate as if it were the only process.
-
-    Ultralytics' validator splits the images over ranks and reduces losses with an operation that gloo lacks, and takes
-    every device but cuda for cuda. It looks at constants, which are set here for the time of the evaluation.
-    """
-    modules = [importlib.import_module(name) for name in _RANK_USERS]
-    saved = [(m, name, getattr(m, name)) for m in modules for name in ("RANK", "LOCAL_RANK") if hasattr(m, name)]
-    world_size = trainer.world_size
-    try:
-        trainer.world_size = 0
-        for module, name, _ in saved:
-            setattr(module, name, -1)
-        yield
-    finally:
-        trainer.world_size = world_size
-        for module, name, value in saved:
-            setattr(module, name, value)
 
 
 def wrap_ddp(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:

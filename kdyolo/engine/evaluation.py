@@ -16,6 +16,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.validator import KDValidator
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
+from kdyolo.utils.ultralytics_patches import as_single_process
 
 
 class EvaluatedTrainer(ScheduledTrainer):
@@ -65,7 +66,7 @@ class EvaluatedTrainer(ScheduledTrainer):
             return super().validate()
         if not distributed.is_rank_zero():
             return None, None
-        with distributed.as_single_process(self):
+        with as_single_process(self):
             return super().validate()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.system import cpu_threads
-from kdyolo.utils.ultralytics_patches import restricted_ultralytics
+from kdyolo.utils.ultralytics_patches import as_single_process, restricted_ultralytics
 
 
 class KDTrainer(EvaluatedTrainer):
@@ -390,7 +390,7 @@ class KDTrainer(EvaluatedTrainer):
         """Ultralytics' last validation, and then the finished stock checkpoints; on rank 0."""
         if not distributed.is_rank_zero():
             return
-        with distributed.as_single_process(self):
+        with as_single_process(self):
             super().final_eval()
         for path in (self.last, self.best):
             if path.exists():
