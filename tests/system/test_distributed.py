@@ -227,9 +227,7 @@ def test_two_nodes_go_on_with_a_run_that_only_the_first_one_has(python, checkpoi
 
 def test_mistakes_are_printed_once_and_leave_nothing(python, checkpoint, shapes, tmp_path):
     arguments = ("-m", "kdyolo", "train", "--data", shapes, "--backbone", checkpoint, "--model", "kdyolov8s.yaml")
-    ended = run_ranks(
-        python, *arguments, "--work-dir", "run", "--device", "cpu", folders=[tmp_path, tmp_path]
-    )
+    ended = run_ranks(python, *arguments, "--work-dir", "run", "--device", "cpu", folders=[tmp_path, tmp_path])
     assert all(rank.code for rank in ended)
     assert "".join(rank.output for rank in ended).count("use --model kdyolov8n.yaml") == 1
     assert not (tmp_path / "run").exists()
