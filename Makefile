@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+WORKERS ?= 2
+SPREAD = --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test lint format map typecheck wheel clean
+.PHONY: demo test test-fast lint format map typecheck wheel clean
 
 demo: $(STAMP) ## the main job, to the end, on drawn data
 	rm -rf demo
 	$(BIN)/kdyolo demo --out demo
 
-test: $(STAMP) ## the test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the test suite, on two cores; WORKERS=0 for one process, in which a debugger works
+	$(BIN)/python -m pytest -n $(WORKERS) $(SPREAD)
+
+test-fast: $(STAMP) ## what neither trains nor starts processes: an answer in a minute
+	HYPOTHESIS_PROFILE=dev $(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) -m "not integration and not system and not slow"
 
 lint: $(STAMP) ## rules and format, what packages may import, what is declared in pyproject.toml
 	$(BIN)/ruff check .

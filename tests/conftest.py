@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,9 @@ os.environ["YOLO_CONFIG_DIR"] = _HOME.name
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("MPLBACKEND", "Agg")
+# One thread each: the cores belong to the workers that pytest-xdist runs beside each other. Ultralytics sets the same
+# when it is imported, which is too late for torch if that came first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell makes what runs in the background ignore Ctrl-C, and nohup a closed terminal. Every process that a test starts
 # would inherit that, and tests that press Ctrl-C would wait for ever; a handler of one's own is not inherited.
@@ -28,6 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -40,9 +45,40 @@ from kdyolo.models.backbone import DistilledBackbone  # noqa: E402
 from tests.builders.checkpoints import old_names  # noqa: E402
 from tests.builders.commands import CHECKOUT  # noqa: E402
 from tests.builders.studies import write_pair, write_small_study  # noqa: E402
-from tests.builders.training import FAST  # noqa: E402
+from tests.builders.training import FAST, Enough  # noqa: E402
+from tests.system.forkserver import ForkServer, fork_server  # noqa: E402
 
 settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
+
+# Fuzzing: as thorough as it gets, and a few examples for `make test-fast`.
+hypothesis.settings.register_profile("ci", deadline=None)
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Folders whose tests train or start processes come first, so that the many short tests fill what is left of the time
+# on each worker; within a worker, the tests of one file stay together, since they share their fixtures.
+_SLOW_FOLDERS = ("system", "integration")
+_TRAINS = {"train", "bare_python", "python"}  # fixtures that make a test more than a unit test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what trains or starts processes, and tell pytest-xdist which tests belong together."""
+    root, spread = Path(__file__).parent, config.pluginmanager.hasplugin("xdist")
+    for item in items:
+        folder = item.path.relative_to(root).parts[0]
+        if folder in _SLOW_FOLDERS:
+            item.add_marker(folder)
+        elif _TRAINS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+        if spread and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).as_posix()))
+    if config.getoption("loadgroup", False):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    return next((turn for turn, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), len(_SLOW_FOLDERS))
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +125,45 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
-    """``train(model_keywords, callbacks, **train_keywords)`` → a tiny trained detector, its run in ``tmp_path/run``."""
+    """``train(model_keywords, callbacks, **train_keywords)`` → a tiny trained detector, its run in ``tmp_path/run``.
 
-    def run(start: dict[str, Any] | None = None, callbacks: dict[str, Any] | None = None, **keywords: Any) -> KDYOLO:
+    With ``finish=False`` the run ends as soon as its last epoch is trained and looked at: it is not evaluated any more,
+    and nothing of that epoch is saved.
+    """
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch + 1 == trainer.epochs:
+            raise Enough
+
+    def run(
+        start: dict[str, Any] | None = None,
+        callbacks: dict[str, Any] | None = None,
+        finish: bool = True,
+        **keywords: Any,
+    ) -> KDYOLO:
         model = KDYOLO(**({"model": "kdyolov8n.yaml"} if start is None else start))
         for event, callback in (callbacks or {}).items():
             model.add_callback(event, callback)
-        model.train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run", **keywords})
+        if not finish:
+            model.add_callback("on_train_epoch_end", stop)
+        with pytest.raises(Enough) if not finish else contextlib.nullcontext():
+            model.train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run", **keywords})
         return model
+
+    return run
+
+
+@pytest.fixture
+def set_up(train: Callable[..., KDYOLO]) -> Callable[..., None]:
+    """``set_up(model_keywords, look, **train_keywords)``: a training up to its first batch, which ``look`` sees."""
+
+    def run(start: dict[str, Any], look: Callable[[Any], None], **keywords: Any) -> None:
+        def stop(trainer: Any) -> None:
+            look(trainer)
+            raise Enough
+
+        with pytest.raises(Enough):
+            train(start, {"on_train_start": stop}, **keywords)
 
     return run
 
@@ -111,6 +178,12 @@ def study(tmp_path: Path) -> Path:
 def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     """``pair(first={}, second={}, **both)`` → two runs that also differ in their learning rate."""
     return partial(write_pair, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def python() -> ForkServer:
+    """``python.run("-m", "kdyolo", …, cwd=…)``: forked from an interpreter that has imported torch already."""
+    return fork_server()
 
 
 @pytest.fixture(scope="session")

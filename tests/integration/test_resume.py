@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,10 +61,15 @@ def rows(run: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k not in ("time", "memory/GB")} for row in csv.DictReader(file)]
 
 
-def killed(checkpoint: Path, shapes: Path, work_dir: Path, epoch: int, options: dict[str, object]) -> None:
-    arguments = (checkpoint, shapes, work_dir, epoch, options)
-    done = subprocess.run([sys.executable, "-c", VICTIM, *map(str, arguments)], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+@pytest.fixture
+def killed(python, tmp_path):
+    """``killed(checkpoint, data, work_dir, epoch, options)``: a run that is killed in the first batch of an epoch."""
+
+    def kill(checkpoint: Path, data: Path, work_dir: Path, epoch: int, options: dict[str, object]) -> None:
+        done = python.run("-c", VICTIM, checkpoint, data, work_dir, epoch, options, cwd=tmp_path)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return kill
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def uninterrupted(checkpoint, shapes, tmp_path_factory):
 @pytest.mark.parametrize(
     "epoch", [1, 2, 3, 5], ids=["inside the freeze", "in the epoch of the thaw", "in the ramp", "after it"]
 )
-def test_killed_and_resumed_equals_uninterrupted(uninterrupted, checkpoint, shapes, tmp_path, epoch):
+def test_killed_and_resumed_equals_uninterrupted(uninterrupted, killed, checkpoint, shapes, tmp_path, epoch):
     run = tmp_path / "run"
     killed(checkpoint, shapes, run, epoch, OPTIONS)
     file, phases = read_checkpoint(checkpoint).tensors, []
@@ -124,7 +127,7 @@ def partial(checkpoint, tmp_path_factory):
 
 
 @pytest.mark.parametrize("epoch", [1, 2], ids=["inside the freeze", "in the epoch of the thaw"])
-def test_a_partly_distilled_backbone_goes_on_with_the_same_layers_frozen(partial, shapes, tmp_path, epoch):
+def test_a_partly_distilled_backbone_goes_on_with_the_same_layers_frozen(partial, killed, shapes, tmp_path, epoch):
     options, ends = {**OPTIONS, "epochs": 4, "nbs": 4}, {}  # a step for every batch
     file, moved, frozen = read_checkpoint(partial).tensors, [], []
     assert not any(name.startswith("9.") for name in file)
@@ -160,7 +163,7 @@ def test_a_partly_distilled_backbone_goes_on_with_the_same_layers_frozen(partial
     assert [n for n, t in ends["whole"][0].items() if not torch.equal(ends["resumed"][0][n], t)] == []
 
 
-def test_an_end_to_end_head_goes_on_with_its_losses_weighted_as_they_were(shapes, tmp_path):
+def test_an_end_to_end_head_goes_on_with_its_losses_weighted_as_they_were(killed, shapes, tmp_path):
     """YOLO26 weights its one-to-many loss less and its one-to-one loss more with every epoch."""
     options, weighted, ends = {**OPTIONS, "epochs": 4, "freeze_epochs": 1}, {}, {}
 

@@ -12,7 +12,7 @@ import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.errors import ConfigError
-from tests.integration.test_trainer import Watch
+from tests.builders.training import Watch
 
 
 def run_across_a_thaw(train, checkpoint, **options) -> Watch:

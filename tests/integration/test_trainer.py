@@ -13,31 +13,13 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, KDTrainer, read_checkpoint
-from kdyolo.checkpoints.loading import changed_tensors
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, ModelError, RunError
 from kdyolo.utils.system import cpu_threads
-from tests.builders.training import FAST
+from tests.builders.training import FAST, Enough, Plateau, Watch, tensors_of
 
 
-class Watch:
-    """Callbacks that look at the backbone after each epoch, in the model and in its EMA."""
-
-    def __init__(self, checkpoint):
-        self.file = read_checkpoint(checkpoint)
-        self.model, self.ema, self.trainable, self.modes, self.dfl = [], [], [], [], []
-
-    def __call__(self, trainer):
-        model = unwrap_model(trainer.model)
-        self.model.append(changed_tensors(model.backbone, self.file.tensors))
-        self.ema.append(changed_tensors(trainer.ema.ema.backbone, self.file.tensors))
-        self.trainable.append({p.requires_grad for p in model.backbone.parameters()})
-        self.modes.append({m.training for layer in model.backbone.layers for m in layer.modules()})
-        self.dfl.append(model.model[-1].dfl.conv.weight.requires_grad)
-
-
-def test_frozen_means_frozen_and_then_it_trains(train, checkpoint, tmp_path):
-    watch = Watch(checkpoint)
-    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, freeze_epochs=2, epochs=4, save_period=1)
+def test_frozen_means_frozen_and_then_it_trains(finished_run):
+    watch = finished_run.watch
     for epoch in (0, 1):
         assert watch.model[epoch] == watch.ema[epoch] == []
         assert watch.trainable[epoch] == {False}
@@ -49,21 +31,21 @@ def test_frozen_means_frozen_and_then_it_trains(train, checkpoint, tmp_path):
         assert watch.trainable[epoch] == watch.modes[epoch] == {True}
     assert watch.dfl == [False] * 4
     for epoch, same in ((0, True), (1, True), (2, False)):
-        saved = torch.load(tmp_path / f"run/weights/epoch{epoch}.pt", weights_only=False)["ema"].state_dict()
+        saved = torch.load(finished_run.folder / f"weights/epoch{epoch}.pt", weights_only=False)["ema"].state_dict()
         halves = {f"model.{n}": t.half() if t.is_floating_point() else t for n, t in watch.file.tensors.items()}
         assert all(torch.equal(saved[n], t) for n, t in halves.items()) is same
 
 
 def test_without_a_freeze_the_backbone_trains_at_once(train, checkpoint):
     watch = Watch(checkpoint)
-    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, epochs=1)
+    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, epochs=1, finish=False)
     assert "0.conv.weight" in watch.model[0]
 
 
 @pytest.mark.parametrize(("freeze", "words"), [("all", "it never thaws"), (9, "because freezing lasts 9")])
 def test_frozen_to_the_end_says_so(train, checkpoint, tmp_path, freeze, words):
     watch = Watch(checkpoint)
-    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, freeze_epochs=freeze, epochs=2)
+    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, freeze_epochs=freeze, epochs=2, finish=False)
     assert watch.model == watch.ema == [[], []]
     assert words in (tmp_path / "run/train.log").read_text()
 
@@ -97,14 +79,6 @@ def test_recovery_from_nan(train, checkpoint, tmp_path, epoch, freeze):
     assert "recovering from last.pt" in (tmp_path / "run/train.log").read_text()
 
 
-class Plateau(KDTrainer):
-    """Fitness only ever falls, so that patience runs out as soon as it is counted."""
-
-    def validate(self):
-        metrics, _ = super().validate()
-        return metrics, 0.5 - 0.01 * self.epoch
-
-
 @pytest.mark.parametrize(("freeze", "last"), [(0, 3), (4, 6)])
 def test_patience_counts_unfrozen_epochs_only(train, checkpoint, tmp_path, freeze, last):
     train({"backbone": checkpoint}, trainer=Plateau, freeze_epochs=freeze, epochs=9, patience=2)
@@ -112,14 +86,14 @@ def test_patience_counts_unfrozen_epochs_only(train, checkpoint, tmp_path, freez
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [*range(1, last + 1)]
 
 
-def test_layer_freeze_counts_stock_layers(train, checkpoint, tmp_path):
+def test_layer_freeze_counts_stock_layers(set_up, checkpoint, tmp_path):
     frozen = {}
 
     def look(trainer):
         model = unwrap_model(trainer.model)
         frozen.update({name: not p.requires_grad for name, p in model.named_parameters()})
 
-    train({"backbone": checkpoint}, {"on_train_start": look}, freeze=[*range(9), "21.cv1"], epochs=1)
+    set_up({"backbone": checkpoint}, look, freeze=[*range(9), "21.cv1"])
     for name, is_frozen in frozen.items():
         in_layers = any(name.startswith(f"model.0.layers.{i}.") for i in range(9))
         expected = in_layers or name.startswith("model.15.cv1.") or ".dfl." in name  # stock layer 21 is row 15 here
@@ -127,14 +101,14 @@ def test_layer_freeze_counts_stock_layers(train, checkpoint, tmp_path):
     assert yaml.safe_load((tmp_path / "run/args.yaml").read_text())["freeze"] == [*range(9), "21.cv1"]
 
 
-def test_what_a_run_leaves(train, checkpoint, tmp_path):
-    train({"backbone": checkpoint}, freeze_epochs=1, epochs=2, save_period=1, seed=3)
-    run = tmp_path / "run"
-    assert {p.name for p in (run / "weights").iterdir()} == {"best.pt", "last.pt", "epoch0.pt", "epoch1.pt"}
+def test_what_a_run_leaves(finished_run):
+    run = finished_run.folder
+    kept = {f"epoch{epoch}.pt" for epoch in range(4)}
+    assert {p.name for p in (run / "weights").iterdir()} == {"best.pt", "last.pt", *kept}
     record = yaml.safe_load((run / "kdyolo.yaml").read_text())
-    assert record["backbone"]["sha256"] == read_checkpoint(checkpoint).sha256
+    assert record["backbone"]["sha256"] == read_checkpoint(finished_run.backbone).sha256
     assert (record["backbone"]["matched"], record["backbone"]["total"]) == (162, 162)
-    assert list(record["schedule"]["thaws"]) == [2]
+    assert list(record["schedule"]["thaws"]) == [3]
     assert record["recipe"]["name"] == "coco"
     assert record["recipe"]["values"]["optimizer"] == "SGD"
     assert {"kdyolo", "ultralytics", "torch", "python"} <= record["versions"].keys()
@@ -143,31 +117,30 @@ def test_what_a_run_leaves(train, checkpoint, tmp_path):
     log = (run / "train.log").read_text()
     for words in (
         "backbone: yolov8n · 162/162 tensors · 1,277,707 values · from epoch 4 of epoch_4_model.pth",
-        "plan: epochs 1–1: backbone frozen (1.3 M of 3.0 M parameters), from 2: all",
-        "epoch 2: backbone thawed",
+        "plan: epochs 1–2: backbone frozen (1.3 M of 3.0 M parameters), from 3: all",
+        "epoch 3: backbone thawed",
         "mAP50-95",
-        "1/2 ",
+        "1/4 ",
     ):
         assert words in log, words
     assert "\x1b" not in log
     with (run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2
+    assert len(rows) == 4
     assert all("metrics/mAP50-95(B)" in row for row in rows)
 
 
-def test_recipe_is_the_default_and_keywords_win(train, tmp_path):
-    train(epochs=1, lr0=0.02)
-    args = yaml.safe_load((tmp_path / "run/args.yaml").read_text())
-    assert (args["optimizer"], args["cos_lr"], args["mosaic"], args["lr0"]) == ("SGD", True, 0.0, 0.02)
+def test_recipe_is_the_default_and_keywords_win(finished_run):
+    args = yaml.safe_load((finished_run.folder / "args.yaml").read_text())
+    assert (args["optimizer"], args["cos_lr"], args["mosaic"], args["lr0"]) == ("SGD", True, 0.0, 0.001)
 
 
-def test_another_recipe_by_name_and_by_file(train, tmp_path):
-    train(epochs=1, recipe="coco-mosaic")
+def test_another_recipe_by_name_and_by_file(train, set_up, tmp_path):
+    set_up({"model": "kdyolov8n.yaml"}, lambda trainer: None, recipe="coco-mosaic")
     args = yaml.safe_load((tmp_path / "run/args.yaml").read_text())
     assert (args["mosaic"], args["mixup"], args["close_mosaic"]) == (1.0, 0.1, 10)
     (tmp_path / "mine.yaml").write_text("optimizer: AdamW\nfreeze_epochs: 1\n")
-    train(epochs=2, recipe=str(tmp_path / "mine.yaml"), work_dir=tmp_path / "second")
+    train(epochs=2, recipe=str(tmp_path / "mine.yaml"), work_dir=tmp_path / "second", finish=False)
     record = yaml.safe_load((tmp_path / "second/kdyolo.yaml").read_text())
     assert record["schedule"]["freeze_epochs"] == 1
     assert yaml.safe_load((tmp_path / "second/args.yaml").read_text())["optimizer"] == "AdamW"
@@ -193,13 +166,9 @@ def stock_weights(tmp_path_factory):
     return path
 
 
-def test_weights_then_backbone_laid_over(train, checkpoint, stock_weights):
+def test_weights_then_backbone_laid_over(set_up, checkpoint, stock_weights):
     seen = {}
-
-    def look(trainer):
-        seen.update({n: t.clone() for n, t in unwrap_model(trainer.model).state_dict().items()})
-
-    train({"weights": stock_weights, "backbone": checkpoint}, {"on_train_start": look}, epochs=1)
+    set_up({"weights": stock_weights, "backbone": checkpoint}, lambda trainer: seen.update(tensors_of(trainer)))
     stock = YOLO(stock_weights).model.float().state_dict()
     file = read_checkpoint(checkpoint).tensors
     assert all(torch.equal(seen[f"model.0.layers.{n}"], t) for n, t in file.items())
@@ -207,13 +176,9 @@ def test_weights_then_backbone_laid_over(train, checkpoint, stock_weights):
     assert torch.equal(seen["model.16.cv2.0.0.conv.weight"], stock["model.22.cv2.0.0.conv.weight"])
 
 
-def test_weights_alone_start_the_whole_detector(train, stock_weights):
+def test_weights_alone_start_the_whole_detector(set_up, stock_weights):
     seen = {}
-
-    def look(trainer):
-        seen.update({n: t.clone() for n, t in unwrap_model(trainer.model).state_dict().items()})
-
-    train({"weights": stock_weights}, {"on_train_start": look}, epochs=1)
+    set_up({"weights": stock_weights}, lambda trainer: seen.update(tensors_of(trainer)))
     stock = YOLO(stock_weights).model.float().state_dict()
     assert torch.equal(seen["model.0.layers.4.cv1.conv.weight"], stock["model.4.cv1.conv.weight"])
 
@@ -224,9 +189,8 @@ def test_weights_of_another_scale_are_refused(train, stock_weights, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_trained_again_from_its_own_best(train, checkpoint, shapes, tmp_path):
-    train({"backbone": checkpoint}, epochs=1)
-    again = KDYOLO(tmp_path / "run/weights/best.pt")
+def test_trained_again_from_its_own_best(finished_run, shapes, tmp_path):
+    again = KDYOLO(finished_run.folder / "weights/best.pt")
     again.train(**{**FAST, "data": str(shapes), "epochs": 1, "work_dir": tmp_path / "again"})
     assert (tmp_path / "again/weights/best.pt").is_file()
     log = (tmp_path / "again/train.log").read_text()
@@ -268,9 +232,8 @@ class Steps:
 def test_every_group_has_the_schedules_rate_in_every_phase(train, checkpoint, optimizer):
     steps = Steps()
     options = {"unfreeze_stages": "1:p5,2:p4,3:all", "backbone_lr": 0.25, "thaw_warmup": 2}
-    train(
-        {"backbone": checkpoint}, {"on_train_start": steps}, epochs=6, optimizer=optimizer, warmup_epochs=2, **options
-    )
+    options |= {"optimizer": optimizer, "warmup_epochs": 2, "val": False}
+    train({"backbone": checkpoint}, {"on_train_start": steps}, epochs=6, finish=False, **options)
     schedule = steps.trainer.schedule
     part_of = {group: part for part, group in schedule.groups().items()}
     assert {round(progress) for progress, _ in steps.rates} >= {1, 2, 3, 4, 5, 6}
@@ -305,21 +268,20 @@ def test_a_part_that_the_model_does_not_have_is_refused(train, checkpoint, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_thawed_parts_start_without_momentum(train, checkpoint):
-    momenta = []
-
-    def look(trainer):
-        state = trainer.optimizer.state
-        first = unwrap_model(trainer.model).backbone.layers[0].conv.weight
-        momenta.append("momentum_buffer" in state.get(first, {}))
-
-    train({"backbone": checkpoint}, {"on_train_epoch_end": look}, freeze_epochs=2, epochs=3)
-    assert momenta == [False, False, True]
+def test_thawed_parts_start_without_momentum(finished_run):
+    assert finished_run.watch.momentum == [False, False, True, True]
 
 
 def test_batchnorm_that_never_moves(train, checkpoint):
     watch = Watch(checkpoint)
-    train({"backbone": checkpoint}, {"on_train_epoch_end": watch}, freeze_epochs=1, epochs=3, freeze_bn="always")
+    train(
+        {"backbone": checkpoint},
+        {"on_train_epoch_end": watch},
+        freeze_epochs=1,
+        epochs=3,
+        freeze_bn="always",
+        finish=False,
+    )
     moved = set(watch.model[-1])
     assert "0.conv.weight" in moved
     assert "0.bn.weight" in moved
@@ -335,7 +297,8 @@ def test_a_slower_backbone_moves_less(train, checkpoint):
         distance.append(float((weight - file).norm()))
 
     for factor in (1.0, 0.01, 0.0):
-        train({"backbone": checkpoint}, {"on_train_end": look}, epochs=1, backbone_lr=factor, exist_ok=True)
+        options = {"epochs": 1, "backbone_lr": factor, "exist_ok": True}
+        train({"backbone": checkpoint}, {"on_train_epoch_end": look}, finish=False, **options)
     assert distance[0] > 20 * distance[1] > 0
     assert distance[2] == 0
 
@@ -411,22 +374,25 @@ def test_set_up_that_fails_removes_only_what_it_made(train, stock_weights, tmp_p
 def test_a_second_training_goes_on_from_the_first(train, checkpoint, shapes, tmp_path):
     model = train({"backbone": checkpoint}, epochs=1)
     first, seen = model.model.float().state_dict(), {}
-    model.add_callback(
-        "on_train_start",
-        lambda trainer: seen.update({n: t.clone() for n, t in unwrap_model(trainer.model).state_dict().items()}),
-    )
-    model.train(**{**FAST, "data": str(shapes), "epochs": 1, "work_dir": tmp_path / "second"})
+
+    def look(trainer):
+        seen.update(tensors_of(trainer))
+        raise Enough
+
+    model.add_callback("on_train_start", look)
+    with pytest.raises(Enough):
+        model.train(**{**FAST, "data": str(shapes), "epochs": 1, "work_dir": tmp_path / "second"})
     assert torch.equal(seen["model.0.layers.3.conv.weight"], first["model.3.conv.weight"])
 
 
-def test_partial_checkpoints_only_on_request(train, checkpoint, tmp_path):
+def test_partial_checkpoints_only_on_request(set_up, checkpoint, tmp_path):
     content = torch.load(checkpoint)
     content["backbone"] = {k: v for k, v in content["backbone"].items() if ".stage4.2." not in k}
     partial = tmp_path / "partial.pth"
     torch.save(content, partial)
     with pytest.raises(CheckpointError, match="missing 12"):
         KDYOLO(backbone=partial)
-    train({"backbone": partial, "allow_partial": True}, freeze_epochs=1)
+    set_up({"backbone": partial, "allow_partial": True}, lambda trainer: None, freeze_epochs=1)
     assert "missing     12" in (tmp_path / "run/train.log").read_text()
 
 
@@ -477,5 +443,5 @@ def test_the_folded_backbone_is_used_while_all_of_it_is_frozen_and_no_longer(tra
     def look(trainer):
         used.append(unwrap_model(trainer.model).backbone.folded)
 
-    train({"backbone": checkpoint}, {"on_train_batch_end": look}, unfreeze_stages="1:p5,2:all", epochs=3)
+    train({"backbone": checkpoint}, {"on_train_batch_end": look}, unfreeze_stages="1:p5,2:all", epochs=3, finish=False)
     assert used == [True, True, False, False, False, False]

@@ -25,7 +25,7 @@ def test_autobatch(train, checkpoint):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
-def test_two_gpus_are_equal_after_every_epoch_across_a_thaw(checkpoint, shapes, tmp_path):
-    ranks = trained(checkpoint, shapes, tmp_path, "as it is", device="0,1")
+def test_two_gpus_are_equal_after_every_epoch_across_a_thaw(python, checkpoint, shapes, tmp_path):
+    ranks = trained(python, checkpoint, shapes, tmp_path, "as it is", device="0,1")
     assert [parameters_that_differ(ranks, epoch) for epoch in range(4)] == [[]] * 4
     assert max(ranks[0]["gradients"].values()) < 1e-2
