@@ -37,6 +37,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from ultralytics import settings  # noqa: E402
+from ultralytics.utils import LOGGER  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
 from kdyolo.data.coco_to_yolo import convert_coco  # noqa: E402
@@ -94,6 +95,13 @@ def shared() -> Path:
 def _inside_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths (``runs/detect/…``) land in the test's own folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _ultralytics_speaks() -> None:
+    """What an earlier test did to Ultralytics' logger is undone: tests look at what it says."""
+    LOGGER.disabled = False
+    LOGGER.setLevel("INFO")
 
 
 @pytest.fixture(scope="session")

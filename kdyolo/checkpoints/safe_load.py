@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -197,6 +198,8 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], bool]:
     except (SafetensorError, OSError, ValueError) as e:
         raise CheckpointError(f"{path}: damaged safetensors file ({e}). Copy or download it again.") from e
     recorded = meta.get(TENSORS_SHA256)
+    if recorded is None and get_close_matches(TENSORS_SHA256, meta, cutoff=0.75):  # a few bits of the name have flipped
+        raise CheckpointError(f"{path}: damaged, its header is not as it was written. Copy it again.")
     if recorded is not None and recorded != tensors_sha256(tensors):
         raise CheckpointError(f"{path}: damaged, its tensors are not those it was written with. Copy it again.")
     return {**tensors, "meta": meta}, recorded is not None
