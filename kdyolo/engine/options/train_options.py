@@ -361,7 +361,7 @@ COMMAND_FLAGS: Mapping[str, Option] = {
         kind="flag",
         meaning="check everything, measure one batch in every phase, print the plan; train nothing",
         default_text="off",
-        python="`preflight(…)` in `kdyolo.engine.preflight`",
+        python="`kdyolo.preflight(…)`",
     ),
 }
 

@@ -8,14 +8,11 @@ import pytest
 from kdyolo.data.coco_to_yolo import convert_coco
 from tests.builders.coco import (
     CATEGORIES,
-    DROP,
     box,
     document,
-    edited,
     image,
     make_split,
     refusal,
-    with_more,
     write,
 )
 
@@ -48,53 +45,6 @@ def test_whole_file_problems_are_named(tmp_path, case, skip_invalid):
     message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid=skip_invalid)
     assert message.startswith(f"{path}: ")
     assert expected in message
-
-
-NAN, INF = float("nan"), float("inf")
-
-
-# case: (index, changes, reason); image 0 (id 7) has the three annotations, image 1 (id 8) has none
-LEAVES, SUFFIX = "file_name leaves the image folder", "file_name has no suffix that Ultralytics reads"
-
-
-LINE, SIZE = "file_name does not fit on a line of UTF-8 text", "width and height must be positive"
-
-
-IMAGE_CHANGES = {
-    "no id": (0, {"id": DROP}, "Object missing required field `id`"),
-    "string id": (0, {"id": "7"}, "Expected `int`, got `str` - at `$.id`"),
-    "float id": (0, {"id": 7.0}, "Expected `int`, got `float` - at `$.id`"),
-    "no file name": (0, {"file_name": DROP}, "Object missing required field `file_name`"),
-    "number as name": (1, {"file_name": 8}, "Expected `str`, got `int` - at `$.file_name`"),
-    "no width": (0, {"width": DROP}, "Object missing required field `width`"),
-    "null height": (0, {"height": None}, "Expected `int`, got `null` - at `$.height`"),
-    "NaN width": (1, {"width": NAN}, "Expected `int`, got `float` - at `$.width`"),
-    "negative width": (0, {"width": -100}, SIZE),
-    "zero height": (1, {"height": 0}, SIZE),
-    "endless width": (0, {"width": 10**400}, "width and height must be at most 1000000000"),
-    "parent folder": (0, {"file_name": "../7.jpg"}, LEAVES),
-    "inner parent": (0, {"file_name": "a/../../7.jpg"}, LEAVES),
-    "absolute": (0, {"file_name": "/tmp/7.jpg"}, LEAVES),
-    "drive": (0, {"file_name": "C:\\7.jpg"}, LEAVES),
-    "no image": (0, {"file_name": "7.gif"}, SUFFIX),
-    "empty name": (0, {"file_name": ""}, SUFFIX),
-    "two lines": (0, {"file_name": "7\n.jpg"}, LINE),
-    "surrogate": (0, {"file_name": "\udcff.jpg"}, LINE),
-    "duplicate id": (1, {"id": 7}, "duplicate image id"),
-    "one name": (1, {"file_name": "7.jpg"}, "two images of one name"),
-    "one name, written otherwise": (1, {"file_name": "./7.jpg"}, "two images of one name"),
-    "one label": (1, {"file_name": "7.png"}, "two images share a label file"),
-}
-
-
-# case: (document, record as it is named, reason, number of annotations that are skipped with it)
-IMAGE = {"no record": (with_more("images", [1]), "image 2 (no id)", "Expected `object`, got `array`", 0)}
-
-
-for _case, (_index, _changes, _reason) in IMAGE_CHANGES.items():
-    _id = _changes.get("id", 7 + _index)
-    _named = f"image {_index} (no id)" if _id is DROP else f"image {_index} (id {_id!r})"
-    IMAGE[_case] = (edited("images", _index, **_changes), _named, _reason, 0 if _index else 3)
 
 
 def test_what_was_skipped_is_not_in_the_annotations_either(tmp_path):
