@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
-from ultralytics.data import build_dataloader
-from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -24,6 +22,7 @@ from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
 from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
+from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
@@ -46,7 +45,7 @@ from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
 
 
-class KDTraining(BaseTrainer):  # type: ignore[misc]
+class KDTraining(RankTraining):
     """Training of any task with a distilled backbone; stands before one of Ultralytics' task trainers among the bases.
 
     The task's class says with :meth:`build_model` and :meth:`stock_model` which model it trains. Every other override
@@ -79,7 +78,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
-    amp: bool
     accumulate: int
     epoch: int
     start_epoch: int
@@ -115,7 +113,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
-        self._wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
         if distributed.is_rank_zero() and not self.ddp:
             self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
 
@@ -227,22 +224,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
                 self.plot_metrics()
             self.run_callbacks("on_train_end")
 
-    def _setup_ddp(self) -> None:
-        """Replace ``_setup_ddp`` by nothing: the process group was joined before anything else."""
-
-    def _build_train_pipeline(self) -> None:
-        """Extend ``_build_train_pipeline``: the world size comes from the process group."""
-        self.world_size = torch.distributed.get_world_size() if distributed.is_distributed() else self.world_size
-        super()._build_train_pipeline()
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Extend ``get_dataloader``: for evaluation one with all images, since rank 0 evaluates alone."""
-        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        if mode != "train" and distributed.is_distributed():
-            workers = self.args.workers * 2
-            loader = build_dataloader(loader.dataset, batch_size, workers, shuffle=False, rank=-1, device=self.device)
-        return loader
-
     def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
         """Extend ``build_optimizer``: groups split by part of the backbone, so that each has its own learning rate."""
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
@@ -251,10 +232,11 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
 
     def _setup_train(self) -> None:
         """Extend ``_setup_train``: checks, patience that waits for the unfreezing, the plan and the record."""
-        self._set_up_unwrapped()
-        if distributed.is_distributed():
-            self.amp = distributed.broadcast(self.amp)  # decided on rank 0
-            self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and self.args.amp != "bf16")
+        layer_freeze = self.args.freeze
+        try:
+            super()._setup_train()
+        finally:
+            self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
         self.stopper = EarlyStoppingAfterUnfreeze.instead_of(self.stopper, self.schedule.frozen_epochs)
         if not self.resume:
             self.freezer.remember(unwrap_model(self.model).backbone)
@@ -264,16 +246,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
         if distributed.is_rank_zero():
             self._record_and_hand_over()
-
-    def _set_up_unwrapped(self) -> None:
-        """Ultralytics' set-up, which would wrap the model for a GPU and for what trains now: `_model_train` does it."""
-        layer_freeze, world_size = self.args.freeze, self.world_size
-        self.world_size = 0
-        try:
-            super()._setup_train()
-        finally:
-            self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
-            self.world_size = world_size
 
     def _record_and_hand_over(self) -> None:
         """Write ``kdyolo.yaml`` of a new run; of a detached one, from here on all output goes to its log."""
@@ -325,10 +297,7 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
         if what := self.freezer.unfrozen_in(self.epoch):
             trainable = self.trainable_parameters() / 1e6
             LOGGER.info(f"epoch {self.epoch + 1}: {what} thawed, {trainable:.1f} M parameters train from now on")
-        trains = tuple(p.requires_grad for p in self.model.parameters())
-        if distributed.is_distributed() and trains != self._wrapped_for:
-            self.model = distributed.wrap_ddp(self.model, self.device, bool(self.args.compile))
-            self._wrapped_for = trains
+        self.wrap_for_what_trains()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Extend ``preprocess_batch``: after a resume, gradients that waited are there, and steps come when due."""
@@ -341,15 +310,6 @@ class KDTraining(BaseTrainer):  # type: ignore[misc]
             super().optimizer_step()
         iteration = self.epoch * len(self.train_loader) + self.batches_done - 1
         self.accumulate = self.steps.after_step(iteration, self.accumulate)
-
-    def validate(self) -> Any:
-        """Extend ``validate``: on rank 0 alone; the others go on to where they wait for its verdict."""
-        if not distributed.is_distributed():
-            return super().validate()
-        if not distributed.is_rank_zero():
-            return None, None
-        with as_single_process(self):
-            return super().validate()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Extend ``save_metrics``: official metrics and memory in the row of ``results.csv``."""
