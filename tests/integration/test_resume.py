@@ -211,7 +211,7 @@ def test_interrupted_after_every_epoch_and_resumed_each_time(shapes, tmp_path, a
         with pytest.raises(Enough):
             model.train(**keywords)
 
-    new = {"data": str(shapes), "warmup_epochs": warmup_epochs, **options}
+    new = {**options, "data": str(shapes), "warmup_epochs": warmup_epochs}
     train(KDYOLO("kdyolov8n.yaml"), tmp_path / "whole", 3, work_dir=tmp_path / "whole", **new)
     train(KDYOLO("kdyolov8n.yaml"), interrupted, 0, work_dir=interrupted, **new)
     for epoch in range(1, 4):
