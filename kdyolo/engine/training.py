@@ -19,15 +19,15 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.engine.evaluation import OfficialEvaluation
-from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
+from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
+from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
 from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
     how_to_resume,
-    recover_on_all_ranks,
     restore_loss_weights,
     seed_epoch,
 )
@@ -109,7 +109,7 @@ class KDTraining(RankTraining):
                 torch.set_num_threads(threads)
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
-        self.rates, self.steps = ScheduledRates(self.schedule), StepOffset()
+        self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
         self.wdir = AtomicPath(self.wdir)
@@ -152,6 +152,11 @@ class KDTraining(RankTraining):
     def progress(self) -> float:
         """Epochs done so far, fractions included."""
         return float(self.epoch + self.batches_done / len(self.train_loader))
+
+    @property
+    def iteration(self) -> int:
+        """The batch that is worked on, counted from 0 over the whole run."""
+        return self.epoch * len(self.train_loader) + self.batches_done - 1
 
     def trainable_parameters(self) -> int:
         """Number of parameters that train in this epoch."""
@@ -231,6 +236,11 @@ class KDTraining(RankTraining):
         self.rates.split(optimizer, unwrap_model(model).backbone.parts)
         return optimizer
 
+    def _build_train_pipeline(self) -> None:
+        """Extend ``_build_train_pipeline``: with new loaders, batches to a step are counted anew."""
+        super()._build_train_pipeline()
+        self.steps.begin(self.accumulate)
+
     def _setup_train(self) -> None:
         """Extend ``_setup_train``: checks, patience that waits for the unfreezing, the plan and the record."""
         layer_freeze = self.args.freeze
@@ -302,15 +312,16 @@ class KDTraining(RankTraining):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Extend ``preprocess_batch``: after a resume, gradients that waited are there, and steps come when due."""
-        self.accumulate = self.steps.before_batch(unwrap_model(self.model), self.accumulate)
+        self.steps.restore_gradients(unwrap_model(self.model), self.scaler)
+        warming_up = 0 < self._get_warmup_iterations(len(self.train_loader)) >= self.iteration
+        self.accumulate = self.steps.before_batch(self.iteration, self.accumulate, warming_up)
         return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
     def optimizer_step(self) -> None:
         """Extend ``optimizer_step``: a step with the schedule's factors on the learning rates."""
         with self.rates.applied(self.optimizer, self.progress):
             super().optimizer_step()
-        iteration = self.epoch * len(self.train_loader) + self.batches_done - 1
-        self.accumulate = self.steps.after_step(iteration, self.accumulate)
+        self.steps.after_step(self.iteration)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Extend ``save_metrics``: official metrics and memory in the row of ``results.csv``."""
@@ -322,6 +333,7 @@ class KDTraining(RankTraining):
             return recover_on_all_ranks(self, epoch)
         recovered = bool(super()._handle_nan_recovery(epoch))
         if recovered:
+            self.steps.forget()
             for backbone in self._backbones().values():
                 self.freezer.restore(backbone, self.epoch)
         return recovered

@@ -20,8 +20,8 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.build_dataset`` and ``KDValidator.build_dataset``: RT-DETR's, which stretches, where that is asked for.
 ``KDTrainer._handle_nan_recovery``: a frozen backbone gets its unrounded tensors back.
 ``KDTrainer.optimizer_step``: the groups' ``lr`` is multiplied by the schedule's factor.
-``KDTrainer.preprocess_batch``: ``accumulate`` is shifted until the first step after a resume, and gradients that
-    waited are put back.
+``KDTrainer.preprocess_batch``: ``accumulate`` says whether the optimizer steps at this iteration, and after a resume
+    gradients that waited are put back.
 ``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers.
 ``KDValidator.init_metrics``: ``args.save_json`` is on where detections are collected; ``is_coco``, ``is_lvis``,
     ``class_map``, ``gdict`` and ``is_custom_json`` are not guessed from a path.

@@ -21,6 +21,7 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     amp: bool
+    scaler: Any
     world_size: int
 
     _wrapped_for: tuple[bool, ...] = ()  # which parameters trained when the model was last wrapped
@@ -53,7 +54,10 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
             self.world_size = world_size
         if distributed.is_distributed():
             self.amp = distributed.broadcast(self.amp)
+            state = self.scaler.state_dict()  # of a resumed run it is that run's by now
             self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and self.args.amp != "bf16")
+            if state:
+                self.scaler.load_state_dict(state)
 
     def wrap_for_what_trains(self) -> None:
         """Wrap the model of one of several ranks anew, if other parameters train than when it was last wrapped."""
