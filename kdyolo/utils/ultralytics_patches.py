@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from kdyolo.errors import CheckpointError
@@ -118,18 +119,21 @@ def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
 def evaluating_on(device: Any) -> Iterator[None]:
     """Have Ultralytics' validator put a model that it evaluates by itself on this rank's device.
 
-    ``BaseValidator.__call__`` gives ``AutoBackend`` of its module the current CUDA device wherever there are ranks.
-    Without this, a rank that computes on the CPU fails.
+    ``BaseValidator.__call__`` asks for the current CUDA device wherever there are ranks, and gives it to ``AutoBackend``;
+    both names are of its module. Without this, a rank that computes on the CPU fails.
 
     Args:
         device: The device of this rank; None changes nothing.
     """
     from ultralytics.engine import validator
 
-    original = validator.AutoBackend
-    if device is not None:
-        validator.AutoBackend = lambda *args, **keywords: original(*args, **{**keywords, "device": device})
+    if device is None:
+        yield
+        return
+    backend, devices = validator.AutoBackend, validator.get_torch_device_backend
+    validator.AutoBackend = lambda *args, **keywords: backend(*args, **{**keywords, "device": device})
+    validator.get_torch_device_backend = lambda _: SimpleNamespace(current_device=lambda: device.index or 0)
     try:
         yield
     finally:
-        validator.AutoBackend = original
+        validator.AutoBackend, validator.get_torch_device_backend = backend, devices
