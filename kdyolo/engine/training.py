@@ -42,7 +42,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import as_single_process, ray_left_out, safe_load_forced
+from kdyolo.utils.ultralytics_patches import ray_left_out, safe_load_forced
 
 
 class KDTraining(RankTraining):
@@ -361,13 +361,14 @@ class KDTraining(RankTraining):
             super().plot_metrics()
 
     def final_eval(self) -> None:
-        """Extend ``final_eval``: on rank 0 alone, and then the finished stock checkpoints."""
-        if not distributed.is_rank_zero():
-            return
-        with as_single_process(self):
-            super().final_eval()
+        """Extend ``final_eval``: then rank 0 finishes the stock checkpoints, and nothing is left to resume."""
+        super().final_eval()
+        distributed.run_on_rank_zero(self._finish_checkpoints)
+        self._evaluated = True
+
+    def _finish_checkpoints(self) -> None:
         for path in (self.last, self.best):
             if path.exists():
                 finish_checkpoint(path, train_args={"epochs": self.args.epochs})
-        (self.wdir / STATE_NAME).unlink(missing_ok=True)  # nothing is left to resume
+        (self.wdir / STATE_NAME).unlink(missing_ok=True)
         LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")

@@ -16,7 +16,11 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.set_model_attributes``: ``args.freeze``, layer numbers of the stock layout, is translated.
 ``KDTrainer.check_resume`` and ``resume_training``: arguments and state come from ``resume.pt``.
 ``KDTrainer.save_model``: ``model`` and ``ema`` are in the stock layout, ``args.epochs`` is advice on how to resume.
-``KDTrainer.get_dataloader``: evaluation sees all images, on rank 0.
+``KDTrainer._setup_scheduler``: ``epochs`` and ``args.epochs`` of a run that time ends are those of rank 0.
+``KDTrainer.get_dataloader``: the images of an evaluation are padded and computed in the batches of one process, of at
+    most 32 images, and each rank has its part of them.
+``KDTrainer.validate``: ``world_size`` is 0 and ``stopper.possible_stop`` that of rank 0; losses are added up by ours.
+``KDTrainer.final_eval``: ``best.pt`` is evaluated with the batches and the precision of ``kdyolo val``.
 ``KDTrainer.build_dataset`` and ``KDValidator.build_dataset``: RT-DETR's, which stretches, where that is asked for.
 ``KDTrainer._handle_nan_recovery``: a frozen backbone gets its unrounded tensors back.
 ``KDTrainer.optimizer_step``: the groups' ``lr`` is multiplied by the schedule's factor.
@@ -25,6 +29,8 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers.
 ``KDValidator.init_metrics``: ``args.save_json`` is on where detections are collected; ``is_coco``, ``is_lvis``,
     ``class_map``, ``gdict`` and ``is_custom_json`` are not guessed from a path.
+``KDValidator.update_metrics`` and ``gather_stats``: ``loss`` of each batch is kept and set to 0, then added up in order
+    over all ranks, and ``dataloader`` is that of all of them.
 ``KDValidator.get_stats``: ``args.save_json`` is off, so that labels are not evaluated in place of the annotations.
 ``KDDetectionModel.load`` and ``load_state_dict``: names of either layout; nothing is loaded in part.
 ``StretchPredictor.construct_result``: one gain for each axis.
@@ -35,6 +41,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from kdyolo.errors import CheckpointError
@@ -128,29 +135,24 @@ def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
 
 
 @contextmanager
-def as_single_process(trainer: Any) -> Iterator[None]:
-    """Let rank 0 evaluate as if it were the only process.
+def evaluating_on(device: Any) -> Iterator[None]:
+    """Have Ultralytics' validator put a model that it evaluates by itself on this rank's device.
 
-    ``BaseValidator.__call__`` and the validator of detection split the images over ranks, reduce losses with an
-    operation that gloo lacks, and take every device but cuda for cuda. They look at constants that their modules copied
-    when they were imported. Without this, rank 0 waits for ranks that do not evaluate.
+    ``BaseValidator.__call__`` asks for the current CUDA device wherever there are ranks, and gives it to ``AutoBackend``;
+    both names are of its module. Without this, a rank that computes on the CPU fails.
 
     Args:
-        trainer: The trainer; its ``world_size`` is 0 meanwhile.
+        device: The device of this rank; None changes nothing.
     """
-    from ultralytics.engine import trainer as engine_trainer
-    from ultralytics.engine import validator as engine_validator
-    from ultralytics.models.yolo.detect import val
+    from ultralytics.engine import validator
 
-    modules = (engine_trainer, engine_validator, val)
-    saved = [(m, name, getattr(m, name)) for m in modules for name in ("RANK", "LOCAL_RANK") if hasattr(m, name)]
-    world_size = trainer.world_size
+    if device is None:
+        yield
+        return
+    backend, devices = validator.AutoBackend, validator.get_torch_device_backend
+    validator.AutoBackend = lambda *args, **keywords: backend(*args, **{**keywords, "device": device})
+    validator.get_torch_device_backend = lambda _: SimpleNamespace(current_device=lambda: device.index or 0)
     try:
-        trainer.world_size = 0
-        for module, name, _ in saved:
-            setattr(module, name, -1)
         yield
     finally:
-        trainer.world_size = world_size
-        for module, name, value in saved:
-            setattr(module, name, value)
+        validator.AutoBackend, validator.get_torch_device_backend = backend, devices
