@@ -135,3 +135,27 @@ def as_single_process(trainer: Any) -> Iterator[None]:
         trainer.world_size = world_size
         for module, name, value in saved:
             setattr(module, name, value)
+
+
+@contextmanager
+def signals_pass() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and ``sys.exit`` through where Ultralytics drops every exception.
+
+    ``ultralytics.utils.TryExcept.__exit__`` returns True, also for what is no ``Exception``. It stands around
+    ``plot_labels``, the plot of the confusion matrix and checks of versions. Without this, a signal that comes in one
+    of them is lost, and training goes on.
+    """
+    from ultralytics.utils import TryExcept
+
+    original = TryExcept.__exit__
+
+    def only_errors(self: Any, kind: type[BaseException] | None, *more: Any) -> bool:
+        if kind is not None and not issubclass(kind, Exception):
+            return False
+        return bool(original(self, kind, *more))
+
+    TryExcept.__exit__ = only_errors
+    try:
+        yield
+    finally:
+        TryExcept.__exit__ = original
