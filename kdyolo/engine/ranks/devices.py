@@ -219,7 +219,8 @@ def _word(word: str, setting: Any) -> str:
         return str(int(number))
     if lower in ("cpu", "cpu:0", "mps", "mps:0", "cuda", _IDLE):
         return lower.partition(":")[0]
-    raise ConfigError(f"device: {word!r} in {setting!r} is not understood. {EXPECTED}")
+    where = "" if word == setting else f" in {setting!r}"
+    raise ConfigError(f"device: {word!r}{where} is not understood. {EXPECTED}")
 
 
 def _kind(word: str) -> Kind:
@@ -240,7 +241,8 @@ def _numbers(words: Sequence[str], machine: Machine) -> dict[str, list[int]]:
     digits = [word for word in words if word.isdigit()]
     beyond = [word for word in digits if int(word) >= machine.gpus]
     if beyond and not set(digits) <= set(known):
-        raise ConfigError(f"device: GPU {', '.join(beyond)} does not exist; {machine.there}")
+        missing = [word for word in beyond if word not in known] or beyond
+        raise ConfigError(f"device: GPU {', '.join(missing)} does not exist; {machine.there}")
     found = {word: [known.index(word) if beyond else int(word)] for word in digits}
     found |= {word: [_number_of_uuid(word, names)] for word in words if word.lower().startswith(_UUID)}
     if wanted := list(words).count(_IDLE):
@@ -273,7 +275,7 @@ def _named(words: Sequence[str], number_of: Mapping[str, list[int]], machine: Ma
         return Devices(kind, "")
     if kind != "cuda":
         return Devices(kind, words[0], processes=len(words))
-    indices = tuple(number_of[word].pop() if word == _IDLE else number_of[word][0] for word in words if word != "cuda")
+    indices = tuple(number_of[word].pop(0) if word == _IDLE else number_of[word][0] for word in words if word != "cuda")
     return Devices(kind, ",".join(map(str, indices)) or "0", indices, max(len(indices), 1))
 
 
