@@ -15,11 +15,13 @@ from kdyolo.checkpoints.loading import load_into
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
+from kdyolo.engine.ranks.devices import Machine, one_device
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
+from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 
@@ -111,6 +113,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         with safe_load_forced(self.start.options.trust):
             super()._load(weights, task=task)
 
+    @ended_by_signals()
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.
 
@@ -176,7 +179,28 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
         own["annotations"] = None if annotations is None else str(annotations)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = one_device(kwargs["device"], "an evaluation", Machine.here())
         return super().val(validator=validator, **own, **kwargs)
+
+    def predict(self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Any) -> Any:
+        """Predict, as Ultralytics does, on one device; see ``YOLO.predict``.
+
+        Args:
+            source: Images, in any form that Ultralytics takes.
+            stream: Whether results come one after the other from a generator.
+            predictor: Another predictor.
+            **kwargs: Any Ultralytics setting (``imgsz``, ``conf``, ``device``, …).
+
+        Returns:
+            Ultralytics' results, one for each image.
+
+        Raises:
+            ConfigError: ``device`` is not understood, does not exist, or names several.
+        """
+        if kwargs.get("device") is not None:
+            kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
+        return super().predict(source, stream, predictor, **kwargs)
 
 
 def _planned(

@@ -23,6 +23,7 @@ from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
+from kdyolo.engine.ranks.devices import Machine, read_devices
 from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
@@ -93,6 +94,13 @@ class RunPlan:
         """The same plan for a run in another folder, which is to be that run's alone."""
         options = replace(self.options, work_dir=str(folder))
         return replace(self, options=options, overrides={**self.overrides, "save_dir": str(folder.resolve())})
+
+    def on_first_device(self) -> RunPlan:
+        """The same plan for this process alone, where the run is to have a process on each of several devices."""
+        found = read_devices(self.overrides.get("device"), Machine.here(), {})
+        if found.processes == 1:
+            return self
+        return replace(self, overrides={**self.overrides, "device": found.text.partition(",")[0]})
 
 
 def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None) -> RunPlan:

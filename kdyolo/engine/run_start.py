@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
-from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
-from kdyolo.errors import RunError
+from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
+from kdyolo.engine.ranks.launcher import train_on_ranks
+from kdyolo.engine.resume import ResumeState, how_to_resume, resumed_settings, state_to_resume
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs.files import LOG_NAME
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME
+from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 
@@ -35,6 +41,7 @@ class RunStart:
         overrides: Settings for Ultralytics that differ from its defaults.
         state: State of the run to resume, until it is applied; None for a new run.
         device: This process's device, if it is one of several; else None.
+        devices: Devices of the run, as this process reads the setting.
         created: The run folder, if this run made it, so that it goes should set-up fail.
     """
 
@@ -42,6 +49,7 @@ class RunStart:
     overrides: dict[str, Any]
     state: ResumeState | None = None
     device: torch.device | None = None
+    devices: Devices = field(default_factory=lambda: Devices("cpu", "cpu"))
     created: Path | None = None
 
     @property
@@ -51,6 +59,11 @@ class RunStart:
         None: as many as Ultralytics takes.
         """
         return (self.state and self.state.threads) or cpu_threads()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes train, one for each device, and this one only starts them."""
+        return self.devices.processes > 1
 
     def note_folder(self, folder: Path, may_exist: bool) -> None:
         """Remember a folder that Ultralytics has numbered, which is always a new one."""
@@ -97,6 +110,38 @@ class RunStart:
                     f"{checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
                 )
 
+    def train_on_ranks(self, trainer: Any) -> None:
+        """Leave a training to processes of their own, one for each device, and wait for its end.
+
+        Args:
+            trainer: Trainer of this process, which then is no more than the place of the results.
+
+        Raises:
+            ConfigError: Ultralytics is to choose the batch, which it does on a single device only.
+            KDYOLOError: The run failed; see :func:`kdyolo.engine.ranks.launcher.train_on_ranks`.
+        """
+        try:
+            if not self.state and trainer.args.batch < 1:
+                self.discard()
+                raise ConfigError(f"batch={trainer.args.batch}: on several devices, expected a number of images.")
+            begin = self._of_ranks(trainer.save_dir, trainer.args.exist_ok)
+            model = trainer.model if isinstance(trainer.model, nn.Module) else None
+            train_on_ranks(self.devices.processes, type(trainer), trainer.callbacks, model, **begin)
+        finally:
+            trainer.log.close()
+            unset_deterministic()
+
+    def _of_ranks(self, folder: Path, may_exist: bool) -> dict[str, Any]:
+        """What each rank's trainer begins with; what Ultralytics' trainer has written into ``folder`` is taken back."""
+        where = {"device": self.devices.text}
+        if self.state:
+            return {"overrides": {**self.plan.overrides, **where}}
+        if self.created is None and not may_exist:  # it was there, and empty
+            (folder / ARGS_NAME).unlink()
+            (folder / "weights").rmdir()
+        self.discard()
+        return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
+
     def discard(self) -> None:
         """Remove the run folder, if this run made it."""
         if distributed.is_rank_zero() and self.created is not None and self.created.exists():
@@ -114,15 +159,25 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         KDYOLOError: Options, checkpoint, model or data are not what they should be, or the run cannot be resumed.
     """
     given = plan.overrides if plan else overrides
-    device = distributed.init_process_group(given.get("device")) if distributed.is_distributed() else None
+    setting, state, device = given.get("device"), None, None
+    if distributed.is_distributed():
+        devices = read_devices(setting, Machine.here(), os.environ)
+        device = torch.device(str(devices.mine))
+        distributed.init_process_group(device)
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
-        start = RunStart(plan, dict(plan.overrides), state, device)
+    if device is None:
+        setting = setting if setting is not None or state is None else state.args.get("device")
+        devices = read_devices(setting, Machine.here(), os.environ)
+    plan = plan or plan_run(given)
+    start = RunStart(plan, dict(plan.overrides), state, device, devices)
+    if setting is not None:
+        # Of several devices each is another process's: this one must not take memory on the first.
+        start.overrides["device"] = "cpu" if start.elsewhere else devices.text
+    if state:
         start.overrides["save_dir"] = distributed.broadcast(start.overrides["save_dir"])
         return start
-    plan = plan or plan_run(given)
-    start = RunStart(plan, dict(plan.overrides), device=device)
     if device is not None:  # one folder for all ranks
         start.overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, start.overrides)
     start.created = distributed.run_on_rank_zero(new_work_dir, start.overrides)
@@ -132,3 +187,25 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
+
+
+@contextmanager
+def saying_how_to_resume(last: Path) -> Iterator[None]:
+    """When what runs here is interrupted, say how to go on with it.
+
+    Args:
+        last: The run's ``last.pt``.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted by a signal; also where something else was raised in consequence, such as
+            the death of data loader workers that got the same signal.
+    """
+    try:
+        yield
+    except BaseException as e:
+        told = told_to_end()
+        if told or isinstance(e, KeyboardInterrupt):
+            LOGGER.info(how_to_resume(last))
+        if told and not isinstance(e, KeyboardInterrupt):
+            raise told from e
+        raise

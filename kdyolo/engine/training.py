@@ -27,11 +27,10 @@ from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
-    how_to_resume,
     restore_loss_weights,
     seed_epoch,
 )
-from kdyolo.engine.run_start import start_run
+from kdyolo.engine.run_start import saying_how_to_resume, start_run
 from kdyolo.errors import DatasetError, KDYOLOError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
@@ -39,10 +38,11 @@ from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
+from kdyolo.runs.process_control import ended_by_signals, finished_first, raise_if_told_to_end
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import ray_left_out, safe_load_forced
+from kdyolo.utils.ultralytics_patches import ray_left_out, safe_load_forced, signals_pass
 
 
 class KDTraining(RankTraining):
@@ -94,7 +94,7 @@ class KDTraining(RankTraining):
         plan: RunPlan | None = None,
     ) -> None:
         self.log = RunLog()
-        with ExitStack() as undo:
+        with ended_by_signals(), signals_pass(), ExitStack() as undo:
             undo.callback(self.log.close)
             self._start = start = start_run(overrides or {}, plan)
             undo.callback(start.discard)
@@ -105,8 +105,11 @@ class KDTraining(RankTraining):
             start.note_folder(self.save_dir, self.args.exist_ok)
             if start.device is not None:
                 self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False
+                if start.device.type == "cuda":  # Ultralytics makes the first that is named the current one
+                    torch.cuda.set_device(start.device)
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
+            self.ddp = start.elsewhere
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
@@ -119,21 +122,18 @@ class KDTraining(RankTraining):
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""
-        if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
-            vars(self.args).update(self.settings.to_dict())
-        with owning_folder(self.save_dir if distributed.is_rank_zero() and not self.ddp else None) as elsewhere:
+        if self._start.elsewhere:
+            self._start.train_on_ranks(self)
+            return
+        with signals_pass(), owning_folder(self.save_dir if distributed.is_rank_zero() else None) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
 
     def _train(self) -> None:
         try:
-            with self.log.capture():
-                try:
-                    super().train()
-                except KeyboardInterrupt:
-                    LOGGER.info(how_to_resume(self.last))
-                    raise
+            with self.log.capture(), saying_how_to_resume(self.last):
+                super().train()
         except KDYOLOError:
             if not self.last.exists():  # bad input, found while setting up
                 self._start.discard()
@@ -290,7 +290,11 @@ class KDTraining(RankTraining):
         return {"model": unwrap_model(self.model).backbone, "EMA": self.ema.ema.backbone}
 
     def run_callbacks(self, event: str) -> None:
-        """Extend ``run_callbacks``: count batches, and give loggers the learning rates really used."""
+        """Extend ``run_callbacks``: end if told to, count batches, give loggers the learning rates really used."""
+        if self._start.elsewhere:  # they are the ranks'
+            return
+        if event != "teardown":
+            raise_if_told_to_end()
         if event == "on_train_epoch_start":
             self.batches_done = 0
         elif event == "on_train_batch_start":
@@ -338,6 +342,7 @@ class KDTraining(RankTraining):
                 self.freezer.restore(backbone, self.epoch)
         return recovered
 
+    @finished_first()
     def save_model(self) -> bool:
         """Extend ``save_model``: in the stock layout, with the state to resume from, if nothing frozen has moved."""
         self.freezer.check(self._backbones(), self.epoch, LOG_NAME)

@@ -21,7 +21,7 @@ import psutil
 
 from kdyolo.errors import RunError
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
-from kdyolo.runs.process_control import alive, ended_by_sigterm
+from kdyolo.runs.process_control import alive, ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
@@ -167,6 +167,6 @@ def claimed_folder(folder: Path) -> Iterator[RecordedProcess | None]:
 
 @contextlib.contextmanager
 def owning_folder(folder: Path | None) -> Iterator[RecordedProcess | None]:
-    """Work in a folder, named there unless another rank is, and clean up on SIGTERM; see :func:`claimed_folder`."""
-    with ended_by_sigterm(), contextlib.ExitStack() as stack:
+    """Work in a folder, named there unless another rank is, and clean up on signals; see :func:`claimed_folder`."""
+    with ended_by_signals(), contextlib.ExitStack() as stack:
         yield stack.enter_context(claimed_folder(folder)) if folder else None

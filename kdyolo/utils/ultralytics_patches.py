@@ -156,3 +156,27 @@ def evaluating_on(device: Any) -> Iterator[None]:
         yield
     finally:
         validator.AutoBackend, validator.get_torch_device_backend = backend, devices
+
+
+@contextmanager
+def signals_pass() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and ``sys.exit`` through where Ultralytics drops every exception.
+
+    ``ultralytics.utils.TryExcept.__exit__`` returns True, also for what is no ``Exception``. It stands around
+    ``plot_labels``, the plot of the confusion matrix and checks of versions. Without this, a signal that comes in one
+    of them is lost, and training goes on.
+    """
+    from ultralytics.utils import TryExcept
+
+    original = TryExcept.__exit__
+
+    def only_errors(self: Any, kind: type[BaseException] | None, *more: Any) -> bool:
+        if kind is not None and not issubclass(kind, Exception):
+            return False
+        return bool(original(self, kind, *more))
+
+    TryExcept.__exit__ = only_errors
+    try:
+        yield
+    finally:
+        TryExcept.__exit__ = original

@@ -15,7 +15,7 @@ import pytest
 from kdyolo.errors import RunError
 from kdyolo.runs import process_control as processes
 from kdyolo.runs.pid_file import claimed_folder, read_process, refuse_running
-from kdyolo.runs.process_control import Terminated, end, ended_by_sigterm, launch
+from kdyolo.runs.process_control import Terminated, end, ended_by_signals, launch
 from tests.builders.commands import CHECKOUT
 
 RECORDED = """
@@ -125,7 +125,7 @@ def test_a_damaged_record_says_so(tmp_path):
 
 def test_sigterm_is_an_interrupt_while_asked_for():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), ended_by_sigterm():
+    with pytest.raises(Terminated), ended_by_signals():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -27,7 +27,7 @@ from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
-from kdyolo.runs.process_control import ended_by_sigterm
+from kdyolo.runs.process_control import ended_by_signals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ class Study:
         folders = {run.name: run.folder for run in self.runs}
         with closing(self._backend(engine) if isinstance(engine, str) else engine) as backend:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ended_by_sigterm(), claimed_folder(self.folder):
+            with ended_by_signals(), claimed_folder(self.folder):
                 self._keep_file()
                 self._continue_in_background()
                 with LiveTable(self.file.name, folders) as table:

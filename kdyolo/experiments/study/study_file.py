@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from kdyolo.engine.ranks.devices import device_words
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import STUDY_NAME
 from kdyolo.utils.text import did_you_mean
@@ -34,7 +35,6 @@ OWN = {
 }
 _FOLDER_NAME = re.compile(r"\w(?:[\w .+=-]*[\w+=-])?")
 _RESERVED = ("report", STUDY_NAME)
-_DEVICE = re.compile(r"cpu|mps|\d+(,\d+)*")
 EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: {random: {random_init: true}, …}"
 
 
@@ -180,12 +180,16 @@ def _devices(found: Any, mistakes: list[str]) -> tuple[str, ...]:
     entries = found if isinstance(found, list) else [found]
     devices = []
     for entry in entries:
-        device = str(entry).replace(" ", "").lower()
-        if isinstance(entry, bool) or not _DEVICE.fullmatch(device):
-            mistakes.append(f"devices: expected cpu, mps, the number of a GPU, or several as '5,6'; found {entry!r}.")
+        try:
+            words = device_words(entry)
+        except ConfigError as e:
+            mistakes.append(f"devices: {str(e).removeprefix('device: ')}")
+            continue
+        if words:
+            devices.append(",".join(words))
         else:
-            devices.append(device)
-    gpus = Counter(gpu for device in devices if device not in ("cpu", "mps") for gpu in device.split(","))
-    if twice := [gpu for gpu, count in gpus.items() if count > 1]:
+            mistakes.append(f"devices: expected cpu, mps, the number of a GPU, or several as '5,6'; found {entry!r}.")
+    gpus = Counter(gpu for device in devices if device not in ("cpu", "mps") for gpu in set(device.split(",")))
+    if twice := [gpu for gpu, count in gpus.items() if count > 1 and gpu not in ("cpu", "-1")]:
         mistakes.append(f"devices: GPU {', '.join(twice)} named twice, but a device takes one run at a time.")
     return tuple(devices)
