@@ -138,8 +138,8 @@ def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
 def evaluating_on(device: Any) -> Iterator[None]:
     """Have Ultralytics' validator put a model that it evaluates by itself on this rank's device.
 
-    ``BaseValidator.__call__`` asks for the current CUDA device wherever there are ranks, and gives it to ``AutoBackend``;
-    both names are of its module. Without this, a rank that computes on the CPU fails.
+    ``BaseValidator.__call__`` asks for the current CUDA device wherever there are ranks, and gives it to
+    ``AutoBackend``; both names are of its module. Without this, a rank that computes on the CPU fails.
 
     Args:
         device: The device of this rank; None changes nothing.
