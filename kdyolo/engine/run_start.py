@@ -27,7 +27,7 @@ from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs.detach import output_file
-from kdyolo.runs.files import ARGS_NAME, LOG_NAME
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, WEIGHTS_FOLDER
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -145,7 +145,7 @@ class RunStart:
             return {"overrides": {**self.plan.overrides, **where}}
         if self.created is None and not may_exist:  # it was there, and empty
             (folder / ARGS_NAME).unlink()
-            (folder / "weights").rmdir()
+            (folder / WEIGHTS_FOLDER).rmdir()
         self.discard()
         return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
 

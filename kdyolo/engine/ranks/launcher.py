@@ -38,7 +38,7 @@ PATIENCE = 20.0  # seconds that rank 0 gets to end by itself once it was told to
 AFTERWARDS = 60.0  # seconds in which the others end by themselves once rank 0 has finished the run
 GRACE = 5.0  # seconds that the others get once they were told to end
 REPORTS = "KDYOLO_RANK_REPORTS"  # environment of a rank: the folder in which it says why it failed
-BEGIN = "import sys; sys.path = [path for path in sys.path if path]; from {0} import main; main()"
+BEGIN = "import sys; sys.path = [path for path in sys.path if path]; from {0} import train_rank; train_rank()"
 _STOPPED = {130: KeyboardInterrupt, -2: KeyboardInterrupt, 143: Terminated, -15: Terminated}
 
 
