@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -106,3 +108,21 @@ def test_ranks_find_the_folder_as_it_was(monkeypatch, shapes, tmp_path, there):
     ((names, plan),) = seen
     assert names == (["args.yaml", "backbone.pth", "weights"] if there.startswith("files") else [])
     assert (plan.overrides["save_dir"], plan.overrides["device"]) == (str(run), "cpu")
+
+
+def test_what_is_in_the_folder_of_a_run_on_two_gpus_stays(gpus, monkeypatch, shapes, tmp_path):
+    """Ultralytics' launcher removes the folder before it starts its processes, which are not started here."""
+    from kdyolo import KDTrainer
+
+    gpus(2)
+    gpu = SimpleNamespace(name="a GPU", total_memory=1 << 33)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: None)
+    monkeypatch.setattr("kdyolo.engine.run_start.train_on_ranks", lambda *_, **__: None, raising=False)
+    (tmp_path / "run/weights").mkdir(parents=True)
+    for name in ("notes.txt", "weights/mine.pt"):
+        (tmp_path / "run" / name).write_text("mine")
+    overrides = {"model": "kdyolov8n.yaml", "data": str(shapes), "exist_ok": True, "device": "0,1"}
+    KDTrainer(overrides={**overrides, "work_dir": str(tmp_path / "run")}).train()
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
+    assert (tmp_path / "run/weights/mine.pt").read_text() == "mine"
