@@ -55,10 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as e:
         e.show()
         sys.exit(EXIT_USAGE)
-    except Terminated:
-        sys.exit(EXIT_TERMINATED)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as e:
+        told = e.__cause__ or e  # click makes an Abort of it
+        sys.exit(EXIT_TERMINATED if isinstance(told, Terminated) else EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough, e.g. head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
         sys.exit(EXIT_ERROR)

@@ -22,7 +22,7 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
 from kdyolo.runs.process_control import ended_by_signals
-from kdyolo.utils.ultralytics_patches import safe_load_forced
+from kdyolo.utils.ultralytics_patches import safe_load_forced, signals_pass
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -147,6 +147,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return options
         return {name: options[name] for name in options if name == "trust" and given.keys() & {"backbone", "weights"}}
 
+    @signals_pass()
     def val(
         self,
         validator: Any = None,

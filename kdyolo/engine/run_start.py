@@ -21,12 +21,13 @@ from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
 from kdyolo.engine.resume import ResumeState, how_to_resume, resumed_settings, state_to_resume
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs.files import ARGS_NAME, LOG_NAME
+from kdyolo.runs.detach import output_file
+from kdyolo.runs.files import ARGS_NAME, LOG_NAME, WEIGHTS_FOLDER
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -127,6 +128,12 @@ class RunStart:
             begin = self._of_ranks(trainer.save_dir, trainer.args.exist_ok)
             model = trainer.model if isinstance(trainer.model, nn.Module) else None
             train_on_ranks(self.devices.processes, type(trainer), trainer.callbacks, model, **begin)
+        except KDYOLOError as e:
+            log = trainer.save_dir / LOG_NAME
+            if output_file() and log.is_file():  # detached: nobody looks at what this process prints
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"Error: {e}\n")
+            raise
         finally:
             trainer.log.close()
             unset_deterministic()
@@ -138,7 +145,7 @@ class RunStart:
             return {"overrides": {**self.plan.overrides, **where}}
         if self.created is None and not may_exist:  # it was there, and empty
             (folder / ARGS_NAME).unlink()
-            (folder / "weights").rmdir()
+            (folder / WEIGHTS_FOLDER).rmdir()
         self.discard()
         return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
 

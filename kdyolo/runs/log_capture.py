@@ -82,7 +82,7 @@ class RunLog:
         """
         if output := detach.output_file():
             if several_ranks:
-                LOGGER.info(f"what torchrun and the other ranks print: {output}")
+                LOGGER.info(f"what the launcher and the other ranks print: {output}")
             self.take_over()
             detach.tell_begun(folder)
 

@@ -71,19 +71,26 @@ def ended_by_signals() -> Iterator[None]:
 
     Only in the main thread, where Python handles signals, and only those of the two for which no other code has decided
     what they do. Inside another such block it does nothing.
+
+    Raises:
+        KeyboardInterrupt: A signal came; :class:`Terminated` for SIGTERM.
     """
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     main = threading.current_thread() is threading.main_thread()
     ours = {number: old for number, old in defaults.items() if main and signal.getsignal(number) is old}
     for number in ours:
         signal.signal(number, _interrupt.receive)
+    dropped = None
     try:
         yield
+        dropped = _interrupt.told
     finally:
         for number, old in ours.items():
             signal.signal(number, old)
         if ours:
             _interrupt.told, _interrupt.at = None, -math.inf
+    if dropped and ours:
+        raise dropped
 
 
 def told_to_end() -> type[KeyboardInterrupt] | None:

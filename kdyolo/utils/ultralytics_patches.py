@@ -6,8 +6,9 @@ Each patch says why it is needed, which function it is for (read in Ultralytics 
 Most of what kdyolo changes needs no patch, because Ultralytics asks a method that can be overridden. Some of these
 overrides set a value of Ultralytics' own for a moment, or for the rest of a run. They stay in their classes:
 
-``KDTrainer.__init__``: ``device`` and ``world_size`` come from the process group, ``ddp`` is off, ``wdir`` writes
-    files at once or not at all.
+``KDTrainer.__init__``: ``device`` and ``world_size`` come from the process group, ``ddp`` says that ranks train which
+    kdyolo's launcher starts, ``wdir`` writes files at once or not at all.
+``KDTrainer.train``: where ranks train, nothing of Ultralytics' own; its launcher empties the run folder.
 ``KDTrainer._build_train_pipeline``: ``world_size`` is that of the process group.
 ``KDTrainer._setup_train``: ``world_size`` is 0, so that the model is not wrapped before its frozen part is known;
     ``args.freeze`` gets back what the user said; ``stopper`` counts from the last unfreezing on; ``amp`` and

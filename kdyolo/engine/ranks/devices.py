@@ -131,7 +131,7 @@ def read_places(settings: Sequence[Any], machine: Machine) -> tuple[Devices, ...
     Raises:
         ConfigError: See :func:`read_devices`.
     """
-    words = [device_words(setting) for setting in settings]
+    words = [device_names(setting) for setting in settings]
     number_of = _numbers([word for group in words for word in group], machine)
     return tuple(_named(group, number_of, machine) for group in words)
 
@@ -151,7 +151,7 @@ def read_devices(setting: Any, machine: Machine, environment: Mapping[str, str])
             or the environment has half of what one of several processes needs.
     """
     rank = read_rank(environment)
-    words = device_words(setting)
+    words = device_names(setting)
     if rank and _IDLE in words:
         raise ConfigError(
             "device: -1 cannot be chosen by several processes, each for itself. Name the GPUs, as in --device 0,1."
@@ -186,7 +186,7 @@ def read_rank(environment: Mapping[str, str]) -> Rank | None:
     return Rank(int(environment["LOCAL_RANK"]), int(local_world) if local_world else None)
 
 
-def device_words(setting: Any) -> list[str]:
+def device_names(setting: Any) -> list[str]:
     """The devices that a setting names, each in one form: ``"cpu"``, ``"mps"``, ``"cuda"``, ``"3"``, a UUID, ``"-1"``.
 
     Args:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ PATIENCE = 20.0  # seconds that rank 0 gets to end by itself once it was told to
 AFTERWARDS = 60.0  # seconds in which the others end by themselves once rank 0 has finished the run
 GRACE = 5.0  # seconds that the others get once they were told to end
 REPORTS = "KDYOLO_RANK_REPORTS"  # environment of a rank: the folder in which it says why it failed
-BEGIN = "import sys; sys.path = [path for path in sys.path if path]; from {0} import main; main()"
+BEGIN = "import sys; sys.path = [path for path in sys.path if path]; from {0} import train_rank; train_rank()"
 _STOPPED = {130: KeyboardInterrupt, -2: KeyboardInterrupt, 143: Terminated, -15: Terminated}
 
 
@@ -94,10 +95,24 @@ def train_on_ranks(count: int, trainer: type, callbacks: Mapping[str, Any], mode
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-ranks-") as folder:
         job = Path(folder) / "job.pt"
-        torch.save({"trainer": trainer, "callbacks": callbacks, "model": model, "start": start}, job, cloudpickle)
+        content = {"trainer": trainer, "callbacks": _without_integrations(callbacks), "model": model, "start": start}
+        torch.save(content, job, cloudpickle)
         command = [sys.executable, "-c", BEGIN.format("kdyolo.engine.ranks.rank_process"), str(job)]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - as Python reads an empty one
         launch_ranks(count, command, Path(folder), {"PYTHONPATH": path})
+
+
+def _without_integrations(callbacks: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Callbacks without those of loggers such as TensorBoard, which Ultralytics' trainer adds by itself, on rank 0."""
+    found: defaultdict[str, list[Any]] = defaultdict(list)
+    for event, functions in callbacks.items():
+        found[event] = [function for function in functions if not _is_integration(function)]
+    return found
+
+
+def _is_integration(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or ""
+    return module.startswith("ultralytics.") and module != "ultralytics.utils.callbacks.base"
 
 
 def launch_ranks(count: int, command: Sequence[str], reports: Path, env: Mapping[str, str] | None = None) -> None:

@@ -26,7 +26,7 @@ LOOK = 1.0  # seconds between two looks at whether the launcher lives
 LEFT_ALONE = 30.0  # seconds that a rank gets to end by itself once the launcher has ended
 
 
-def main() -> None:
+def train_rank() -> None:
     """Train as one of several ranks; the only argument is the file that :func:`launcher.train_on_ranks` wrote."""
     honour_launch()
     threading.Thread(target=_end_after, args=[os.getppid()], daemon=True).start()

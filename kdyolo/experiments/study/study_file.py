@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from kdyolo.engine.ranks.devices import device_words
+from kdyolo.engine.ranks.devices import device_names
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import STUDY_NAME
 from kdyolo.utils.text import did_you_mean
@@ -181,7 +181,7 @@ def _devices(found: Any, mistakes: list[str]) -> tuple[str, ...]:
     devices = []
     for entry in entries:
         try:
-            words = device_words(entry)
+            words = device_names(entry)
         except ConfigError as e:
             mistakes.append(f"devices: {str(e).removeprefix('device: ')}")
             continue

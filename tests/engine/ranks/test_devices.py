@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdyolo.engine.ranks.devices import Machine, device_words, one_device, read_devices, read_places, read_rank
+from kdyolo.engine.ranks.devices import Machine, device_names, one_device, read_devices, read_places, read_rank
 from kdyolo.errors import ConfigError
 
 NONE, ONE, TWO, EIGHT = Machine(), Machine(1), Machine(2), Machine(8)
@@ -179,8 +179,8 @@ def test_one_device_for_what_has_no_ranks():
 
 
 def test_words_are_in_one_form():
-    assert device_words([0, "cuda:1"]) == ["0", "1"]
-    assert device_words(None) == []
+    assert device_names([0, "cuda:1"]) == ["0", "1"]
+    assert device_names(None) == []
 
 
 def test_this_machine_is_asked_what_it_has(monkeypatch):
