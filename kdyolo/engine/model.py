@@ -12,6 +12,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
@@ -20,7 +21,6 @@ from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
-from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -108,8 +108,14 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.model.task = self.task
 
     def _load(self, weights: str, task: str | None = None) -> None:
-        with safe_load_forced(self.start.options.trust):
+        with stock_loading(self.start.options.trust):
             super()._load(weights, task=task)
+
+    def load(self, weights: Any = "yolo26n.pt") -> KDYOLO:
+        """Take the weights of another detector, by name and shape; see Ultralytics' ``YOLO.load``."""
+        with stock_loading(self.start.options.trust):
+            super().load(weights)
+        return self
 
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.

@@ -21,6 +21,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
+from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
@@ -32,7 +33,6 @@ from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -250,7 +250,7 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
 
 def load_weights(path: str, trust: bool) -> nn.Module:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with safe_load_forced(trust):
+    with stock_loading(trust):
         return YOLO(path).model  # type: ignore[no-any-return]
 
 

@@ -18,6 +18,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
 from kdyolo.engine.plan import RunPlan
@@ -42,7 +43,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
+from kdyolo.utils.ultralytics_patches import as_single_process
 
 
 class KDTraining(RankTraining):
@@ -205,7 +206,7 @@ class KDTraining(RankTraining):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
-            with safe_load_forced(self.settings.trust):
+            with stock_loading(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._start.state.yaml, verbose=distributed.is_rank_zero())
         return None
