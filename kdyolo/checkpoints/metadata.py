@@ -17,6 +17,7 @@ from kdyolo.models.arch import BN_COUNTER
 
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
+MAX_CONFIGURATION = 300_000  # characters; with the names of a thousand classes there are some sixty thousand
 BACKBONE_ENDS = {8, 10}  # last layer: of YOLO12; of YOLO11 and YOLO26. Of YOLOv8, LightlyTrain leaves SPPF untrained
 FAMILY = re.compile(r"yolo(v8|11|12|26)(?!\d)", re.IGNORECASE)
 
@@ -98,13 +99,26 @@ def module_eps(modules: Mapping[str, nn.Module]) -> float | None:
 
 
 def mmengine_model(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``model`` of the configuration, Python text, that MMEngine keeps in ``meta.cfg``; empty if there is none."""
+    """The ``model`` of the configuration, Python text, that MMEngine keeps in ``meta.cfg``; empty if there is none.
+
+    Raises:
+        CheckpointError: The configuration is longer or more deeply nested than any that was written by MMEngine.
+    """
+    text = str(meta.get("cfg", ""))
+    too_much = "the file's MMEngine configuration (meta.cfg)"
+    if len(text) > MAX_CONFIGURATION:
+        raise CheckpointError(f"{too_much} has {len(text):,} characters; expected at most {MAX_CONFIGURATION:,}.")
     try:
-        for node in ast.parse(str(meta.get("cfg", ""))).body:
+        for node in ast.parse(text).body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "model":
                 model = _literal(node.value)
                 return model if isinstance(model, dict) else {}
-    except (SyntaxError, ValueError, RecursionError):
+    except (
+        MemoryError,
+        RecursionError,
+    ) as e:  # which Python's parser raises for nesting, however little memory it took
+        raise CheckpointError(f"{too_much} is nested too deeply to be read.") from e
+    except (SyntaxError, ValueError):
         pass  # a configuration that is no plain data: the naming scheme's own defaults stand
     return {}
 

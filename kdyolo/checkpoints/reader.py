@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints import metadata
+from kdyolo.checkpoints.checks.stock_modules import has_attributes
 from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin, fold_input_norm
 from kdyolo.checkpoints.key_naming import SCHEMES, WRAPPERS, NamingScheme, load_key_map, scheme_named
 from kdyolo.checkpoints.safe_load import Content, load_content
@@ -30,6 +31,8 @@ from kdyolo.models.arch import BN_COUNTER
 
 MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
+WEIGHT_TYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+COUNTER_TYPES = WEIGHT_TYPES | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
 
 Key = tuple[str, ...]
@@ -330,12 +333,14 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
     claimed = 0
     for name, tensor in names.tensors.items():
         key, counter = names.origin[name], name.endswith(BN_COUNTER)
-        dense = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
-        if not dense or (not tensor.is_floating_point() and not counter):
+        if not _is_dense(tensor) or tensor.dtype not in (COUNTER_TYPES if counter else WEIGHT_TYPES):
+            kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}"
             raise CheckpointError(
-                f"{path}: {key} is {tensor.dtype} ({tensor.layout}); expected dense floating-point weights. "
-                "Quantised or sparse backbones must be converted first."
+                f"{path}: {key} is {kind}; expected dense weights of float16, bfloat16, float32 or float64. Quantised, "
+                "float8, sparse or nested backbones must be converted first."
             )
+        if has_attributes(tensor):
+            raise CheckpointError(f"{path}: refused, {key} carries attributes or hooks, which no weights need.")
         claimed += tensor.numel() * tensor.element_size()
         if claimed > max(content.size, SMALL):  # views of one storage may add up to more
             raise CheckpointError(
@@ -349,6 +354,11 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
             raise CheckpointError(
                 f"{path}: {key} is negative, which no variance is. The file is damaged: copy it again."
             )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter) and not tensor.is_nested
+    return plain and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -27,7 +27,7 @@ import torch
 from torch import _weights_only_unpickler
 from ultralytics.nn.tasks import torch_safe_load
 
-from kdyolo.checkpoints.checks.pickle_scan import PickleFacts, scan_pickle, scan_pickles
+from kdyolo.checkpoints.checks.pickle_scan import PickleContent, scan_pickle, scan_pickles
 from kdyolo.checkpoints.checks.stock_modules import check_calls, check_objects
 from kdyolo.checkpoints.zip_archive import Span, check_archive, file_sha256
 from kdyolo.errors import CheckpointError
@@ -83,13 +83,16 @@ class Digest(NamedTuple):
     verified: bool
 
 
-def load_content(path: Path, understand: Callable[[Content], T], trust: bool = False) -> tuple[T, Digest]:
+def load_content(
+    path: Path, understand: Callable[[Content], T], trust: bool = False, map_large: bool = True
+) -> tuple[T, Digest]:
     """Read a file written by ``torch.save`` or safetensors.
 
     Args:
         path: The file. If ``<path>.sha256`` exists (as ``sha256sum`` writes it), the digest must agree.
         understand: Called with the content while the file is still being hashed, which takes as long as reading it.
         trust: Unpickle completely, which runs whatever code the file's author put in.
+        map_large: Whether tensors of a file with an optimizer, most of which are not wanted, may lie in a map of it.
 
     Returns:
         What ``understand`` made of the content, once the checksums have turned out right; and the digest.
@@ -100,11 +103,11 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
     """
     head, size = _head(path)
     mapped, verified, checksums, stop = False, False, list[Span](), threading.Event()
-    facts: PickleFacts | None = None
+    scanned: PickleContent | None = None
     if head[:4] == b"PK\x03\x04":
         checksums, pickled = check_archive(path, size)
-        facts = None if trust else _scanned(path, pickled)
-        mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
+        scanned = None if trust else _scanned(path, pickled)
+        mapped, verified = map_large and b"optimizer" in pickled, bool(checksums)
     elif not _is_safetensors(head) and not _is_pickle(head):
         raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
@@ -113,7 +116,7 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
             if _is_safetensors(head):
                 (data, verified), mapped = _load_safetensors(path), True
             else:
-                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, facts, mapped)
+                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, scanned, mapped)
         except BaseException:
             stop.set()  # the digest is not needed any more, and takes seconds for a large file
             raise
@@ -217,15 +220,15 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], bool]:
 # ---- torch.save, as a zip archive ------------------------------------------------------------------------------------
 
 
-def _load_zip(path: Path, facts: PickleFacts | None, mapped: bool) -> Any:
+def _load_zip(path: Path, scanned: PickleContent | None, mapped: bool) -> Any:
     """The content of an archive, loaded as the classes that its pickle names allow; None: completely, it is trusted."""
-    if facts is None:
+    if scanned is None:
         return _torch_load(path, weights_only=False)
-    unsafe = sorted(facts.names - _weights_only_unpickler._get_allowed_globals().keys())
+    unsafe = sorted(scanned.names - _weights_only_unpickler._get_allowed_globals().keys())
     if all(STAND_INS.fullmatch(name) for name in unsafe):
         return _torch_load(path, [(_stand_in(name), name) for name in unsafe], mapped=mapped)
     if any(name.startswith("ultralytics.") for name in unsafe):
-        return _load_ultralytics(path, facts, unsafe)
+        return _load_ultralytics(path, scanned, unsafe)
     raise CheckpointError(_refusal(path, _telling(unsafe)))
 
 
@@ -270,8 +273,8 @@ def _stand_in(name: str) -> Any:
     return OrderedDict if DICT_LIKE.fullmatch(name) else _StandIn
 
 
-def _load_ultralytics(path: Path, facts: PickleFacts, unsafe: list[str]) -> Any:
-    check_calls(path, facts)
+def _load_ultralytics(path: Path, scanned: PickleContent, unsafe: list[str]) -> Any:
+    check_calls(path, scanned)
     with tempfile.TemporaryDirectory() as folder:
         link = path.resolve()
         if link.suffix != ".pt":  # that loader looks at the name
@@ -322,7 +325,7 @@ def _load_legacy(path: Path, trust: bool) -> Any:
     return _torch_load(path)
 
 
-def _scanned(path: Path, pickled: bytes | mmap.mmap, legacy: bool = False) -> PickleFacts:
+def _scanned(path: Path, pickled: bytes | mmap.mmap, legacy: bool = False) -> PickleContent:
     """What a file's pickle would do; refused is the one call that torch's restricted loader allows to claim memory."""
     try:
         found = scan_pickles(pickled) if legacy else [scan_pickle(pickled)]
@@ -331,7 +334,7 @@ def _scanned(path: Path, pickled: bytes | mmap.mmap, legacy: bool = False) -> Pi
             f"{path}: refused or damaged, not a file that torch.save wrote: {e}. Copy the file again, or save the "
             "state_dict() anew."
         ) from e
-    if any("builtins.bytearray" in facts.names for facts in found):
+    if any("builtins.bytearray" in scanned.names for scanned in found):
         raise CheckpointError(_refusal(path, "builtins.bytearray"))
     return found[0]
 

@@ -14,6 +14,7 @@ from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
+from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
 from kdyolo.errors import RunError
@@ -21,7 +22,7 @@ from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs.files import LOG_NAME
+from kdyolo.runs.files import BEST_NAME, LOG_NAME
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 
@@ -117,6 +118,7 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
     device = distributed.init_process_group(given.get("device")) if distributed.is_distributed() else None
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
+        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])))
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
         start = RunStart(plan, dict(plan.overrides), state, device)
         start.overrides["save_dir"] = distributed.broadcast(start.overrides["save_dir"])
@@ -132,3 +134,14 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
+
+
+def _check_kept(last: Path) -> None:
+    """Look through a run's checkpoints, which are opened completely when it ends, though it need not have written them.
+
+    Raises:
+        CheckpointError: One holds more than stock layers, tensors and plain data.
+    """
+    for path in (last, last.with_name(BEST_NAME)):
+        if path.exists():
+            read_detector(path)

@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
 from kdyolo.engine.plan import RunPlan
@@ -43,7 +44,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import as_single_process
+from kdyolo.utils.ultralytics_patches import as_single_process, data_sets_read_by
 
 
 class KDTraining(RankTraining):
@@ -170,9 +171,10 @@ class KDTraining(RankTraining):
         if planned := self._start.planned_data(self.args):
             return planned
         try:
-            return super().get_dataset()  # type: ignore[no-any-return]
+            with data_sets_read_by(check_for_ultralytics):
+                return super().get_dataset()  # type: ignore[no-any-return]
         except (RuntimeError, FileNotFoundError) as e:
-            raise DatasetError(str(e)) from e
+            raise e.__cause__ if isinstance(e.__cause__, DatasetError) else DatasetError(str(e)) from e
 
     def get_model(self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True) -> Any:
         """Build the model, start it from ``weights`` if given, and lay the distilled backbone over it."""

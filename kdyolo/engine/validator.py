@@ -7,7 +7,8 @@ original image.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from kdyolo.data.dataset_yaml import find_annotations, from_ultralytics
+from kdyolo.data.dataset_yaml import check_for_ultralytics, find_annotations, from_ultralytics
+from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
 from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,19 @@ class EvaluationOptions:
         evaluator: The package that computes the official metrics.
         per_class: Print AP of every category too.
         errors: Analyse the errors, and save a plot and the worst images.
+        run_download: Run what the dataset YAML has under ``download`` if images are missing, after showing it.
     """
 
     annotations: str | None = None
     evaluator: str = DEFAULT_EVALUATOR
     per_class: bool = False
     errors: bool = False
+    run_download: bool = False
 
     @property
     def asked_for(self) -> bool:
         """Whether something was asked for that cannot be had without annotations."""
-        return self != EvaluationOptions()
+        return replace(self, run_download=False) != EvaluationOptions()
 
 
 KEYS = tuple(f.name for f in fields(EvaluationOptions))
@@ -103,7 +108,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         self.scores = None
         self._due = trainer is None or (self.period > 0 and (trainer.epoch + 1) % self.period == 0)
         try:
-            stats = super().__call__(trainer, model, **keywords)
+            with data_sets_read_by(partial(check_for_ultralytics, run_download=self.evaluation.run_download)):
+                stats = super().__call__(trainer, model, **keywords)
         except KDYOLOError:
             if trainer is None and not any(self.save_dir.iterdir()):  # made when this was constructed
                 self.save_dir.rmdir()
@@ -116,7 +122,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
-        return build(self, img_path, mode, batch)
+        with label_caches_read_by(read_label_cache):
+            return build(self, img_path, mode, batch)
 
     def prepare(self, data: dict[str, Any]) -> None:
         """Find and read the annotations, so that what is wrong with them is known before anything is computed.

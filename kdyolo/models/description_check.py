@@ -36,7 +36,7 @@ LAYERS = frozenset(
     }
 )
 # Words in a row's arguments: two of the parser's variables, and values.
-WORDS = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest", "bilinear", "bicubic", "area"})
+NAMED_VALUES = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest", "bilinear", "bicubic", "area"})
 ACTIVATIONS = frozenset(nn.modules.activation.__all__) - {"MultiheadAttention"}
 
 MAX_DEPTH, MAX_VALUES, MAX_TEXT = 20, 50_000, 100_000  # of plain data
@@ -156,14 +156,16 @@ def _row_mistake(row: Any) -> str | None:
         if not all(_is_argument(value, layer, largest) for value in values):
             return (
                 f"argument {short(argument)}; expected numbers up to {largest:,}, true, false, null or one of "
-                f"{', '.join(sorted(WORDS))}"
+                f"{', '.join(sorted(NAMED_VALUES))}"
             )
     return None
 
 
 def _is_argument(value: Any, layer: str, largest: int) -> bool:
     if isinstance(value, str):  # levels and archs are looked up, and replaced by numbers, before anything is parsed
-        return value in WORDS or (layer in ("Index", BACKBONE) and re.fullmatch(r"[\w.-]{1,40}", value) is not None)
+        return value in NAMED_VALUES or (
+            layer in ("Index", BACKBONE) and re.fullmatch(r"[\w.-]{1,40}", value) is not None
+        )
     return value is None or isinstance(value, bool) or _number(-largest, largest)(value)
 
 

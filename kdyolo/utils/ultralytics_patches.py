@@ -89,6 +89,58 @@ def checkpoints_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None
 
 
 @contextmanager
+def data_sets_read_by(read: Callable[[Any, str], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' trainer, validator and exporter read dataset YAMLs by a function of ours.
+
+    ``ultralytics.data.utils.check_det_dataset`` fetches addresses, unpacks archives, and runs what a YAML has under
+    ``download``, as Python or in a shell; ``convert_ndjson_to_yolo_if_needed`` fetches data sets of Ultralytics'
+    platform. Both are called without a choice. Without this, a YAML runs its code where validation images are missing.
+
+    Args:
+        read: Called with what names the data set, and the split that has to be there.
+    """
+    from ultralytics.engine import exporter, trainer, validator
+
+    def check(dataset: Any, autodownload: bool = True, split: str = "") -> dict[str, Any]:
+        return read(dataset, split or "val")
+
+    def unchanged(data: Any, *args: Any, **keywords: Any) -> Any:
+        return data
+
+    replaced: list[tuple[Any, str, Callable[..., Any]]]
+    replaced = [(module, "check_det_dataset", check) for module in (exporter, trainer, validator)]
+    replaced += [(module, "convert_ndjson_to_yolo_if_needed", unchanged) for module in (trainer, validator)]
+    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, function in replaced:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, name, function in saved:
+            setattr(module, name, function)
+
+
+@contextmanager
+def label_caches_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' data sets read the cache beside their labels by a function of ours.
+
+    ``ultralytics.data.utils.load_dataset_cache_file`` unpickles ``labels.cache`` completely. Without this, a data set
+    with such a file in it runs its code. Where ``read`` raises what a missing cache raises, the labels are scanned.
+
+    Args:
+        read: Called with the path of the cache; gives its content.
+    """
+    from ultralytics.data import dataset
+
+    original = dataset.load_dataset_cache_file
+    dataset.load_dataset_cache_file = read
+    try:
+        yield
+    finally:
+        dataset.load_dataset_cache_file = original
+
+
+@contextmanager
 def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
     """Have Ultralytics' check of an image and its label skip the image, which was opened before.
 

@@ -234,14 +234,34 @@ def test_parts_that_are_dropped_may_hold_anything(path: Path) -> None:
         torch.ones(3, 2, dtype=torch.int8),
         torch.ones(3, 2, dtype=torch.complex64),
         torch.eye(3).to_sparse(),
-        pytest.param(torch.ones(3, 2, device="meta")),
+        torch.eye(3).to_sparse_csr(),
+        torch.ones(3, 2, device="meta"),
+        torch.ones(3, 2).to(torch.float8_e4m3fn),
+        torch.ones(3, 2).to(torch.float8_e5m2),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+        torch.quantize_per_tensor(torch.ones(3, 2), 0.1, 0, torch.qint8),
+        torch.ones(3, 2, dtype=torch.uint16),
+        torch.ones(3, 2, dtype=torch.bool),
     ],
-    ids=["int8", "complex", "sparse", "meta"],
+    ids=lambda tensor: f"{tensor.dtype}-{tensor.layout}-{tensor.device.type}".replace("torch.", ""),
 )
+@pytest.mark.parametrize("name", ["stem.conv.weight", "stem.bn.num_batches_tracked", "stage1.0.bn.running_var"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_weights_that_are_no_dense_floats_are_refused(path: Path, tensor: Tensor) -> None:
-    with pytest.raises(CheckpointError, match=r"stem\.conv\.weight is torch\.\w+.*expected dense floating-point"):
-        read_checkpoint(written(path, {**weights(), "stem.conv.weight": tensor}))
+def test_weights_that_are_no_dense_floats_are_refused(path: Path, tensor: Tensor, name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} is .*expected dense weights"):
+        read_checkpoint(written(path, {**weights(), name: tensor}))
+
+
+def test_weights_with_attributes_in_their_methods_place_are_refused(path: Path) -> None:
+    parameter = nn.Parameter(torch.ones(3, 2))
+    parameter.tensor_parallel = True
+    found = read_checkpoint(written(path, {**weights(), "stem.conv.weight": parameter}))
+    assert torch.equal(found.tensors["0.conv.weight"], torch.ones(3, 2))  # a mark that other tools leave is harmless
+    parameter.detach = 1
+    content = {**weights(), "stem.conv.weight": parameter}
+    with pytest.raises(CheckpointError, match="carries attributes"):
+        read_checkpoint(written(path, content))
 
 
 # ---- what the file says of itself ------------------------------------------------------------------------------------

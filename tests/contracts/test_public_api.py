@@ -48,7 +48,7 @@ SIGNATURES = {
         "freeze_epochs: \"int | Literal['all']\" = 0, unfreeze_stages: 'str | None' = None, "
         "backbone_lr: 'float' = 1.0, thaw_warmup: 'float' = 1.0, freeze_bn: 'str' = 'with-backbone', "
         "resize: 'str' = 'letterbox', recipe: 'str' = 'coco', coco_eval_period: 'int' = 0, "
-        "work_dir: 'str | None' = None) -> None"
+        "run_download: 'bool' = False, work_dir: 'str | None' = None) -> None"
     ),
     "compare": (
         "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "

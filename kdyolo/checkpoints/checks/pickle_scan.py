@@ -24,7 +24,7 @@ _PUT, _LONG_PUT, _GET, _LONG_GET = b"qrhj"
 
 
 @dataclass(frozen=True)
-class PickleFacts:
+class PickleContent:
     """What a pickle would do.
 
     Attributes:
@@ -42,7 +42,7 @@ class PickleFacts:
     opcodes: int
 
 
-def scan_pickle(content: bytes | mmap, start: int = 0, most: int = MAX_OPCODES) -> PickleFacts:
+def scan_pickle(content: bytes | mmap, start: int = 0, most: int = MAX_OPCODES) -> PickleContent:
     """Look through a pickle of the opcodes that torch's restricted loader knows.
 
     Args:
@@ -59,7 +59,7 @@ def scan_pickle(content: bytes | mmap, start: int = 0, most: int = MAX_OPCODES) 
         scan.run()
     except (IndexError, ValueError, struct.error) as e:  # of ValueError: names that are no text
         raise pickle.UnpicklingError("it ends too early, or takes more than it has") from e
-    return PickleFacts(frozenset(scan.names), frozenset(scan.calls), frozenset(scan.special), scan.at, scan.count)
+    return PickleContent(frozenset(scan.names), frozenset(scan.calls), frozenset(scan.special), scan.at, scan.count)
 
 
 class _Scan:
@@ -160,16 +160,16 @@ def _today(module: str, name: str) -> str:
     return f"{module}.{name}"
 
 
-def scan_pickles(content: bytes | mmap, most: int = MAX_OPCODES) -> list[PickleFacts]:
+def scan_pickles(content: bytes | mmap, most: int = MAX_OPCODES) -> list[PickleContent]:
     """Look through the five pickles that a file of torch's old format begins with.
 
     Raises:
         pickle.UnpicklingError: See :func:`scan_pickle`; ``most`` holds for all of them together.
     """
-    found: list[PickleFacts] = []
+    found: list[PickleContent] = []
     start = 0
     while len(found) < 5 and start < len(content):  # one only in a plain pickle, and torch says what that is
-        facts = scan_pickle(content, start, most - sum(each.opcodes for each in found))
-        found.append(facts)
-        start = facts.end
+        scanned = scan_pickle(content, start, most - sum(each.opcodes for each in found))
+        found.append(scanned)
+        start = scanned.end
     return found

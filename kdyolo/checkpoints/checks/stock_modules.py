@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Detect
 from ultralytics.utils import IterableSimpleNamespace
 
-from kdyolo.checkpoints.checks.pickle_scan import SPECIAL, PickleFacts
+from kdyolo.checkpoints.checks.pickle_scan import SPECIAL, PickleContent
 from kdyolo.errors import CheckpointError, ModelError
 from kdyolo.models.description_check import check_description
 
@@ -43,21 +43,21 @@ MODELS = ("ultralytics.nn.tasks.",)
 LOSSES = ("ultralytics.utils.loss.", "ultralytics.utils.tal.")
 _DATA = (
     *(type(None), bool, int, float, complex, str, bytes, PurePath, enum.Enum, np.generic, np.dtype),
-    *(Tensor, torch.Size, torch.dtype, torch.device, torch.layout, torch.UntypedStorage, torch.TypedStorage),
+    *(torch.Size, torch.dtype, torch.device, torch.layout, torch.UntypedStorage, torch.TypedStorage),
 )
 
 
-def check_calls(path: Any, facts: PickleFacts) -> None:
+def check_calls(path: Any, scanned: PickleContent) -> None:
     """Refuse a stock checkpoint whose pickle calls, or replaces by name, what no stock checkpoint does.
 
     Args:
         path: The file, for the message.
-        facts: What its pickle would do.
+        scanned: What its pickle would do.
 
     Raises:
         CheckpointError: It calls something else than what puts plain data and tensors together.
     """
-    if wrong := sorted((facts.calls - CALLS) | facts.special):
+    if wrong := sorted((scanned.calls - CALLS) | scanned.special):
         raise _refused(path, f"its pickle calls or replaces {', '.join(wrong[:5])}")
 
 
@@ -90,6 +90,10 @@ def check_objects(path: Any, content: Any) -> None:
 
 def _inside(path: Any, name: str, value: Any, is_top: bool) -> list[tuple[str, Any]]:
     """What stands in a container or an object, with names for the message."""
+    if isinstance(value, Tensor):
+        if has_attributes(value):
+            raise _refused(path, f"{name} is a tensor with attributes or hooks of its own")
+        return []
     if isinstance(value, Mapping):
         return [(f"{name}.{_short(key)}".lstrip("."), part) for key, part in value.items()]
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -104,6 +108,13 @@ def _inside(path: Any, name: str, value: Any, is_top: bool) -> list[tuple[str, A
     if not fits:
         raise _refused(path, f"{name or 'it'} is a {kind}")
     return _attributes(path, name, value)
+
+
+def has_attributes(tensor: Tensor) -> bool:
+    """Whether a tensor carries what no file of weights needs: attributes in its methods' place, objects, or hooks."""
+    plain = (type(None), bool, int, float, str)
+    wrong = any(hasattr(type(tensor), name) or not isinstance(value, plain) for name, value in vars(tensor).items())
+    return wrong or bool(tensor._backward_hooks)
 
 
 def _attributes(path: Any, name: str, value: Any) -> list[tuple[str, Any]]:
