@@ -369,7 +369,10 @@ def _telling(names: list[str]) -> str:
 
 def _refusal(path: Path, blocked: str) -> str:
     if "lightly_train." in blocked or "lightly." in blocked:
-        advice = "This is a LightlyTrain training checkpoint: run lightly_train.export on it and give its result."
+        advice = (
+            "LightlyTrain's training checkpoints and its exports with format='torch_model' hold its own classes: run "
+            "lightly_train.export with format='torch_state_dict' on the checkpoint, and give its result."
+        )
     else:
         advice = (
             "Save only the backbone's state_dict(), e.g. torch.save(model.state_dict(), 'clean.pth'); for a file whose "

@@ -69,7 +69,6 @@ def check_archive(path: Path, size: int) -> tuple[list[Span], bytes]:
             raise CheckpointError(f"{path}: refused, its archive lists far more entries than any checkpoint has.")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            _check_unambiguous(path, size, entries)
             names = [entry.filename.partition("/")[2] for entry in entries]
             if any(name == "constants.pkl" or name.startswith("code/") for name in names):
                 raise CheckpointError(
@@ -84,6 +83,7 @@ def check_archive(path: Path, size: int) -> tuple[list[Span], bytes]:
                     f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
                     "overlapping entries). torch.save writes neither; this may be a zip bomb."
                 )
+            _check_unambiguous(path, size, entries)
             pickle_entry, spans = entries[names.index("data.pkl")], _spans(path, entries)
             if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False)
                 pickle_entry.CRC = None  # type: ignore[assignment]

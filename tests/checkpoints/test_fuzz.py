@@ -287,7 +287,7 @@ def test_what_stands_around_an_archive_is_refused(tmp_path: Path, place: str) ->
     else:
         with zipfile.ZipFile(path, "a") as archive:
             archive.comment = content[-22:]
-    with pytest.raises(CheckpointError, match="refused|damaged"):
+    with pytest.raises(CheckpointError, match=r"refused|damaged"):
         read_checkpoint(path)
 
 
@@ -311,7 +311,9 @@ def test_an_archive_without_checksums_is_read_and_says_so(tmp_path: Path) -> Non
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("cfg", ["(" * 200_000, "model = " + "[" * 5000 + "]" * 5000, "x = 1\n" * 100_000, "-" * 250_000 + "1"])
+@pytest.mark.parametrize(
+    "cfg", ["(" * 200_000, "model = " + "[" * 5000 + "]" * 5000, "x = 1\n" * 100_000, "-" * 250_000 + "1"]
+)
 def test_a_configuration_that_is_no_configuration_is_refused(tmp_path: Path, cfg: str) -> None:
     content = {"state_dict": tensors(mmyolo), "meta": {"cfg": cfg}, "message_hub": {}}
     torch.save(content, tmp_path / "w.pth")

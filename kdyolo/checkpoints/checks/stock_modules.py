@@ -102,7 +102,7 @@ def _inside(path: Any, name: str, value: Any, is_top: bool) -> list[tuple[str, A
         return []
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, nn.Module):
-        fits = kind.startswith(MODELS) if is_top else kind.startswith((*LAYERS, *LOSSES))
+        fits = kind.startswith((*LAYERS, *LOSSES, *(MODELS if is_top else ())))
     else:
         fits = kind.startswith(LOSSES) or isinstance(value, IterableSimpleNamespace)
     if not fits:
