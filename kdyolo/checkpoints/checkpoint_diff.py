@@ -13,6 +13,7 @@ from torch import Tensor
 from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
+from kdyolo.models.yaml_layouts import family_of
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,22 @@ class CheckpointDiff:
         return "\n".join(lines)
 
 
-def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> CheckpointDiff:
+def compare_checkpoints(
+    first: str | Path, second: str | Path, *, model: str | None = None, **how: Any
+) -> CheckpointDiff:
     """Where two checkpoints' backbones differ, whatever names and containers they use.
+
+    Args:
+        first: A file that ``--backbone`` takes.
+        second: Another.
+        model: Model YAML that says of which family the backbones are, where the shapes fit several.
+        **how: As in :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
     Raises:
         CheckpointError: A file cannot be read or holds no backbone.
     """
     a, b = (read_checkpoint(path, **how) for path in (first, second))
-    shapes = layer_shapes(checkpoint_arch(a))
+    shapes = layer_shapes(checkpoint_arch(a, family_of(model)))
     common = [n for n in a.tensors if n in b.tensors and a.tensors[n].shape == b.tensors[n].shape]
     parts: dict[str, list[str]] = {}
     for name in common:

@@ -15,6 +15,7 @@ from kdyolo.checkpoints.loading import checkpoint_arch, match
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.yaml_layouts import family_of
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
 LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
@@ -94,11 +95,12 @@ class CheckpointSummary:
         return "\n".join(lines)
 
 
-def inspect_checkpoint(path: str | Path, **how: Any) -> CheckpointSummary:
+def inspect_checkpoint(path: str | Path, *, model: str | None = None, **how: Any) -> CheckpointSummary:
     """Look into a checkpoint; nothing is loaded into a model, nothing is written.
 
     Args:
         path: Any file that ``--backbone`` takes, also a trained detector.
+        model: Model YAML that says of which family the backbone is, where the shapes fit several.
         **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
@@ -109,7 +111,7 @@ def inspect_checkpoint(path: str | Path, **how: Any) -> CheckpointSummary:
         CheckpointError: The file cannot be read or holds no backbone.
     """
     checkpoint = read_checkpoint(path, **how)
-    arch = checkpoint_arch(checkpoint)
+    arch = checkpoint_arch(checkpoint, family_of(model))
     with torch.device("meta"):
         backbone = DistilledBackbone(arch.name, arch.max_channels)
     shapes = layer_shapes(arch)

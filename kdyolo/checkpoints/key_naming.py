@@ -24,11 +24,14 @@ from kdyolo.utils.yaml_files import load_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
 
+Key = tuple[str, ...]  # a tensor's full name in a file, as segments
+
 # Containers and wrappers that may stand, in any nesting, before a backbone tensor's own name.
 WRAPPERS = frozenset(
     {
         *("_orig_mod", "module", "state_dict", "model_state_dict", "model", "net"),  # torch.compile, DDP, containers
-        *("student", "student_model"),  # distillation loops, e.g. as Lightning modules
+        *("student", "student_model", "student_backbone", "student_encoder", "student_network"),  # distillation loops
+        *("architecture", "online_network", "online_encoder", "encoder", "network"),  # MMRazor, BYOL and its like
         *("backbone", "csp_darknet"),
         *("embedding_model", "wrapped_model", "_backbone"),  # LightlyTrain
     }
@@ -144,6 +147,37 @@ SCHEMES: tuple[NamingScheme, ...] = (
     # Ultralytics' numbering, whatever stands around it.
     NamingScheme("Ultralytics", {"#": "#", **TRAINING}),
 )
+
+
+def sequential_places(keys: Iterable[Key]) -> frozenset[Key]:
+    """Where backbones stand in an ``nn.Sequential`` with other parts: the keys up to their number in it.
+
+    ``0.0.conv.weight`` is the first convolution of part 0: nothing but wrappers and numbers stands before it.
+    """
+    found = set()
+    for key in keys:
+        if key[-2:] == ("conv", "weight") and key[-3:-2] in (("0",), ("stem",)):
+            place = key[:-3]
+            while place and place[-1] in WRAPPERS:
+                place = place[:-1]
+            if place and place[-1].isdigit() and all(s.isdigit() or s in WRAPPERS for s in place):
+                found.add(place)
+    return frozenset(found)
+
+
+def without_place(key: Key, places: frozenset[Key]) -> Key | None:
+    """A key without the numbers of ``nn.Sequential`` before a backbone; None if it stands beside one."""
+    for place in places:
+        if key[: len(place)] == place:
+            parent = place
+            while parent and parent[-1].isdigit():
+                parent = parent[:-1]
+            return (*parent, *key[len(place) :])
+    beside = any(
+        len(key) >= len(place) and key[: len(place) - 1] == place[:-1] and key[len(place) - 1].isdigit()
+        for place in places
+    )
+    return None if beside else key
 
 
 def scheme_named(name: str) -> NamingScheme:

@@ -99,6 +99,11 @@ class LoadReport:
             f"  source      {self.source}, sha256 {self.sha256[:12]}…",
             f"  BatchNorm   eps {self.bn_eps:g} as the weights were trained with (--bn-eps overrides)",
         ]
+        if not self.verified:
+            lines.append(
+                f"  checksums   none, so damage to the tensors cannot be noticed; put {Path(self.path).name}.sha256 "
+                "beside the file"
+            )
         if self.norm_origin is NormOrigin.ASSUMED:
             lines.append(f"  images      {self.input_norm}: {WHY_DOUBTFUL}")
         elif self.norm != InputNorm():

@@ -22,6 +22,7 @@ from kdyolo.errors import ConfigError
 @click.option("--image", type=click.Path(), help="Image whose features are drawn, level by level.")
 @click.option("--out", type=click.Path(), help="That picture. Default: features.png.")
 @click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square the image is put in.")
+@click.option("--model", help="Model YAML of the backbone's family, where its shapes fit several.")
 @click.option("--bn-eps", type=float, help="BatchNorm epsilon, if the recognised one is wrong.")
 @click.option("--input-norm", metavar="NORM", help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.")
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")

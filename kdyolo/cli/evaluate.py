@@ -27,6 +27,7 @@ from kdyolo.errors import ConfigError
 @evaluator_option
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--errors", is_flag=True, help="Split the loss of AP into kinds of errors; save the worst images.")
+@click.option("--run-download", is_flag=True, help="Run the data set YAML's 'download' if images are missing.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def val(settings: Sequence[str], model: str, **options: Any) -> None:
     """Evaluate a trained detector: Ultralytics' metrics, then the official COCO metrics.

@@ -9,9 +9,14 @@ from typing import Any
 
 from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
+from ultralytics.utils.checks import check_model_file_from_stem
 
+from kdyolo.checkpoints.checks.exported_models import check_exported
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
+from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
@@ -22,7 +27,7 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
 from kdyolo.runs.process_control import ended_by_signals
-from kdyolo.utils.ultralytics_patches import safe_load_forced, signals_pass
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, signals_pass
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -110,8 +115,17 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.model.task = self.task
 
     def _load(self, weights: str, task: str | None = None) -> None:
-        with safe_load_forced(self.start.options.trust):
+        trust = self.start.options.trust
+        if not trust and not check_model_file_from_stem(weights).lower().endswith(".pt"):
+            check_exported(weights)
+        with stock_loading(trust):
             super()._load(weights, task=task)
+
+    def load(self, weights: Any = "yolo26n.pt") -> KDYOLO:
+        """Take the weights of another detector, by name and shape; see Ultralytics' ``YOLO.load``."""
+        with stock_loading(self.start.options.trust):
+            super().load(weights)
+        return self
 
     @ended_by_signals()
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
@@ -147,6 +161,15 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return options
         return {name: options[name] for name in options if name == "trust" and given.keys() & {"backbone", "weights"}}
 
+    def export(self, **kwargs: Any) -> Any:
+        """Export the model, as Ultralytics does; a data set to calibrate with is neither fetched nor does its code run.
+
+        Args:
+            **kwargs: ``format`` and any of Ultralytics' export settings.
+        """
+        with data_sets_read_by(check_for_ultralytics), label_caches_read_by(read_label_cache):
+            return super().export(**kwargs)
+
     @signals_pass()
     def val(
         self,
@@ -156,6 +179,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         evaluator: str = DEFAULT_EVALUATOR,
         per_class: bool = False,
         errors: bool = False,
+        run_download: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
@@ -166,6 +190,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             evaluator: ``"faster-coco-eval"`` or ``"pycocotools"``.
             per_class: Print AP of every category too.
             errors: Split the loss of AP into kinds of errors; save ``errors.png`` and the worst images.
+            run_download: Run what the data set YAML has under ``download`` if images are missing, after showing it.
             **kwargs: ``data`` and any Ultralytics setting (``imgsz``, ``batch``, ``device``, ``split``, …).
 
         Returns:
@@ -178,7 +203,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             ConfigError: Something was asked for that needs annotations, and there are none.
             DatasetError: The annotation file is not what it should be, or not that of these images.
         """
-        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
+        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors, "run_download": run_download}
         own["annotations"] = None if annotations is None else str(annotations)
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "an evaluation", Machine.here())

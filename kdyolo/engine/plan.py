@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.ranks.devices import Machine, read_devices
-from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
+from kdyolo.errors import ConfigError, ModelError, collect_mistakes
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
@@ -33,7 +34,6 @@ from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -122,7 +122,7 @@ def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None
     model = rest.get("model")
     if start is None or not start.serves(options, model):
         start = read_start(options, model)
-    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split")))
+    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split"), options.run_download))
 
 
 def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
@@ -258,7 +258,7 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
 
 def load_weights(path: str, trust: bool) -> nn.Module:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with safe_load_forced(trust):
+    with stock_loading(trust):
         return YOLO(path).model  # type: ignore[no-any-return]
 
 
@@ -304,12 +304,13 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def check_data(data: Any, split: str | None = None) -> dict[str, Any]:
-    """Check a data set YAML, and refuse one that cannot be used.
+def check_data(data: Any, split: str | None = None, run_download: bool = False) -> dict[str, Any]:
+    """Check a data set YAML, and refuse one that cannot be used. Nothing is fetched, and nothing in it is run.
 
     Args:
         data: Path or name of the YAML.
         split: Split that is evaluated. Default: Ultralytics' (``val``).
+        run_download: Run what the YAML has under ``download`` if images are missing, after showing it.
 
     Returns:
         The data set's description with absolute paths, as Ultralytics' trainers take it.
@@ -320,8 +321,5 @@ def check_data(data: Any, split: str | None = None) -> dict[str, Any]:
     """
     if not data:
         raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
-    try:
-        found: dict[str, Any] = check_det_dataset(data, split=split or DEFAULT_CFG_DICT["split"])
-    except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
-        raise DatasetError(f"data {data}: {str(e).strip()}") from e
-    return found
+    alone = not distributed.is_distributed()  # several ranks would run it at the same time
+    return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)

@@ -8,7 +8,6 @@ no keeping: every epoch starts from seeds that follow from the run's seed and th
 from __future__ import annotations
 
 import csv
-import pickle
 import random
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -22,9 +21,10 @@ from torch import Tensor
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.files import STATE_NAME, run_folder_of
@@ -166,9 +166,9 @@ class ResumeState:
             RunError: The file is damaged.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
-            raise _damaged(path, str(e).splitlines()[0]) from e
+            content, _ = load_content(path, lambda found: found.data, map_large=False)
+        except CheckpointError as e:
+            raise _damaged(path, str(e).removeprefix(f"{path}: ")) from e
         if not isinstance(content, dict):
             raise _damaged(path, f"a {type(content).__name__} instead of a run's state")
         if missing := [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]:

@@ -17,6 +17,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
+from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
@@ -27,7 +28,7 @@ from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs.detach import output_file
-from kdyolo.runs.files import ARGS_NAME, LOG_NAME, WEIGHTS_FOLDER
+from kdyolo.runs.files import ARGS_NAME, BEST_NAME, LOG_NAME, WEIGHTS_FOLDER
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -173,6 +174,7 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         distributed.init_process_group(device)
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
+        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])))
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
     if device is None:
         setting = setting if setting is not None or state is None else state.args.get("device")
@@ -216,3 +218,14 @@ def saying_how_to_resume(last: Path) -> Iterator[None]:
         if told and not isinstance(e, KeyboardInterrupt):
             raise told from e
         raise
+
+
+def _check_kept(last: Path) -> None:
+    """Look through a run's checkpoints, which are opened completely when it ends, though it need not have written them.
+
+    Raises:
+        CheckpointError: One holds more than stock layers, tensors and plain data.
+    """
+    for path in (last, last.with_name(BEST_NAME)):
+        if path.exists():
+            read_detector(path)

@@ -18,6 +18,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.plan import RunPlan
@@ -42,7 +44,7 @@ from kdyolo.runs.process_control import ended_by_signals, finished_first, raise_
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import ray_left_out, safe_load_forced, signals_pass
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, signals_pass
 
 
 class KDTraining(RankTraining):
@@ -175,9 +177,10 @@ class KDTraining(RankTraining):
         if planned := self._start.planned_data(self.args):
             return planned
         try:
-            return super().get_dataset()  # type: ignore[no-any-return]
+            with data_sets_read_by(check_for_ultralytics):
+                return super().get_dataset()  # type: ignore[no-any-return]
         except (RuntimeError, FileNotFoundError) as e:
-            raise DatasetError(str(e)) from e
+            raise e.__cause__ if isinstance(e.__cause__, DatasetError) else DatasetError(str(e)) from e
 
     def get_model(self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True) -> Any:
         """Build the model, start it from ``weights`` if given, and lay the distilled backbone over it."""
@@ -211,7 +214,7 @@ class KDTraining(RankTraining):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
-            with safe_load_forced(self.settings.trust):
+            with stock_loading(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._start.state.yaml, verbose=distributed.is_rank_zero())
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
-from kdyolo.data.dataset_yaml import Dataset, find_annotations, from_ultralytics
+from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
+from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
 from kdyolo.engine.ranks.sharding import shard
@@ -30,6 +32,7 @@ from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,19 @@ class EvaluationOptions:
         evaluator: The package that computes the official metrics.
         per_class: Print AP of every category too.
         errors: Analyse the errors, and save a plot and the worst images.
+        run_download: Run what the dataset YAML has under ``download`` if images are missing, after showing it.
     """
 
     annotations: str | None = None
     evaluator: str = DEFAULT_EVALUATOR
     per_class: bool = False
     errors: bool = False
+    run_download: bool = False
 
     @property
     def asked_for(self) -> bool:
         """Whether something was asked for that cannot be had without annotations."""
-        return self != EvaluationOptions()
+        return replace(self, run_download=False) != EvaluationOptions()
 
 
 KEYS = tuple(f.name for f in fields(EvaluationOptions))
@@ -122,7 +127,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             self.args.quantize = self._quantize  # while training, Ultralytics makes it that of mixed precision
         loader = self.dataloader
         try:
-            with in_agreement():
+            read = partial(check_for_ultralytics, run_download=self.evaluation.run_download)
+            with in_agreement(), data_sets_read_by(read):
                 return self._evaluate(trainer, model, **keywords)
         except KDYOLOError:
             mine = trainer is None and distributed.is_rank_zero()
@@ -158,7 +164,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
-        return build(self, img_path, mode, batch)
+        with label_caches_read_by(read_label_cache):
+            return build(self, img_path, mode, batch)
 
     def prepare(self, data: dict[str, Any]) -> None:
         """Find and read the annotations, so that what is wrong with them is known before anything is computed.

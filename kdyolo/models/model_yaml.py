@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import yaml
@@ -19,11 +20,12 @@ from ultralytics.nn.tasks import guess_model_scale
 
 from kdyolo.errors import ModelError
 from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes, level_taps, stock_scale
+from kdyolo.models.description_check import BACKBONE as BACKBONE
+from kdyolo.models.description_check import check_description
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
 from kdyolo.utils.yaml_files import load_yaml
 
-BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
 Row = list[Any]
 
@@ -140,21 +142,22 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
 
 
 def check_rows(d: Yaml) -> None:
-    """Refuse a description whose rows do not have the form that both layouts share.
+    """Refuse a description that holds anything but plain data, or whose rows lack the form that both layouts share.
 
     Raises:
-        ModelError: Malformed rows or scales, or a head row that uses the backbone's list of maps.
+        ModelError: Malformed rows or scales, a head row that uses the backbone's list of maps, or see
+            :func:`kdyolo.models.description_check.check_description`.
     """
+    check_description(d)
     where = d.get("yaml_file", "model YAML")
     for part in ("backbone", "head"):
         rows = d.get(part)
         for row in rows if isinstance(rows, list) and rows else [rows]:
             if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)):
-                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {row!r}.")
+                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {short(row)}.")
     if not isinstance(d.get("scales"), dict):
-        raise ModelError(
-            f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {d.get('scales')!r}."
-        )
+        found = short(d.get("scales"))
+        raise ModelError(f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {found}.")
     before = len(d["backbone"])
     sources = (j if j >= 0 else before + i + j for i, row in enumerate(d["head"]) for j in row_sources(row))
     if is_nested(d) and before > 1 and 0 in sources:

@@ -40,21 +40,20 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-from kdyolo.errors import CheckpointError
 
 
 @contextmanager
 def module_registered(cls: type) -> Iterator[None]:
-    """Let Ultralytics' YAML parser find a module of ours for as long as a model is being built.
+    """Let Ultralytics' YAML parser find a module of ours, and evaluate nothing, for as long as a model is being built.
 
     ``ultralytics.nn.tasks.parse_model`` looks names up among the globals of its module and has no other door. Without
     this, a row that names the class fails with a ``KeyError``. It is taken back, so that nothing depends on which
-    import came first.
+    import came first. With ``SAFE_LOAD`` set it reads ``activation`` instead of evaluating it.
 
     Args:
         cls: The class, which rows name by its ``__name__``.
@@ -62,9 +61,11 @@ def module_registered(cls: type) -> Iterator[None]:
     from ultralytics.nn import tasks
 
     setattr(tasks, cls.__name__, cls)
+    before, tasks.SAFE_LOAD = tasks.SAFE_LOAD, True
     try:
         yield
     finally:
+        tasks.SAFE_LOAD = before
         delattr(tasks, cls.__name__)
 
 
@@ -87,32 +88,83 @@ def ray_left_out() -> Iterator[None]:
 
 
 @contextmanager
-def safe_load_forced(trust: bool = False) -> Iterator[None]:
-    """Have Ultralytics unpickle checkpoints by its restricted loader, as with ``ULTRALYTICS_SAFE_LOAD=1``.
+def checkpoints_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics read checkpoints by a function of ours, and build what they describe without evaluating it.
 
-    ``ultralytics.nn.tasks.torch_safe_load`` reads the flag from its module when no argument says otherwise, and the
-    functions that call it pass none. Without this, a checkpoint given as ``--weights`` or ``--model`` runs its code.
+    ``ultralytics.nn.tasks.load_checkpoint`` calls ``torch_safe_load`` of its module, which unpickles completely, and
+    installs packages that a pickle names. ``parse_model`` evaluates a description's ``activation`` unless ``SAFE_LOAD``
+    is set. Without this, a checkpoint given as ``--weights`` or ``--model`` runs its code.
 
     Args:
-        trust: Unpickle completely instead.
-
-    Raises:
-        CheckpointError: The restricted loader refused a file.
+        read: Called with the path of a ``.pt`` file, which is there; gives its content, with modules.
     """
     from ultralytics.nn import tasks
+    from ultralytics.utils.checks import check_suffix
+    from ultralytics.utils.downloads import attempt_download_asset
 
-    before, tasks.SAFE_LOAD = tasks.SAFE_LOAD, not trust
+    def load(weight: str | Path, safe_only: bool | None = None) -> tuple[dict[str, Any], str]:
+        check_suffix(file=weight, suffix=".pt")
+        file = attempt_download_asset(weight)  # official weights are fetched by their names
+        return read(Path(file)), file
+
+    original, before = tasks.torch_safe_load, tasks.SAFE_LOAD
+    tasks.torch_safe_load, tasks.SAFE_LOAD = load, True
     try:
         yield
-    except (TypeError, ModuleNotFoundError) as e:
-        if "restricted" not in str(e) and "checkpoint" not in str(e):
-            raise
-        raise CheckpointError(
-            f"{str(e).splitlines()[0]} Expected an Ultralytics checkpoint of stock classes; for a file whose author "
-            "you trust, --trust unpickles it completely."
-        ) from e
     finally:
-        tasks.SAFE_LOAD = before
+        tasks.torch_safe_load, tasks.SAFE_LOAD = original, before
+
+
+@contextmanager
+def data_sets_read_by(read: Callable[[Any, str], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' trainer, validator and exporter read dataset YAMLs by a function of ours.
+
+    ``ultralytics.data.utils.check_det_dataset`` fetches addresses, unpacks archives, and runs what a YAML has under
+    ``download``, as Python or in a shell; ``convert_ndjson_to_yolo_if_needed`` fetches data sets of Ultralytics'
+    platform. Both are called without a choice. Without this, a YAML runs its code where validation images are missing.
+
+    Args:
+        read: Called with what names the data set, and the split that has to be there.
+    """
+    from ultralytics.engine import exporter, trainer, validator
+
+    def check(dataset: Any, autodownload: bool = True, split: str = "") -> dict[str, Any]:
+        return read(dataset, split or "val")
+
+    def unchanged(data: Any, *args: Any, **keywords: Any) -> Any:
+        return data
+
+    replaced: list[tuple[Any, str, Callable[..., Any]]]
+    replaced = [(module, "check_det_dataset", check) for module in (exporter, trainer, validator)]
+    replaced += [(module, "convert_ndjson_to_yolo_if_needed", unchanged) for module in (trainer, validator)]
+    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, function in replaced:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, name, function in saved:
+            setattr(module, name, function)
+
+
+@contextmanager
+def label_caches_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' data sets read the cache beside their labels by a function of ours.
+
+    ``ultralytics.data.utils.load_dataset_cache_file`` unpickles ``labels.cache`` completely. Without this, a data set
+    with such a file in it runs its code. Where ``read`` raises what a missing cache raises, the labels are scanned.
+
+    Args:
+        read: Called with the path of the cache; gives its content.
+    """
+    from ultralytics.data import dataset
+
+    original = dataset.load_dataset_cache_file
+    dataset.load_dataset_cache_file = read
+    try:
+        yield
+    finally:
+        dataset.load_dataset_cache_file = original
 
 
 @contextmanager
