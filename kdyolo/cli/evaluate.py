@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, evaluator_option, key_values, print_result
+from kdyolo.cli.base import command, echo, evaluator_option, key_values, print_result
 from kdyolo.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ def score(
             raise ConfigError("--per-class is for one results file: score each on its own.")
         from kdyolo.metrics.bootstrap import compare_coco
 
-        click.echo(f"drawing the images {resamples:,} times for each model …", err=True)
+        echo(f"drawing the images {resamples:,} times for each model …", err=True)
         options = {"evaluator": evaluator, "resamples": resamples, "seed": seed}
         comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
@@ -113,7 +113,7 @@ def score(
     truth, detections = read_ground_truth(annotations), read_detections(predictions[0])
     scores = score_detections(truth, detections, evaluator, source=predictions[0])
     if ci:
-        click.echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
+        echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
     intervals = confidence(truth, detections, resamples=resamples, seed=seed) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
