@@ -260,12 +260,14 @@ def _end(path: Path, timeout: float) -> Stopped:
 def _next_step(path: Path) -> str:
     if not is_run(path):
         return ""
-    state = run_status(path).state
-    if state == "interrupted":
+    status = run_status(path)
+    if status.state == "damaged":
+        return f" It is damaged: {status.problem}"
+    if status.state == "interrupted":
         return f" Resume with: kdyolo train --resume {path}"
-    if state == "died":
+    if status.state == "died":
         return " Nothing had been saved yet: start it again with --exist-ok."
-    return f" It is {state}."
+    return f" It is {status.state}."
 
 
 def seconds_left(run: Run, since: float = 0.0) -> float:

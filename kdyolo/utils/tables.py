@@ -72,9 +72,9 @@ def markdown_row(cells: Iterable[str]) -> str:
 
 def markdown_text(text: str) -> str:
     """Text that Markdown, its tables, and HTML within it show unchanged, in one line."""
-    # Entities where a backslash does not do for every reader of Markdown.
+    # Entities where a backslash does not do for every reader of Markdown; an underscore within a word is one anyway.
     plain = html.escape(printable(text), quote=False)
-    return re.sub(r"([\\`*_\[\]~])", r"\\\1", plain).replace("|", "&#124;")
+    return re.sub(r"([\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain).replace("|", "&#124;")
 
 
 def markdown_code(text: str) -> str:

@@ -17,6 +17,7 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_LONGEST_WORD = 100  # characters; nobody misspells longer ones
 
 
 def format_duration(seconds: float) -> str:
@@ -80,7 +81,9 @@ def quoted(value: Any, most: int = 100) -> str:
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """A suggestion to end a message with, e.g. ``" Did you mean 'x'?"``; empty if no known word is close."""
-    close = get_close_matches(word, known, n=2, cutoff=0.6)
+    if len(word) > _LONGEST_WORD:
+        return ""
+    close = get_close_matches(word, [name for name in known if len(name) <= _LONGEST_WORD], n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

@@ -117,6 +117,31 @@ class ProcessForm(Struct):
     launcher: tuple[Pid, Seconds] | None = None
 
 
+class StateForm(Struct):
+    """``weights/resume.pt``, what a run continues from; tensors are compared with the model that takes them."""
+
+    epoch: Epochs
+    yaml: dict[str, Any]
+    settings: dict[str, Any]
+    args: dict[str, Any]
+    model: dict[str, Any]
+    ema: dict[str, Any]
+    updates: Count
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    best_fitness: float | None
+    stopper: dict[str, Any]
+    last_step: Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+    gradients: dict[str, Any]
+    frozen_tensors: dict[str, Any]
+    mosaic_buffer: list[Count]
+    threads: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
+    stop: bool = False
+    ranks: Count | None = None
+    images: Count | None = None
+    batches: Count | None = None
+
+
 class StudyForm(Struct):
     """``study.yaml`` in the folder of a study, as far as runs that are there already are concerned."""
 
