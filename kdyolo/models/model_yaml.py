@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ultralytics.nn.tasks import guess_model_scale
 
 from kdyolo.errors import ModelError
 from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes, level_taps, stock_scale
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.yaml_files import read_yaml
 
 BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
@@ -86,10 +85,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
             f"{name}: no such model YAML. Expected a path or one of {', '.join(files)} with a scale letter, "
             f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
         )
-    try:
-        description = load_yaml(found.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ModelError(f"{found}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    description = read_yaml(found, error=ModelError)
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():
         raise ModelError(f"{found}: not a model YAML. Expected the keys nc, backbone and head.")
     return {**description, "scale": guess_model_scale(path), "yaml_file": path.name}
