@@ -14,6 +14,7 @@ from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.text import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class CheckpointDiff:
         if self.bn_eps[0] != self.bn_eps[1]:
             lines.append(f"BatchNorm epsilon: {self.bn_eps[0]:g} and {self.bn_eps[1]:g}")
         lines.append("equal to the last bit" if self.equal else "not equal")
-        return "\n".join(lines)
+        return "\n".join(shortened(printable(line), 1000) for line in lines)
 
 
 def compare_checkpoints(

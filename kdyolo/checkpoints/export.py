@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -18,7 +19,13 @@ from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 from kdyolo.utils.atomic import replacing
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.yaml_files import read_mapping
+
+
+class _Epochs(msgspec.Struct):
+    """What is relied on in ``args.yaml``."""
+
+    epochs: int = 0
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
@@ -123,10 +130,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
 
 def _epochs_of(path: Path) -> dict[str, Any]:
     """The run's number of epochs, which its unfinished checkpoints replace by advice on how to resume."""
-    arguments = path.resolve().parent.parent / "args.yaml"
-    if not arguments.is_file():
-        return {}
-    return {"epochs": load_yaml(arguments.read_text(encoding="utf-8"))["epochs"]}
+    arguments = read_mapping(path.resolve().parent.parent / "args.yaml", _Epochs) or {}
+    return {"epochs": arguments["epochs"]} if "epochs" in arguments else {}
 
 
 def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:

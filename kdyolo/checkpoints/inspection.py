@@ -16,6 +16,7 @@ from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.text import printable, shortened
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
 LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
@@ -79,7 +80,8 @@ class CheckpointSummary:
     def table(self) -> str:
         """The report, what it fits, and a line for each stage."""
         lines = [self.report.table(), f"  fits        --model {self.model}"]
-        lines += [f"  {name:<11} {value}" for name, value in (("teacher", self.teacher), ("loss", self.loss)) if value]
+        teacher = shortened(printable(self.teacher), 200) if self.teacher else None
+        lines += [f"  {name:<11} {value}" for name, value in (("teacher", teacher), ("loss", self.loss)) if value]
         lines.append(
             f"  {'stage':<6} {'layers':<7} {'tensors':>7} {'values':>12} {'mean':>9} {'std':>8} {'dead':>6}  type"
         )

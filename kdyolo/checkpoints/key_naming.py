@@ -15,12 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import yaml
-
 from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.yaml_files import read_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
 
@@ -192,12 +191,9 @@ def load_key_map(path: str | Path) -> NamingScheme:
         ConfigError: Every mistake found in the file.
     """
     where, path = f"key map {path}", Path(path)
-    try:
-        given = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{where}: cannot be read ({e}).") from e
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{where}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    if not is_file(path):
+        raise ConfigError(f"{where}: cannot be read: there is no such file.")
+    given = read_yaml(path, error=ConfigError)
     if not isinstance(given, dict) or not isinstance(given.get("layers"), dict):
         raise ConfigError(
             f"{where}: expected 'layers:' with lines 'name in the file: layer number', e.g. 'encoder.stem: 0'; "

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, evaluator_option, key_values, print_result
+from kdyolo.cli.base import command, echo, evaluator_option, key_values, print_result
 from kdyolo.errors import ConfigError
 
 
@@ -108,7 +108,7 @@ def score(
     if len(predictions) == 2:
         from kdyolo.metrics.bootstrap import compare_coco
 
-        click.echo(f"drawing the images {resamples:,} times for each model …", err=True)
+        echo(f"drawing the images {resamples:,} times for each model …", err=True)
         options = {"evaluator": evaluator, "resamples": resamples, "seed": seed, "categories": categories}
         comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
@@ -119,7 +119,7 @@ def score(
     detections = read_detections(predictions[0])
     scores = score_detections(truth, detections, evaluator, predictions[0], categories)
     if ci:
-        click.echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
+        echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
     intervals = confidence(truth, detections, resamples=resamples, seed=seed, categories=categories) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import F, command, key_values
+from kdyolo.cli.base import F, command, echo, key_values
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.engine.options.train_options import Kind, command_options
 from kdyolo.engine.ranks.devices import read_rank
@@ -103,6 +103,6 @@ def doctor(**options: Any) -> None:
     """Show versions, processor, GPUs and free space, and check a data set and a checkpoint."""
     from kdyolo.engine.preflight import check_parts, environment
 
-    click.echo(environment())
+    echo(environment())
     if found := check_parts(**options):
-        click.echo(found)
+        echo(found)

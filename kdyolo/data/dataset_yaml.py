@@ -20,7 +20,9 @@ from typing import Any
 import yaml
 
 from kdyolo.errors import DatasetError
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.plain_files import read_file
+from kdyolo.utils.text import quoted
+from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml
 
 MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
 ROLES = ("train", "val", "test")
@@ -248,12 +250,13 @@ def find_annotations(dataset: Dataset, split: str) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    data = read_file(path, most=MOST_BYTES, error=DatasetError)
+    if data is None:
+        raise DatasetError(f"{path}: cannot be read: no such file. Give a dataset YAML.")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Give a dataset YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(f"{path}: not a YAML file: {' '.join(str(error).split())}. Give a dataset YAML.") from error
+        content = load_yaml(data)
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path}: not a YAML file: {quoted(error)}. Give a dataset YAML.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected keys such as 'train' and 'names', found none. Give a dataset YAML.")
     return content

@@ -27,9 +27,12 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
+from kdyolo.runs.contents.forms import StateForm
 from kdyolo.runs.files import STATE_NAME, run_folder_of
+from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.yaml_files import check_values
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
@@ -173,6 +176,7 @@ class ResumeState:
             raise _damaged(path, f"a {type(content).__name__} instead of a run's state")
         if missing := [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]:
             raise _damaged(path, f"{', '.join(missing)} missing")
+        check_values(path, content, StateForm)
         return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
     def apply(self, trainer: Resumable) -> None:
@@ -274,8 +278,11 @@ def state_to_resume(last: Path) -> ResumeState:
     Raises:
         RunError: The run is going on, or see :func:`read_state`.
     """
-    refuse_running(run_folder_of(last.resolve()))
-    return read_state(last)
+    folder = run_folder_of(last.resolve())
+    refuse_running(folder)
+    state = read_state(last)
+    read_run(folder)  # so that a damaged file in it is found before anything is set up
+    return state
 
 
 def how_to_resume(last: Path) -> str:

@@ -24,6 +24,7 @@ from kdyolo.metrics.coco_files import (
 )
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, Evaluator
 from kdyolo.utils.system import pause_gc
+from kdyolo.utils.text import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,12 @@ class CocoScores:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _class_lines(self) -> list[str]:
-        width = max(len("class"), *(len(c.name) for c in self.per_class))
+        names = [shortened(printable(c.name), 100) for c in self.per_class]
+        width = max(map(len, ("class", *names)))
         lines = [f" {'class':<{width}}  objects     AP   AP50   AP75"]
-        for c in self.per_class:
+        for name, c in zip(names, self.per_class, strict=True):
             values = "".join(f"{'-':>7}" if v < 0 else f"{v:7.3f}" for v in (c.ap, c.ap50, c.ap75))
-            lines.append(f" {c.name:<{width}}  {c.objects:>7}{values}")
+            lines.append(f" {name:<{width}}  {c.objects:>7}{values}")
         return lines
 
     def __str__(self) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-import yaml
 from ultralytics.nn.tasks import guess_model_scale
 
 from kdyolo.errors import ModelError
@@ -24,7 +23,7 @@ from kdyolo.models.description_check import BACKBONE as BACKBONE
 from kdyolo.models.description_check import check_description
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.yaml_files import read_yaml
 
 Yaml = dict[str, Any]
 Row = list[Any]
@@ -88,10 +87,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
             f"{name}: no such model YAML. Expected a path or one of {', '.join(files)} with a scale letter, "
             f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
         )
-    try:
-        description = load_yaml(found.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ModelError(f"{found}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    description = read_yaml(found, error=ModelError)
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():
         raise ModelError(f"{found}: not a model YAML. Expected the keys nc, backbone and head.")
     return {**description, "scale": guess_model_scale(path), "yaml_file": path.name}

@@ -20,6 +20,7 @@ from typing import Literal
 import psutil
 
 from kdyolo.errors import RunError
+from kdyolo.runs.contents.readers import read_process_file
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
 from kdyolo.runs.process_control import alive, ended_by_signals
 from kdyolo.utils.atomic import write_atomic
@@ -99,21 +100,10 @@ def read_process(folder: Path) -> RecordedProcess | None:
     """The process that a folder names; None if there is none, or ``pid.txt`` is not the one that kdyolo wrote.
 
     Raises:
-        RunError: ``process.json`` is damaged.
+        RunError: One of the two files is damaged.
     """
-    path = folder / PROCESS_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        launcher = content.pop("launcher")
-        found = RecordedProcess(**content, launcher=tuple(launcher) if launcher else None)
-        pid = (folder / PID_NAME).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise RunError(
-            f"{path}: damaged ({e}). If the run has ended, remove it and {PID_NAME}: no result is in them."
-        ) from e
-    return found if pid == str(found.pid) else None
+    found = read_process_file(folder)
+    return RecordedProcess(found.pid, found.host, found.started, found.launcher) if found else None
 
 
 def forget_process(folder: Path) -> None:
