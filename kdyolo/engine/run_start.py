@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,68 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
-from kdyolo.errors import RunError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs.files import LOG_NAME
+from kdyolo.runs.files import (
+    ARGS_NAME,
+    LAST_NAME,
+    LOG_NAME,
+    PICTURE_NAME,
+    RECORD_NAME,
+    RESULTS_NAME,
+    STATE_NAME,
+    WEIGHTS_FOLDER,
+    weights_file,
+)
 from kdyolo.utils import distributed
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.system import cpu_threads
+
+# What a run writes into its folder before its first epoch is saved.
+EARLY = (ARGS_NAME, RECORD_NAME, RESULTS_NAME, PICTURE_NAME, LOG_NAME, "labels*.jpg", "*_batch*.jpg")
+
+
+@dataclass(frozen=True)
+class FormerContent:
+    """What a run folder held before the run, of that which the run writes over.
+
+    Attributes:
+        folder: The run folder, there or not.
+        files: File → bytes, of files that match :data:`EARLY`.
+        saved: File in ``weights/`` → what tells it from a later one of its name.
+        had_weights: Whether there was a ``weights/``.
+    """
+
+    folder: Path
+    files: Mapping[Path, bytes] = field(repr=False)
+    saved: Mapping[Path, tuple[int, ...]]
+    had_weights: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> FormerContent:
+        """What a folder holds now."""
+        files = {path: path.read_bytes() for path in _early_files(folder)}
+        return cls(folder, files, _saved_files(folder), (folder / WEIGHTS_FOLDER).exists())
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it was the log alone, as a detached run that failed early leaves it."""
+        return [path.name for path in self.files] == [LOG_NAME] and len(list(self.folder.iterdir())) == 1
+
+    def put_back(self, keep_log: bool) -> None:
+        """Bring the files back, and remove those that were not there."""
+        for path in _early_files(self.folder):
+            if path not in self.files and not (keep_log and path.name == LOG_NAME):
+                path.unlink()
+        for path, content in self.files.items():
+            if not (keep_log and path.name == LOG_NAME) and (not path.exists() or path.read_bytes() != content):
+                write_atomic(path, content)
+        weights = self.folder / WEIGHTS_FOLDER
+        if weights.is_dir() and not self.had_weights:
+            shutil.rmtree(weights)
 
 
 @dataclass
@@ -35,7 +90,8 @@ class RunStart:
         overrides: Settings for Ultralytics that differ from its defaults.
         state: State of the run to resume, until it is applied; None for a new run.
         device: This process's device, if it is one of several; else None.
-        created: The run folder, if this run made it, so that it goes should set-up fail.
+        created: The run folder, if this run made it, so that it goes should the run fail early.
+        former: What the run folder held, if it was there before, so that it comes back then. None: it is new.
     """
 
     plan: RunPlan
@@ -43,6 +99,7 @@ class RunStart:
     state: ResumeState | None = None
     device: torch.device | None = None
     created: Path | None = None
+    former: FormerContent | None = None
 
     @property
     def threads(self) -> int | None:
@@ -52,9 +109,14 @@ class RunStart:
         """
         return (self.state and self.state.threads) or cpu_threads()
 
-    def note_folder(self, folder: Path, may_exist: bool) -> None:
+    @property
+    def continues_log(self) -> bool:
+        """Whether the log goes on behind what is in it."""
+        return self.state is not None or (self.former is not None and self.former.is_log)
+
+    def note_folder(self, folder: Path) -> None:
         """Remember a folder that Ultralytics has numbered, which is always a new one."""
-        if not (self.state or self.overrides.get("save_dir") or may_exist):
+        if not (self.state or self.overrides.get("save_dir") or self.former):
             self.created = folder
 
     def planned_data(self, args: Any) -> dict[str, Any] | None:
@@ -97,10 +159,67 @@ class RunStart:
                     f"{checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
                 )
 
-    def discard(self) -> None:
-        """Remove the run folder, if this run made it."""
-        if distributed.is_rank_zero() and self.created is not None and self.created.exists():
-            shutil.rmtree(self.created)
+    def has_saved(self, folder: Path) -> bool:
+        """Whether the run has something worth keeping in its folder: a checkpoint, or a state to resume from."""
+        return self.state is not None or _saved_files(folder) != (self.former.saved if self.former else {})
+
+    def discard(self, keep_log: bool = False) -> None:
+        """Leave everything as it was before the run: remove its folder, or what it has written to one that was there.
+
+        Args:
+            keep_log: Leave the log where it is, because it is the only place where an error can be read.
+        """
+        if not distributed.is_rank_zero():
+            return
+        if self.former is not None:
+            self.former.put_back(keep_log)
+        elif self.created is not None and self.created.exists():
+            if keep_log and (self.created / LOG_NAME).is_file():
+                _empty(self.created, but=LOG_NAME)
+            else:
+                shutil.rmtree(self.created)
+
+
+def _early_files(folder: Path) -> list[Path]:
+    return [path for pattern in EARLY for path in sorted(folder.glob(pattern)) if path.is_file()]
+
+
+def _saved_files(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """Checkpoint and state that a run can go on from, each with what changes when it is written anew."""
+    files = (weights_file(folder, name) for name in (LAST_NAME, STATE_NAME))
+    found = {path: path.stat() for path in files if path.is_file()}
+    return {path: (of.st_ino, of.st_size, of.st_mtime_ns) for path, of in found.items() if of.st_size}
+
+
+def _empty(folder: Path, but: str) -> None:
+    """Remove everything in a folder but one file."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != but:
+            path.unlink()
+
+
+@contextmanager
+def batchnorm_explained(args: Any) -> Iterator[None]:
+    """Say what to change where PyTorch's BatchNorm ends a run because it gets one value per channel.
+
+    Args:
+        args: Ultralytics' settings.
+
+    Raises:
+        ConfigError: In place of BatchNorm's ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e):
+            raise
+        raise ConfigError(
+            f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
+            "some batch is a single image whose deepest features are one pixel. Expected batches of two images or more "
+            "(the last one of an epoch, too: it holds what is left), or a larger imgsz."
+        ) from e
 
 
 def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunStart:
@@ -126,6 +245,9 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
     if device is not None:  # one folder for all ranks
         start.overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, start.overrides)
     start.created = distributed.run_on_rank_zero(new_work_dir, start.overrides)
+    if distributed.is_rank_zero() and (start.overrides.get("save_dir") or start.overrides.get("exist_ok")):
+        folder = Path(_numbered_dir(start.overrides))
+        start.former = FormerContent.of(folder) if folder.is_dir() else None
     return start
 
 
