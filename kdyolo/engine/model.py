@@ -215,9 +215,11 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         self._check_is_pytorch_model()
         if isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values()):
+            before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             try:
                 self.model.load_state_dict(weights)
             except RuntimeError as e:
+                self.model.load_state_dict(before)  # PyTorch has copied what fitted
                 raise ModelError(f"this state dict is not that of {self.model_name}: {e}") from e
             self.predictor = None
             return self
