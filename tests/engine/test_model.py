@@ -190,7 +190,7 @@ def test_another_kind_of_detector_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_object_is_refused(shared_model: KDYOLO) -> None:
-    with pytest.raises(ConfigError, match="found a KDYOLO. Give its file"):
+    with pytest.raises(ConfigError, match="found a KDYOLO"):
         KDYOLO(shared_model)  # type: ignore[arg-type]
 
 

@@ -307,9 +307,9 @@ def test_what_cannot_be_trained_is_refused(three: Path, shapes: Path, tmp_path: 
     mixed.model.backbone.layers[0].bn.eps = 0.5
     with pytest.raises(ModelError, match="several epsilons"):
         mixed.train(**options)
+    by_hand = KDYOLO(three)
+    in_place(by_hand)
     with pytest.raises(ConfigError, match="only a KDTrainer"):
-        by_hand = KDYOLO(three)
-        in_place(by_hand)
         by_hand.train(trainer=DetectionTrainer, **options)
     assert not (tmp_path / "run").exists()
 
