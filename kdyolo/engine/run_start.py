@@ -50,23 +50,21 @@ class FormerContent:
         files: File → bytes, of files that match :data:`EARLY`.
         saved: File in ``weights/`` → what tells it from a later one of its name.
         had_weights: Whether there was a ``weights/``.
+        is_log: Whether it was the log alone, as a detached run that failed early leaves it.
     """
 
     folder: Path
     files: Mapping[Path, bytes] = field(repr=False)
     saved: Mapping[Path, tuple[int, ...]]
     had_weights: bool
+    is_log: bool
 
     @classmethod
     def of(cls, folder: Path) -> FormerContent:
         """What a folder holds now."""
         files = {path: path.read_bytes() for path in _early_files(folder)}
-        return cls(folder, files, _saved_files(folder), (folder / WEIGHTS_FOLDER).exists())
-
-    @property
-    def is_log(self) -> bool:
-        """Whether it was the log alone, as a detached run that failed early leaves it."""
-        return [path.name for path in self.files] == [LOG_NAME] and len(list(self.folder.iterdir())) == 1
+        names = {path.name for path in folder.iterdir()}
+        return cls(folder, files, _saved_files(folder), WEIGHTS_FOLDER in names, names == {LOG_NAME})
 
     def put_back(self, keep_log: bool) -> None:
         """Bring the files back, and remove those that were not there."""
@@ -202,18 +200,18 @@ def _empty(folder: Path, but: str) -> None:
 
 @contextmanager
 def batchnorm_explained(args: Any) -> Iterator[None]:
-    """Say what to change where PyTorch's BatchNorm ends a run because it gets one value per channel.
+    """Say what to change where a run ends because BatchNorm gets one value per channel.
 
     Args:
         args: Ultralytics' settings.
 
     Raises:
-        ConfigError: In place of BatchNorm's ``ValueError``.
+        ConfigError: In place of a ``ValueError``.
     """
     try:
         yield
     except ValueError as e:
-        if "more than 1 value per channel" not in str(e):
+        if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
             raise
         raise ConfigError(
             f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
