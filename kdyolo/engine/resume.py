@@ -34,6 +34,7 @@ from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.yaml_files import check_values
 
+NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
@@ -293,7 +294,7 @@ def how_to_resume(last: Path) -> str:
     """
     if last.exists():
         return f"\nInterrupted. Resume with: kdyolo train --resume {run_folder_of(last)}"
-    return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
+    return NOTHING_SAVED
 
 
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,14 +21,15 @@ from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
-from kdyolo.engine.resume import ResumeState, how_to_resume, resumed_settings, state_to_resume
+from kdyolo.engine.resume import NOTHING_SAVED, ResumeState, how_to_resume, resumed_settings, state_to_resume
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.runs.contents.former_content import FormerContent, empty_folder, saved_files
 from kdyolo.runs.detach import output_file
-from kdyolo.runs.files import ARGS_NAME, BEST_NAME, LOG_NAME, WEIGHTS_FOLDER
+from kdyolo.runs.files import BEST_NAME, LOG_NAME
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -44,7 +45,8 @@ class RunStart:
         state: State of the run to resume, until it is applied; None for a new run.
         device: This process's device, if it is one of several; else None.
         devices: Devices of the run, as this process reads the setting.
-        created: The run folder, if this run made it, so that it goes should set-up fail.
+        created: The run folder, if this run made it, so that it goes should the run fail early.
+        former: What the run folder held, if it was there before, so that it comes back then. None: it is new.
     """
 
     plan: RunPlan
@@ -53,6 +55,7 @@ class RunStart:
     device: torch.device | None = None
     devices: Devices = field(default_factory=lambda: Devices("cpu", "cpu"))
     created: Path | None = None
+    former: FormerContent | None = None
 
     @property
     def threads(self) -> int | None:
@@ -67,9 +70,14 @@ class RunStart:
         """Whether other processes train, one for each device, and this one only starts them."""
         return self.devices.processes > 1
 
-    def note_folder(self, folder: Path, may_exist: bool) -> None:
+    @property
+    def continues_log(self) -> bool:
+        """Whether the log goes on behind what is in it."""
+        return self.state is not None or (self.former is not None and self.former.is_log)
+
+    def note_folder(self, folder: Path) -> None:
         """Remember a folder that Ultralytics has numbered, which is always a new one."""
-        if not (self.state or self.overrides.get("save_dir") or may_exist):
+        if not (self.state or self.overrides.get("save_dir") or self.former):
             self.created = folder
 
     def planned_data(self, args: Any) -> dict[str, Any] | None:
@@ -126,7 +134,7 @@ class RunStart:
             if not self.state and trainer.args.batch < 1:
                 self.discard()
                 raise ConfigError(f"batch={trainer.args.batch}: on several devices, expected a number of images.")
-            begin = self._of_ranks(trainer.save_dir, trainer.args.exist_ok)
+            begin = self._of_ranks(trainer.save_dir)
             model = trainer.model if isinstance(trainer.model, nn.Module) else None
             train_on_ranks(self.devices.processes, type(trainer), trainer.callbacks, model, **begin)
         except KDYOLOError as e:
@@ -139,21 +147,55 @@ class RunStart:
             trainer.log.close()
             unset_deterministic()
 
-    def _of_ranks(self, folder: Path, may_exist: bool) -> dict[str, Any]:
+    def _of_ranks(self, folder: Path) -> dict[str, Any]:
         """What each rank's trainer begins with; what Ultralytics' trainer has written into ``folder`` is taken back."""
         where = {"device": self.devices.text}
         if self.state:
             return {"overrides": {**self.plan.overrides, **where}}
-        if self.created is None and not may_exist:  # it was there, and empty
-            (folder / ARGS_NAME).unlink()
-            (folder / WEIGHTS_FOLDER).rmdir()
         self.discard()
         return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
 
-    def discard(self) -> None:
-        """Remove the run folder, if this run made it."""
-        if distributed.is_rank_zero() and self.created is not None and self.created.exists():
-            shutil.rmtree(self.created)
+    def has_saved(self, folder: Path) -> bool:
+        """Whether the run has something worth keeping in its folder: a checkpoint, or a state to resume from."""
+        return self.state is not None or saved_files(folder) != (self.former.saved if self.former else {})
+
+    def discard(self, keep_log: bool = False) -> None:
+        """Leave everything as it was before the run: remove its folder, or what it has written to one that was there.
+
+        Args:
+            keep_log: Leave the log where it is, because it is the only place where an error can be read.
+        """
+        if not distributed.is_rank_zero():
+            return
+        if self.former is not None:
+            self.former.put_back(keep_log)
+        elif self.created is not None and self.created.exists():
+            if keep_log and (self.created / LOG_NAME).is_file():
+                empty_folder(self.created, but=LOG_NAME)
+            else:
+                shutil.rmtree(self.created)
+
+
+@contextmanager
+def batchnorm_explained(args: Any) -> Iterator[None]:
+    """Say what to change where a run ends because BatchNorm gets one value per channel.
+
+    Args:
+        args: Ultralytics' settings.
+
+    Raises:
+        ConfigError: In place of a ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
+            raise
+        raise ConfigError(
+            f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
+            "some batch is a single image whose deepest features are one pixel. Expected batches of two images or more "
+            "(the last one of an epoch, too: it holds what is left), or a larger imgsz."
+        ) from e
 
 
 def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunStart:
@@ -190,6 +232,9 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
     if device is not None:  # one folder for all ranks
         start.overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, start.overrides)
     start.created = distributed.run_on_rank_zero(new_work_dir, start.overrides)
+    if distributed.is_rank_zero() and (start.overrides.get("save_dir") or start.overrides.get("exist_ok")):
+        folder = Path(_numbered_dir(start.overrides))
+        start.former = FormerContent.of(folder) if folder.is_dir() else None
     return start
 
 
@@ -199,11 +244,12 @@ def _numbered_dir(overrides: dict[str, Any]) -> str:
 
 
 @contextmanager
-def saying_how_to_resume(last: Path) -> Iterator[None]:
+def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[None]:
     """When what runs here is interrupted, say how to go on with it.
 
     Args:
         last: The run's ``last.pt``.
+        has_saved: Whether the run has saved anything by then.
 
     Raises:
         KeyboardInterrupt: It was interrupted by a signal; also where something else was raised in consequence, such as
@@ -214,7 +260,7 @@ def saying_how_to_resume(last: Path) -> Iterator[None]:
     except BaseException as e:
         told = told_to_end()
         if told or isinstance(e, KeyboardInterrupt):
-            LOGGER.info(how_to_resume(last))
+            LOGGER.info(how_to_resume(last) if has_saved() else NOTHING_SAVED)
         if told and not isinstance(e, KeyboardInterrupt):
             raise told from e
         raise

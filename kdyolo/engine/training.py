@@ -32,8 +32,8 @@ from kdyolo.engine.resume import (
     restore_loss_weights,
     seed_epoch,
 )
-from kdyolo.engine.run_start import saying_how_to_resume, start_run
-from kdyolo.errors import DatasetError, KDYOLOError
+from kdyolo.engine.run_start import batchnorm_explained, saying_how_to_resume, start_run
+from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
@@ -80,6 +80,7 @@ class KDTraining(RankTraining):
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
+    ddp: bool
     accumulate: int
     epoch: int
     start_epoch: int
@@ -99,12 +100,14 @@ class KDTraining(RankTraining):
         with ended_by_signals(), signals_pass(), ExitStack() as undo:
             undo.callback(self.log.close)
             self._start = start = start_run(overrides or {}, plan)
-            undo.callback(start.discard)
+            undo.callback(self._discard_set_up)
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
             with ray_left_out():
                 super().__init__(cfg, start.overrides, _callbacks)
-            start.note_folder(self.save_dir, self.args.exist_ok)
+            start.note_folder(self.save_dir)
+            if start.elsewhere:
+                self.plan.start.check_reaches_ranks()
             if start.device is not None:
                 self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False
                 if start.device.type == "cuda":  # Ultralytics makes the first that is named the current one
@@ -120,7 +123,7 @@ class KDTraining(RankTraining):
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
-            self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
+            self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""
@@ -134,12 +137,24 @@ class KDTraining(RankTraining):
 
     def _train(self) -> None:
         try:
-            with self.log.capture(), saying_how_to_resume(self.last):
+            resuming = saying_how_to_resume(self.last, lambda: self._start.has_saved(self.save_dir))
+            with self.log.capture(), resuming, batchnorm_explained(self.args):
                 super().train()
-        except KDYOLOError:
-            if not self.last.exists():  # bad input, found while setting up
-                self._start.discard()
+        except BaseException:  # whatever it is, the same command must be able to start again
+            self.discard_unless_saved()
             raise
+
+    def discard_unless_saved(self) -> None:
+        """Leave nothing of a run that ended before it saved anything, but the log where an error is read only there."""
+        if not self._start.has_saved(self.save_dir):
+            self.log.close()
+            self._start.discard(keep_log=self.log.alone)
+
+    def _discard_set_up(self) -> None:
+        """Leave nothing of a run whose trainer could not be made."""
+        if hasattr(self, "save_dir"):
+            self._start.note_folder(self.save_dir)
+        self._start.discard()
 
     def set_up(self) -> None:
         """Build model, data loaders and optimizer as for a training, and train nothing."""
@@ -188,7 +203,7 @@ class KDTraining(RankTraining):
         self.freezer.check_parts(model.backbone, model.yaml["yaml_file"])
         if weights is not None:
             model.load(weights)
-            self.started_from = str(self.settings.weights or self.args.model)
+            self.started_from = self.plan.start.in_memory or str(self.settings.weights or self.args.model)
         if self.checkpoint is not None:
             self.report = load_into(model.backbone, self.checkpoint, self.settings.allow_partial)
         if self.resume:

@@ -92,8 +92,10 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
         Only tensors of the head whose shape depends on the number of classes may stay as they were initialised.
 
         Raises:
-            ModelError: The weights are of another architecture or scale.
+            ModelError: The weights are of another architecture or scale, or no checkpoint.
         """
+        if isinstance(weights, dict) and not (weights.get("ema") or weights.get("model")):
+            raise ModelError("expected a detector or the content of a checkpoint; load_state_dict takes a state dict.")
         source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
         if not isinstance(source, KDDetectionModel):
             source = from_stock(source, self.yaml)

@@ -35,7 +35,7 @@ SIGNATURES = {
         "_callbacks: 'dict[str, Any] | None' = None, resize: 'str' = 'letterbox') -> 'None'"
     ),
     "KDYOLO": (
-        "(model: 'str | Path | None' = None, *, backbone: 'str | Path | None' = None, "
+        "(model: 'str | Path | None' = None, task: 'str | None' = None, *, backbone: 'str | Path | None' = None, "
         "weights: 'str | Path | None' = None, random_init: 'bool' = False, "
         "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
         "key_map: 'str | Path | None' = None, trust: 'bool' = False, verbose: 'bool' = False) -> 'None'"

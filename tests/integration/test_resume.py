@@ -13,6 +13,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
@@ -241,9 +242,14 @@ def test_ctrl_c_says_how_to_go_on(train, checkpoint, tmp_path):
     assert "resuming after epoch 1 of 3" in (run / "train.log").read_text()
 
 
-def test_ctrl_c_before_anything_was_saved(train, checkpoint, tmp_path):
-    interrupt(train, checkpoint, 0)
-    assert "before the first epoch was saved" in (tmp_path / "run/train.log").read_text()
+def test_ctrl_c_before_anything_was_saved(train, checkpoint, tmp_path, caplog):
+    LOGGER.addHandler(caplog.handler)
+    for _ in range(2):  # the same call is as good as the first
+        caplog.clear()
+        interrupt(train, checkpoint, 0)
+        assert "before the first epoch was saved: nothing is kept, the same command starts anew" in caplog.text
+        assert not (tmp_path / "run").exists()
+    LOGGER.removeHandler(caplog.handler)
 
 
 def test_only_some_settings_may_change(train, checkpoint, tmp_path):
