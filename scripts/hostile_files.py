@@ -1,4 +1,4 @@
-"""Files made to hurt through every command that opens them: how each pair of file and command ends, and the worst figures.
+"""Files made to hurt through every command that opens them: how each pair ends, and the worst figures.
 
 Usage:
     python scripts/hostile_files.py                            # all of both corpora, an hour on two cores
@@ -205,9 +205,11 @@ def run(pairs: list[Pair], commands: dict[str, dict[str, Any]], folder: Path, jo
 def report(records: Sequence[dict[str, Any]], seconds: float) -> None:
     """The figures, for people."""
     bad = [record for record in records if record["wrong"]]
-    print(f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; {len(bad):,} ended wrong")
-    refused = sum(record["code"] not in (0, None) for record in records)
-    print(f"{refused:,} refused, {sum(record['code'] == 0 for record in records):,} succeeded")
+    print(
+        f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; {len(bad):,} ended wrong"
+    )
+    succeeded = sum(record["code"] == 0 for record in records)
+    print(f"{len(records) - succeeded:,} refused, {succeeded:,} succeeded")
     for figure, unit, scale in (("seconds", "s of CPU", 1), ("bytes", "MB", 1e-6)):
         worst = sorted(records, key=lambda record: -record[figure])[:5]
         print(f"worst {unit}: " + "; ".join(f"{r[figure] * scale:.1f} {r['command']} of {r['case']}" for r in worst))
@@ -216,7 +218,7 @@ def report(records: Sequence[dict[str, Any]], seconds: float) -> None:
         print(f"\n{number:5} {wrong}")
         for (case, found), times in Counter((r["case"], _last(r)) for r in these).most_common(25):
             by = sorted({r["command"] for r in these if r["case"] == case and _last(r) == found})
-            print(f"      {times:3} {case} by {', '.join(by[:4])}{', …' if len(by) > 4 else ''}: {found}")
+            print(f"      {times:3} {case} by {', '.join(by[:4])}: {found}")
 
 
 def _last(record: dict[str, Any]) -> str:

@@ -235,7 +235,9 @@ ZIP_TRICKS: dict[str, Content] = {
     "archive with a pickle behind": lambda m: _sound() + evil(m),
     "archive with junk behind": lambda m: _sound() + os.urandom(64),
     "pickle, then an archive": lambda m: evil(m) + _sound(),
-    "tensors' pickle, then an evil archive": lambda m: saved(tensors(), legacy=True) + in_archive(evil(m)[2:-1], "whole"),
+    "tensors' pickle, then an evil archive": lambda m: (
+        saved(tensors(), legacy=True) + in_archive(evil(m)[2:-1], "whole")
+    ),
     "safetensors, then an evil archive": lambda m: save(tensors()) + in_archive(evil(m)[2:-1], "whole"),
     "junk, then an archive": lambda m: b"#!/bin/sh\n" + _sound(),
     "many entries": lambda m: _many_entries(60_000),
@@ -245,17 +247,27 @@ ZIP_TRICKS: dict[str, Content] = {
     "TorchScript with a pickle": lambda m: with_entries((f"{_root()}/code/__torch__.py", b"def f(): ...")),
     "constants": lambda m: with_entries((f"{_root()}/constants.pkl", evil(m))),
     "torch.package": lambda m: zipped([("p/.data/extern_modules", b"os"), ("p/data.pkl", evil(m))]),
-    "byte order unknown": lambda m: zipped([(n, b"middle" if n.endswith("byteorder") else c) for n, c in good().items()]),
+    "byte order unknown": lambda m: zipped(
+        [(n, b"middle" if n.endswith("byteorder") else c) for n, c in good().items()]
+    ),
     "storage missing": lambda m: zipped([(n, c) for n, c in good().items() if not n.endswith("data/0")]),
     "storage short": lambda m: zipped([(n, c[:8] if n.endswith("data/0") else c) for n, c in good().items()]),
     "storage from outside": lambda m: _edited(tensors(), _replaced(text("0"), text("../../../../../../etc/passwd"))),
     "storage on a far device": lambda m: _edited(tensors(), _replaced(text("cpu"), text("evil:0"))),
     "storage on a GPU": lambda m: _edited(tensors(), _replaced(text("cpu"), text("cuda:77"))),
     "storage with a negative size": lambda m: _edited(tensors(), _replaced(b"Kl", b"J\xff\xff\xff\xff")),
-    "tensor beyond its storage": lambda m: _edited(tensors(), _replaced(b"(K\x04K\x03K\x03K\x03t", b"(M\xff\xffM\xff\xffK\x03K\x03t")),
-    "tensor with a negative stride": lambda m: _edited(tensors(), _replaced(b"(K\x1bK\tK\x03K\x01t", b"(J\xff\xff\xff\xffK\tK\x03K\x01t")),
-    "tensor before its storage": lambda m: _edited(tensors(), _replaced(b"QK\x00(K\x04K\x03", b"QJ\xf0\xff\xff\xff(K\x04K\x03")) if b"QK\x00(K\x04K\x03" in good()[_pkl()] else _sound()[:-1],
-}  # fmt: skip
+    "tensor beyond its storage": lambda m: _edited(
+        tensors(), _replaced(b"(K\x04K\x03K\x03K\x03t", b"(M\xff\xffM\xff\xffK\x03K\x03t")
+    ),
+    "tensor with a negative stride": lambda m: _edited(
+        tensors(), _replaced(b"(K\x1bK\tK\x03K\x01t", b"(J\xff\xff\xff\xffK\tK\x03K\x01t")
+    ),
+    "tensor before its storage": lambda m: (
+        _edited(tensors(), _replaced(b"QK\x00(K\x04K\x03", b"QJ\xf0\xff\xff\xff(K\x04K\x03"))
+        if b"QK\x00(K\x04K\x03" in good()[_pkl()]
+        else _sound()[:-1]
+    ),
+}
 
 # Sound, though few tools write such: loading them is right, so is refusing.
 UNUSUAL: dict[str, Content] = {
@@ -287,8 +299,9 @@ def _laughs() -> Any:
     return inner
 
 
-def _with(name: str, value: Any) -> Content:
-    return lambda m: saved({**tensors(), name: value})
+def _third(make: Callable[[], Any]) -> Content:
+    """The sound tensors and one that is none."""
+    return lambda m: saved({**tensors(), "stage2.0.conv.weight": make()})
 
 
 def _mmengine(signs: str) -> Content:
@@ -297,21 +310,23 @@ def _mmengine(signs: str) -> Content:
 
 # Plain containers with tensors in them, all that torch's restricted loader asks for; some are useless, none may hurt.
 ODD_CONTENT: dict[str, Content] = {
-    "float8": _with("stage2.0.conv.weight", torch.ones(2, 2, 1, 1).to(torch.float8_e4m3fn)),
-    "bfloat16 NaN": _with("stage2.0.conv.weight", torch.full((2, 2, 1, 1), float("nan")).bfloat16()),
-    "complex": _with("stage2.0.conv.weight", torch.ones(2, 2, 1, 1, dtype=torch.complex64)),
-    "texts for tensors": _with("stage2.0.conv.weight", "a tensor"),
-    "sparse": _with("stage2.0.conv.weight", torch.eye(3).to_sparse()),
-    "quantized": _with("stage2.0.conv.weight", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)),
-    "meta": _with("stage2.0.conv.weight", torch.empty(1 << 40, device="meta")),
-    "expanded": _with("stage2.0.conv.weight", torch.ones(1).expand(100_000, 100_000)),
-    "300 dimensions": _with("stage2.0.conv.weight", torch.ones([1] * 60)),
-    "no elements": _with("stage2.0.conv.weight", torch.ones(0, 3)),
+    "float8": _third(lambda: torch.ones(2, 2, 1, 1).to(torch.float8_e4m3fn)),
+    "bfloat16 NaN": _third(lambda: torch.full((2, 2, 1, 1), float("nan")).bfloat16()),
+    "complex": _third(lambda: torch.ones(2, 2, 1, 1, dtype=torch.complex64)),
+    "texts for tensors": _third(lambda: "a tensor"),
+    "sparse": _third(lambda: torch.eye(3).to_sparse()),
+    "quantized": _third(lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)),
+    "meta": _third(lambda: torch.empty(1 << 40, device="meta")),
+    "expanded": _third(lambda: torch.ones(1).expand(100_000, 100_000)),
+    "300 dimensions": _third(lambda: torch.ones([1] * 60)),
+    "no elements": _third(lambda: torch.ones(0, 3)),
     "numbers for names": lambda m: saved({i: torch.ones(1) for i in range(5)}),
     "tuples for names": lambda m: saved({("a", 1): torch.ones(1), None: torch.ones(1), 2.5: torch.ones(1)}),
     "names with escapes": lambda m: saved({f"{n}\x1b]0;evil\x07\x9b2J\n\u202e": t for n, t in tensors().items()}),
     "names of 1 MB": lambda m: saved({f"{n}.{'x' * 1_000_000}": t for n, t in list(tensors().items())[:2]}),
-    "lone surrogates": lambda m: _edited(tensors(), _replaced(b"stage1.0.bn.weight", b"stage1.0.\xed\xa0\x80weight"[:18])),
+    "lone surrogates": lambda m: _edited(
+        tensors(), _replaced(b"stage1.0.bn.weight", b"stage1.0.\xed\xa0\x80weight"[:18])
+    ),
     "100,000 names": lambda m: saved({f"stem.{i}": 1 for i in range(100_000)}),
     "deep": lambda m: saved({**tensors(), "more": _Nested.of(80)}),
     "laughs": lambda m: saved({**tensors(), "more": _laughs()}),
@@ -321,15 +336,48 @@ ODD_CONTENT: dict[str, Content] = {
     "nothing": lambda m: saved(None),
     "empty dictionary": lambda m: saved({}),
     "metadata of 10 MB": lambda m: saved({"state_dict": tensors(), "meta": {"epoch": "9" * 10_000_000}}),
-    "metadata with escapes": lambda m: saved({"backbone": tensors(), "epoch": 3, "config": {"backbone": "\x1b]52;c;ZXZpbA==\x07\n\x85", "model_size": "\x1b[2J"}}),
-    "metadata of other types": lambda m: saved({"backbone": tensors(), "epoch": [[]], "config": {"backbone": {"a": 1}, "model_size": float("nan"), "image_size": -(10**30)}}),
-    "epoch beyond all": lambda m: saved({"backbone": tensors(), "epoch": 10**4000, "config": {"backbone": "yolov8", "model_size": "n"}}),
-    "epsilon negative": lambda m: saved({"meta": {"epoch": 1, "backbone": "yolov8", "model_size": "n", "bn_eps": -1.0, "input_norm": "evil"}, "state_dict": tensors()}),
+    "metadata with escapes": lambda m: saved(
+        {
+            "backbone": tensors(),
+            "epoch": 3,
+            "config": {"backbone": "\x1b]52;c;ZXZpbA==\x07\n\x85", "model_size": "\x1b[2J"},
+        }
+    ),
+    "metadata of other types": lambda m: saved(
+        {
+            "backbone": tensors(),
+            "epoch": [[]],
+            "config": {"backbone": {"a": 1}, "model_size": float("nan"), "image_size": -(10**30)},
+        }
+    ),
+    "epoch beyond all": lambda m: saved(
+        {"backbone": tensors(), "epoch": 10**4000, "config": {"backbone": "yolov8", "model_size": "n"}}
+    ),
+    "epsilon negative": lambda m: saved(
+        {
+            "meta": {"epoch": 1, "backbone": "yolov8", "model_size": "n", "bn_eps": -1.0, "input_norm": "evil"},
+            "state_dict": tensors(),
+        }
+    ),
     "MMEngine, 200,000 brackets": _mmengine("[" * 200_000),
     "MMEngine, 200,000 minus signs": _mmengine("model = " + "-" * 200_000 + "1"),
-    "MMEngine, code": lambda m: saved({"meta": {"cfg": f"import os\nos.mkdir({m!r})\nmodel = dict(type=__import__('os').mkdir({m!r}))", "mmyolo_version": "0.6"}, "state_dict": tensors()}),
-    "Lightning, hyper-parameters": lambda m: saved({"state_dict": {f"model.student.{n}": t for n, t in tensors().items()}, "hyper_parameters": {"_class_path": "os.mkdir", "path": m}, "pytorch-lightning_version": "x" * 100_000}),
-}  # fmt: skip
+    "MMEngine, code": lambda m: saved(
+        {
+            "meta": {
+                "cfg": f"import os\nos.mkdir({m!r})\nmodel = dict(type=__import__('os').mkdir({m!r}))",
+                "mmyolo_version": "0.6",
+            },
+            "state_dict": tensors(),
+        }
+    ),
+    "Lightning, hyper-parameters": lambda m: saved(
+        {
+            "state_dict": {f"model.student.{n}": t for n, t in tensors().items()},
+            "hyper_parameters": {"_class_path": "os.mkdir", "path": m},
+            "pytorch-lightning_version": "x" * 100_000,
+        }
+    ),
+}
 
 
 def _header(header: dict[str, Any] | bytes, data: bytes = bytes(16), length: int | None = None) -> Content:
@@ -358,25 +406,31 @@ SAFETENSORS: dict[str, Content] = {
     "wrong type": _header({"a": _tensor(dtype="F64")}),
     "unknown type": _header({"a": _tensor(dtype="EVIL")}),
     "type of no sense": _header({"a": _tensor(dtype=7)}),
-    "name twice": _header(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}}'),
+    "name twice": _header(
+        b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}}'
+    ),
     "not UTF-8": _header(b'{"\xff\xfe":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'),
     "not JSON": _header(b"{'a': 1}"),
     "deep": _header(b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
     "list": _header(b'{"__metadata__":[]}', b""),
     "metadata of numbers": _header({"__metadata__": {"epoch": 3}, "a": _tensor()}),
     "metadata of 10 MB": _header({"__metadata__": {"epoch": "9" * 10_000_000}, "a": _tensor()}),
-    "metadata with escapes": _header({"__metadata__": {"arch": "\x1b]0;evil\x07", "origin": "\x9b2J\n\r\u202e"}, "a": _tensor()}),
+    "metadata with escapes": _header(
+        {"__metadata__": {"arch": "\x1b]0;evil\x07", "origin": "\x9b2J\n\r\u202e"}, "a": _tensor()}
+    ),
     "name with escapes": _header({"0.conv\x1b]0;evil\x07\n.weight": _tensor()}),
     "no tensors": _header({}, b""),
     "trailing bytes": _header({"a": _tensor()}, bytes(999)),
     "float8": _header({"0.conv.weight": _tensor((16,), (0, 16), "F8_E4M3")}),
     "half a header": _header(b'{"a":{"dtype":"F3'),
-}  # fmt: skip
+}
 
 
 @cache
 def _complete(kind: str) -> bytes:
-    return {"zip": _sound, "legacy": lambda: saved(tensors(), legacy=True), "safetensors": lambda: save(tensors())}[kind]()
+    return {"zip": _sound, "legacy": lambda: saved(tensors(), legacy=True), "safetensors": lambda: save(tensors())}[
+        kind
+    ]()
 
 
 def good_archive() -> bytes:
@@ -401,8 +455,6 @@ def boundaries(kind: str) -> list[int]:
 def cut(kind: str, length: int) -> Content:
     """The first bytes of a sound file."""
     return lambda m: _complete(kind)[:length]
-
-
 
 
 def write_huge(path: Path) -> None:

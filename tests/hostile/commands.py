@@ -1,7 +1,8 @@
-"""The commands and functions that open a file, each with a place for it; and the sound files that they need beside it."""
+"""The commands and functions that open a file, with a place for it; and the sound files that they need beside."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class World:
     @property
     def names(self) -> dict[str, Path]:
         """What ``{data}`` and so on stand for in a command."""
-        images = sorted((self.root / "val2017").glob("*")) or sorted(self.root.rglob("*.jpg"))
+        images = sorted((self.root / "val").glob("*.jpg"))
         truth = next(self.root.rglob("*val*.json"))
         named = {"data": self.data, "root": self.root, "backbone": self.backbone, "model": self.model, "run": self.run}
         return {**named, "image": images[0], "images": images[0].parent, "truth": truth}
@@ -67,10 +68,8 @@ def build_world(folder: Path) -> World:
     training = KDYOLO(backbone=backbone)
     training.add_callback("on_train_batch_start", stop)
     tiny = {"imgsz": 32, "batch": 4, "nbs": 4, "device": "cpu", "plots": False, "workers": 0, "epochs": 3, "val": False}
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         training.train(**tiny, data=str(data), work_dir=run, freeze_epochs=1)
-    except KeyboardInterrupt:
-        pass
     return World(folder, data, root, backbone, model, run)
 
 
@@ -177,19 +176,23 @@ def _face() -> dict[str, Command]:
     import kdyolo
 
     def loaded(world: World, file: Path) -> Any:
-        return kdyolo.load_backbone(kdyolo.DistilledBackbone("yolov8n"), file)
+        return kdyolo.load_backbone(file)
 
     return {
         "read_checkpoint": Command(lambda w, f: kdyolo.read_checkpoint(f), looks=True),
         "inspect_checkpoint": Command(lambda w, f: kdyolo.inspect_checkpoint(f).table(), looks=True),
         "compare_checkpoints": Command(lambda w, f: kdyolo.compare_checkpoints(f, w.backbone).table(), looks=True),
         "load_backbone": Command(loaded),
-        "draw_features": Command(lambda w, f: kdyolo.draw_features(f, w.names["image"], "f.png", 64), leaves=("f.png",)),
+        "draw_features": Command(
+            lambda w, f: kdyolo.draw_features(f, w.names["image"], "f.png", 64), leaves=("f.png",)
+        ),
         "KDYOLO(model)": Command(lambda w, f: kdyolo.KDYOLO(str(f))),
         "KDYOLO(weights)": Command(lambda w, f: kdyolo.KDYOLO(weights=str(f))),
         "KDYOLO(backbone)": Command(lambda w, f: kdyolo.KDYOLO(backbone=str(f))),
         "export_stock": Command(lambda w, f: kdyolo.export_stock(f, "o.pt"), leaves=("o.pt",)),
-        "extract_backbone": Command(lambda w, f: kdyolo.extract_backbone(f, "o.safetensors"), leaves=("o.safetensors",)),
+        "extract_backbone": Command(
+            lambda w, f: kdyolo.extract_backbone(f, "o.safetensors"), leaves=("o.safetensors",)
+        ),
         "preflight": Command(
             lambda w, f: kdyolo.preflight({"data": str(w.data), "backbone": str(f), "imgsz": 32, "workers": 0})
         ),
@@ -204,7 +207,9 @@ def checkpoint_commands() -> dict[str, Command]:
         "inspect GOOD FILE": Command("inspect {backbone} {file}", looks=True),
         "inspect --image": Command("inspect {file} --image {image} --out f.png --imgsz 64", leaves=("f.png",)),
         "train --backbone": Command(f"{_TRAIN} --backbone {{file}}", leaves=_NEW),
-        "train --backbone --allow-partial": Command(f"{_TRAIN} --backbone {{file}} --allow-partial --dry-run", leaves=_NEW),
+        "train --backbone --allow-partial": Command(
+            f"{_TRAIN} --backbone {{file}} --allow-partial --dry-run", leaves=_NEW
+        ),
         "train --weights": Command(f"{_TRAIN} --weights {{file}}", leaves=_NEW),
         "train --weights --backbone": Command(f"{_TRAIN} --weights {{file}} --backbone {{backbone}}", leaves=_NEW),
         "train --model": Command(f"{_TRAIN} --model {{file}}", leaves=_NEW),
@@ -220,7 +225,9 @@ def checkpoint_commands() -> dict[str, Command]:
         "export-stock": Command("export-stock {file} --out o.pt", leaves=("o.pt",)),
         "export-stock RUN": Command("export-stock run --out o.pt", in_finished_run, leaves=("o.pt",)),
         "extract": Command("extract {file} --out o.safetensors", leaves=("o.safetensors",)),
-        "extract RUN": Command("extract run --out o.safetensors", in_run("weights/best.pt", "weights/last.pt"), leaves=("o.safetensors",)),
+        "extract RUN": Command(
+            "extract run --out o.safetensors", in_run("weights/best.pt", "weights/last.pt"), leaves=("o.safetensors",)
+        ),
         "compare": Command("compare run other --out report --anyway", in_finished_run, looks=True),
         "compare FILE": Command("compare {file} other", in_finished_run, looks=True),
         "card": Command("card run", in_finished_run, looks=True),
@@ -229,5 +236,5 @@ def checkpoint_commands() -> dict[str, Command]:
         "study, backbone": Command("study study.yaml --dry-run", study_with(backbone="FILE")),
         "study, weights": Command("study study.yaml", study_with(weights="FILE")),
         "study, model": Command("study study.yaml --dry-run", study_with(model="FILE", random_init=True)),
-    }  # fmt: skip
+    }
     return cli | _face()

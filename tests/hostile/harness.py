@@ -65,7 +65,14 @@ def import_everything() -> None:
     for found in pkgutil.walk_packages(kdyolo.__path__, "kdyolo."):
         if not found.name.endswith(("__main__", "ray_backend")):
             importlib.import_module(found.name)
-    for name in ("pycocotools.cocoeval", "faster_coco_eval", "torchvision", "matplotlib.pyplot", "pandas", "scipy.optimize"):
+    for name in (
+        "pycocotools.cocoeval",
+        "faster_coco_eval",
+        "torchvision",
+        "matplotlib.pyplot",
+        "pandas",
+        "scipy.optimize",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
@@ -169,6 +176,9 @@ def _noter(report: int, inside: str) -> Callable[[str, tuple[Any, ...]], None]:
                 said = _outside("writes", arguments[0], own)
         elif event in ("os.mkdir", "os.remove", "os.rmdir"):
             said = _outside(event, arguments[0], own)
+        elif event in ("os.kill", "os.killpg", "signal.pidfd_send_signal") and arguments[1] != 0:
+            os.write(report, f"signals {arguments!r}\n".encode())
+            raise PermissionError("the harness sends no signals")  # to -1, they would reach every process
         elif event in ("os.rename", "os.link", "os.symlink"):
             said = _outside(event, arguments[1], own)
         if said:
