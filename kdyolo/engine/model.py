@@ -28,9 +28,9 @@ from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
-from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
 from kdyolo.engine.ranks.devices import Machine, one_device
+from kdyolo.engine.start.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, ModelError, RunError
