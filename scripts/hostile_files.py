@@ -206,7 +206,8 @@ def report(records: Sequence[dict[str, Any]], seconds: float) -> None:
     """The figures, for people."""
     bad = [record for record in records if record["wrong"]]
     print(
-        f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; {len(bad):,} ended wrong"
+        f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; "
+        f"{len(bad):,} ended wrong"
     )
     succeeded = sum(record["code"] == 0 for record in records)
     print(f"{len(records) - succeeded:,} refused, {succeeded:,} succeeded")
