@@ -7,10 +7,10 @@ no keeping: every epoch starts from seeds that follow from the run's seed and th
 
 from __future__ import annotations
 
-import csv
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -27,11 +27,13 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.runs.files import STATE_NAME, run_folder_of
+from kdyolo.runs.files import STATE_NAME, ever_saved, resumable, run_folder_of
 from kdyolo.runs.pid_file import refuse_running
+from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
+TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
 
@@ -96,9 +98,10 @@ class ResumeState:
         stopper: Best fitness and its epoch, as early stopping knows them.
         last_step: Iteration of the last optimizer step, counted from the start of the run.
         stop: Whether early stopping ended the run with this epoch.
-        ranks: Number of ranks that trained; None in files of older versions, like the next two.
+        ranks: Number of ranks that trained; None in files of older versions, like the next three.
         images: Images in a batch of all ranks together.
         batches: Batches in an epoch, by which ``last_step`` counts.
+        train_images: Number of training images.
         gradients: Gradients that have accumulated since the last step, by parameter name; ``scaler`` has their scale.
         frozen_tensors: Tensors of the backbone as they were when training started; empty if it did not start frozen.
         mosaic_buffer: Indices of the images that mosaic draws from.
@@ -121,6 +124,7 @@ class ResumeState:
     ranks: int | None = None
     images: int | None = None
     batches: int | None = None
+    train_images: int | None = None
     gradients: dict[str, Tensor]
     frozen_tensors: dict[str, Tensor]
     mosaic_buffer: list[int]
@@ -147,6 +151,7 @@ class ResumeState:
             ranks=max(trainer.world_size, 1),
             images=_images_in_batch(trainer),
             batches=len(trainer.train_loader),
+            train_images=len(trainer.train_loader.dataset),
             gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
             frozen_tensors=trainer.freezer.frozen_tensors,
             mosaic_buffer=list(getattr(trainer.train_loader.dataset, "buffer", [])),
@@ -179,8 +184,15 @@ class ResumeState:
         """Put a trainer that has been set up to the end of the epoch that was saved.
 
         Raises:
-            RunError: On this number of ranks, its batches would have another size than those of the run.
+            RunError: Training images were added or are missing, or on this number of ranks a batch would have another
+                size than those of the run.
         """
+        if self.train_images not in (None, found := len(trainer.train_loader.dataset)):
+            raise RunError(
+                f"cannot resume: the run has {_count(self.train_images, 'training image')}, here there are {found}. "
+                "Put back what is missing (the scan above names what it left out) or remove what was added, or start "
+                "a new run."
+            )
         last_step = self._last_step_in(trainer)
         unwrap_model(trainer.model).load_state_dict(self.model)
         trainer.ema.ema.load_state_dict(self.ema)
@@ -196,7 +208,7 @@ class ResumeState:
         for index in self.mosaic_buffer:  # mosaic draws from the images loaded last; loading them puts them there
             trainer.train_loader.dataset.load_image(index)
         if RANK in {-1, 0}:
-            _drop_rows_after(trainer.csv, trainer.start_epoch)
+            drop_rows_after(trainer.csv, trainer.start_epoch)
 
     def _last_step_in(self, trainer: Resumable) -> int:
         """Iteration of the last optimizer step, as the loader of this trainer counts."""
@@ -213,14 +225,12 @@ class ResumeState:
             raise RunError(
                 f"cannot resume on {_count(here, 'rank')}: a batch of this run has {_count(self.images, 'image')} "
                 f"({_count(self.ranks, 'rank')} with {self.images // self.ranks} each), here it would have {images} "
-                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}, or "
-                f"start a new run."
+                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}."
             )
         if (here, batches) != (self.ranks, self.batches):
             LOGGER.warning(
-                f"the run was interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, and "
-                f"goes on with {here} and {batches}: steps come when due, but results are not those of an "
-                "uninterrupted run"
+                f"interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, resumed on {here} "
+                f"with {batches}: steps come when due, but results are not those of an uninterrupted run"
             )
         return self.last_step + epochs * (batches - self.batches)
 
@@ -284,9 +294,41 @@ def how_to_resume(last: Path) -> str:
     Args:
         last: The run's ``last.pt``, which may not exist yet.
     """
-    if last.exists():
-        return f"\nInterrupted. Resume with: kdyolo train --resume {run_folder_of(last)}"
+    run = run_folder_of(last)
+    if resumable(run):
+        return f"\nInterrupted. Resume with: kdyolo train --resume {run}"
+    if ever_saved(run):
+        return f"\nThe training itself had ended: the weights in {last.parent} are complete."
     return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
+
+
+@contextmanager
+def explained(last: Path) -> Iterator[None]:
+    """End a training to which the system refuses a file (a full disk, an image that is gone) with one clear error.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+
+    Raises:
+        RunError: A file could not be read or written. On ranks other than 0, whose errors of ours nobody prints, the
+            error stays what it was.
+    """
+    try:
+        yield
+    except ConnectionError:  # of another process, not of a file
+        raise
+    except (OSError, RuntimeError) as e:
+        if RANK not in {-1, 0} or not (isinstance(e, OSError) or any(text in str(e) for text in TORCH_FILES)):
+            raise
+        refused: list[str] = []  # also those met while cleaning up, in the order in which they came
+        error: BaseException | None = e
+        while isinstance(error, OSError | RuntimeError):
+            refused.insert(0, str(error).strip().splitlines()[-1])
+            error = error.__context__
+        raise RunError(
+            f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
+            f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
+        ) from e
 
 
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
@@ -323,16 +365,6 @@ def restore_loss_weights(model: Any, epochs: int) -> None:
         model.criterion = model.init_criterion()
         model.criterion.updates = epochs - 1
         model.criterion.update()
-
-
-def _drop_rows_after(path: Path, epochs: int) -> None:
-    """Remove rows of ``results.csv`` for epochs that were not saved and will be run again."""
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = file.read().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
-    write_atomic(path, "".join([header, *kept]), flush=True)
 
 
 def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[TrainOptions, dict[str, Any]]:

@@ -27,6 +27,7 @@ from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
+    explained,
     how_to_resume,
     restore_loss_weights,
     seed_epoch,
@@ -42,7 +43,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced
+from kdyolo.utils.ultralytics_patches import as_single_process, safe_load_forced, stripped_completely
 
 
 class KDTraining(RankTraining):
@@ -120,7 +121,8 @@ class KDTraining(RankTraining):
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""
         if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
             vars(self.args).update(self.settings.to_dict())
-        with owning_folder(self.save_dir if distributed.is_rank_zero() and not self.ddp else None) as elsewhere:
+        folder = self.save_dir if distributed.is_rank_zero() and not self.ddp else None
+        with explained(self.last), owning_folder(folder) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
@@ -363,7 +365,7 @@ class KDTraining(RankTraining):
         """Extend ``final_eval``: on rank 0 alone, and then the finished stock checkpoints."""
         if not distributed.is_rank_zero():
             return
-        with as_single_process(self):
+        with as_single_process(self), stripped_completely():
             super().final_eval()
         for path in (self.last, self.best):
             if path.exists():

@@ -34,9 +34,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from kdyolo.errors import CheckpointError
+from kdyolo.utils.atomic import replacing
 
 
 @contextmanager
@@ -135,3 +137,27 @@ def as_single_process(trainer: Any) -> Iterator[None]:
         trainer.world_size = world_size
         for module, name, value in saved:
             setattr(module, name, value)
+
+
+@contextmanager
+def stripped_completely() -> Iterator[None]:
+    """Let Ultralytics finish a checkpoint completely or not at all.
+
+    ``BaseTrainer.final_eval`` has ``strip_optimizer`` write over ``last.pt`` and ``best.pt`` in place. Without this, a
+    full disk or a kill at that moment leaves half a file, and the next attempt passes it over with a warning.
+    """
+    from ultralytics.engine import trainer
+
+    original = trainer.strip_optimizer
+
+    def strip(path: Path, updates: dict[str, Any] | None = None) -> Any:
+        with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+            if not (content := original(path, partial, updates)):
+                raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.")
+        return content
+
+    trainer.strip_optimizer = strip
+    try:
+        yield
+    finally:
+        trainer.strip_optimizer = original
