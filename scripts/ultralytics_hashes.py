@@ -29,7 +29,7 @@ TABLE = Path(__file__).parent.parent / "tests/contracts/ultralytics_hashes.json"
 PATCHED = {
     "ultralytics.nn.tasks": {"SAFE_LOAD", "globals"},
     "ultralytics.data.utils": {"check_image"},
-    "ultralytics.engine.trainer": {"RANK", "LOCAL_RANK"},
+    "ultralytics.engine.trainer": {"RANK", "LOCAL_RANK", "strip_optimizer"},
     "ultralytics.engine.validator": {"RANK", "LOCAL_RANK"},
     "ultralytics.models.yolo.detect.val": {"RANK", "LOCAL_RANK"},
 }

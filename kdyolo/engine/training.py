@@ -32,7 +32,7 @@ from kdyolo.engine.resume import (
     seed_epoch,
 )
 from kdyolo.engine.start.plan import RunPlan
-from kdyolo.engine.start.run_start import batchnorm_explained, saying_how_to_resume, start_run
+from kdyolo.engine.start.run_start import batchnorm_explained, explained, saying_how_to_resume, start_run
 from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
@@ -130,7 +130,8 @@ class KDTraining(RankTraining):
         if self._start.elsewhere:
             self._start.train_on_ranks(self)
             return
-        with signals_pass(), owning_folder(self.save_dir if distributed.is_rank_zero() else None) as elsewhere:
+        folder = self.save_dir if distributed.is_rank_zero() else None
+        with signals_pass(), explained(self.last), owning_folder(folder) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()

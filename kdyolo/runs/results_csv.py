@@ -10,6 +10,7 @@ from statistics import median
 from kdyolo.errors import RunError
 from kdyolo.runs.contents.forms import MOST_EPOCHS
 from kdyolo.runs.contents.readers import read_results_text
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import quoted, shortened
 
 _FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
@@ -131,3 +132,18 @@ def _began_anew(i: int, now: float, steps: list[float], usual: float, after_firs
         return False
     before = now - steps[i]
     return steps[i] < min(before, steps[i + 1]) / 2 and now < 2 * before
+
+
+def drop_rows_after(path: Path, epochs: int) -> None:
+    """Remove rows of a ``results.csv`` for epochs that were not saved and will be run again, and a row cut off.
+
+    Args:
+        path: The file; nothing is done if there is none.
+        epochs: Number of epochs whose rows stay.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = file.read().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
+    write_atomic(path, "".join([header, *kept]), flush=True)

@@ -18,6 +18,7 @@ from ultralytics.utils.metrics import ConfusionMatrix
 from ultralytics.utils.plotting import plot_labels
 
 from kdyolo import KDTrainer
+from kdyolo.engine.ranks import rank_training
 from kdyolo.engine.resume import ResumeState, read_state
 from kdyolo.engine.start import plan
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
@@ -96,7 +97,7 @@ def test_while_saving_the_epoch_is_saved_first(train, monkeypatch, tmp_path):
 def test_in_the_final_evaluation_and_again_while_cleaning_up(train, monkeypatch, tmp_path):
     """The run is then finished by a resume, which trains nothing more."""
     with monkeypatch.context() as patched:
-        patched.setattr(engine_trainer, "strip_optimizer", signalled(engine_trainer.strip_optimizer, signal.SIGINT))
+        patched.setattr(rank_training, "strip_completely", signalled(rank_training.strip_completely, signal.SIGINT))
         with pytest.raises(KeyboardInterrupt) as caught:
             train(callbacks={"teardown": lambda trainer: told(signal.SIGTERM)})
     assert type(caught.value) is KeyboardInterrupt

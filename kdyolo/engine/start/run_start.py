@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
@@ -33,6 +33,8 @@ from kdyolo.runs.files import BEST_NAME, LOG_NAME
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
+
+TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
 
 
 @dataclass
@@ -241,6 +243,35 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
+
+
+@contextmanager
+def explained(last: Path) -> Iterator[None]:
+    """End a training to which the system refuses a file (a full disk, an image that is gone) with one clear error.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+
+    Raises:
+        RunError: A file could not be read or written. On ranks other than 0, whose errors of ours nobody prints, the
+            error stays what it was.
+    """
+    try:
+        yield
+    except ConnectionError:  # of another process, not of a file
+        raise
+    except (OSError, RuntimeError) as e:
+        if RANK not in {-1, 0} or not (isinstance(e, OSError) or any(text in str(e) for text in TORCH_FILES)):
+            raise
+        refused: list[str] = []  # also those met while cleaning up, in the order in which they came
+        error: BaseException | None = e
+        while isinstance(error, OSError | RuntimeError):
+            refused.insert(0, str(error).strip().splitlines()[-1])
+            error = error.__context__
+        raise RunError(
+            f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
+            f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
+        ) from e
 
 
 @contextmanager
