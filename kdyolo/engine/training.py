@@ -42,7 +42,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import safe_load_forced
+from kdyolo.utils.ultralytics_patches import ray_left_out, safe_load_forced
 
 
 class KDTraining(RankTraining):
@@ -100,7 +100,8 @@ class KDTraining(RankTraining):
             undo.callback(start.discard)
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
-            super().__init__(cfg, start.overrides, _callbacks)
+            with ray_left_out():
+                super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir, self.args.exist_ok)
             if start.device is not None:
                 self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False

@@ -38,6 +38,7 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -64,6 +65,24 @@ def module_registered(cls: type) -> Iterator[None]:
         yield
     finally:
         delattr(tasks, cls.__name__)
+
+
+@contextmanager
+def ray_left_out() -> Iterator[None]:
+    """Have Ultralytics' callbacks leave Ray where it is, unless this process has imported it.
+
+    ``ultralytics.utils.callbacks.raytune`` imports Ray to ask whether this is a trial of Ray Tune. In a trial Ray is
+    there already. Once looked for in vain, it is not looked for again in this process. Without this, every training on
+    a machine with Ray begins half a second later.
+    """
+    if "ray" in sys.modules:
+        yield
+        return
+    sys.modules["ray"] = None  # type: ignore[assignment]  # how Python is told that a module cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules["ray"]
 
 
 @contextmanager

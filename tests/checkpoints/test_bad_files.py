@@ -42,6 +42,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ERRORS)
 def test_each_gets_its_own_error(refusals: dict[str, dict[str, Any]], kind: str) -> None:
     error = refusals[kind]["error"]
@@ -49,12 +50,14 @@ def test_each_gets_its_own_error(refusals: dict[str, dict[str, Any]], kind: str)
     assert re.search(ERRORS[kind], error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ERRORS)
 def test_none_takes_more_memory_than_three_times_its_size(refusals: dict[str, dict[str, Any]], kind: str) -> None:
     found = refusals[kind]
     assert found["bytes"] <= 3 * found["size"] + INTERPRETER
 
 
+@pytest.mark.slow
 def test_a_bomb_would_not_have_fitted(refusals: dict[str, dict[str, Any]]) -> None:
     """Unpacked it is 512 MB: the limit above tells a bomb that went off from one that did not."""
     assert 3 * refusals["zip bomb"]["size"] + INTERPRETER < (32 * 16 << 20) / 10

@@ -231,6 +231,7 @@ def test_a_file_made_to_hurt_is_refused_at_once_and_cheaply(tmp_path: Path, kind
     assert time.process_time() - start < 10  # a bomb that goes off takes minutes, or all memory
 
 
+@pytest.mark.slow
 def test_ultralytics_loads_are_restricted_for_weights_and_models_too(tmp_path: Path) -> None:
     ultralytics(tmp_path / "bad.pt")
     content = torch.load(tmp_path / "bad.pt", weights_only=False)

@@ -78,6 +78,7 @@ def test_every_shipped_file_is_described():
         assert f"`{name.removesuffix('.yaml')}`" in README
 
 
+@pytest.mark.integration
 def test_python_example_runs(shared, tmp_path, monkeypatch):
     """The README's Python, with the real data under the names it uses and a run short enough for a test."""
     import torch

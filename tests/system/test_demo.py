@@ -25,10 +25,10 @@ def test_the_data_has_what_real_data_has(tmp_path):
 
 
 def test_runs_to_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "TEACHING_EPOCHS", 6)
-    monkeypatch.setattr(demo, "FROZEN_EPOCHS", 3)
-    monkeypatch.setattr(demo, "EPOCHS", 8)
-    result = demo.run_demo(tmp_path / "demo", {"train": 160, "val": 24})
+    monkeypatch.setattr(demo, "TEACHING_EPOCHS", 5)
+    monkeypatch.setattr(demo, "FROZEN_EPOCHS", 2)
+    monkeypatch.setattr(demo, "EPOCHS", 6)
+    result = demo.run_demo(tmp_path / "demo", {"train": 128, "val": 24})
     assert result["final"] > 0.1
     assert max(result["map"]) > result["map"][0]
     assert Image.open(result["predictions"]).size[0] > 500

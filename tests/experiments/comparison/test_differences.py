@@ -86,6 +86,7 @@ def test_two_seeds_in_common_are_paired_else_welch(tmp_path):
     assert verdict(unpaired, "b").interval.low == pytest.approx(ends.low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (3, 4, 5, 6)], ids=["paired", "welch"])
 def test_differences_of_arms_cover_the_truth_in_95_percent_of_studies(seeds):
     """The way from values to verdict, 1,000 times: a true gain of 0.7 points, half a point between seeds."""

@@ -21,8 +21,8 @@ from kdyolo.experiments.comparison.significance import (
 # documents for t.test(…, data = sleep).
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-STUDIES = 2000
-TOLERANCE = 3 * math.sqrt(LEVEL * (1 - LEVEL) / STUDIES)  # three standard errors of a share: 1.5 points
+STUDIES = 1000
+TOLERANCE = 3 * math.sqrt(LEVEL * (1 - LEVEL) / STUDIES)  # three standard errors of a share: 2 points
 
 
 def test_students_sleep_data_paired():
@@ -117,29 +117,34 @@ def coverage(effects, truth: float) -> float:
     return sum(effect.interval.low <= truth <= effect.interval.high for effect in effects) / STUDIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_paired_intervals_cover_the_truth_in_95_percent_of_studies(seeds):
     effects = [paired_effect(*study) for study in studies(seeds, 0.007, (0.005, 0.005), shared=0.01)]
     assert coverage(effects, 0.007) == pytest.approx(LEVEL, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spreads", [(0.005, 0.005), (0.003, 0.008)])
 def test_welch_intervals_cover_the_truth_in_95_percent_of_studies(spreads):
     effects = [unpaired_effect(*study) for study in studies(5, 0.007, spreads)]
     assert coverage(effects, 0.007) == pytest.approx(LEVEL, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_mean_intervals_cover_the_truth_in_95_percent_of_studies():
     intervals = [mean_interval(arm) for arm, _ in studies(3, 0.0, (0.005, 0.005))]
     covered = sum(interval.low <= 0.4 <= interval.high for interval in intervals) / STUDIES
     assert covered == pytest.approx(LEVEL, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_without_a_difference_one_study_in_twenty_shows_one():
     shown = [paired_effect(*study).p_value < 1 - LEVEL for study in studies(3, 0.0, (0.005, 0.005))]
     assert sum(shown) / STUDIES == pytest.approx(1 - LEVEL, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "freedom"), [(paired_effect, 1), (unpaired_effect, 2)])
 def test_with_the_seeds_needed_four_studies_in_five_show_the_gain(effect, freedom):
     spread, gain = 0.005, 0.008

@@ -1,0 +1,49 @@
+"""The main job by commands in processes of their own, as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+import kdyolo
+from tests.builders.commands import run_command
+
+KDYOLO = (sys.executable, "-m", "kdyolo")
+
+
+def test_the_three_commands_on_real_coco_images(shared, bare_python, tmp_path):
+    """Convert, train and evaluate with stock Ultralytics, without kdyolo in the last step."""
+    backbone = shared / "checkpoints/vfmkd_n_resume.pth"
+    done = run_command(*KDYOLO, "convert", shared / "coco128", "--out", tmp_path / "coco", cwd=tmp_path)
+    data = Path(done.stdout.splitlines()[-1])
+    assert data == tmp_path / "coco/coco.yaml"
+    train = (
+        f"train --data {data} --backbone {backbone} --freeze 1 --epochs 2 --imgsz 96 --batch 16 --device cpu "
+        f"--save-period 1 --work-dir {tmp_path / 'run'}"
+    )
+    done = run_command(*KDYOLO, *train.split(), cwd=tmp_path)
+    assert "backbone: yolov8n · 162/162 tensors · 1,277,707 values · from epoch 4 of vfmkd_n_resume.pth" in done.stdout
+    assert "plan: epochs 1–1: backbone frozen (1.3 M of 3.2 M parameters), from 2: all" in done.stdout
+    file = kdyolo.read_checkpoint(backbone).tensors
+    for epoch, same in ((0, True), (1, False)):
+        content = torch.load(tmp_path / f"run/weights/epoch{epoch}.pt", weights_only=False)
+        saved = content["ema"].state_dict()
+        assert all(torch.equal(saved[f"model.{n}"].float(), t.half().float()) for n, t in file.items()) is same
+    code = "from ultralytics.cfg import entrypoint; entrypoint()"
+    stock = [bare_python, "-c", code, "val", f"model={tmp_path / 'run/weights/best.pt'}", f"data={data}"]
+    done = run_command(*stock, "imgsz=96", "device=cpu", "plots=False", cwd=tmp_path)
+    assert "26        206" in done.stdout  # images and boxes of the validation split
+
+
+def test_training_by_command_uses_every_core(shapes, tmp_path):
+    options = ("--data", shapes, "--model", "kdyolov8n.yaml", "--epochs", "1", "--imgsz", "32", "--device", "cpu")
+    expected = {"passive": len(os.sched_getaffinity(0)), "active": min(8, max(1, os.cpu_count() - 1))}
+    for policy, threads in expected.items():
+        env = {"OMP_WAIT_POLICY": policy} if policy == "active" else {}  # the command asks for the other itself
+        command = (sys.executable, "-m", "kdyolo", "train", *options, "--work-dir", policy, "plots=False", "val=False")
+        run_command(*command, cwd=tmp_path, **env)
+        assert yaml.safe_load((tmp_path / policy / "kdyolo.yaml").read_text())["cpu_threads"] == threads
