@@ -15,7 +15,8 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.engine.optimizer import OptimizerSteps
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.resume import ResumeState, explained, how_to_resume, read_state, resumed_settings, seed_epoch
+from kdyolo.engine.resume import ResumeState, how_to_resume, read_state, resumed_settings, seed_epoch
+from kdyolo.engine.start.run_start import explained
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.freezing import BackboneFreezer
