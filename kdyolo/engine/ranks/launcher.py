@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ import torch
 from torch import distributed as dist
 
 from kdyolo import errors
-from kdyolo.errors import KDYOLOError, RunError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, bound_to_parent, signals_noted
 
 POLL = 0.05  # seconds between two looks at the ranks
@@ -90,13 +91,20 @@ def train_on_ranks(count: int, trainer: type, callbacks: Mapping[str, Any], mode
         start: What else the trainer is made with: a plan, or overrides.
 
     Raises:
+        ConfigError: Trainer or callbacks hold what cannot be sent to another process.
         KDYOLOError: The run failed.
         KeyboardInterrupt: It was interrupted, by a signal to this process or to a rank.
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-ranks-") as folder:
         job = Path(folder) / "job.pt"
         content = {"trainer": trainer, "callbacks": _without_integrations(callbacks), "model": model, "start": start}
-        torch.save(content, job, cloudpickle)
+        try:
+            torch.save(content, job, cloudpickle)
+        except (TypeError, pickle.PicklingError) as e:
+            raise ConfigError(
+                f"trainer and callbacks cannot be sent to the processes of several devices ({e}). Expected what "
+                "cloudpickle takes: open files, locks and connections are to be made by a callback, in each process."
+            ) from e
         command = [sys.executable, "-c", BEGIN.format("kdyolo.engine.ranks.rank_process"), str(job)]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - as Python reads an empty one
         launch_ranks(count, command, Path(folder), {"PYTHONPATH": path})
