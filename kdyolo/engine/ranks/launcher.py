@@ -69,13 +69,16 @@ class RankReport:
     at: float
     rank: int
 
-    def error(self, count: int) -> Exception:
+    @property
+    def own_class(self) -> type[KDYOLOError] | None:
+        """The error's class if it is one of kdyolo's, else None."""
+        found = getattr(errors, self.kind, None)
+        return found if isinstance(found, type) and issubclass(found, KDYOLOError) else None
+
+    def error(self, count: int) -> KDYOLOError:
         """The error itself if it is one of kdyolo's, else one that tells it."""
-        ours = getattr(errors, self.kind, None)
-        if isinstance(ours, type) and issubclass(ours, KDYOLOError):
-            error = ours(self.message)
-        else:
-            error = RunError(f"rank {self.rank} of {count} ended with {self.kind}: {self.message}")
+        told = f"rank {self.rank} of {count} ended with {self.kind}: {self.message}"
+        error = self.own_class(self.message) if self.own_class else RunError(told)
         error.__cause__ = RankTraceback(self.traceback)
         return error
 
@@ -225,7 +228,7 @@ class _Ranks:
                 raise interrupt
         count, reports = len(self._processes), sorted(_read_reports(self._reports), key=lambda report: report.at)
         killed = next(((rank, code) for rank, code in by_themselves.items() if code < 0), None)
-        ours = next((report for report in reports if hasattr(errors, report.kind)), None)
+        ours = next((report for report in reports if report.own_class), None)
         if killed and not ours:
             raise RunError(
                 f"rank {killed[0]} of {count} was ended by {_signal_name(-killed[1])}; SIGKILL mostly means that the "
