@@ -59,7 +59,7 @@ def _flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-# Key → whether a value is one of its kind; ``None`` is allowed everywhere. Rows and scales are checked for themselves.
+# Key → whether a value is one of its kind; ``None`` stands for a key that is not there. Rows and scales come after.
 KEYS: Mapping[str, Callable[[Any], bool]] = {
     "nc": _whole(1, MAX_CLASSES),
     "scale": _text(8),
@@ -114,7 +114,7 @@ def check_description(description: Mapping[str, Any]) -> None:
         if not isinstance(key, str) or key not in KEYS:
             known = ", ".join(sorted(KEYS))
             raise ModelError(f"{where}: unknown key {short(key)}. Expected only {known}: remove it.")
-        if value is not None and not KEYS[key](value):
+        if (value is not None or key == "yaml_file") and not KEYS[key](value):
             raise ModelError(f"{where}: {_EXPECTED.get(key, f'cannot use {key}')}; found {short(value)}.")
     for part in ("backbone", "head"):
         rows = description.get(part)

@@ -55,7 +55,9 @@ SIGNATURES = {
         "anyway: 'bool' = False, metric: 'str' = 'mAP50-95', at: 'str' = 'best', "
         "targets: 'Sequence[float] | None' = None) -> 'RunComparison'"
     ),
-    "compare_checkpoints": "(first: 'str | Path', second: 'str | Path', **how: 'Any') -> 'CheckpointDiff'",
+    "compare_checkpoints": (
+        "(first: 'str | Path', second: 'str | Path', *, model: 'str | None' = None, **how: 'Any') -> 'CheckpointDiff'"
+    ),
     "compare_coco": (
         "(first: 'str | Path', second: 'str | Path', annotations: 'str | Path', *, "
         "evaluator: 'Evaluator' = 'faster-coco-eval', resamples: 'int' = 1000, seed: 'int' = 0, "
