@@ -218,7 +218,7 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         distributed.init_process_group(device)
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
-        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])))
+        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])), state)
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
     if device is None:
         setting = setting if setting is not None or state is None else state.args.get("device")
@@ -297,12 +297,17 @@ def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[
         raise
 
 
-def _check_kept(last: Path) -> None:
-    """Look through a run's checkpoints, which are opened completely when it ends, though it need not have written them.
+def _check_kept(last: Path, state: ResumeState) -> None:
+    """Look through what a run has kept and Ultralytics opens completely, though this machine need not have written it.
 
     Raises:
-        CheckpointError: One holds more than stock layers, tensors and plain data.
+        CheckpointError: A checkpoint holds more than stock layers, tensors and plain data.
+        RunError: The settings name a checkpoint to distil from, which no run of kdyolo's does.
     """
+    if state.args.get("distill_model"):
+        raise RunError(
+            f"{last} cannot be resumed: its settings name a distill_model, which kdyolo does not train with."
+        )
     for path in (last, last.with_name(BEST_NAME)):
         if path.exists():
             read_detector(path)
