@@ -141,7 +141,7 @@ def test_mistakes_leave_nothing(tmp_path, source, out, error, words):
 
 def test_settings_that_are_damaged_are_named_and_nothing_is_written(interrupted, tmp_path):
     run = Path(shutil.copytree(interrupted, tmp_path / "run"))
-    for text, words in (("epochs: .inf", "epochs"), ("epochs: many", "epochs"), ("- 1", "list"), ("a: [", "damaged")):
+    for text, words in (("epochs: .inf", "epochs"), ("epochs: many", "epochs"), ("- 1", "list"), ("a: [", "parsing")):
         (run / "args.yaml").write_text(text)
         with pytest.raises(RunError, match=rf"args\.yaml: damaged.*{words}"):
             export_stock(run, tmp_path / "stock.pt")
