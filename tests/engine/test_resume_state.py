@@ -206,6 +206,24 @@ def test_an_optimizer_keeps_the_kernel_that_its_device_wants(interrupted, tmp_pa
     assert resumed_on(interrupted, tmp_path, 0).optimizer.param_groups[0]["fused"] is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"epoch": value} for value in ("x", -1, None, 10**9, 1.5)),
+        *({name: 3} for name in ("yaml", "settings", "args", "model", "optimizer", "stopper", "gradients")),
+        *({"mosaic_buffer": value} for value in (["a"], [-1], 3)),
+        *({"threads": value} for value in (0, "2", 10**12)),
+        *({"last_step": "x"}, {"best_fitness": "high"}, {"stop": "no"}, {"updates": torch.ones(1)}),
+    ],
+    ids=lambda changes: "-".join(f"{name} {value}" for name, value in changes.items())[:40],
+)
+def test_values_of_another_kind_are_refused(interrupted, tmp_path, changes):
+    (name,) = changes
+    with pytest.raises(RunError, match=rf"resume\.pt: damaged \(.*`\$\.{name}") as caught:
+        ResumeState.load(written(tmp_path, interrupted, **changes))
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_state_is_refused(interrupted, tmp_path):
     with pytest.raises(RunError, match=r"resume\.pt: damaged \(model, ema missing\)"):
         ResumeState.load(written(tmp_path, interrupted, model=..., ema=...))

@@ -20,6 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
+from kdyolo.cli import main
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.utils.atomic import AtomicPath
 from tests.builders.training import FAST, Enough
@@ -304,6 +305,32 @@ def test_a_stock_resume_by_mistake_stops_with_advice(train, checkpoint, tmp_path
     interrupt(train, checkpoint, 1, epochs=3, freeze_epochs=1)
     with pytest.raises(TypeError, match="kdyolo train --resume"):
         YOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("process.json", '{"pid": "5", "host": "vm", "started": 1.0, "launcher": null}'),
+        ("args.yaml", "epochs: .inf"),
+        ("kdyolo.yaml", "schedule: {epochs: x}"),
+        ("results.csv", f"epoch,x\n1,{'9' * 200_000}\n"),
+        ("coco_metrics.json", "[" * 100_000),
+        ("weights/resume.pt", ""),
+    ],
+)
+def test_a_damaged_file_is_found_before_anything_is_set_up(interrupted_copy, capsys, name, content):
+    run = interrupted_copy
+    (run / "pid.txt").write_text("5")
+    (run / name).write_text(content)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--resume", str(run)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 1
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert "damaged" in error or "killed while its first epoch was saved" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_damaged_state_is_refused(train, checkpoint, tmp_path):
