@@ -149,7 +149,7 @@ def work(pairs: Sequence[Pair], commands: dict[str, dict[str, Any]], folder: Pat
                 command.setup(world, file, here)
                 there = [here / name for name in command.leaves if not (here / name).exists()]
                 outcome = observed(command.call(world, file), here, folder.parent, marker)
-                wrong = failures(outcome, case.harmless, there)
+                wrong = failures(outcome, case.harmless or command.ignores, there, lists=pair.command == "stop")
                 record = {
                     "case": f"{case.kind}/{case.name}",
                     "command": pair.command,
@@ -205,9 +205,8 @@ def run(pairs: list[Pair], commands: dict[str, dict[str, Any]], folder: Path, jo
 def report(records: Sequence[dict[str, Any]], seconds: float) -> None:
     """The figures, for people."""
     bad = [record for record in records if record["wrong"]]
-    print(
-        f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; {len(bad):,} ended wrong"
-    )
+    files = len({record["case"] for record in records})
+    print(f"{len(records):,} pairs of {files:,} files, {seconds:.0f} s; {len(bad):,} ended wrong")
     succeeded = sum(record["code"] == 0 for record in records)
     print(f"{len(records) - succeeded:,} refused, {succeeded:,} succeeded")
     for figure, unit, scale in (("seconds", "s of CPU", 1), ("bytes", "MB", 1e-6)):
