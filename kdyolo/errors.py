@@ -11,10 +11,29 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+LONGEST = 20_000  # characters of a message; what a file brings may be of any length
+LONGEST_MISTAKE = 2_000  # characters of one of several mistakes
+MOST_MISTAKES = 200
 
 
 class KDYOLOError(Exception):
-    """Base class of every error that kdyolo raises on purpose."""
+    """Base class of every error that kdyolo raises on purpose.
+
+    A message is cut in its middle where it is longer than :data:`LONGEST`: quotations are short where they are written,
+    and this is for those that were forgotten.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        """Make an error of a message for a person."""
+        super().__init__(_without_middle(message, LONGEST))
+
+
+def _without_middle(text: str, most: int) -> str:
+    """The beginning and the end of a text that is too long."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end]} […, {len(text) - most:,} characters more, …] {text[len(text) - end :]}"
 
 
 class CheckpointError(KDYOLOError):
@@ -38,11 +57,14 @@ class ConfigError(KDYOLOError):
 
     def __init__(self, mistakes: str | Sequence[str]) -> None:
         """Make one message of one mistake or several."""
-        self.mistakes: tuple[str, ...] = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
-        several = len(self.mistakes) > 1
-        super().__init__(
-            "\n  - ".join((f"{len(self.mistakes)} mistakes:", *self.mistakes)) if several else self.mistakes[0]
-        )
+        found = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
+        if len(found) == 1:
+            self.mistakes: tuple[str, ...] = found
+            super().__init__(found[0])
+            return
+        self.mistakes = tuple(_without_middle(mistake, LONGEST_MISTAKE) for mistake in found[:MOST_MISTAKES])
+        more = [f"and {len(found) - MOST_MISTAKES:,} more."] if len(found) > MOST_MISTAKES else []
+        super().__init__("\n  - ".join((f"{len(found)} mistakes:", *self.mistakes, *more)))
 
 
 class RunError(KDYOLOError):

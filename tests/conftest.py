@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,11 +137,13 @@ def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
     """``train(model_keywords, callbacks, **train_keywords)`` → a tiny trained detector, its run in ``tmp_path/run``.
 
     With ``finish=False`` the run ends as soon as its last epoch is trained and looked at: it is not evaluated any more,
-    and nothing of that epoch is saved.
+    and nothing of that epoch is saved. The folder stays as it was then, although a run that saved nothing leaves none.
     """
+    kept = tmp_path / "kept"
 
     def stop(trainer: Any) -> None:
         if trainer.epoch + 1 == trainer.epochs:
+            shutil.copytree(trainer.save_dir, kept)
             raise Enough
 
     def run(
@@ -154,24 +157,33 @@ def train(shapes: Path, tmp_path: Path) -> Callable[..., KDYOLO]:
             model.add_callback(event, callback)
         if not finish:
             model.add_callback("on_train_epoch_end", stop)
+        options = {**FAST, "data": str(shapes), "work_dir": tmp_path / "run", **keywords}
         with pytest.raises(Enough) if not finish else contextlib.nullcontext():
-            model.train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run", **keywords})
+            model.train(**options)
+        if kept.exists():
+            shutil.rmtree(options["work_dir"], ignore_errors=True)
+            kept.rename(options["work_dir"])
         return model
 
     return run
 
 
 @pytest.fixture
-def set_up(train: Callable[..., KDYOLO]) -> Callable[..., None]:
-    """``set_up(model_keywords, look, **train_keywords)``: a training up to its first batch, which ``look`` sees."""
+def set_up(train: Callable[..., KDYOLO], tmp_path: Path) -> Callable[..., None]:
+    """``set_up(model_keywords, look, **train_keywords)``: a training up to its first batch, which ``look`` sees.
+
+    The folder stays as it was then, although a run that saved nothing leaves none.
+    """
 
     def run(start: dict[str, Any], look: Callable[[Any], None], **keywords: Any) -> None:
         def stop(trainer: Any) -> None:
             look(trainer)
+            shutil.copytree(trainer.save_dir, tmp_path / "kept")
             raise Enough
 
         with pytest.raises(Enough):
             train(start, {"on_train_start": stop}, **keywords)
+        (tmp_path / "kept").rename(keywords.get("work_dir", tmp_path / "run"))
 
     return run
 

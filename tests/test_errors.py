@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdyolo.errors import (
+    LONGEST,
     CheckpointError,
     ConfigError,
     DatasetError,
@@ -27,6 +28,24 @@ def test_one_mistake_is_the_message_and_several_are_a_list():
 @pytest.mark.parametrize("error", [CheckpointError, ConfigError, DatasetError, ModelError, RunError])
 def test_all_are_of_one_kind(error):
     assert issubclass(error, KDYOLOError)
+
+
+@pytest.mark.parametrize("error", [CheckpointError, ConfigError, DatasetError, ModelError, RunError])
+def test_a_message_keeps_its_beginning_and_its_end(error):
+    message = str(error("begin" + "x" * 50_000_000 + "end"))
+    assert len(message) < LONGEST + 100
+    assert message.startswith("beginxxx")
+    assert message.endswith("xxxend")
+    assert "50,000,008 characters more" not in message
+    assert "49,980,008 characters more" in message
+
+
+def test_many_and_long_mistakes_are_cut_one_by_one():
+    error = ConfigError([f"{number}: {'x' * 1_000_000}" for number in range(500)])
+    assert str(error).startswith("500 mistakes:\n  - 0: xxx")
+    assert str(error).endswith("\n  - and 300 more.")
+    assert len(str(error)) < LONGEST + 100
+    assert len(error.mistakes) == 200
 
 
 def test_all_mistakes_are_raised_in_the_order_in_which_they_were_found():

@@ -13,6 +13,8 @@ from torch import Tensor
 from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
+from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.text import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,25 @@ class CheckpointDiff:
         if self.bn_eps[0] != self.bn_eps[1]:
             lines.append(f"BatchNorm epsilon: {self.bn_eps[0]:g} and {self.bn_eps[1]:g}")
         lines.append("equal to the last bit" if self.equal else "not equal")
-        return "\n".join(lines)
+        return "\n".join(shortened(printable(line), 1000) for line in lines)
 
 
-def compare_checkpoints(first: str | Path, second: str | Path, **how: Any) -> CheckpointDiff:
+def compare_checkpoints(
+    first: str | Path, second: str | Path, *, model: str | None = None, **how: Any
+) -> CheckpointDiff:
     """Where two checkpoints' backbones differ, whatever names and containers they use.
+
+    Args:
+        first: A file that ``--backbone`` takes.
+        second: Another.
+        model: Model YAML that says of which family the backbones are, where the shapes fit several.
+        **how: As in :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
     Raises:
         CheckpointError: A file cannot be read or holds no backbone.
     """
     a, b = (read_checkpoint(path, **how) for path in (first, second))
-    shapes = layer_shapes(checkpoint_arch(a))
+    shapes = layer_shapes(checkpoint_arch(a, family_of(model)))
     common = [n for n in a.tensors if n in b.tensors and a.tensors[n].shape == b.tensors[n].shape]
     parts: dict[str, list[str]] = {}
     for name in common:

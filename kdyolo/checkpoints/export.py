@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from kdyolo.checkpoints.safe_load import TENSORS_SHA256, tensors_sha256
+from kdyolo.checkpoints.safe_load import TENSORS_SHA256, read_detector, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 from kdyolo.utils.atomic import replacing
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.yaml_files import read_mapping
+
+
+class _Epochs(msgspec.Struct):
+    """What is relied on in ``args.yaml``."""
+
+    epochs: int = 0
 
 
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
@@ -115,11 +121,8 @@ def _may_write(target: Path, source: Path, exist_ok: bool) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], Any]:
     """A checkpoint's content, read without running code from it, and its detector (the EMA's while training)."""
-    try:
-        content, _ = torch_safe_load(path.resolve(), safe_only=True)  # a bare name might be downloaded
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
-        raise CheckpointError(f"{path}: not an Ultralytics checkpoint ({str(e).strip().splitlines()[0]}).") from e
-    model = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
+    content = read_detector(path)
+    model = content.get("ema") or content.get("model")
     if not isinstance(model, DetectionModel):
         raise CheckpointError(f"{path}: expected a checkpoint with a detector in it, found {type(model).__name__}.")
     return content, model
@@ -127,10 +130,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
 
 def _epochs_of(path: Path) -> dict[str, Any]:
     """The run's number of epochs, which its unfinished checkpoints replace by advice on how to resume."""
-    arguments = path.resolve().parent.parent / "args.yaml"
-    if not arguments.is_file():
-        return {}
-    return {"epochs": load_yaml(arguments.read_text(encoding="utf-8"))["epochs"]}
+    arguments = read_mapping(path.resolve().parent.parent / "args.yaml", _Epochs) or {}
+    return {"epochs": arguments["epochs"]} if "epochs" in arguments else {}
 
 
 def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:

@@ -16,11 +16,14 @@ from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.yaml_layouts import family_of
 
 LEVELS = ("P2", "P3", "P4", "P5")
 
 
-def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: int = 640, **how: Any) -> Path:
+def draw_features(
+    path: str | Path, image: str | Path, out: str | Path, imgsz: int = 640, *, model: str | None = None, **how: Any
+) -> Path:
     """Save a picture of a backbone's features: the image, and its feature maps at each level as colours.
 
     Each map [C, H, W] is reduced to its three principal components over positions (PCA), shown as red, green and blue
@@ -32,6 +35,7 @@ def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: i
         image: Any image that OpenCV reads.
         out: Picture to write.
         imgsz: Side of the square that the image is letterboxed to, in pixels.
+        model: Model YAML that says of which family the backbone is, where the shapes fit several.
         **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
@@ -51,7 +55,7 @@ def draw_features(path: str | Path, image: str | Path, out: str | Path, imgsz: i
     if pixels is None:
         raise DatasetError(f"--image {image}: not an image that can be read.")
     checkpoint = read_checkpoint(path, **how)
-    arch = checkpoint_arch(checkpoint)
+    arch = checkpoint_arch(checkpoint, family_of(model))
     backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps, LEVELS).eval()
     if not load_into(backbone, checkpoint, allow_partial=True).matched:
         raise CheckpointError(f"{path}: nothing matched.")

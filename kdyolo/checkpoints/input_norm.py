@@ -88,3 +88,19 @@ def fold_input_norm(tensors: dict[str, Tensor], norm: InputNorm, eps: float, whe
     folded = weight.double() / s
     tensors[f"{STEM}.conv.weight"] = folded.float()
     tensors[f"{STEM}.bn.running_mean"] = (mean.double() + (folded * m).sum((1, 2, 3))).float()
+
+
+def feed_red_first(tensors: dict[str, Tensor], where: str) -> None:
+    """Let a backbone that was trained on images blue first take them red first, exactly, by changing it in place.
+
+    Args:
+        tensors: Layer name → tensor.
+        where: For the error.
+
+    Raises:
+        CheckpointError: The first layer is not a convolution of 3 channels.
+    """
+    weight = tensors.get(f"{STEM}.conv.weight")
+    if weight is None or weight.ndim != 4 or weight.shape[1] != 3:
+        raise CheckpointError(f"{where}: trained on BGR images, but its first layer is no convolution of 3 channels.")
+    tensors[f"{STEM}.conv.weight"] = weight.flip(1).contiguous()

@@ -15,6 +15,8 @@ from kdyolo.checkpoints.loading import checkpoint_arch, match
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.text import printable, shortened
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
 LOSS_KEYS = ("loss", "val_loss", "train_loss", "best_loss", "best_val_loss")
@@ -78,7 +80,8 @@ class CheckpointSummary:
     def table(self) -> str:
         """The report, what it fits, and a line for each stage."""
         lines = [self.report.table(), f"  fits        --model {self.model}"]
-        lines += [f"  {name:<11} {value}" for name, value in (("teacher", self.teacher), ("loss", self.loss)) if value]
+        teacher = shortened(printable(self.teacher), 200) if self.teacher else None
+        lines += [f"  {name:<11} {value}" for name, value in (("teacher", teacher), ("loss", self.loss)) if value]
         lines.append(
             f"  {'stage':<6} {'layers':<7} {'tensors':>7} {'values':>12} {'mean':>9} {'std':>8} {'dead':>6}  type"
         )
@@ -94,11 +97,12 @@ class CheckpointSummary:
         return "\n".join(lines)
 
 
-def inspect_checkpoint(path: str | Path, **how: Any) -> CheckpointSummary:
+def inspect_checkpoint(path: str | Path, *, model: str | None = None, **how: Any) -> CheckpointSummary:
     """Look into a checkpoint; nothing is loaded into a model, nothing is written.
 
     Args:
         path: Any file that ``--backbone`` takes, also a trained detector.
+        model: Model YAML that says of which family the backbone is, where the shapes fit several.
         **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
@@ -109,7 +113,7 @@ def inspect_checkpoint(path: str | Path, **how: Any) -> CheckpointSummary:
         CheckpointError: The file cannot be read or holds no backbone.
     """
     checkpoint = read_checkpoint(path, **how)
-    arch = checkpoint_arch(checkpoint)
+    arch = checkpoint_arch(checkpoint, family_of(model))
     with torch.device("meta"):
         backbone = DistilledBackbone(arch.name, arch.max_channels)
     shapes = layer_shapes(arch)

@@ -15,20 +15,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import yaml
-
 from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.yaml_files import read_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
+
+Key = tuple[str, ...]  # a tensor's full name in a file, as segments
 
 # Containers and wrappers that may stand, in any nesting, before a backbone tensor's own name.
 WRAPPERS = frozenset(
     {
         *("_orig_mod", "module", "state_dict", "model_state_dict", "model", "net"),  # torch.compile, DDP, containers
-        *("student", "student_model"),  # distillation loops, e.g. as Lightning modules
+        *("student", "student_model", "student_backbone", "student_encoder", "student_network"),  # distillation loops
+        *("architecture", "online_network", "online_encoder", "encoder", "network"),  # MMRazor, BYOL and its like
         *("backbone", "csp_darknet"),
         *("embedding_model", "wrapped_model", "_backbone"),  # LightlyTrain
     }
@@ -146,6 +148,37 @@ SCHEMES: tuple[NamingScheme, ...] = (
 )
 
 
+def sequential_places(keys: Iterable[Key]) -> frozenset[Key]:
+    """Where backbones stand in an ``nn.Sequential`` with other parts: the keys up to their number in it.
+
+    ``0.0.conv.weight`` is the first convolution of part 0: nothing but wrappers and numbers stands before it.
+    """
+    found = set()
+    for key in keys:
+        if key[-2:] == ("conv", "weight") and key[-3:-2] in (("0",), ("stem",)):
+            place = key[:-3]
+            while place and place[-1] in WRAPPERS:
+                place = place[:-1]
+            if place and place[-1].isdigit() and all(s.isdigit() or s in WRAPPERS for s in place):
+                found.add(place)
+    return frozenset(found)
+
+
+def without_place(key: Key, places: frozenset[Key]) -> Key | None:
+    """A key without the numbers of ``nn.Sequential`` before a backbone; None if it stands beside one."""
+    for place in places:
+        if key[: len(place)] == place:
+            parent = place
+            while parent and parent[-1].isdigit():
+                parent = parent[:-1]
+            return (*parent, *key[len(place) :])
+    beside = any(
+        len(key) >= len(place) and key[: len(place) - 1] == place[:-1] and key[len(place) - 1].isdigit()
+        for place in places
+    )
+    return None if beside else key
+
+
 def scheme_named(name: str) -> NamingScheme:
     """The shipped naming scheme of that name."""
     return next(scheme for scheme in SCHEMES if scheme.name == name)
@@ -158,12 +191,9 @@ def load_key_map(path: str | Path) -> NamingScheme:
         ConfigError: Every mistake found in the file.
     """
     where, path = f"key map {path}", Path(path)
-    try:
-        given = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{where}: cannot be read ({e}).") from e
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{where}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    if not is_file(path):
+        raise ConfigError(f"{where}: cannot be read: there is no such file.")
+    given = read_yaml(path, error=ConfigError)
     if not isinstance(given, dict) or not isinstance(given.get("layers"), dict):
         raise ConfigError(
             f"{where}: expected 'layers:' with lines 'name in the file: layer number', e.g. 'encoder.stem: 0'; "

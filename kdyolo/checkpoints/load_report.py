@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin
+from kdyolo.utils.text import printable, shortened
 
 WHY_DOUBTFUL = (
     "only the backbone of this file was trained, as LightlyTrain does it, on ImageNet-normalised images.\n"
     "              If it is LightlyTrain's, say --input-norm imagenet; if not, --input-norm 0-1"
 )
+_LONGEST = 1000  # characters of what comes from the file, a line each
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,21 @@ class LoadReport:
         epoch = f"epoch {self.epoch} of " if self.epoch is not None else ""
         return (
             f"backbone: {self.model} · {self.matched}/{self.total} tensors · {self.values:,} values · "
-            f"from {epoch}{Path(self.path).name}"
+            f"from {epoch}{_shown(Path(self.path).name)}"
         )
 
     def table(self) -> str:
         """The summary and, below it, what else there is to know, a line each."""
         lines = [
             self.summary(),
-            f"  source      {self.source}, sha256 {self.sha256[:12]}…",
+            f"  source      {_shown(self.source)}, sha256 {self.sha256[:12]}…",
             f"  BatchNorm   eps {self.bn_eps:g} as the weights were trained with (--bn-eps overrides)",
         ]
+        if not self.verified:
+            lines.append(
+                f"  checksums   none, so damage to the tensors cannot be noticed; put {Path(self.path).name}.sha256 "
+                "beside the file"
+            )
         if self.norm_origin is NormOrigin.ASSUMED:
             lines.append(f"  images      {self.input_norm}: {WHY_DOUBTFUL}")
         elif self.norm != InputNorm():
@@ -110,14 +117,16 @@ class LoadReport:
             )
         if self.dropped:
             parts = ", ".join(f"{part} ({count})" for part, count in self.dropped.items())
-            lines.append(f"  dropped     {sum(self.dropped.values())} tensors that are not this backbone's: {parts}")
+            lines.append(
+                f"  dropped     {sum(self.dropped.values())} tensors that are not this backbone's: {_shown(parts)}"
+            )
         for title, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
             ("wrong shape", self.wrong_shape),
         ):
             if names:
-                lines.append(f"  {title:<11} {len(names)}: {_first(names)}")
+                lines.append(f"  {title:<11} {len(names)}: {_shown(_first(names))}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +137,10 @@ class LoadReport:
             "input_norm" if key == "norm" else key: list(value) if isinstance(value, tuple) else value
             for key, value in plain.items()
         }
+
+
+def _shown(text: str) -> str:
+    return shortened(printable(text), _LONGEST)
 
 
 def _first(names: tuple[str, ...], count: int = 4) -> str:

@@ -13,7 +13,7 @@ from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import CheckpointError
 from kdyolo.models.arch import BN_COUNTER, FAMILIES, SCALES, Arch, backbone_rows
-from kdyolo.models.arch_matching import fitting_archs
+from kdyolo.models.arch_matching import fitting_archs, foreign_detector
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
@@ -33,11 +33,17 @@ def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, m
     if matched is not None and matched.family == checkpoint.family:
         return matched
     best, agreeing = fitting_archs(checkpoint.shapes, matched)
-    if agreeing == 0:
+    foreign = foreign_detector(checkpoint.shapes, best[0])
+    if agreeing == 0 and not foreign:
         name, shape = next(iter(checkpoint.shapes.items()))
         raise CheckpointError(
             f"{checkpoint.path}: nothing matched. Expected a {' / '.join(FAMILIES)} backbone of scale "
             f"{', '.join(SCALES)}; found e.g. {checkpoint.origin[name]} with shape {list(shape)}."
+        )
+    if foreign:
+        raise CheckpointError(
+            f"{checkpoint.path}: the backbone of {foreign}, whose layers are others. Expected one of "
+            f"{', '.join(FAMILIES)}; no part of it is loaded into these."
         )
     for wanted in (checkpoint.family, family):
         if arch := next((arch for arch in best if arch.family == wanted), None):

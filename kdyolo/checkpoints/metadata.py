@@ -17,6 +17,7 @@ from kdyolo.models.arch import BN_COUNTER
 
 TEACHER_KEYS = ("teacher", "teacher_name", "teacher_model", "foundation_model")
 PLAIN = (str, int, float, bool)
+MAX_CONFIGURATION = 300_000  # characters; with the names of a thousand classes there are some sixty thousand
 BACKBONE_ENDS = {8, 10}  # last layer: of YOLO12; of YOLO11 and YOLO26. Of YOLOv8, LightlyTrain leaves SPPF untrained
 FAMILY = re.compile(r"yolo(v8|11|12|26)(?!\d)", re.IGNORECASE)
 
@@ -97,16 +98,31 @@ def module_eps(modules: Mapping[str, nn.Module]) -> float | None:
     return None
 
 
-def mmengine_model(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``model`` of the configuration, Python text, that MMEngine keeps in ``meta.cfg``; empty if there is none."""
+def mmengine_model(meta: Mapping[str, Any], scheme: NamingScheme, where: str) -> dict[str, Any]:
+    """The ``model`` of the configuration, Python text, that MMEngine keeps in ``meta.cfg``; empty if there is none.
+
+    Args:
+        meta: What the file records of itself.
+        scheme: Naming scheme of the file; only MMYOLO's have a configuration.
+        where: The file, for the error.
+
+    Raises:
+        CheckpointError: The configuration is longer or more deeply nested than any that was written by MMEngine.
+    """
+    text = str(meta.get("cfg", "")) if scheme.name == "MMYOLO" else ""
+    too_much = f"{where}: the file's MMEngine configuration (meta.cfg)"
+    if len(text) > MAX_CONFIGURATION:
+        raise CheckpointError(f"{too_much} has {len(text):,} characters; expected at most {MAX_CONFIGURATION:,}.")
     try:
-        for node in ast.parse(str(meta.get("cfg", ""))).body:
+        for node in ast.parse(text).body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "model":
                 model = _literal(node.value)
                 return model if isinstance(model, dict) else {}
-    except (SyntaxError, ValueError, RecursionError):
-        pass  # a configuration that is no plain data: the naming scheme's own defaults stand
-    return {}
+    except (MemoryError, RecursionError, SyntaxError, ValueError) as e:
+        # Python's parser raises the first for nesting, however little memory it took.
+        if isinstance(e, (MemoryError, RecursionError)) or "nested" in str(e):
+            raise CheckpointError(f"{too_much} is nested too deeply to be read.") from e
+    return {}  # a configuration that is no plain data: the naming scheme's own defaults stand
 
 
 def _literal(node: ast.expr) -> Any:
@@ -121,27 +137,43 @@ def _literal(node: ast.expr) -> Any:
 
 
 def bn_eps(
-    given: float | None, meta: Mapping[str, Any], modules: Mapping[str, nn.Module], scheme: NamingScheme
+    given: float | None,
+    meta: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    scheme: NamingScheme,
+    configured_model: Mapping[str, Any],
 ) -> float:
     """BatchNorm epsilon: what was given, else what the file records, else its naming scheme's."""
-    norm = (mmengine_model(meta).get("backbone") or {}).get("norm_cfg") if scheme.name == "MMYOLO" else None
+    backbone = configured_model.get("backbone")
+    norm = backbone.get("norm_cfg") if isinstance(backbone, dict) else None
     configured = norm.get("eps", VFMKD_BN_EPS) if isinstance(norm, dict) else None  # PyTorch's default where not set
     return float(given or meta.get("bn_eps") or module_eps(modules) or configured or scheme.bn_eps)
 
 
+def sees_bgr(configured_model: Mapping[str, Any]) -> bool:
+    """Whether a configuration feeds images as OpenCV reads them, blue first, where Ultralytics feeds red first."""
+    images = configured_model.get("data_preprocessor")
+    return isinstance(images, dict) and "mean" in images and "std" in images and not images.get("bgr_to_rgb")
+
+
 def input_norm(
-    given: str | None, meta: Mapping[str, Any], scheme: NamingScheme, where: str
+    given: str | None,
+    meta: Mapping[str, Any],
+    scheme: NamingScheme,
+    configured_model: Mapping[str, Any],
+    where: str,
 ) -> tuple[InputNorm, NormOrigin]:
-    """Normalisation of the images, and what it is known from.
+    """Normalisation of the images, red first, and what it is known from.
 
     Args:
         given: What the user said, if anything.
         meta: What the file records of itself.
         scheme: Naming scheme of the file.
+        configured_model: What :func:`mmengine_model` found.
         where: The file, for errors.
 
     Raises:
-        CheckpointError: What the file records cannot be understood, or it was trained on BGR images.
+        CheckpointError: What the file records cannot be understood.
         ConfigError: What was given cannot be.
     """
     if given is not None:
@@ -151,12 +183,16 @@ def input_norm(
             return InputNorm.parse(meta["input_norm"]), NormOrigin.RECORDED
         except ConfigError as e:
             raise CheckpointError(f"{where}: recorded {e} Give the right one with --input-norm.") from e
-    images = mmengine_model(meta).get("data_preprocessor")
-    if scheme.name == "MMYOLO" and isinstance(images, dict) and "mean" in images and "std" in images:
-        if not images.get("bgr_to_rgb"):
-            raise CheckpointError(f"{where}: trained on BGR images, says its configuration; Ultralytics feeds RGB.")
-        mean, std = (",".join(f"{float(v) / 255:.9g}" for v in images[k]) for k in ("mean", "std"))
-        return InputNorm.parse(f"{mean}/{std}"), NormOrigin.RECORDED
+    images = configured_model.get("data_preprocessor")
+    if isinstance(images, dict) and "mean" in images and "std" in images:
+        try:
+            mean, std = ([float(v) / 255 for v in images[k]] for k in ("mean", "std"))
+            if sees_bgr(configured_model):
+                mean, std = mean[::-1], std[::-1]
+            texts = (",".join(f"{v:.9g}" for v in values) for values in (mean, std))
+            return InputNorm.parse("/".join(texts)), NormOrigin.RECORDED
+        except (ConfigError, TypeError, ValueError) as e:
+            raise CheckpointError(f"{where}: its configuration has no usable mean and std. Say --input-norm.") from e
     return scheme.input_norm, NormOrigin.SOURCE_DEFAULT
 
 

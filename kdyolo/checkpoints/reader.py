@@ -22,17 +22,27 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints import metadata
-from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin, fold_input_norm
-from kdyolo.checkpoints.key_naming import SCHEMES, WRAPPERS, NamingScheme, load_key_map, scheme_named
+from kdyolo.checkpoints.checks.stock_modules import has_attributes
+from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin, feed_red_first, fold_input_norm
+from kdyolo.checkpoints.key_naming import (
+    SCHEMES,
+    WRAPPERS,
+    Key,
+    NamingScheme,
+    load_key_map,
+    scheme_named,
+    sequential_places,
+    without_place,
+)
 from kdyolo.checkpoints.safe_load import Content, load_content
 from kdyolo.errors import CheckpointError
 from kdyolo.models.arch import BN_COUNTER
 
 MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
+WEIGHT_TYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+COUNTER_TYPES = WEIGHT_TYPES | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -158,11 +168,12 @@ def _described(
     untrained = metadata.untrained_layers(names.tensors, by_count)
     if scheme.name == "Ultralytics" and by_count and SPPF in untrained and str(int(SPPF) - 1) not in untrained:
         scheme = scheme_named("LightlyTrain")  # the only tool that trains up to SPPF
-    norm, norm_origin = metadata.input_norm(given[1], meta, scheme, str(path))
+    configured = metadata.mmengine_model(meta, scheme, str(path))
+    norm, norm_origin = metadata.input_norm(given[1], meta, scheme, configured, str(path))
     unsaid = norm_origin is NormOrigin.SOURCE_DEFAULT and scheme.name == "Ultralytics" and by_count
     if unsaid and metadata.only_a_backbone_trained(names.tensors, untrained):
         norm_origin = NormOrigin.ASSUMED
-    eps = metadata.bn_eps(given[0], meta, modules, scheme)
+    eps = metadata.bn_eps(given[0], meta, modules, scheme, configured)
     if not 0 < eps < 1:
         raise CheckpointError(
             f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
@@ -172,11 +183,13 @@ def _described(
         for name, tensor in names.tensors.items()
         if name.partition(".")[0] not in untrained
     }
+    if blue_first := metadata.sees_bgr(configured):  # of the file's weights, whatever the user says of their scale
+        feed_red_first(tensors, str(path))
     fold_input_norm(tensors, norm, eps, str(path))
     return partial(
         BackboneCheckpoint,
         path=path,
-        source=f"{metadata.container(data, meta, modules)} ({scheme.name} names)",
+        source=f"{metadata.container(data, meta, modules)} ({scheme.name} names{', BGR → RGB' if blue_first else ''})",
         kind=scheme.name,
         tensors=tensors,
         shapes={name: tuple(t.shape) for name, t in names.tensors.items()},
@@ -280,7 +293,13 @@ def _sort_out(found: Sequence[tuple[Key, Tensor]], schemes: Sequence[NamingSchem
     prefixes: set[Key] = set()
     used: dict[str, NamingScheme] = {}
     others: list[tuple[Key, int, NamingScheme | None]] = []
-    for key, tensor in found:
+    dropped = Counter[str]()
+    places = sequential_places(key for key, _ in found)
+    for full_key, tensor in found:
+        key = without_place(full_key, places)
+        if key is None:  # stands beside the backbone in the same nn.Sequential
+            dropped[".".join(full_key[: len(next(iter(places)))])] += 1
+            continue
         depth, name, scheme = backbone_name(key, schemes)
         if name is None or scheme is None:
             others.append((key, depth, scheme))
@@ -288,12 +307,12 @@ def _sort_out(found: Sequence[tuple[Key, Tensor]], schemes: Sequence[NamingSchem
         if name in tensors:
             raise CheckpointError(
                 f"{path}: ambiguous, two tensors claim to be backbone layer {name}: {origin[name]} and "
-                f"{'.'.join(key)}. Save only the one you mean."
+                f"{'.'.join(full_key)}. Save only the one you mean."
             )
-        tensors[name], origin[name] = tensor, ".".join(key)
+        tensors[name], origin[name] = tensor, ".".join(full_key)
         prefixes.add(key[:depth])
         used[scheme.name] = scheme
-    unexpected, dropped = [], Counter[str]()
+    unexpected = []
     for key, depth, scheme in others:
         part = key[depth] if len(key) > depth else ".".join(key) or "one tensor without a name"
         if scheme is None and key[:depth] in prefixes:
@@ -330,12 +349,14 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
     claimed = 0
     for name, tensor in names.tensors.items():
         key, counter = names.origin[name], name.endswith(BN_COUNTER)
-        dense = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
-        if not dense or (not tensor.is_floating_point() and not counter):
+        if not _is_dense(tensor) or tensor.dtype not in (COUNTER_TYPES if counter else WEIGHT_TYPES):
+            kind = "nested" if tensor.is_nested else f"{tensor.dtype}, {tensor.layout}"
             raise CheckpointError(
-                f"{path}: {key} is {tensor.dtype} ({tensor.layout}); expected dense floating-point weights. "
-                "Quantised or sparse backbones must be converted first."
+                f"{path}: {key} is {kind}; expected dense weights of float16, bfloat16, float32 or float64. Quantised, "
+                "float8, sparse or nested backbones must be converted first."
             )
+        if has_attributes(tensor):
+            raise CheckpointError(f"{path}: refused, {key} carries attributes or hooks, which no weights need.")
         claimed += tensor.numel() * tensor.element_size()
         if claimed > max(content.size, SMALL):  # views of one storage may add up to more
             raise CheckpointError(
@@ -349,6 +370,11 @@ def _check_values(names: _Names, content: Content, path: Path) -> None:
             raise CheckpointError(
                 f"{path}: {key} is negative, which no variance is. The file is damaged: copy it again."
             )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter) and not tensor.is_nested
+    return plain and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -15,21 +15,29 @@ import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import _weights_only_unpickler
+from ultralytics.nn.tasks import torch_safe_load
 
+from kdyolo.checkpoints.checks.pickle_scan import PickleContent, scan_pickle, scan_pickles
+from kdyolo.checkpoints.checks.stock_modules import check_calls, check_objects
 from kdyolo.checkpoints.zip_archive import Span, check_archive, file_sha256
 from kdyolo.errors import CheckpointError
+from kdyolo.utils.ultralytics_patches import checkpoints_read_by
 
 T = TypeVar("T")
 
 TENSORS_SHA256 = "tensors_sha256"  # safetensors metadata: what :func:`tensors_sha256` gave when the file was written
+
+_ONE_AT_A_TIME = threading.RLock()  # torch's list of safe classes is one for the whole process
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
 STAND_INS = re.compile(
@@ -75,13 +83,16 @@ class Digest(NamedTuple):
     verified: bool
 
 
-def load_content(path: Path, understand: Callable[[Content], T], trust: bool = False) -> tuple[T, Digest]:
+def load_content(
+    path: Path, understand: Callable[[Content], T], trust: bool = False, map_large: bool = True
+) -> tuple[T, Digest]:
     """Read a file written by ``torch.save`` or safetensors.
 
     Args:
         path: The file. If ``<path>.sha256`` exists (as ``sha256sum`` writes it), the digest must agree.
         understand: Called with the content while the file is still being hashed, which takes as long as reading it.
         trust: Unpickle completely, which runs whatever code the file's author put in.
+        map_large: Whether tensors of a file with an optimizer, most of which are not wanted, may lie in a map of it.
 
     Returns:
         What ``understand`` made of the content, once the checksums have turned out right; and the digest.
@@ -92,10 +103,11 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
     """
     head, size = _head(path)
     mapped, verified, checksums, stop = False, False, list[Span](), threading.Event()
+    scanned: PickleContent | None = None
     if head[:4] == b"PK\x03\x04":
         checksums, pickled = check_archive(path, size)
-        _check_pickle(path, pickled)
-        mapped, verified = b"optimizer" in pickled, bool(checksums)  # most of it is not wanted, and need not be read
+        scanned = None if trust else _scanned(path, pickled)
+        mapped, verified = map_large and b"optimizer" in pickled, bool(checksums)
     elif not _is_safetensors(head) and not _is_pickle(head):
         raise CheckpointError(f"{path}: not a weights file. {_what_instead(head)}")
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
@@ -104,7 +116,7 @@ def load_content(path: Path, understand: Callable[[Content], T], trust: bool = F
             if _is_safetensors(head):
                 (data, verified), mapped = _load_safetensors(path), True
             else:
-                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, trust, mapped)
+                data = _load_legacy(path, trust) if _is_pickle(head) else _load_zip(path, scanned, mapped)
         except BaseException:
             stop.set()  # the digest is not needed any more, and takes seconds for a large file
             raise
@@ -208,21 +220,33 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], bool]:
 # ---- torch.save, as a zip archive ------------------------------------------------------------------------------------
 
 
-def _load_zip(path: Path, trust: bool, mapped: bool) -> Any:
-    """The content of an archive, loaded as the classes that its pickle names allow."""
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception as e:  # torch's scanner reports a malformed pickle through many types
-        raise CheckpointError(f"{path}: damaged, its pickle cannot be read ({e}). Copy it again.") from e
-    if all(STAND_INS.fullmatch(name) for name in unsafe):
-        stand_ins: list[Any] = [(_stand_in(name), name) for name in unsafe]
-        with torch.serialization.safe_globals(stand_ins):
-            return _torch_load(path, mapped=mapped)
-    if trust:
+def _load_zip(path: Path, scanned: PickleContent | None, mapped: bool) -> Any:
+    """The content of an archive, loaded as the classes that its pickle names allow; None: completely, it is trusted."""
+    if scanned is None:
         return _torch_load(path, weights_only=False)
+    unsafe = sorted(scanned.names - _weights_only_unpickler._get_allowed_globals().keys())
+    if all(STAND_INS.fullmatch(name) for name in unsafe):
+        return _torch_load(path, [(_stand_in(name), name) for name in unsafe], mapped=mapped)
     if any(name.startswith("ultralytics.") for name in unsafe):
-        return _load_ultralytics(path)
+        return _load_ultralytics(path, scanned, unsafe)
     raise CheckpointError(_refusal(path, _telling(unsafe)))
+
+
+@contextmanager
+def _allowed(names: Sequence[Any] = ()) -> Iterator[None]:
+    """Let torch's restricted loader take these classes, and none that somebody else has added for this process.
+
+    Ultralytics adds its model classes for good, and these run a description's code when a pickle calls them.
+    """
+    with _ONE_AT_A_TIME:
+        before = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(list(names))
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
 
 
 class _StandIn:
@@ -249,48 +273,79 @@ def _stand_in(name: str) -> Any:
     return OrderedDict if DICT_LIKE.fullmatch(name) else _StandIn
 
 
-def _load_ultralytics(path: Path) -> Any:
-    from ultralytics.nn.tasks import torch_safe_load
-
+def _load_ultralytics(path: Path, scanned: PickleContent, unsafe: list[str]) -> Any:
+    check_calls(path, scanned)
     with tempfile.TemporaryDirectory() as folder:
         link = path.resolve()
         if link.suffix != ".pt":  # that loader looks at the name
             link = Path(folder) / "weights.pt"
             link.symlink_to(path.resolve())
         try:
-            return torch_safe_load(link, safe_only=True)[0]
+            with _allowed():
+                content = torch_safe_load(link, safe_only=True)[0]
         except Exception as e:  # its refusals are of many types and name the link
-            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
             foreign = [name for name in unsafe if not name.startswith("ultralytics.")]
             raise CheckpointError(_refusal(path, _telling(foreign or unsafe))) from e
+    check_objects(path, content)
+    return content
+
+
+def read_detector(path: Path) -> dict[str, Any]:
+    """An Ultralytics checkpoint with its modules, of which nothing runs but Ultralytics' own layers.
+
+    Args:
+        path: The ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file is damaged, holds no module, or more than stock layers, tensors and plain data.
+    """
+    content, _ = load_content(path, lambda found: found.data)
+    if not isinstance(content, dict) or not isinstance(content.get("ema") or content.get("model"), torch.nn.Module):
+        raise CheckpointError(f"{path}: expected an Ultralytics checkpoint, found one without a whole model in it.")
+    return content
+
+
+def stock_loading(trust: bool = False) -> AbstractContextManager[None]:
+    """Have Ultralytics read every checkpoint by :func:`read_detector`, for as long as the context lasts.
+
+    Args:
+        trust: Let it unpickle them completely instead.
+    """
+    return nullcontext() if trust else checkpoints_read_by(read_detector)
 
 
 # ---- torch.save before 1.6 and everything pickled --------------------------------------------------------------------
 
 
 def _load_legacy(path: Path, trust: bool) -> Any:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        _check_pickle(path, content)
-    try:
-        return _torch_load(path)
-    except CheckpointError:
-        if not trust:
-            raise
+    if trust:
         return _torch_load(path, weights_only=False)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        _scanned(path, content, legacy=True)
+    return _torch_load(path)
 
 
-def _check_pickle(path: Path, pickled: bytes | mmap.mmap) -> None:
-    """Refuse the one thing that torch's restricted loader allows and that can claim any amount of memory."""
-    if re.search(rb"c(builtins|__builtin__)\nbytearray\n", pickled):
-        raise CheckpointError(_refusal(path, "builtins.bytearray"))
-
-
-def _torch_load(path: Path, weights_only: bool = True, mapped: bool = False) -> Any:
+def _scanned(path: Path, pickled: bytes | mmap.mmap, legacy: bool = False) -> PickleContent:
+    """What a file's pickle would do; refused is the one call that torch's restricted loader allows to claim memory."""
     try:
-        if path.suffix == ".safetensors":  # torch.load goes by this suffix when it is given a path
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=weights_only)
-        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped)
+        found = scan_pickles(pickled) if legacy else [scan_pickle(pickled)]
+    except pickle.UnpicklingError as e:
+        raise CheckpointError(
+            f"{path}: refused or damaged, not a file that torch.save wrote: {e}. Copy the file again, or save the "
+            "state_dict() anew."
+        ) from e
+    if any("builtins.bytearray" in scanned.names for scanned in found):
+        raise CheckpointError(_refusal(path, "builtins.bytearray"))
+    return found[0]
+
+
+def _torch_load(path: Path, allowed: Sequence[Any] = (), weights_only: bool = True, mapped: bool = False) -> Any:
+    try:
+        with _allowed(allowed):
+            if path.suffix == ".safetensors":  # torch.load goes by this suffix when it is given a path
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=weights_only)
+            return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped)
     except pickle.UnpicklingError as e:
         if "eights only load failed" in str(e) and (blocked := _blocked(str(e))):
             raise CheckpointError(_refusal(path, blocked)) from e
@@ -314,7 +369,10 @@ def _telling(names: list[str]) -> str:
 
 def _refusal(path: Path, blocked: str) -> str:
     if "lightly_train." in blocked or "lightly." in blocked:
-        advice = "This is a LightlyTrain training checkpoint: run lightly_train.export on it and give its result."
+        advice = (
+            "LightlyTrain's training checkpoints and its exports with format='torch_model' hold its own classes: run "
+            "lightly_train.export with format='torch_state_dict' on the checkpoint, and give its result."
+        )
     else:
         advice = (
             "Save only the backbone's state_dict(), e.g. torch.save(model.state_dict(), 'clean.pth'); for a file whose "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from reprlib import repr as short
 from typing import NamedTuple
 
 from kdyolo.errors import CheckpointError
@@ -80,13 +83,40 @@ def check_archive(path: Path, size: int) -> tuple[list[Span], bytes]:
                     f"{path}: refused, its archive claims to hold more than the file's {size:,} bytes (compressed or "
                     "overlapping entries). torch.save writes neither; this may be a zip bomb."
                 )
-            pickle_entry = entries[names.index("data.pkl")]
+            _check_unambiguous(path, size, entries)
+            pickle_entry, spans = entries[names.index("data.pkl")], _spans(path, entries)
             if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False)
                 pickle_entry.CRC = None  # type: ignore[assignment]
                 return [], archive.read(pickle_entry)
-            return _spans(path, entries), archive.read(pickle_entry)
+            return spans, archive.read(pickle_entry)
     except _DAMAGE as e:
         raise CheckpointError(f"{damaged} ({e}). Copy or download it again.") from e
+
+
+def _check_unambiguous(path: Path, size: int, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse archives that two readers may read differently: what is checked here must be what torch reads.
+
+    ``torch.save`` writes one folder, each entry once (torch compares names without regard to case), from the first
+    byte of the file to the last.
+
+    Raises:
+        CheckpointError: An entry stands twice, beside the folder, or something before or after the archive.
+    """
+    why = None
+    names = Counter(entry.filename.lower() for entry in entries)
+    if twice := [name for name, count in names.items() if count > 1]:
+        why = f"its archive holds {short(twice[0])} twice, so that what is checked need not be what is read"
+    elif len({entry.filename.partition("/")[0] for entry in entries}) > 1:
+        why = "its archive holds more than one folder"
+    elif entries and min(entry.header_offset for entry in entries) != 0:
+        why = "something stands before its archive"
+    else:
+        with path.open("rb") as file:
+            file.seek(size - 22)
+            if not re.fullmatch(rb"PK\x05\x06.{16}\0\0", file.read(), re.DOTALL):
+                why = "something stands after its archive"
+    if why:
+        raise CheckpointError(f"{path}: refused, {why}. torch.save writes no such file: save the state_dict() anew.")
 
 
 def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[Span]:

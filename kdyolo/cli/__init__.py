@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -19,10 +20,11 @@ from kdyolo.cli import (  # noqa: F401 - each adds its commands
     study,
     train,
 )
-from kdyolo.cli.base import cli
-from kdyolo.errors import ConfigError, KDYOLOError
+from kdyolo.cli.base import cli, echo, escaped_log
+from kdyolo.errors import LONGEST, ConfigError, KDYOLOError
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
+from kdyolo.utils.text import shortened
 
 __all__ = ["cli", "main"]
 
@@ -46,29 +48,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     let_threads_sleep()
     honour_launch()
     try:
-        if code := cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments):
+        with escaped_log():
+            code = cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
+        if code:
             sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
     except click.NoSuchOption as e:
-        e.show()
-        click.echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
+        _show(e)
+        echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as e:
-        e.show()
+        _show(e)
         sys.exit(EXIT_USAGE)
-    except Terminated:
-        sys.exit(EXIT_TERMINATED)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as e:
+        told = e.__cause__ or e  # click makes an Abort of it
+        sys.exit(EXIT_TERMINATED if isinstance(told, Terminated) else EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough, e.g. head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
         sys.exit(EXIT_ERROR)
     except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
         if debug:
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True)
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
             sys.exit(EXIT_ERROR)
-        click.echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {e}", err=True)
+        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {shortened(str(e), LONGEST)}", err=True)
         if not ours and not debug:
-            click.echo("Run the same command with --debug to see where this comes from.", err=True)
+            echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)
+
+
+def _show(error: click.ClickException) -> None:
+    """Print an error of the command line as click does; arguments in it may be names of other people's files."""
+    text = io.StringIO()
+    error.show(text)
+    echo(text.getvalue(), err=True, nl=False)

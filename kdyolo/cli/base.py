@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 from kdyolo._version import __version__
 from kdyolo.errors import collect_mistakes
+from kdyolo.utils.text import json_text, printable_lines, quoted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,7 +73,7 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
         for text in settings:
             key, equals, value = text.partition("=")
             if not (key and equals and value):
-                mistakes.add(f"expected KEY=VALUE, found {text!r}.")
+                mistakes.add(f"expected KEY=VALUE, found {quoted(text)}.")
             elif key in taken or key in found:
                 mistakes.add(f"{key} is given twice.")
             else:
@@ -81,6 +83,37 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def print_result(result: str | dict[str, Any]) -> None:
+def echo(text: Any, *, err: bool = False, nl: bool = True, colours: bool = False) -> None:
+    """Print lines; what a terminal would obey in them, as names and files may bring it along, is shown as escapes.
+
+    Everything that a command prints passes here, so that no name can do anything; one whose ends of lines must not
+    show passes ``printable`` before.
+
+    Args:
+        text: The lines, or a path.
+        err: Whether they go to stderr.
+        nl: Whether the end of a line follows.
+        colours: Whether codes for colours stay, on a terminal.
+    """
+    click.echo(printable_lines(str(text), colours=colours), err=err, nl=nl)
+
+
+@contextmanager
+def escaped_log() -> Iterator[None]:
+    """Let what Ultralytics' logger prints, its own lines and ours, pass as :func:`echo` does; colours stay."""
+    logger = logging.getLogger("ultralytics")
+
+    def escape(record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable_lines(record.getMessage(), colours=True), None
+        return True
+
+    logger.addFilter(escape)
+    try:
+        yield
+    finally:
+        logger.removeFilter(escape)
+
+
+def print_result(result: str | Mapping[str, Any] | Sequence[Any]) -> None:
     """Print a table as it is, plain data as JSON."""
-    click.echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
+    echo(result if isinstance(result, str) else json_text(result))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, print_result
+from kdyolo.cli.base import command, echo, print_result
 from kdyolo.errors import ConfigError
 
 
@@ -22,6 +22,7 @@ from kdyolo.errors import ConfigError
 @click.option("--image", type=click.Path(), help="Image whose features are drawn, level by level.")
 @click.option("--out", type=click.Path(), help="That picture. Default: features.png.")
 @click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square the image is put in.")
+@click.option("--model", help="Model YAML of the backbone's family, where its shapes fit several.")
 @click.option("--bn-eps", type=float, help="BatchNorm epsilon, if the recognised one is wrong.")
 @click.option("--input-norm", metavar="NORM", help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.")
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
@@ -40,7 +41,7 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
     print_result(found.to_dict() if as_json else found.table())
     if image:
         picture = draw_features(files[0], image, out or "features.png", imgsz, **how)
-        click.echo(picture, err=as_json)
+        echo(picture, err=as_json)
 
 
 @command(
@@ -57,7 +58,7 @@ def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
     """
     from kdyolo.checkpoints.export import export_stock as write
 
-    click.echo(write(source, out, exist_ok))
+    echo(write(source, out, exist_ok))
 
 
 @command(
@@ -71,7 +72,7 @@ def extract(source: str, out: str, exist_ok: bool) -> None:
     """Write a detector's backbone on its own, so that it can be injected again, bit for bit."""
     from kdyolo.checkpoints.export import extract_backbone
 
-    click.echo(extract_backbone(source, out, exist_ok))
+    echo(extract_backbone(source, out, exist_ok))
 
 
 @command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md")
@@ -81,4 +82,4 @@ def card(run: str, out: str | None) -> None:
     """Write a run's model card: results, backbone, training, data, licences, provenance."""
     from kdyolo.runs.model_card import write_model_card
 
-    click.echo(write_model_card(run, out))
+    echo(write_model_card(run, out))

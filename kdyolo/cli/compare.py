@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from kdyolo.cli.base import command, print_result
+from kdyolo.cli.base import command, echo, print_result
 from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def compare(
         print_result(comparison.to_dict())
     else:
         printed = {"table": comparison.table, "md": comparison.to_markdown, "csv": comparison.to_csv}[form]()
-        click.echo(printed, nl=not printed.endswith("\n"))
+        echo(printed, nl=not printed.endswith("\n"))
     if out is not None:
-        click.echo(f"{out.rstrip('/')}/report.html", err=form != "table")
+        echo(f"{out.rstrip('/')}/report.html", err=form != "table")
 
 
 def _watched(
@@ -94,7 +94,7 @@ def _watched(
     from kdyolo.experiments.watch import watch
 
     def tell(line: str) -> None:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
     return watch(lambda: compared(None), runs, out, interval=interval, tell=tell)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command
+from kdyolo.cli.base import command, echo
 from kdyolo.errors import ConfigError
 
 
@@ -60,8 +60,8 @@ def convert(
     sources = [CocoSplit(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     summary = convert_coco(root, out, sources=sources, classes=chosen, **options)
-    click.echo(summary.table())
-    click.echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
+    echo(summary.table())
+    echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 
 @command(
@@ -78,4 +78,4 @@ def to_coco(dataset: str, out: str, split: str | None) -> None:
     """
     from kdyolo.data.yolo_to_coco import to_coco
 
-    click.echo(to_coco(dataset, out, split=split))
+    echo(to_coco(dataset, out, split=split))

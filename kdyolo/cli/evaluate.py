@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, evaluator_option, key_values, print_result
+from kdyolo.cli.base import command, echo, evaluator_option, key_values, print_result
 from kdyolo.errors import ConfigError
 
 
@@ -27,12 +27,13 @@ from kdyolo.errors import ConfigError
 @evaluator_option
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--errors", is_flag=True, help="Split the loss of AP into kinds of errors; save the worst images.")
+@click.option("--run-download", is_flag=True, help="Run the data set YAML's 'download' if images are missing.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def val(settings: Sequence[str], model: str, **options: Any) -> None:
     """Evaluate a trained detector: Ultralytics' metrics, then the official COCO metrics.
 
-    These count all images of the annotation file that the data set was converted from. Detections are kept in
-    predictions.json.
+    These count all images of the annotation file that the data set was converted from; with classes=[0,2] the
+    categories of these classes alone. Detections are kept in predictions.json.
     """
     files = {"--model": model, "--data": options["data"], "--annotations": options["annotations"]}
     missing = {what: file for what, file in files.items() if file is not None and not Path(file).is_file()}
@@ -74,6 +75,7 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
 @evaluator_option
+@click.option("--category", multiple=True, metavar="NAME", help="Only this category, by name or id; may be repeated.")
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")
 @click.option("--resamples", type=int, default=1000, show_default=True, help="Draws of the bootstrap.")
@@ -82,6 +84,7 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 def score(
     files: Sequence[str],
     evaluator: Any,
+    category: Sequence[str],
     per_class: bool,
     ci: bool,
     resamples: int,
@@ -96,25 +99,28 @@ def score(
     if not 2 <= len(files) <= 3:
         raise ConfigError(f"expected PRED.json ANN.json, or two results files and ANN.json; found {len(files)} files.")
     *predictions, annotations = files
+    if len(predictions) == 2 and per_class:
+        raise ConfigError("--per-class is for one results file: score each on its own.")
+    from kdyolo.metrics.coco_files import find_categories, read_detections, read_ground_truth
+
+    truth = read_ground_truth(annotations)
+    categories = find_categories(truth, category) if category else None
     if len(predictions) == 2:
-        if per_class:
-            raise ConfigError("--per-class is for one results file: score each on its own.")
         from kdyolo.metrics.bootstrap import compare_coco
 
-        click.echo(f"drawing the images {resamples:,} times for each model …", err=True)
-        options = {"evaluator": evaluator, "resamples": resamples, "seed": seed}
+        echo(f"drawing the images {resamples:,} times for each model …", err=True)
+        options = {"evaluator": evaluator, "resamples": resamples, "seed": seed, "categories": categories}
         comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
         return
     from kdyolo.metrics.bootstrap import confidence
-    from kdyolo.metrics.coco_files import read_detections, read_ground_truth
     from kdyolo.metrics.coco_metrics import score_detections
 
-    truth, detections = read_ground_truth(annotations), read_detections(predictions[0])
-    scores = score_detections(truth, detections, evaluator, source=predictions[0])
+    detections = read_detections(predictions[0])
+    scores = score_detections(truth, detections, evaluator, predictions[0], categories)
     if ci:
-        click.echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
-    intervals = confidence(truth, detections, resamples=resamples, seed=seed) if ci else None
+        echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
+    intervals = confidence(truth, detections, resamples=resamples, seed=seed, categories=categories) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdyolo.cli.base import command
+from kdyolo.cli.base import command, echo, print_result
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
+from kdyolo.utils.text import format_duration, printable
 
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
@@ -38,12 +38,12 @@ def run_detached() -> None:
     try:
         folder, process = detach([argument for argument in arguments if argument != "--detach"])
     except DidNotBegin as e:
-        click.echo(e.output or f"Error: {e}", err=True)
+        echo(e.output or f"Error: {e}", err=True)
         raise click.exceptions.Exit(e.code) from None
     run = _short(folder)
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
-    click.echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
-    click.echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
+    echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
+    echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
 
 
 def _short(path: Path) -> Path:
@@ -65,24 +65,22 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
 
     runs = list_runs(folders)
     if as_json:
-        click.echo(json.dumps([run.to_dict() for run in runs], indent=2))
+        print_result([run.to_dict() for run in runs])
     elif not runs:
-        click.echo(f"no runs in {', '.join(map(str, folders or FOLDERS))}")
+        echo(f"no runs in {', '.join(map(str, folders or FOLDERS))}")
     elif sys.stdout.isatty():
         _print_table(runs)
     else:
-        click.echo("\n".join(aligned([HEADER, *map(_row, runs)])))
+        echo("\n".join(aligned([HEADER, *map(_row, runs)])))
     for run in runs:
         if run.problem and not as_json:
-            click.echo(run.problem, err=True)
+            echo(printable(run.problem), err=True)
 
 
 HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
 
 
 def _row(run: RunStatus) -> tuple[str, ...]:
-    from kdyolo.utils.text import format_duration
-
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
     left = "" if math.isnan(run.seconds_left) else format_duration(run.seconds_left)
@@ -98,7 +96,8 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
     styles = {"running": "green", "finished": "dim", "interrupted": "yellow", "died": "red", "damaged": "red"}
     table = Table(*HEADER, box=box.SIMPLE_HEAD, pad_edge=False)
     for run in runs:
-        table.add_row(*map(Text, _row(run)), style=styles.get(run.state))  # Text: names may hold [square] brackets
+        cells = (Text(printable(cell)) for cell in _row(run))  # Text: names may hold [square] brackets
+        table.add_row(*cells, style=styles.get(run.state))
     Console().print(table)
 
 
@@ -108,10 +107,11 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Lines from the end.")
 def logs(run: Path, following: bool, lines: int) -> None:
     """Print the end of a run's train.log."""
-    from kdyolo.runs.log_reader import follow, goes_on, log_of
+    from kdyolo.runs.log_reader import follow, goes_on, log_of, readable
 
-    for text in follow(log_of(run), lines, (lambda: goes_on(run)) if following else lambda: False):
-        click.echo(text, nl=False)
+    blocks = follow(log_of(run), lines, (lambda: goes_on(run)) if following else lambda: False)
+    for text in readable(blocks):
+        echo(text, nl=False, colours=True)
 
 
 @command("  kdyolo stop runs/detect/train\n  kdyolo stop studies/*/*/seed* --timeout 60")
@@ -133,6 +133,6 @@ def stop(runs: Sequence[Path], timeout: float) -> None:
 
     results = stop_runs(runs, timeout)
     for result in results:
-        click.echo(f"{result.path}: {result.summary}", err=result.failed)
+        echo(printable(f"{result.path}: {result.summary}"), err=result.failed)
     if any(result.failed for result in results):
         raise click.exceptions.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from kdyolo.cli.base import command
+from kdyolo.cli.base import command, echo
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import ConfigError, RunError
 
@@ -51,7 +51,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     try:
         planned.run(engine)
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
+        echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
         raise
 
 
@@ -60,7 +60,7 @@ def _print_plan(planned: Study) -> None:
     from kdyolo.utils.text import format_duration
 
     plan = planned.plan()
-    click.echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
+    echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
     try:
         estimate = planned.estimate()
         plan["about"] = [format_duration(sum(estimate[arm])) for arm in plan["arm"]]
@@ -69,7 +69,7 @@ def _print_plan(planned: Study) -> None:
         time = f"about {left} with {at_once}, evaluation, optimizer steps and waiting for images not counted"
     except RunError as e:
         time = f"how long it takes is not known: {e}"
-    click.echo(plan.to_string(index=False))
+    echo(plan.to_string(index=False))
     if todo := [run for run in planned.runs if run.state() != "finished"]:
-        click.echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
-    click.echo(f"\n{time}. Nothing was trained.")
+        echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
+    echo(f"\n{time}. Nothing was trained.")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import F, command, key_values
+from kdyolo.cli.base import F, command, echo, key_values
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.engine.options.train_options import Kind, command_options
+from kdyolo.engine.ranks.devices import read_rank
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LAST_NAME, weights_file
+from kdyolo.runs.process_control import ended_by_signals
 
 TYPES: dict[Kind, Any] = {
     "text": None,
@@ -61,18 +64,24 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
+    read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
     if resume is not None:
         if dry_run:
             raise ConfigError("--dry-run is for a new run: one to resume has been checked already.")
-        _resume(Path(resume), given)
-        return
-    if not given.get("data"):
+    elif not given.get("data"):
         raise ConfigError("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
-    if dry_run:
-        from kdyolo.engine.preflight import preflight
+    with ended_by_signals():
+        if resume is not None:
+            _resume(Path(resume), given)
+        elif dry_run:
+            from kdyolo.engine.preflight import preflight
 
-        preflight(given)
-        return
+            preflight(given)
+        else:
+            _start(given)
+
+
+def _start(given: dict[str, Any]) -> None:
     from kdyolo.engine.plan import plan_run
     from kdyolo.engine.trainer import KDTrainer
 
@@ -94,6 +103,6 @@ def doctor(**options: Any) -> None:
     """Show versions, processor, GPUs and free space, and check a data set and a checkpoint."""
     from kdyolo.engine.preflight import check_parts, environment
 
-    click.echo(environment())
+    echo(environment())
     if found := check_parts(**options):
-        click.echo(found)
+        echo(found)

@@ -2,21 +2,29 @@
 
 The one reader of these files. Commands that use a data set call :func:`load_dataset`, which refuses what they could not
 work with; commands that only look at what was trained call :func:`look_at_dataset`, for which nothing has to be there
-any more; and what Ultralytics has read itself goes through :func:`from_ultralytics`.
+any more. Ultralytics reads one through :func:`check_for_ultralytics`, which lets it fetch and run nothing, and what it
+has read goes through :func:`from_ultralytics`.
 """
 
 from __future__ import annotations
 
 import os
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import yaml
 
 from kdyolo.errors import DatasetError
+from kdyolo.utils.plain_files import read_file
+from kdyolo.utils.text import quoted
+from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml
 
+MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
 ROLES = ("train", "val", "test")
 
 
@@ -84,17 +92,21 @@ def load_dataset(path: Path) -> Dataset:
     names = _names(content.get("names"))
     if not names:
         found = content.get("names")
-        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {found!r}.")
+        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {short(found)}.")
     ids = content.get("category_ids")
     if ids and _ids(ids, names) is None:
-        raise DatasetError(f"{path}: expected a category id of its own for each class, found {ids}. Correct the YAML.")
+        raise DatasetError(
+            f"{path}: expected a category id of its own for each class, found {short(ids)}. Correct the YAML."
+        )
     candidates = _roots(path, content)
     root = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if root is None:
         raise DatasetError(f"{path}: 'path' leads nowhere: there is no {candidates[0]}. Correct the YAML.")
     for role in ROLES:
         if content.get(role) and not _paths(content[role]):
-            raise DatasetError(f"{path}: expected under {role!r} a path or a list of paths, found {content[role]!r}.")
+            raise DatasetError(
+                f"{path}: expected under {role!r} a path or a list of paths, found {short(content[role])}."
+            )
     images = _images(content)
     if not images:
         raise DatasetError(f"{path}: expected at least one of the keys {', '.join(ROLES)}, found none of them.")
@@ -126,6 +138,91 @@ def from_ultralytics(data: Mapping[str, Any]) -> Dataset:
     return _dataset(Path(data.get("yaml_file") or root), root, data)
 
 
+def check_for_ultralytics(data: str | Path, split: str, run_download: bool = False) -> dict[str, Any]:
+    """The description of a data set, checked by Ultralytics, which fetches, unpacks and runs nothing for it.
+
+    Args:
+        data: Path of a dataset YAML or of the folder that it is in, or the name of one that Ultralytics ships.
+        split: Split whose images have to be there.
+        run_download: Run what the YAML has under ``download``, after showing it, if these images are missing.
+
+    Returns:
+        The description with absolute paths, as Ultralytics' trainers take it.
+
+    Raises:
+        DatasetError: It cannot be read or used, its images are missing, or it is a URL or an archive.
+    """
+    from ultralytics.data.utils import check_det_dataset
+    from ultralytics.utils import LOGGER
+
+    file = _file_of(str(data))
+    script = _read(file).get("download")
+    try:
+        found: dict[str, Any] = check_det_dataset(str(file), autodownload=False, split=split)
+        return found
+    except FileNotFoundError as e:
+        if not script:
+            raise DatasetError(f"data {data}: {str(e).strip()}") from e
+        missing = str(e).strip().splitlines()[0]
+        if not run_download:
+            raise DatasetError(
+                f"data {data}: {missing}. The YAML names what would fetch them ({_kind(script)}), which is not run "
+                f"unless you say so:\n{_shown(script)}\nGet the images in another way and correct 'path'; or, if you "
+                "have read this and trust it, run it by --run-download with kdyolo train or val."
+            ) from e
+    except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
+        raise DatasetError(f"data {data}: {str(e).strip()}") from e
+    LOGGER.warning(f"{file}: running what it has under 'download' ({_kind(script)}), as asked:\n{_shown(script, None)}")
+    try:
+        check_det_dataset(str(file), autodownload=True, split=split)
+        return check_det_dataset(str(file), autodownload=False, split=split)  # type: ignore[no-any-return]
+    except Exception as e:  # whatever the script raises
+        raise DatasetError(f"data {data}: its download failed ({type(e).__name__}: {str(e).strip()}).") from e
+
+
+def _file_of(data: str) -> Path:
+    """The YAML that a path, folder or name means; looked for on this machine only."""
+    from ultralytics.data.utils import find_dataset_yaml
+    from ultralytics.utils.checks import check_file
+
+    if "://" in data:
+        raise DatasetError(
+            f"data {data}: expected a dataset YAML on this machine, found an address, from which nothing is fetched. "
+            "Download the data set, unpack it, and give the path of its YAML."
+        )
+    try:
+        whole = Path(data).exists() or data.endswith((".yaml", ".yml"))
+        names = [data] if whole else [f"{data}.yaml", f"{data}.yml"]  # of a shipped one, e.g. coco8
+        place = Path(next((found for name in names if (found := check_file(name, download=False, hard=False))), data))
+        file = find_dataset_yaml(place) if place.is_dir() else place
+    except Exception as e:  # of many types
+        raise DatasetError(f"data {data}: {str(e).strip()}") from e
+    if not file.is_file():
+        raise DatasetError(f"data {data}: '{file}' does not exist. Expected a dataset YAML.")
+    if zipfile.is_zipfile(file) or tarfile.is_tarfile(file):
+        raise DatasetError(
+            f"data {data}: expected a dataset YAML, found an archive, which is not unpacked. Unpack it, and give the "
+            "path of the YAML in it."
+        )
+    return file
+
+
+def _kind(script: Any) -> str:
+    text = str(script)[:10].lower()
+    if text.startswith("http"):
+        return "an address"
+    return "a command" if text.startswith("bash ") else "a Python script"
+
+
+def _shown(script: Any, lines: int | None = MOST_LINES) -> str:
+    """A script for reading: indented, what a terminal would obey escaped, and cut to so many lines."""
+    text = str(script)[:1_000_000].splitlines()
+    shown = text if lines is None else [line[:MOST_SIGNS] + ("…" if len(line) > MOST_SIGNS else "") for line in text]
+    escaped = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown[:lines]]
+    more = [f"… and {len(text) - lines:,} lines more"] if lines is not None and len(text) > lines else []
+    return "\n".join(f"    {line}" for line in [*escaped, *more])
+
+
 def find_annotations(dataset: Dataset, split: str) -> Path | None:
     """The COCO JSON to score a split with.
 
@@ -153,12 +250,13 @@ def find_annotations(dataset: Dataset, split: str) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    data = read_file(path, most=MOST_BYTES, error=DatasetError)
+    if data is None:
+        raise DatasetError(f"{path}: cannot be read: no such file. Give a dataset YAML.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Give a dataset YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(f"{path}: not a YAML file: {' '.join(str(error).split())}. Give a dataset YAML.") from error
+        content = load_yaml(data)
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path}: not a YAML file: {quoted(error)}. Give a dataset YAML.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected keys such as 'train' and 'names', found none. Give a dataset YAML.")
     return content

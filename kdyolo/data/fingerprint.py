@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.utils.hashing import sha256_of_file
+from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.text import canonical
 from kdyolo.utils.yaml_files import read_mapping
 
@@ -50,7 +51,7 @@ def content_fingerprint(yaml: Path) -> str | None:
     for split in _SPLITS:
         annotations = dataset.annotations(split)
         files = [annotations] if annotations else dataset.places(split)
-        if not files or not all(file.is_file() for file in files):
+        if not files or not all(is_file(file) for file in files):
             return None
         digests[split] = [_digest(file, file.stat().st_mtime_ns) for file in files]
     return canonical([dataset.class_names, digests])
@@ -67,7 +68,7 @@ class _DatasetYaml:
     def root(self) -> Path:
         """The folder that paths start from; a relative one that is not beside the YAML is in Ultralytics' own."""
         root = Path(str(self.content.get("path") or self.path.parent))
-        return self.path.parent / root if (self.path.parent / root).exists() else root
+        return self.path.parent / root if is_folder(self.path.parent / root) else root
 
     @property
     def class_names(self) -> Any:
@@ -79,8 +80,8 @@ class _DatasetYaml:
 
     def places(self, split: str) -> list[Path]:
         """Image folders or image lists of a split."""
-        named = self.content.get(split) or ()
-        return [(self.root / str(n)).resolve() for n in ([named] if isinstance(named, str) else named)]
+        named = self.content.get(split) or []
+        return [(self.root / str(name)).resolve() for name in (named if isinstance(named, list) else [named])]
 
     def annotations(self, split: str) -> Path | None:
         """The COCO annotation file that the YAML records for a split."""

@@ -1,9 +1,11 @@
-"""Ultralytics' label cache for verified images, whose first scan would only find the same again."""
+"""Ultralytics' label cache: written for verified images, whose first scan would only find the same; and read safely."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ultralytics.data import utils
@@ -15,6 +17,15 @@ from kdyolo.utils.atomic import replacing
 from kdyolo.utils.ultralytics_patches import image_shapes_known
 
 KNOWN_VERSIONS = ("1.0.12",)
+# What the pickle of a cache names: that which puts arrays and bytes together.
+NUMPY_PARTS = frozenset(
+    {
+        *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+        *(("numpy", name) for name in ("ndarray", "dtype")),
+        ("_codecs", "encode"),
+    }
+)
 
 
 def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int]], classes: int) -> bool:
@@ -66,3 +77,39 @@ def write_label_cache(out: Path, split: str, shapes: Mapping[str, tuple[int, int
     with replacing(target) as partial, partial.open("wb") as file:
         np.save(file, np.array(content, dtype=object))
     return True
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles plain containers and arrays; whatever else a pickle names counts as a cache of another version."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in NUMPY_PARTS:
+            raise AttributeError(f"a label cache holds arrays and plain data only, this one names {module}.{name}")
+        return super().find_class(module, name)
+
+
+def read_label_cache(path: Path) -> dict[str, Any]:
+    """The content of a label cache, of which nothing runs; a stranger's data set may bring one.
+
+    Args:
+        path: The ``.cache`` file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        AttributeError: It is no cache of arrays and plain data. Ultralytics then reads the labels anew.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+            if read_header is None or read_header(file)[0] != ():
+                raise AttributeError("no cache of labels")
+            content = _ArraysOnly(file).load()
+            content = content.item() if isinstance(content, np.ndarray) else None
+        except AttributeError:
+            raise
+        except Exception as e:  # damaged files raise many types
+            raise AttributeError(f"damaged label cache ({type(e).__name__})") from e
+    if not isinstance(content, dict):
+        raise AttributeError("no cache of labels")
+    return content

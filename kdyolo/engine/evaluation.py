@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import psutil
 import torch
 
+from kdyolo.engine.ranks.agreement import in_agreement
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
-from kdyolo.utils import distributed
 
 
 class OfficialValidator(Protocol):
@@ -44,9 +44,9 @@ class OfficialEvaluation:
         self.device = device
 
     def begin(self, validator: OfficialValidator, data: dict[str, Any]) -> None:
-        """Tell a validator when metrics are due, and have it read the annotations, on rank 0.
+        """Tell a validator when metrics are due, and have it read the annotations, on all ranks.
 
-        A mistake in the annotations must not end a run after days.
+        A mistake in the annotations must not end a run after days, nor one rank alone.
 
         Args:
             validator: Validator of the run.
@@ -56,7 +56,8 @@ class OfficialEvaluation:
             KDYOLOError: Official metrics cannot be computed, though they were asked for or the data set names a JSON.
         """
         validator.period = self.period
-        distributed.run_on_rank_zero(validator.prepare, data)
+        with in_agreement():
+            validator.prepare(data)
 
     def row(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Columns of ``results.csv`` for an epoch: its metrics, with a period the official ones, and memory in use.

@@ -1,26 +1,45 @@
-"""Public model class: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone."""
+"""Public model class: ``KDYOLO`` is Ultralytics' ``YOLO`` with a distilled backbone.
+
+A training starts from what the model holds. Weights that a person has put into it, by whatever way, are seen by their
+digests: Ultralytics itself would build a fresh model from the YAML unless they came by ``load``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
+from torch import nn
 from ultralytics import YOLO
+from ultralytics.engine.model import Model
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
+from ultralytics.utils.checks import check_model_file_from_stem
 
+from kdyolo.checkpoints.checks.exported_models import check_exported
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.loading import changed_tensors, load_into
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
+from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
+from kdyolo.engine.ranks.devices import Machine, one_device
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
-from kdyolo.models.detector import KDDetectionModel
-from kdyolo.utils.ultralytics_patches import safe_load_forced
+from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description
+from kdyolo.models.model_yaml import BackboneRow
+from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
+from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, signals_pass
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -29,6 +48,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     Args:
         model: Model YAML (``"kdyolov8s.yaml"``, ``"kdyolov8n-p2.yaml"``, a path) or a trained checkpoint (``.pt``).
             Default: the YAML whose scale the backbone checkpoint fits, or ``kdyolov8s.yaml``.
+        task: ``"detect"``, which is the only task; there because ``YOLO`` takes it.
         backbone: Distillation checkpoint to inject; see :func:`kdyolo.load_backbone` for the formats.
         weights: Ultralytics checkpoint that the whole detector starts from, before the backbone is laid over it.
         random_init: Says explicitly that the model starts random.
@@ -40,7 +60,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         verbose: Log the model table.
 
     Raises:
-        KDYOLOError: The checkpoint or the model YAML is not what it should be.
+        KDYOLOError: The checkpoint or the model YAML is not what it should be, or of another task.
 
     Examples:
         >>> model = KDYOLO(backbone="ckpt.pth")
@@ -51,6 +71,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     def __init__(
         self,
         model: str | Path | None = None,
+        task: str | None = None,
         *,
         backbone: str | Path | None = None,
         weights: str | Path | None = None,
@@ -62,6 +83,10 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         trust: bool = False,
         verbose: bool = False,
     ) -> None:
+        if task not in (None, "detect"):
+            raise ConfigError(f"kdyolo trains detectors; found task={task}. Expected task=detect, or none.")
+        if isinstance(model, Model):
+            raise ConfigError(f"model is the name or path of a file; found a {type(model).__name__}. Give its file.")
         if random_init and (backbone or weights):
             raise ConfigError("random_init excludes backbone and weights: they load weights, it asks for none.")
         given: dict[str, Any] = {
@@ -82,7 +107,11 @@ class KDYOLO(YOLO):  # type: ignore[misc]
                 "and leave model out."
             )
         self.report: LoadReport | None = None
+        kind = type(self)
         super().__init__(name, task="detect", verbose=verbose)
+        if type(self) is not kind or self.task != "detect":  # Ultralytics turns into another class, e.g. for RT-DETR
+            raise ModelError(f"{name}: kdyolo takes YOLO detectors; this is one of {type(self).__name__}, {self.task}.")
+        self._note_weights()
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -108,9 +137,13 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         self.model.task = self.task
 
     def _load(self, weights: str, task: str | None = None) -> None:
-        with safe_load_forced(self.start.options.trust):
+        trust = self.start.options.trust
+        if not trust and not check_model_file_from_stem(weights).lower().endswith(".pt"):
+            check_exported(weights)
+        with stock_loading(trust):
             super()._load(weights, task=task)
 
+    @ended_by_signals()
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.
 
@@ -132,18 +165,150 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": str(last)})
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+        in_memory = self._start_in_memory()
         if trainer is None or (isinstance(trainer, type) and issubclass(trainer, KDTrainer)):
             reads_again = kwargs.keys() & {"backbone", *READING}  # another file, or the same as it is by now
-            trainer = partial(_planned, trainer or KDTrainer, None if reads_again else self.start)
-        return super().train(trainer=trainer, **{**self._start_options(kwargs), **kwargs})
+            trainer = partial(_planned, trainer or KDTrainer, in_memory or (None if reads_again else self.start))
+        elif in_memory is not None:
+            raise ConfigError(f"the model holds {in_memory.in_memory}; only a KDTrainer, or none, trains from them.")
+        before, finished = self.model, self.trainer
+        try:
+            metrics = super().train(trainer=trainer, **{**self._start_options(in_memory, kwargs), **kwargs})
+        except BaseException:
+            self.model = before  # which may be the half-trained one by now
+            if self.trainer is not finished:
+                self.trainer.discard_unless_saved()
+            raise
+        self._note_weights()
+        return metrics
 
-    def _start_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _start_options(self, in_memory: DetectorStart | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options of the constructor that a training follows; a trained detector goes on from where it is."""
-        options = {name: value for name in START if (value := getattr(self.start.options, name))}
-        if self.start.description is not None and self.overrides["model"] == self.start.model:
+        start = in_memory or self.start
+        options = {name: value for name in START if (value := getattr(start.options, name))}
+        if self._is_as_described or in_memory:
             return options
         return {name: options[name] for name in options if name == "trust" and given.keys() & {"backbone", "weights"}}
 
+    @property
+    def _is_as_described(self) -> bool:
+        """Whether it is the constructor's YAML that is trained next, and not a trained detector."""
+        return self.start.description is not None and bool(self.overrides["model"] == self.start.model)
+
+    # ---- weights that a person puts into the model -------------------------------------------------------------------
+
+    def _note_weights(self, file: str | None = None) -> None:
+        """Remember the weights as they are now: those of the file, else those that a training starts from anyway."""
+        self._digests = tensor_digests(self.model) if isinstance(self.model, nn.Module) else {}
+        self._loaded_from = file
+
+    def _start_in_memory(self) -> DetectorStart | None:
+        """The start from what the model holds; None if a training starts from the same without it."""
+        if not isinstance(self.model, nn.Module):
+            return None  # Ultralytics says so
+        now = tensor_digests(self.model)
+        changed = changed_names(self._digests, now)
+        if not changed and self._loaded_from is None:
+            return None
+        self.overrides.pop("pretrained", None)  # of an earlier reset_weights
+        given = self.start if self._is_as_described else DetectorStart(TrainOptions(), self.start.model)
+        where = f"weights set by hand, sha256 {short_digest(now)}" if changed else str(self._loaded_from)
+        return held_start(given, str(self.overrides["model"]), self.model, where, changed)
+
+    def load(self, weights: Any) -> KDYOLO:
+        """Load weights into the model, which a training then starts from.
+
+        Args:
+            weights: Ultralytics checkpoint (``.pt``), the content of one, a detector, or a state dict of all tensors.
+
+        Raises:
+            KDYOLOError: The weights are those of another architecture or scale, or the file cannot be read.
+        """
+        self._check_is_pytorch_model()
+        if isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values()):
+            before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            try:
+                self.model.load_state_dict(weights)
+            except RuntimeError as e:
+                self.model.load_state_dict(before)  # PyTorch has copied what fitted
+                raise ModelError(f"this state dict is not that of {self.model_name}: {e}") from e
+            self.predictor = None
+            return self
+        with stock_loading(self.start.options.trust):
+            super().load(weights)
+        if isinstance(weights, (str, Path)):
+            self._note_weights(str(weights))
+        return self
+
+    def reset_weights(self) -> KDYOLO:
+        """Start random: the next training builds a new model, whose weights follow from its seed."""
+        super().reset_weights()
+        self.start = replace(self.start, options=TrainOptions(), checkpoint=None, weights=None, report=None)
+        self.report = None
+        self._note_weights()
+        return self
+
+    # ---- what Ultralytics offers beside training ---------------------------------------------------------------------
+
+    def tune(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse to search hyperparameters by ``yolo train``, which knows neither backbone nor freeze schedule.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "tune() trains by Ultralytics' own command, which knows neither distilled backbones nor kdyolo's options. "
+            "Compare settings as arms of a study instead: kdyolo study FILE, with a few values of lr0 and so on."
+        )
+
+    def track(self, *args: Any, **kwargs: Any) -> Any:
+        """Follow objects through a video; see Ultralytics' ``track``.
+
+        Raises:
+            ConfigError: The package that matches boxes is missing; Ultralytics would install it by itself.
+        """
+        if importlib.util.find_spec("lap") is None:
+            raise ConfigError(
+                "track() needs the package lap, which is not installed. Expected: pip install 'lap>=0.5.12'."
+            )
+        return super().track(*args, **kwargs)
+
+    def benchmark(self, data: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Measure speed and accuracy of a trained detector in other formats; see Ultralytics' ``benchmark``.
+
+        Args:
+            data: Data set YAML to measure on. Default: that of the training.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Raises:
+            ConfigError: The detector is not a trained one, or no data set is known.
+        """
+        if not self.ckpt_path and not str(self.overrides.get("model", "")).endswith(".pt"):
+            raise ConfigError("benchmark() measures a trained detector: KDYOLO('runs/…/weights/best.pt').benchmark(…).")
+        data = data or self.overrides.get("data")
+        if not data:
+            raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+        return super().benchmark(data, *args, **kwargs)
+
+    def calibrate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse what is for depth models only.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("calibrate() is for depth models; kdyolo trains detectors.")
+
+    def export(self, **kwargs: Any) -> Any:
+        """Export the model, as Ultralytics does; a data set to calibrate with is neither fetched nor does its code run.
+
+        Args:
+            **kwargs: ``format`` and any of Ultralytics' export settings.
+        """
+        with data_sets_read_by(check_for_ultralytics), label_caches_read_by(read_label_cache):
+            return super().export(**kwargs)
+
+    @signals_pass()
     def val(
         self,
         validator: Any = None,
@@ -152,6 +317,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         evaluator: str = DEFAULT_EVALUATOR,
         per_class: bool = False,
         errors: bool = False,
+        run_download: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
@@ -162,6 +328,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             evaluator: ``"faster-coco-eval"`` or ``"pycocotools"``.
             per_class: Print AP of every category too.
             errors: Split the loss of AP into kinds of errors; save ``errors.png`` and the worst images.
+            run_download: Run what the data set YAML has under ``download`` if images are missing, after showing it.
             **kwargs: ``data`` and any Ultralytics setting (``imgsz``, ``batch``, ``device``, ``split``, …).
 
         Returns:
@@ -174,9 +341,30 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             ConfigError: Something was asked for that needs annotations, and there are none.
             DatasetError: The annotation file is not what it should be, or not that of these images.
         """
-        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
+        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors, "run_download": run_download}
         own["annotations"] = None if annotations is None else str(annotations)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = one_device(kwargs["device"], "an evaluation", Machine.here())
         return super().val(validator=validator, **own, **kwargs)
+
+    def predict(self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Any) -> Any:
+        """Predict, as Ultralytics does, on one device; see ``YOLO.predict``.
+
+        Args:
+            source: Images, in any form that Ultralytics takes.
+            stream: Whether results come one after the other from a generator.
+            predictor: Another predictor.
+            **kwargs: Any Ultralytics setting (``imgsz``, ``conf``, ``device``, …).
+
+        Returns:
+            Ultralytics' results, one for each image.
+
+        Raises:
+            ConfigError: ``device`` is not understood, does not exist, or names several.
+        """
+        if kwargs.get("device") is not None:
+            kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
+        return super().predict(source, stream, predictor, **kwargs)
 
 
 def _planned(
@@ -184,3 +372,44 @@ def _planned(
 ) -> KDTrainer:
     """A trainer with the plan that follows from Ultralytics' merged settings and a start that has been read."""
     return trainer(plan=plan_run(overrides, start=start), _callbacks=_callbacks)
+
+
+def held_start(
+    given: DetectorStart, model: str, held: nn.Module, origin: str, changed: Collection[str]
+) -> DetectorStart:
+    """What a detector starts from if its weights are in memory; a backbone that is still the given one keeps its name.
+
+    Args:
+        given: What the detector was made from.
+        model: Model YAML, or a trained detector, by the name that Ultralytics knows.
+        held: The detector with its weights.
+        origin: Where the weights come from, in words.
+        changed: Names of tensors in ``held`` that were set one by one.
+
+    Raises:
+        ModelError: What is held cannot be trained.
+    """
+    if not isinstance(held, DetectionModel) or held.is_fused():
+        what = "a fused model, whose BatchNorms are gone" if isinstance(held, DetectionModel) else type(held).__name__
+        raise ModelError(f"the model holds {what}; training takes an Ultralytics detector as KDYOLO or YOLO builds it.")
+    description = resolve_description(held.yaml, held, None, None)
+    nested = held if isinstance(held, KDDetectionModel) else from_stock(held, description)
+    epsilons = {module.eps for module in nested.backbone.layers.modules() if isinstance(module, nn.BatchNorm2d)}
+    if len(epsilons) > 1:
+        raise ModelError(f"the backbone's BatchNorms have several epsilons ({sorted(epsilons)}); give all of them one.")
+    nested.backbone.set_bn_eps(*epsilons)  # layers that were put in bring their own
+    replace(BackboneRow.from_yaml(description), bn_eps=nested.backbone.bn_eps).to_yaml(description)
+    names = changed if nested is held else map(nested.nested_name, changed)
+    file = given.checkpoint
+    if file and (changed_tensors(nested.backbone, file.tensors) or nested.backbone.bn_eps != file.bn_eps):
+        file = None
+    return DetectorStart(
+        replace(given.options, weights=None, random_init=False) if file else TrainOptions(),
+        model,
+        description,
+        checkpoint=file,
+        weights=held,
+        report=given.report if file else None,
+        in_memory=origin,
+        backbone_by_hand=any(name.startswith("model.0.") for name in names),
+    )

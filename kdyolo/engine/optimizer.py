@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 from kdyolo.models.freezing import split_param_groups
+
+KERNEL_FLAGS = ("fused", "foreach", "capturable")  # how an optimizer computes, not what
 
 
 class ScheduledRates:
@@ -76,64 +79,110 @@ class ScheduledRates:
         return {**rates, "freeze/frozen_parts": frozen, "freeze/trainable_parameters": trainable}
 
 
-class StepOffset:
-    """Optimizer steps that come, after a resume, at the iterations at which the uninterrupted run makes them.
+class OptimizerSteps:
+    """Optimizer steps at the iterations at which a run that is never interrupted makes them.
 
-    Ultralytics steps when ``iteration − last step ≥ accumulate``, and in a new process takes −1 for the last step.
-    Until its first step there, ``accumulate`` is raised by the difference; the warm-up sets it anew at each iteration.
+    Ultralytics steps when ``iteration − last step ≥ accumulate``. It knows the steps of its own process only, and sets
+    ``accumulate`` anew at each iteration of the warm-up. The same rule is applied here with the last step of the whole
+    run, and the answer goes back as an ``accumulate`` that Ultralytics' own count cannot contradict.
 
     Iterations count the batches of the whole run, from 0.
 
     Attributes:
+        accumulate: Batches to a step, as Ultralytics has it at this iteration.
         last_step: Iteration of the last optimizer step; −1 before the first.
         gradients: Gradients that waited for their step when the run was interrupted, by parameter name; None where
             there is nothing to resume, or once they are in the model.
+        scale: Factor on these gradients, from the gradient scaler of the interrupted process.
     """
 
     def __init__(self) -> None:
-        self.last_step = -1
+        self.begin(1)
+
+    def begin(self, accumulate: int) -> None:
+        """Count as from the first iteration, with the loaders that Ultralytics has just built.
+
+        Args:
+            accumulate: Batches to a step after the warm-up.
+        """
+        self.accumulate = accumulate
+        self.forget()
+
+    def forget(self) -> None:
+        """Take no step for made and no gradient for waiting, as Ultralytics does before it repeats an epoch."""
+        self.last_step, self.scale = -1, 1.0
         self.gradients: dict[str, Tensor] | None = None
-        self._nominal: int | None = None  # Ultralytics' own accumulate, while the raised one stands in for it
-        self._raised = -1
 
-    def resume(self, last_step: int, gradients: dict[str, Tensor]) -> None:
-        """Continue after a step of an earlier process, with the gradients that have accumulated since."""
-        self.last_step, self.gradients = last_step, gradients
+    def resume(self, last_step: int, gradients: dict[str, Tensor], scale: float = 1.0) -> None:
+        """Continue after a step of an earlier process, with the gradients that have accumulated since.
 
-    def before_batch(self, model: nn.Module, accumulate: int) -> int:
-        """Put waiting gradients into the model, and raise ``accumulate`` until the first step of this process.
+        Args:
+            last_step: Iteration of that step.
+            gradients: Gradients by parameter name, on any device.
+            scale: Factor on them, which the gradient scaler of that process put there; 1 if it was off.
+        """
+        self.last_step, self.gradients, self.scale = last_step, gradients, scale
+
+    def restore_gradients(self, model: nn.Module, scaler: torch.amp.GradScaler) -> None:
+        """Put gradients that waited into the model, as if they came from this process; once, before its first batch.
+
+        Infinite ones stay so, for the scaler to skip their step as it would have done. Without a scaler there is
+        nothing to skip it, so what overflowed under the earlier scaler is left out.
 
         Args:
             model: Model that trains, not wrapped.
-            accumulate: Batches to a step, as the trainer has it now: Ultralytics' value, or the one returned last.
-
-        Returns:
-            Batches to a step with which Ultralytics steps at the right iteration.
+            scaler: Gradient scaler of this process, in the state of the earlier one.
         """
-        if self.gradients is not None:
-            for name, parameter in model.named_parameters():
-                parameter.grad = self.gradients.get(name)
-            self.gradients, self._nominal = None, accumulate
-        if self._nominal is None:
-            return accumulate
-        if accumulate != self._raised:  # the warm-up has set it anew
-            self._nominal = accumulate
-        self._raised = self._nominal + self.last_step + 1
-        return self._raised
+        if self.gradients is None:
+            return
+        factor, overflowed = scaler.get_scale() / self.scale, False
+        if self.scale != 1 and not scaler.is_enabled():
+            overflowed = not all(bool(gradient.isfinite().all()) for gradient in self.gradients.values())
+        if overflowed:
+            LOGGER.warning("gradients that waited for their step overflowed in mixed precision; they are left out")
+        for name, parameter in model.named_parameters():
+            gradient = None if overflowed else self.gradients.get(name)
+            if gradient is not None:
+                gradient = gradient.to(parameter.device, parameter.dtype) * factor
+            parameter.grad = gradient
+        self.gradients = None
 
-    def after_step(self, iteration: int, accumulate: int) -> int:
-        """Note a step; from the first one in a process on, Ultralytics' own count is right.
+    def before_batch(self, iteration: int, accumulate: int, warming_up: bool) -> int:
+        """Decide whether the optimizer steps after this batch.
 
         Args:
-            iteration: Iteration at which the step was made.
-            accumulate: Batches to a step, as the trainer has it now.
+            iteration: Iteration of the batch.
+            accumulate: The trainer's batches to a step, which the warm-up has just set.
+            warming_up: Whether it has; else they are what they were.
 
         Returns:
-            Batches to a step without the difference.
+            Batches to a step with which Ultralytics steps now, or does not.
         """
+        if warming_up:
+            self.accumulate = accumulate
+        due = iteration - self.last_step >= self.accumulate
+        return 1 if due else iteration + 2  # its last step is at most iteration − 1, and at least −1
+
+    def after_step(self, iteration: int) -> None:
+        """Note a step, and the iteration at which it was made."""
         self.last_step = iteration
-        nominal, self._nominal = self._nominal, None
-        return accumulate if nominal is None else nominal
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimizer the state of an earlier one, which may have computed on another device.
+
+    Which kernel computes (fused, foreach, capturable) stays as the new optimizer was built for its device. torch would
+    take these flags from the state, and places ``step`` where they ask for it.
+
+    Args:
+        optimizer: Optimizer with the same groups of parameters.
+        state: What ``state_dict`` gave.
+    """
+    groups = [
+        {**saved, **{flag: group[flag] for flag in KERNEL_FLAGS if flag in group}}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 class EarlyStoppingAfterUnfreeze(EarlyStopping):  # type: ignore[misc]

@@ -15,24 +15,26 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.engine.options.validation import split_options
-from kdyolo.errors import ConfigError, DatasetError, ModelError, collect_mistakes
+from kdyolo.engine.ranks.devices import Machine, read_devices
+from kdyolo.errors import ConfigError, ModelError, collect_mistakes
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import weights_arch
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
+from kdyolo.runs.files import LOG_NAME
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import safe_load_forced
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -48,6 +50,9 @@ class DetectorStart:
         checkpoint: The backbone checkpoint, read; None without one.
         weights: The detector in the Ultralytics checkpoint that the model YAML's detector starts from; None without.
         report: How the checkpoint's shapes fit the description; None without one of the two.
+        in_memory: Where ``weights`` that a person put into the model come from, in words; None for those of a file
+            that ``options`` name.
+        backbone_by_hand: Whether the backbone in these weights was put there tensor by tensor.
     """
 
     options: TrainOptions
@@ -56,10 +61,53 @@ class DetectorStart:
     checkpoint: BackboneCheckpoint | None = None
     weights: nn.Module | None = None
     report: LoadReport | None = None
+    in_memory: str | None = None
+    backbone_by_hand: bool = False
 
     def serves(self, options: TrainOptions, model: str | None) -> bool:
         """Whether these options and this model ask for the same start, so that nothing has to be read again."""
         return model in (None, self.model) and all(getattr(options, n) == getattr(self.options, n) for n in START)
+
+    def combined(self, options: TrainOptions, overrides: Mapping[str, Any]) -> DetectorStart:
+        """This start from weights in memory, with the backbone laid over it that a training asks for.
+
+        Args:
+            options: kdyolo's options of the training.
+            overrides: Ultralytics' settings of it.
+
+        Raises:
+            ConfigError: The training asks for other weights in place of those in memory.
+            CheckpointError: The backbone checkpoint cannot be read, or does not fill the backbone.
+        """
+        asked = {"weights": options.weights, "random_init": options.random_init}
+        if (pretrained := overrides.get("pretrained")) not in (None, True):
+            asked["pretrained"] = options.weights or str(pretrained)
+        if self.backbone_by_hand:
+            asked["backbone"] = options.backbone
+        if others := [f"{name}={value}" for name, value in asked.items() if value]:
+            raise ConfigError(
+                f"the model holds {self.in_memory}, but {others[0]} asks to start from something else. Leave "
+                f"{others[0].partition('=')[0]} out to train what is in the model, or make a new KDYOLO for the other."
+            )
+        if self.serves(options, None):
+            return self
+        assert self.description is not None  # weights in memory have one
+        checkpoint = read_backbone(options)
+        report = fit_report(checkpoint, self.description, options.allow_partial) if checkpoint else None
+        return replace(self, options=options, checkpoint=checkpoint, report=report)
+
+    def check_reaches_ranks(self) -> None:
+        """Refuse weights in memory for a run whose processes are started anew, since they read files only.
+
+        Raises:
+            ConfigError: The weights are in this process's memory alone.
+        """
+        if self.in_memory is not None:
+            raise ConfigError(
+                f"the model holds {self.in_memory}; the processes of a run on several GPUs start anew and do not get "
+                "them. Give a file instead (weights= or backbone=), or start your script with torchrun, so that each "
+                "process puts them in."
+            )
 
     def description_for(self, cfg: Any, weights: nn.Module | None) -> Yaml | None:
         """The resolved description, if it is that of ``cfg`` with these weights; else None."""
@@ -94,13 +142,21 @@ class RunPlan:
         options = replace(self.options, work_dir=str(folder))
         return replace(self, options=options, overrides={**self.overrides, "save_dir": str(folder.resolve())})
 
+    def on_first_device(self) -> RunPlan:
+        """The same plan for this process alone, where the run is to have a process on each of several devices."""
+        found = read_devices(self.overrides.get("device"), Machine.here(), {})
+        if found.processes == 1:
+            return self
+        return replace(self, overrides={**self.overrides, "device": found.text.partition(",")[0]})
+
 
 def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None) -> RunPlan:
     """Check what ``train`` was given, read what the run starts from, and make the plan of the run.
 
     Args:
         overrides: Keywords as given to ``train``: kdyolo's and Ultralytics' keys together, ``model`` among them or not.
-        start: A start that has been read already; used if the options ask for no other.
+        start: A start that has been read already; used if the options ask for no other. One from weights in memory
+            is always used.
 
     Raises:
         ConfigError: Every mistake in the options; or a work dir that is in use; or no data set.
@@ -112,9 +168,11 @@ def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None
     if not distributed.is_distributed():  # of several ranks, the first looks when it knows the folder
         new_work_dir(rest)
     model = rest.get("model")
-    if start is None or not start.serves(options, model):
+    if start is not None and start.in_memory is not None:
+        start = start.combined(options, rest)
+    elif start is None or not start.serves(options, model):
         start = read_start(options, model)
-    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split")))
+    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split"), options.run_download))
 
 
 def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
@@ -250,7 +308,7 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
 
 def load_weights(path: str, trust: bool) -> nn.Module:
     """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
-    with safe_load_forced(trust):
+    with stock_loading(trust):
         return YOLO(path).model  # type: ignore[no-any-return]
 
 
@@ -276,10 +334,10 @@ def default_model(checkpoint: BackboneCheckpoint | None, weights: nn.Module | No
 
 
 def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
-    """The work dir if it is ours to create (and so to remove, should set-up fail).
+    """The work dir if it is ours to create (and so to remove, should the run fail early).
 
     Raises:
-        ConfigError: It exists, is not empty, and ``exist_ok`` is not set.
+        ConfigError: It exists, holds more than the log of a run that failed early, and ``exist_ok`` is not set.
         RunError: It may be overwritten, but the run in it is going on.
     """
     if not overrides.get("save_dir"):
@@ -287,7 +345,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     path = Path(overrides["save_dir"])
     if not path.exists():
         return path
-    if not path.is_dir() or (any(path.iterdir()) and not overrides.get("exist_ok")):
+    if not path.is_dir() or ({p.name for p in path.iterdir()} - {LOG_NAME} and not overrides.get("exist_ok")):
         raise ConfigError(
             f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
             "or overwrite it with --exist-ok."
@@ -296,12 +354,13 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def check_data(data: Any, split: str | None = None) -> dict[str, Any]:
-    """Check a data set YAML, and refuse one that cannot be used.
+def check_data(data: Any, split: str | None = None, run_download: bool = False) -> dict[str, Any]:
+    """Check a data set YAML, and refuse one that cannot be used. Nothing is fetched, and nothing in it is run.
 
     Args:
         data: Path or name of the YAML.
         split: Split that is evaluated. Default: Ultralytics' (``val``).
+        run_download: Run what the YAML has under ``download`` if images are missing, after showing it.
 
     Returns:
         The data set's description with absolute paths, as Ultralytics' trainers take it.
@@ -312,8 +371,5 @@ def check_data(data: Any, split: str | None = None) -> dict[str, Any]:
     """
     if not data:
         raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
-    try:
-        found: dict[str, Any] = check_det_dataset(data, split=split or DEFAULT_CFG_DICT["split"])
-    except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
-        raise DatasetError(f"data {data}: {str(e).strip()}") from e
-    return found
+    alone = not distributed.is_distributed()  # several ranks would run it at the same time
+    return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)

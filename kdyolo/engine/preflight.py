@@ -153,7 +153,7 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
         picture: Where to draw the labels of a batch, if anywhere.
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
-        trainer = KDTrainer(plan=plan.in_folder(Path(scratch) / "run"))
+        trainer = KDTrainer(plan=plan.on_first_device().in_folder(Path(scratch) / "run"))
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
             trainer.set_up()

@@ -8,12 +8,10 @@ no keeping: every epoch starts from seeds that follow from the run's seed and th
 from __future__ import annotations
 
 import csv
-import pickle
 import random
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
-from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,16 +21,20 @@ from torch import Tensor
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.engine.optimizer import StepOffset
+from kdyolo.checkpoints.safe_load import load_content
+from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
+from kdyolo.runs.contents.forms import StateForm
 from kdyolo.runs.files import STATE_NAME, run_folder_of
+from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import refuse_running
-from kdyolo.utils import distributed
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.yaml_files import check_values
 
+NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
@@ -56,8 +58,12 @@ class Resumable(Protocol):
         best_fitness: Highest fitness so far; None before the first evaluation.
         stop: Whether the run ends after this epoch.
         csv: The run's ``results.csv``.
+        world_size: Number of ranks; 0 or 1 for a single one.
+        batch_size: Images in a batch as Ultralytics was told, for all ranks together.
     """
 
+    world_size: int
+    batch_size: int
     model: Any
     ema: Any
     optimizer: Any
@@ -66,7 +72,7 @@ class Resumable(Protocol):
     train_loader: Any
     args: Any
     settings: TrainOptions
-    steps: StepOffset
+    steps: OptimizerSteps
     freezer: BackboneFreezer
     epoch: int
     start_epoch: int
@@ -94,7 +100,10 @@ class ResumeState:
         stopper: Best fitness and its epoch, as early stopping knows them.
         last_step: Iteration of the last optimizer step, counted from the start of the run.
         stop: Whether early stopping ended the run with this epoch.
-        gradients: Gradients that have accumulated since the last step, by parameter name.
+        ranks: Number of ranks that trained; None in files of older versions, like the next two.
+        images: Images in a batch of all ranks together.
+        batches: Batches in an epoch, by which ``last_step`` counts.
+        gradients: Gradients that have accumulated since the last step, by parameter name; ``scaler`` has their scale.
         frozen_tensors: Tensors of the backbone as they were when training started; empty if it did not start frozen.
         mosaic_buffer: Indices of the images that mosaic draws from.
     """
@@ -113,6 +122,9 @@ class ResumeState:
     stopper: dict[str, Any]
     last_step: int
     stop: bool = False
+    ranks: int | None = None
+    images: int | None = None
+    batches: int | None = None
     gradients: dict[str, Tensor]
     frozen_tensors: dict[str, Tensor]
     mosaic_buffer: list[int]
@@ -136,6 +148,9 @@ class ResumeState:
             stopper={"best_fitness": float(trainer.stopper.best_fitness), "best_epoch": trainer.stopper.best_epoch},
             last_step=trainer.steps.last_step,
             stop=bool(trainer.stop),
+            ranks=max(trainer.world_size, 1),
+            images=_images_in_batch(trainer),
+            batches=len(trainer.train_loader),
             gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
             frozen_tensors=trainer.freezer.frozen_tensors,
             mosaic_buffer=list(getattr(trainer.train_loader.dataset, "buffer", [])),
@@ -155,36 +170,78 @@ class ResumeState:
             RunError: The file is damaged.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
-            raise _damaged(path, str(e).splitlines()[0]) from e
+            content, _ = load_content(path, lambda found: found.data, map_large=False)
+        except CheckpointError as e:
+            raise _damaged(path, str(e).removeprefix(f"{path}: ")) from e
         if not isinstance(content, dict):
             raise _damaged(path, f"a {type(content).__name__} instead of a run's state")
         if missing := [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]:
             raise _damaged(path, f"{', '.join(missing)} missing")
+        check_values(path, content, StateForm)
         return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
     def apply(self, trainer: Resumable) -> None:
-        """Put a trainer that has been set up to the end of the epoch that was saved."""
+        """Put a trainer that has been set up to the end of the epoch that was saved.
+
+        Raises:
+            RunError: On this number of ranks, its batches would have another size than those of the run.
+        """
+        last_step = self._last_step_in(trainer)
         unwrap_model(trainer.model).load_state_dict(self.model)
         trainer.ema.ema.load_state_dict(self.ema)
         trainer.ema.updates = self.updates
-        trainer.optimizer.load_state_dict(self.optimizer)
+        load_optimizer_state(trainer.optimizer, self.optimizer)
         if self.scaler:
             trainer.scaler.load_state_dict(self.scaler)
         trainer.best_fitness = self.best_fitness
         trainer.stopper.__dict__.update(self.stopper)
         trainer.freezer.frozen_tensors = self.frozen_tensors
         trainer.start_epoch = self.epoch + 1
-        trainer.steps.resume(self.last_step, self.gradients)
+        trainer.steps.resume(last_step, self.gradients, self.scaler.get("scale", 1.0))
         for index in self.mosaic_buffer:  # mosaic draws from the images loaded last; loading them puts them there
             trainer.train_loader.dataset.load_image(index)
         if RANK in {-1, 0}:
             _drop_rows_after(trainer.csv, trainer.start_epoch)
 
+    def _last_step_in(self, trainer: Resumable) -> int:
+        """Iteration of the last optimizer step, as the loader of this trainer counts."""
+        epochs, batches = self.epoch + 1, len(trainer.train_loader)
+        here, images = max(trainer.world_size, 1), _images_in_batch(trainer)
+        if self.ranks is None or self.images is None or self.batches is None:
+            if self.last_step < epochs * batches:
+                return self.last_step
+            raise RunError(
+                f"cannot resume on {_count(here, 'rank')}: {epochs} epochs have {epochs * batches} batches here, but "
+                f"the run made a step after batch {self.last_step + 1}. Resume it on as many ranks as it had."
+            )
+        if images != self.images:
+            raise RunError(
+                f"cannot resume on {_count(here, 'rank')}: a batch of this run has {_count(self.images, 'image')} "
+                f"({_count(self.ranks, 'rank')} with {self.images // self.ranks} each), here it would have {images} "
+                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}, or "
+                f"start a new run."
+            )
+        if (here, batches) != (self.ranks, self.batches):
+            LOGGER.warning(
+                f"the run was interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, and "
+                f"goes on with {here} and {batches}: steps come when due, but results are not those of an "
+                "uninterrupted run"
+            )
+        return self.last_step + epochs * (batches - self.batches)
+
     def trained_to_the_end(self, epochs: int) -> bool:
         """Whether a run of this length was killed after its last epoch, so that only the final evaluation is left."""
         return bool(self.epoch + 1 >= epochs or (self.stop and epochs == self.args["epochs"]))
+
+
+def _images_in_batch(trainer: Resumable) -> int:
+    """Images in a batch of all ranks together, which share the setting evenly and leave the rest of it out."""
+    ranks = max(trainer.world_size, 1)
+    return trainer.batch_size // ranks * ranks
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _damaged(path: Path, how: str) -> RunError:
@@ -222,8 +279,11 @@ def state_to_resume(last: Path) -> ResumeState:
     Raises:
         RunError: The run is going on, or see :func:`read_state`.
     """
-    refuse_running(run_folder_of(last.resolve()))
-    return read_state(last)
+    folder = run_folder_of(last.resolve())
+    refuse_running(folder)
+    state = read_state(last)
+    read_run(folder)  # so that a damaged file in it is found before anything is set up
+    return state
 
 
 def how_to_resume(last: Path) -> str:
@@ -234,7 +294,7 @@ def how_to_resume(last: Path) -> str:
     """
     if last.exists():
         return f"\nInterrupted. Resume with: kdyolo train --resume {run_folder_of(last)}"
-    return "\nInterrupted before the first epoch was saved: start again with --exist-ok."
+    return NOTHING_SAVED
 
 
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
@@ -258,51 +318,6 @@ def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
             drawn
         )  # its own: a loader draws from its generator too
         loader.reset()
-
-
-class Recoverable(Resumable, Protocol):
-    """What a trainer has, beyond its state, that recovers from NaN.
-
-    Attributes:
-        loss: Loss of the last batch; None before the first.
-        fitness: Fitness of the last evaluation; None before the first.
-        nan_recovery_attempts: How often this epoch was repeated.
-        scheduler: Scheduler of the learning rate.
-        last: The run's ``last.pt``.
-    """
-
-    loss: Tensor | None
-    fitness: float | None
-    nan_recovery_attempts: int
-    scheduler: Any
-    last: Path
-
-
-def recover_on_all_ranks(trainer: Recoverable, epoch: int) -> bool:
-    """Return to the last epoch after NaN, from the state that rank 0 keeps: other ranks may not see its files.
-
-    Args:
-        trainer: Trainer of this rank.
-        epoch: Epoch that has just ended, from 0.
-
-    Returns:
-        Whether the epoch is to be repeated.
-
-    Raises:
-        RunError: It was repeated three times already.
-    """
-    loss, fitness = trainer.loss, trainer.fitness
-    finite = (loss is None or bool(loss.isfinite())) and (fitness is None or isfinite(fitness))
-    if distributed.broadcast(finite) or epoch == trainer.start_epoch:
-        return False
-    trainer.nan_recovery_attempts += 1
-    if trainer.nan_recovery_attempts > 3:
-        raise RunError("NaN or Inf in the loss again after 3 attempts to recover from last.pt.")
-    LOGGER.warning(f"NaN or Inf detected (attempt {trainer.nan_recovery_attempts}/3), recovering from last.pt...")
-    start_epoch = trainer.start_epoch
-    distributed.run_on_rank_zero(read_state, trainer.last).apply(trainer)
-    trainer.start_epoch, trainer.steps.gradients, trainer.scheduler.last_epoch = start_epoch, None, epoch - 1
-    return True
 
 
 def restore_loss_weights(model: Any, epochs: int) -> None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
+from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
-from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
-from kdyolo.errors import RunError
+from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
+from kdyolo.engine.ranks.launcher import train_on_ranks
+from kdyolo.engine.resume import NOTHING_SAVED, ResumeState, how_to_resume, resumed_settings, state_to_resume
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.runs.files import LOG_NAME
+from kdyolo.runs.contents.former_content import FormerContent, empty_folder, saved_files
+from kdyolo.runs.detach import output_file
+from kdyolo.runs.files import BEST_NAME, LOG_NAME
+from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 
@@ -35,14 +44,18 @@ class RunStart:
         overrides: Settings for Ultralytics that differ from its defaults.
         state: State of the run to resume, until it is applied; None for a new run.
         device: This process's device, if it is one of several; else None.
-        created: The run folder, if this run made it, so that it goes should set-up fail.
+        devices: Devices of the run, as this process reads the setting.
+        created: The run folder, if this run made it, so that it goes should the run fail early.
+        former: What the run folder held, if it was there before, so that it comes back then. None: it is new.
     """
 
     plan: RunPlan
     overrides: dict[str, Any]
     state: ResumeState | None = None
     device: torch.device | None = None
+    devices: Devices = field(default_factory=lambda: Devices("cpu", "cpu"))
     created: Path | None = None
+    former: FormerContent | None = None
 
     @property
     def threads(self) -> int | None:
@@ -52,9 +65,19 @@ class RunStart:
         """
         return (self.state and self.state.threads) or cpu_threads()
 
-    def note_folder(self, folder: Path, may_exist: bool) -> None:
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes train, one for each device, and this one only starts them."""
+        return self.devices.processes > 1
+
+    @property
+    def continues_log(self) -> bool:
+        """Whether the log goes on behind what is in it."""
+        return self.state is not None or (self.former is not None and self.former.is_log)
+
+    def note_folder(self, folder: Path) -> None:
         """Remember a folder that Ultralytics has numbered, which is always a new one."""
-        if not (self.state or self.overrides.get("save_dir") or may_exist):
+        if not (self.state or self.overrides.get("save_dir") or self.former):
             self.created = folder
 
     def planned_data(self, args: Any) -> dict[str, Any] | None:
@@ -97,10 +120,82 @@ class RunStart:
                     f"{checkpoint.path.name}, e.g. {names[0]}. This is a bug: please report it with {LOG_NAME}."
                 )
 
-    def discard(self) -> None:
-        """Remove the run folder, if this run made it."""
-        if distributed.is_rank_zero() and self.created is not None and self.created.exists():
-            shutil.rmtree(self.created)
+    def train_on_ranks(self, trainer: Any) -> None:
+        """Leave a training to processes of their own, one for each device, and wait for its end.
+
+        Args:
+            trainer: Trainer of this process, which then is no more than the place of the results.
+
+        Raises:
+            ConfigError: Ultralytics is to choose the batch, which it does on a single device only.
+            KDYOLOError: The run failed; see :func:`kdyolo.engine.ranks.launcher.train_on_ranks`.
+        """
+        try:
+            if not self.state and trainer.args.batch < 1:
+                self.discard()
+                raise ConfigError(f"batch={trainer.args.batch}: on several devices, expected a number of images.")
+            begin = self._of_ranks(trainer.save_dir)
+            model = trainer.model if isinstance(trainer.model, nn.Module) else None
+            train_on_ranks(self.devices.processes, type(trainer), trainer.callbacks, model, **begin)
+        except KDYOLOError as e:
+            log = trainer.save_dir / LOG_NAME
+            if output_file() and log.is_file():  # detached: nobody looks at what this process prints
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"Error: {e}\n")
+            raise
+        finally:
+            trainer.log.close()
+            unset_deterministic()
+
+    def _of_ranks(self, folder: Path) -> dict[str, Any]:
+        """What each rank's trainer begins with; what Ultralytics' trainer has written into ``folder`` is taken back."""
+        where = {"device": self.devices.text}
+        if self.state:
+            return {"overrides": {**self.plan.overrides, **where}}
+        self.discard()
+        return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
+
+    def has_saved(self, folder: Path) -> bool:
+        """Whether the run has something worth keeping in its folder: a checkpoint, or a state to resume from."""
+        return self.state is not None or saved_files(folder) != (self.former.saved if self.former else {})
+
+    def discard(self, keep_log: bool = False) -> None:
+        """Leave everything as it was before the run: remove its folder, or what it has written to one that was there.
+
+        Args:
+            keep_log: Leave the log where it is, because it is the only place where an error can be read.
+        """
+        if not distributed.is_rank_zero():
+            return
+        if self.former is not None:
+            self.former.put_back(keep_log)
+        elif self.created is not None and self.created.exists():
+            if keep_log and (self.created / LOG_NAME).is_file():
+                empty_folder(self.created, but=LOG_NAME)
+            else:
+                shutil.rmtree(self.created)
+
+
+@contextmanager
+def batchnorm_explained(args: Any) -> Iterator[None]:
+    """Say what to change where a run ends because BatchNorm gets one value per channel.
+
+    Args:
+        args: Ultralytics' settings.
+
+    Raises:
+        ConfigError: In place of a ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
+            raise
+        raise ConfigError(
+            f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
+            "some batch is a single image whose deepest features are one pixel. Expected batches of two images or more "
+            "(the last one of an epoch, too: it holds what is left), or a larger imgsz."
+        ) from e
 
 
 def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunStart:
@@ -114,21 +209,69 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         KDYOLOError: Options, checkpoint, model or data are not what they should be, or the run cannot be resumed.
     """
     given = plan.overrides if plan else overrides
-    device = distributed.init_process_group(given.get("device")) if distributed.is_distributed() else None
+    setting, state, device = given.get("device"), None, None
+    if distributed.is_distributed():
+        devices = read_devices(setting, Machine.here(), os.environ)
+        device = torch.device(str(devices.mine))
+        distributed.init_process_group(device)
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
+        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])))
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
-        start = RunStart(plan, dict(plan.overrides), state, device)
+    if device is None:
+        setting = setting if setting is not None or state is None else state.args.get("device")
+        devices = read_devices(setting, Machine.here(), os.environ)
+    plan = plan or plan_run(given)
+    start = RunStart(plan, dict(plan.overrides), state, device, devices)
+    if setting is not None:
+        # Of several devices each is another process's: this one must not take memory on the first.
+        start.overrides["device"] = "cpu" if start.elsewhere else devices.text
+    if state:
         start.overrides["save_dir"] = distributed.broadcast(start.overrides["save_dir"])
         return start
-    plan = plan or plan_run(given)
-    start = RunStart(plan, dict(plan.overrides), device=device)
     if device is not None:  # one folder for all ranks
         start.overrides["save_dir"] = distributed.run_on_rank_zero(_numbered_dir, start.overrides)
     start.created = distributed.run_on_rank_zero(new_work_dir, start.overrides)
+    if distributed.is_rank_zero() and (start.overrides.get("save_dir") or start.overrides.get("exist_ok")):
+        folder = Path(_numbered_dir(start.overrides))
+        start.former = FormerContent.of(folder) if folder.is_dir() else None
     return start
 
 
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
+
+
+@contextmanager
+def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[None]:
+    """When what runs here is interrupted, say how to go on with it.
+
+    Args:
+        last: The run's ``last.pt``.
+        has_saved: Whether the run has saved anything by then.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted by a signal; also where something else was raised in consequence, such as
+            the death of data loader workers that got the same signal.
+    """
+    try:
+        yield
+    except BaseException as e:
+        told = told_to_end()
+        if told or isinstance(e, KeyboardInterrupt):
+            LOGGER.info(how_to_resume(last) if has_saved() else NOTHING_SAVED)
+        if told and not isinstance(e, KeyboardInterrupt):
+            raise told from e
+        raise
+
+
+def _check_kept(last: Path) -> None:
+    """Look through a run's checkpoints, which are opened completely when it ends, though it need not have written them.
+
+    Raises:
+        CheckpointError: One holds more than stock layers, tensors and plain data.
+    """
+    for path in (last, last.with_name(BEST_NAME)):
+        if path.exists():
+            read_detector(path)

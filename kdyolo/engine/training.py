@@ -18,31 +18,33 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
+from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.evaluation import OfficialEvaluation
-from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
+from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
+from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
 from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
-    how_to_resume,
-    recover_on_all_ranks,
     restore_loss_weights,
     seed_epoch,
 )
-from kdyolo.engine.run_start import start_run
-from kdyolo.errors import DatasetError, KDYOLOError
+from kdyolo.engine.run_start import batchnorm_explained, saying_how_to_resume, start_run
+from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
+from kdyolo.runs.process_control import ended_by_signals, finished_first, raise_if_told_to_end
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import as_single_process, ray_left_out, safe_load_forced
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, signals_pass
 
 
 class KDTraining(RankTraining):
@@ -78,6 +80,7 @@ class KDTraining(RankTraining):
     # Set by Ultralytics' trainer, which carries no type information.
     model: Any
     stopper: Any
+    ddp: bool
     accumulate: int
     epoch: int
     start_epoch: int
@@ -94,50 +97,64 @@ class KDTraining(RankTraining):
         plan: RunPlan | None = None,
     ) -> None:
         self.log = RunLog()
-        with ExitStack() as undo:
+        with ended_by_signals(), signals_pass(), ExitStack() as undo:
             undo.callback(self.log.close)
             self._start = start = start_run(overrides or {}, plan)
-            undo.callback(start.discard)
+            undo.callback(self._discard_set_up)
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
             with ray_left_out():
                 super().__init__(cfg, start.overrides, _callbacks)
-            start.note_folder(self.save_dir, self.args.exist_ok)
+            start.note_folder(self.save_dir)
+            if start.elsewhere:
+                self.plan.start.check_reaches_ranks()
             if start.device is not None:
                 self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False
+                if start.device.type == "cuda":  # Ultralytics makes the first that is named the current one
+                    torch.cuda.set_device(start.device)
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
+            self.ddp = start.elsewhere
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
-        self.rates, self.steps = ScheduledRates(self.schedule), StepOffset()
+        self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
-            self.log.open(self.save_dir / LOG_NAME, append=bool(self.resume))
+            self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""
-        if self.ddp:  # Ultralytics starts a process per GPU, which gets what stands in the arguments and nothing else
-            vars(self.args).update(self.settings.to_dict())
-        with owning_folder(self.save_dir if distributed.is_rank_zero() and not self.ddp else None) as elsewhere:
+        if self._start.elsewhere:
+            self._start.train_on_ranks(self)
+            return
+        with signals_pass(), owning_folder(self.save_dir if distributed.is_rank_zero() else None) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
 
     def _train(self) -> None:
         try:
-            with self.log.capture():
-                try:
-                    super().train()
-                except KeyboardInterrupt:
-                    LOGGER.info(how_to_resume(self.last))
-                    raise
-        except KDYOLOError:
-            if not self.last.exists():  # bad input, found while setting up
-                self._start.discard()
+            resuming = saying_how_to_resume(self.last, lambda: self._start.has_saved(self.save_dir))
+            with self.log.capture(), resuming, batchnorm_explained(self.args):
+                super().train()
+        except BaseException:  # whatever it is, the same command must be able to start again
+            self.discard_unless_saved()
             raise
+
+    def discard_unless_saved(self) -> None:
+        """Leave nothing of a run that ended before it saved anything, but the log where an error is read only there."""
+        if not self._start.has_saved(self.save_dir):
+            self.log.close()
+            self._start.discard(keep_log=self.log.alone)
+
+    def _discard_set_up(self) -> None:
+        """Leave nothing of a run whose trainer could not be made."""
+        if hasattr(self, "save_dir"):
+            self._start.note_folder(self.save_dir)
+        self._start.discard()
 
     def set_up(self) -> None:
         """Build model, data loaders and optimizer as for a training, and train nothing."""
@@ -152,6 +169,11 @@ class KDTraining(RankTraining):
     def progress(self) -> float:
         """Epochs done so far, fractions included."""
         return float(self.epoch + self.batches_done / len(self.train_loader))
+
+    @property
+    def iteration(self) -> int:
+        """The batch that is worked on, counted from 0 over the whole run."""
+        return self.epoch * len(self.train_loader) + self.batches_done - 1
 
     def trainable_parameters(self) -> int:
         """Number of parameters that train in this epoch."""
@@ -170,9 +192,10 @@ class KDTraining(RankTraining):
         if planned := self._start.planned_data(self.args):
             return planned
         try:
-            return super().get_dataset()  # type: ignore[no-any-return]
+            with data_sets_read_by(check_for_ultralytics):
+                return super().get_dataset()  # type: ignore[no-any-return]
         except (RuntimeError, FileNotFoundError) as e:
-            raise DatasetError(str(e)) from e
+            raise e.__cause__ if isinstance(e.__cause__, DatasetError) else DatasetError(str(e)) from e
 
     def get_model(self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True) -> Any:
         """Build the model, start it from ``weights`` if given, and lay the distilled backbone over it."""
@@ -180,7 +203,7 @@ class KDTraining(RankTraining):
         self.freezer.check_parts(model.backbone, model.yaml["yaml_file"])
         if weights is not None:
             model.load(weights)
-            self.started_from = str(self.settings.weights or self.args.model)
+            self.started_from = self.plan.start.in_memory or str(self.settings.weights or self.args.model)
         if self.checkpoint is not None:
             self.report = load_into(model.backbone, self.checkpoint, self.settings.allow_partial)
         if self.resume:
@@ -206,7 +229,7 @@ class KDTraining(RankTraining):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
-            with safe_load_forced(self.settings.trust):
+            with stock_loading(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._start.state.yaml, verbose=distributed.is_rank_zero())
         return None
@@ -230,6 +253,11 @@ class KDTraining(RankTraining):
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
         self.rates.split(optimizer, unwrap_model(model).backbone.parts)
         return optimizer
+
+    def _build_train_pipeline(self) -> None:
+        """Extend ``_build_train_pipeline``: with new loaders, batches to a step are counted anew."""
+        super()._build_train_pipeline()
+        self.steps.begin(self.accumulate)
 
     def _setup_train(self) -> None:
         """Extend ``_setup_train``: checks, patience that waits for the unfreezing, the plan and the record."""
@@ -280,7 +308,11 @@ class KDTraining(RankTraining):
         return {"model": unwrap_model(self.model).backbone, "EMA": self.ema.ema.backbone}
 
     def run_callbacks(self, event: str) -> None:
-        """Extend ``run_callbacks``: count batches, and give loggers the learning rates really used."""
+        """Extend ``run_callbacks``: end if told to, count batches, give loggers the learning rates really used."""
+        if self._start.elsewhere:  # they are the ranks'
+            return
+        if event != "teardown":
+            raise_if_told_to_end()
         if event == "on_train_epoch_start":
             self.batches_done = 0
         elif event == "on_train_batch_start":
@@ -302,15 +334,16 @@ class KDTraining(RankTraining):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Extend ``preprocess_batch``: after a resume, gradients that waited are there, and steps come when due."""
-        self.accumulate = self.steps.before_batch(unwrap_model(self.model), self.accumulate)
+        self.steps.restore_gradients(unwrap_model(self.model), self.scaler)
+        warming_up = 0 < self._get_warmup_iterations(len(self.train_loader)) >= self.iteration
+        self.accumulate = self.steps.before_batch(self.iteration, self.accumulate, warming_up)
         return super().preprocess_batch(batch)  # type: ignore[no-any-return]
 
     def optimizer_step(self) -> None:
         """Extend ``optimizer_step``: a step with the schedule's factors on the learning rates."""
         with self.rates.applied(self.optimizer, self.progress):
             super().optimizer_step()
-        iteration = self.epoch * len(self.train_loader) + self.batches_done - 1
-        self.accumulate = self.steps.after_step(iteration, self.accumulate)
+        self.steps.after_step(self.iteration)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Extend ``save_metrics``: official metrics and memory in the row of ``results.csv``."""
@@ -322,10 +355,12 @@ class KDTraining(RankTraining):
             return recover_on_all_ranks(self, epoch)
         recovered = bool(super()._handle_nan_recovery(epoch))
         if recovered:
+            self.steps.forget()
             for backbone in self._backbones().values():
                 self.freezer.restore(backbone, self.epoch)
         return recovered
 
+    @finished_first()
     def save_model(self) -> bool:
         """Extend ``save_model``: in the stock layout, with the state to resume from, if nothing frozen has moved."""
         self.freezer.check(self._backbones(), self.epoch, LOG_NAME)
@@ -349,13 +384,14 @@ class KDTraining(RankTraining):
             super().plot_metrics()
 
     def final_eval(self) -> None:
-        """Extend ``final_eval``: on rank 0 alone, and then the finished stock checkpoints."""
-        if not distributed.is_rank_zero():
-            return
-        with as_single_process(self):
-            super().final_eval()
+        """Extend ``final_eval``: then rank 0 finishes the stock checkpoints, and nothing is left to resume."""
+        super().final_eval()
+        distributed.run_on_rank_zero(self._finish_checkpoints)
+        self._evaluated = True
+
+    def _finish_checkpoints(self) -> None:
         for path in (self.last, self.best):
             if path.exists():
                 finish_checkpoint(path, train_args={"epochs": self.args.epochs})
-        (self.wdir / STATE_NAME).unlink(missing_ok=True)  # nothing is left to resume
+        (self.wdir / STATE_NAME).unlink(missing_ok=True)
         LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")

@@ -1,27 +1,38 @@
 """Evaluation: Ultralytics' validator, and after its table the official COCO metrics on the user's own annotations.
 
 Boxes reach :meth:`KDValidator.pred_to_json` from ``scale_preds``, the one place that turns them into pixels of the
-original image.
+original image. On several ranks each evaluates its part of the images (:mod:`kdyolo.engine.ranks.sharding`); what they
+found is joined on rank 0 in the order of one process, and scored there.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import distributed as dist
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils import LOGGER
+from ultralytics.utils import DEFAULT_CFG, LOGGER
 
-from kdyolo.data.dataset_yaml import find_annotations, from_ultralytics
+from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
+from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
+from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
+from kdyolo.engine.ranks.sharding import shard
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
+from kdyolo.metrics.coco_files import of_categories
 from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
+from kdyolo.utils import distributed
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,19 @@ class EvaluationOptions:
         evaluator: The package that computes the official metrics.
         per_class: Print AP of every category too.
         errors: Analyse the errors, and save a plot and the worst images.
+        run_download: Run what the dataset YAML has under ``download`` if images are missing, after showing it.
     """
 
     annotations: str | None = None
     evaluator: str = DEFAULT_EVALUATOR
     per_class: bool = False
     errors: bool = False
+    run_download: bool = False
 
     @property
     def asked_for(self) -> bool:
         """Whether something was asked for that cannot be had without annotations."""
-        return self != EvaluationOptions()
+        return replace(self, run_download=False) != EvaluationOptions()
 
 
 KEYS = tuple(f.name for f in fields(EvaluationOptions))
@@ -53,8 +66,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     """Ultralytics' detection validator with official COCO metrics, on its own and at the end of a training.
 
     They are computed over all images of the annotation file with its crowds, areas, image ids and category ids,
-    wherever it lies. If they cannot be computed the evaluation fails; only a data set that names no COCO JSON is
-    evaluated without, and then says so.
+    wherever it lies; with ``classes`` over the categories of these classes alone. If they cannot be computed the
+    evaluation fails; only a data set that names no COCO JSON is evaluated without, and then says so.
 
     Takes the fields of :class:`EvaluationOptions` among its ``args``. The result is in :attr:`scores`, in
     ``metrics.coco`` and, under the names ``coco/AP``, ``coco/AP50``, …, among the returned statistics.
@@ -74,7 +87,9 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
 
     # Set by Ultralytics' validator, which carries no type information.
     data: dict[str, Any]
+    dataloader: Any
     jdict: list[dict[str, Any]]
+    loss: dict[str, torch.Tensor]
     save_dir: Path
     training: bool
     period: int = 0
@@ -95,28 +110,62 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.scores: CocoScores | None = None
         self._reference: Reference | None = None
-        self._save_json = self.args.save_json  # what the user said
+        self._prepared = False
+        self._save_json, self._quantize = self.args.save_json, self.args.quantize  # what the user said
+        self._losses: list[dict[str, torch.Tensor]] = []  # of each batch
         self._due = False
 
     def __call__(self, trainer: Any = None, model: Any = None, **keywords: Any) -> Any:
-        """Ultralytics' evaluation, then the official one."""
+        """Ultralytics' evaluation, then the official one; on several ranks all of them share it.
+
+        Returns:
+            The statistics on rank 0; of the other ranks, what Ultralytics returns there: None while training.
+        """
         self.scores = None
         self._due = trainer is None or (self.period > 0 and (trainer.epoch + 1) % self.period == 0)
+        if trainer is None:
+            self.args.quantize = self._quantize  # while training, Ultralytics makes it that of mixed precision
+        loader = self.dataloader
         try:
-            stats = super().__call__(trainer, model, **keywords)
+            read = partial(check_for_ultralytics, run_download=self.evaluation.run_download)
+            with in_agreement(), data_sets_read_by(read):
+                return self._evaluate(trainer, model, **keywords)
         except KDYOLOError:
-            if trainer is None and not any(self.save_dir.iterdir()):  # made when this was constructed
+            mine = trainer is None and distributed.is_rank_zero()
+            if mine and not any(self.save_dir.iterdir()):  # made when this was constructed
                 self.save_dir.rmdir()
             raise
+        finally:
+            if trainer is not None:
+                self.dataloader = loader
+
+    def _evaluate(self, trainer: Any, model: Any, **keywords: Any) -> Any:
+        self._losses = []
+        stats = super().__call__(trainer, model, **keywords)
         self.metrics.coco = None
-        if self._due and self._reference is not None:
+        if self._due and self._reference is not None and distributed.is_rank_zero():
             stats = {**stats, **self._official(self._reference)}
         return stats
+
+    def as_command(self, plots: bool) -> None:
+        """Load images and compute, from now on, as ``kdyolo val`` does by default: its batches, padding and precision.
+
+        Args:
+            plots: Whether to save plots.
+        """
+        self.dataloader = None
+        self.args.rect, self.args.batch, self.args.cache = True, DEFAULT_CFG.batch, False
+        self.args.plots, self.args.compile = plots, False
+
+    def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
+        """Ultralytics' data loader; on several ranks, this one's part of its batches."""
+        return shard(super().get_dataloader(dataset_path, batch_size), batch_size)
 
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
-        return build(self, img_path, mode, batch)
+        with label_caches_read_by(read_label_cache):
+            return build(self, img_path, mode, batch)
 
     def prepare(self, data: dict[str, Any]) -> None:
         """Find and read the annotations, so that what is wrong with them is known before anything is computed.
@@ -128,13 +177,28 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             ConfigError: Official metrics were asked for but cannot be had with these settings or this data set.
             DatasetError: The annotation file is not what it should be.
         """
-        if self._reference is not None:
-            return
+        if not self._prepared:
+            self._reference = self._shared_reference(data)
+            self._prepared = True
+
+    def _shared_reference(self, data: dict[str, Any]) -> Reference | None:
+        """The reference; on ranks other than 0 without its objects, for this rank's own image files."""
+        found: list[Reference | None] = []
+
+        def read() -> Reference | None:
+            found.append(self._read_reference(data))
+            return found[0] and found[0].without_objects()
+
+        shared = distributed.run_on_rank_zero(read)
+        return found[0] if found else shared and shared.of_files(self.dataloader.dataset.im_files)
+
+    def _read_reference(self, data: dict[str, Any]) -> Reference | None:
         named = self.evaluation.annotations
         if named is not None and not Path(named).is_file():
             raise ConfigError(f"annotations {named}: no such file.")
         dataset, split = from_ultralytics(data), self.args.split or "val"
         path = Path(named) if named else find_annotations(dataset, split)
+        classes = self._classes(dataset)
         if self.args.single_cls:
             self._do_without("with single_cls a detection has no category")
         elif path is None:
@@ -144,7 +208,30 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             )
         else:
             names, ids = list(dataset.class_names.values()), dataset.ids_in(path, split)
-            self._reference = build_reference(path, self.dataloader.dataset.im_files, names, ids)
+            return build_reference(path, self.dataloader.dataset.im_files, names, ids, classes)
+        return None
+
+    def _classes(self, dataset: Dataset) -> list[int] | None:
+        """The classes that ``classes`` chooses; None for all.
+
+        Raises:
+            ConfigError: There is no such class.
+        """
+        given = self.args.classes
+        if given is None:
+            return None
+        chosen = list(given) if isinstance(given, (list, tuple)) else [given]
+        known = dataset.class_names
+        wrong = [each for each in chosen if isinstance(each, bool) or not isinstance(each, int) or each not in known]
+        if self.args.single_cls:  # the data set has given its classes up
+            return None
+        if wrong or not chosen:
+            listed = ", ".join(f"{index} ({name})" for index, name in list(known.items())[:5])
+            raise ConfigError(
+                f"classes={given}: expected indices of classes of the data set, which has {len(known)}: {listed}"
+                f"{', …' if len(known) > 5 else ''}."
+            )
+        return sorted(set(chosen))
 
     def _do_without(self, reason: str) -> None:
         if self.evaluation.asked_for or self.period:
@@ -184,6 +271,26 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             for detection in self.jdict[start:]:
                 detection.update(image_id=image_id, file_name=self._reference.truth.images[image_id])
 
+    def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
+        """Count a batch's detections; keep its losses apart, so that they can be added up in order over all ranks."""
+        super().update_metrics(preds, batch)
+        if self.training and is_sharing():
+            self._losses.append({name: value.cpu() for name, value in self.loss.items()})
+            self.loss = {name: torch.zeros_like(value) for name, value in self.loss.items()}
+
+    def gather_stats(self) -> None:
+        """Join what the ranks found on rank 0, in the order of one process, if nothing went wrong on any of them."""
+        if not is_sharing():
+            return
+        agree()
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.gather_object(self._losses, parts if distributed.is_rank_zero() else None, dst=0)
+        super().gather_stats()
+        if self.training and distributed.is_rank_zero():
+            for losses in chain(*parts):
+                self.loss = {name: value.cpu() + losses[name] for name, value in self.loss.items()}
+            self.dataloader = self.dataloader.of_all_ranks  # whose number of batches Ultralytics divides by
+
     def get_stats(self) -> dict[str, Any]:
         """Ultralytics' statistics, without its own COCO evaluation of labels that stands in for the annotations."""
         save_json, self.args.save_json = self.args.save_json, False
@@ -198,14 +305,21 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
 
     # ---- the official metrics ------------------------------------------------------------------------------------
 
+    @property
+    def precision(self) -> str:
+        """What the network computed with in the last evaluation: ``fp32``, ``fp16``, or ``fp16 autocast``."""
+        if self.args.quantize != 16:
+            return "fp32"
+        return "fp16 autocast" if self.training else "fp16"
+
     def _official(self, reference: Reference) -> dict[str, float]:
         """Score the collected detections, print the result and return it by column."""
         detections: Any = self.jdict
-        scores = score_detections(reference.truth, detections, self.evaluation.evaluator)
+        found = score_detections(reference.truth, detections, self.evaluation.evaluator, categories=reference.chosen)
+        scores = replace(found, precision=self.precision)
         self.scores = self.metrics.coco = scores
         if self.training:
-            named = ", ".join(f"{name} {value:.3f}" for name, value in list(scores.named().items())[:6])
-            LOGGER.info(f"official COCO metrics: {named}")
+            LOGGER.info(scores.line())
         else:
             LOGGER.info(scores.table(self.evaluation.per_class))
             if not self.jdict:  # Ultralytics writes no empty file, and would leave an older one
@@ -227,11 +341,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         from kdyolo.metrics.tide import find_errors
         from kdyolo.metrics.tide_plots import draw_worst, plot_errors
 
-        detections: Any = self.jdict
-        report = find_errors(reference.truth, detections)
+        collected: Any = self.jdict
+        truth, detections = of_categories(reference.truth, collected, reference.chosen)
+        report = find_errors(truth, detections)
         self.metrics.errors = report
         LOGGER.info(report.table())
         picture = plot_errors(report, self.save_dir / "errors.png")
         files = {image_id: Path(file) for file, image_id in reference.image_ids.items()}
-        pictures = draw_worst(report, reference.truth, detections, files, self.save_dir / "errors")
+        pictures = draw_worst(report, truth, detections, files, self.save_dir / "errors")
         LOGGER.info(f"saved {picture} and the {len(pictures)} worst images in {self.save_dir / 'errors'}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
-from kdyolo.metrics.coco_files import GroundTruth, check_detections, read_detections, read_ground_truth
+from kdyolo.metrics.coco_files import GroundTruth, check_detections, of_categories, read_detections, read_ground_truth
 from kdyolo.metrics.coco_metrics import CocoScores, score_detections
 from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match_detections
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
@@ -110,7 +110,13 @@ class CocoComparison:
 
 
 def confidence(
-    truth: GroundTruth, detections: Sequence[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    truth: GroundTruth,
+    detections: Sequence[Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    categories: Sequence[int] | None = None,
 ) -> BootstrapIntervals:
     """Confidence intervals of the twelve metrics, from drawing images with replacement.
 
@@ -123,6 +129,7 @@ def confidence(
         resamples: Number of draws, at least 1.
         seed: Seed of the draws.
         level: Coverage of the intervals, in 0–1.
+        categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
 
     Raises:
         ConfigError: A number is out of range.
@@ -130,7 +137,7 @@ def confidence(
     """
     _check_numbers(resamples, level)
     check_detections(detections, truth, "the detections")
-    accumulate = Accumulator(match_detections(truth, detections))
+    accumulate = Accumulator(match_detections(*of_categories(truth, detections, categories)))
     drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
     return _intervals(drawn, resamples, seed, level)
 
@@ -144,6 +151,7 @@ def compare_coco(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    categories: Sequence[int] | None = None,
 ) -> CocoComparison:
     """Compare two results files on the same annotations, with a paired bootstrap over the images.
 
@@ -157,6 +165,7 @@ def compare_coco(
         resamples: Number of draws, at least 1.
         seed: Seed of the draws.
         level: Coverage of the intervals, in 0–1.
+        categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
 
     Raises:
         ConfigError: A number is out of range, or the evaluator is unknown.
@@ -168,8 +177,8 @@ def compare_coco(
     accumulators: list[Accumulator] = []
     for path in (first, second):
         detections = read_detections(path)
-        scores.append(score_detections(truth, detections, evaluator, source=str(path)))
-        accumulators.append(Accumulator(match_detections(truth, detections)))
+        scores.append(score_detections(truth, detections, evaluator, str(path), categories))
+        accumulators.append(Accumulator(match_detections(*of_categories(truth, detections, categories))))
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
     pairs = zip(scores[0].metrics, scores[1].metrics, strict=True)
     difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import codecs
 import gzip
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
 
-from kdyolo.errors import DatasetError
+from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.utils.system import pause_gc
 
 _T = TypeVar("_T")
@@ -189,6 +189,42 @@ def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth
         count, example = sum(lost.values()), min(lost)
         return [f"{count} detections of categories that {truth.path.name} lacks (id {example}) do not count"]
     return []
+
+
+def of_categories(
+    truth: GroundTruth, detections: Sequence[Detection], category_ids: Iterable[int] | None
+) -> tuple[GroundTruth, Sequence[Detection]]:
+    """Only the objects and the detections of some categories, on all images: what ``catIds`` is in pycocotools.
+
+    Args:
+        truth: Images, categories and objects.
+        detections: Detections on these images.
+        category_ids: Ids of the categories; None for all.
+
+    Raises:
+        DatasetError: A category is not in the ground truth.
+    """
+    if category_ids is None:
+        return truth, detections
+    only = truth.only(category_ids)
+    return only, [d for d in detections if d["category_id"] in only.categories]
+
+
+def find_categories(truth: GroundTruth, wanted: Iterable[str]) -> list[int]:
+    """Ids of categories that are given by their names or by their ids.
+
+    Raises:
+        ConfigError: There is none of that name or id.
+    """
+    ids = {name: category for category, name in truth.categories.items()}
+    found = {each: ids.get(each, int(each) if each.isdecimal() else None) for each in wanted}
+    if unknown := [each for each, category in found.items() if category not in truth.categories]:
+        listed = ", ".join(f"{category} ({name})" for category, name in list(truth.categories.items())[:5])
+        raise ConfigError(
+            f"{truth.path} has no category {', '.join(map(repr, unknown))}: expected names or ids of its "
+            f"{len(truth.categories)} categories: {listed}{', …' if len(truth.categories) > 5 else ''}."
+        )
+    return sorted({category for category in found.values() if category is not None})
 
 
 def _decode(path: Path, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:

@@ -18,11 +18,13 @@ from kdyolo.metrics.coco_files import (
     Detection,
     GroundTruth,
     check_detections,
+    of_categories,
     read_detections,
     read_ground_truth,
 )
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, Evaluator
 from kdyolo.utils.system import pause_gc
+from kdyolo.utils.text import printable, shortened
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class CocoScores:
         detections: Number of detections.
         evaluator: Name and version of the package that computed all this.
         notes: Sentences that a person should read about the files.
+        categories: Names of the categories that were chosen; None where all count.
+        precision: What the network computed with, e.g. ``"fp32"``; None where only its detections are known.
     """
 
     ap: float
@@ -89,6 +93,8 @@ class CocoScores:
     detections: int
     evaluator: str
     notes: tuple[str, ...] = ()
+    categories: tuple[str, ...] | None = None
+    precision: str | None = None
 
     @property
     def metrics(self) -> tuple[float, ...]:
@@ -101,8 +107,20 @@ class CocoScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the twelve metrics by their official names, counts, and all classes."""
-        rest = {key: getattr(self, key) for key in ("images", "objects", "detections", "evaluator")}
+        keys = ("images", "objects", "detections", "evaluator", "precision")
+        rest: dict[str, Any] = {key: getattr(self, key) for key in keys}
+        rest["categories"] = None if self.categories is None else list(self.categories)
         return {**self.named(), **rest, "notes": list(self.notes), "per_class": [asdict(c) for c in self.per_class]}
+
+    @property
+    def title(self) -> str:
+        """What these numbers are, and of which categories if some were chosen."""
+        return "official COCO metrics" + (f" of {', '.join(self.categories)} only" if self.categories else "")
+
+    def line(self) -> str:
+        """The six average precisions in one line."""
+        named = ", ".join(f"{name} {value:.3f}" for name, value in list(self.named().items())[:6])
+        return f"{self.title}: {named}{f' ({self.precision})' if self.precision else ''}"
 
     def table(self, per_class: bool = False, suffixes: Sequence[str] = ()) -> str:
         """The lines that pycocotools prints, under one that says what was scored.
@@ -112,8 +130,8 @@ class CocoScores:
             suffixes: Text to put behind each of the twelve lines.
         """
         lines = [
-            f"official COCO metrics: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
-            f"({self.evaluator})"
+            f"{self.title}: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
+            f"({self.evaluator}{f'; network in {self.precision}' if self.precision else ''})"
         ]
         for (_, name, iou, area, limit), value, suffix in zip(
             METRICS, self.metrics, suffixes or [""] * 12, strict=True
@@ -125,11 +143,12 @@ class CocoScores:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _class_lines(self) -> list[str]:
-        width = max(len("class"), *(len(c.name) for c in self.per_class))
+        names = [shortened(printable(c.name), 100) for c in self.per_class]
+        width = max(map(len, ("class", *names)))
         lines = [f" {'class':<{width}}  objects     AP   AP50   AP75"]
-        for c in self.per_class:
+        for name, c in zip(names, self.per_class, strict=True):
             values = "".join(f"{'-':>7}" if v < 0 else f"{v:7.3f}" for v in (c.ap, c.ap50, c.ap75))
-            lines.append(f" {c.name:<{width}}  {c.objects:>7}{values}")
+            lines.append(f" {name:<{width}}  {c.objects:>7}{values}")
         return lines
 
     def __str__(self) -> str:
@@ -137,7 +156,11 @@ class CocoScores:
 
 
 def score_coco(
-    predictions: str | Path, annotations: str | Path, *, evaluator: Evaluator = DEFAULT_EVALUATOR
+    predictions: str | Path,
+    annotations: str | Path,
+    *,
+    evaluator: Evaluator = DEFAULT_EVALUATOR,
+    categories: Sequence[int] | None = None,
 ) -> CocoScores:
     """Score a results file of any detector against COCO annotations.
 
@@ -145,13 +168,14 @@ def score_coco(
         predictions: COCO results: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
         annotations: COCO instance annotations (JSON). All of its images count, with their crowds and areas.
         evaluator: The package that computes the metrics.
+        categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
 
     Raises:
         ConfigError: The evaluator is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
     """
     truth = read_ground_truth(annotations)
-    return score_detections(truth, read_detections(predictions), evaluator, source=str(predictions))
+    return score_detections(truth, read_detections(predictions), evaluator, str(predictions), categories)
 
 
 def score_detections(
@@ -159,6 +183,7 @@ def score_detections(
     detections: Sequence[Detection],
     evaluator: str = DEFAULT_EVALUATOR,
     source: str = "the predictions",
+    categories: Sequence[int] | None = None,
 ) -> CocoScores:
     """Score detections in memory.
 
@@ -167,24 +192,29 @@ def score_detections(
         detections: Boxes in pixels of the original images. They are not changed.
         evaluator: One of :data:`EVALUATORS`.
         source: Name of the detections in messages.
+        categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
 
     Raises:
         ConfigError: The evaluator is unknown.
-        DatasetError: Detections are on images that the ground truth lacks, or of none of its categories.
+        DatasetError: Detections are on images that the ground truth lacks, or of none of its categories; or it lacks
+            one of those that count.
     """
     if evaluator not in EVALUATORS:
         raise ConfigError(f"unknown evaluator {evaluator!r}: expected one of {', '.join(EVALUATORS)}.")
     notes = check_detections(detections, truth, source)
+    truth, detections = of_categories(truth, detections, categories)
     with pause_gc():
         stats, precision = _evaluate(truth, detections, evaluator)
+    metrics: dict[str, Any] = {attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)}
     return CocoScores(
-        **{attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)},
+        **metrics,
         per_class=_class_scores(truth, precision),
         images=len(truth.images),
         objects=truth.objects,
         detections=len(detections),
         evaluator=f"{evaluator} {version(evaluator)}",
         notes=(*truth.notes, *notes),
+        categories=None if categories is None else tuple(truth.categories.values()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from kdyolo.errors import DatasetError
@@ -19,15 +19,33 @@ class Reference:
         truth: Ground truth with all images of the annotation file, and the categories that are classes of the data set.
         category_ids: Class index → category id.
         image_ids: Image file, as the data set names it → image id.
+        chosen: Category ids that are scored; None for all.
     """
 
     truth: GroundTruth
     category_ids: list[int]
     image_ids: dict[str, int]
+    chosen: list[int] | None = None
+
+    def without_objects(self) -> Reference:
+        """The same reference without the objects, for a process that finds detections and scores none."""
+        return replace(self, truth=replace(self.truth, annotations=[]))
+
+    def of_files(self, files: Sequence[str]) -> Reference:
+        """The same reference for image files in another place.
+
+        Raises:
+            DatasetError: They are not the images of the annotation file.
+        """
+        return replace(self, image_ids=image_ids(self.truth, files))
 
 
 def build_reference(
-    annotations: Path, files: Sequence[str], names: Sequence[str], category_ids: Sequence[int] | None = None
+    annotations: Path,
+    files: Sequence[str],
+    names: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
 ) -> Reference:
     """Read the annotation file of a split and tie it to the data set.
 
@@ -37,13 +55,15 @@ def build_reference(
         names: Names of the classes 0…nc−1.
         category_ids: Category id of each class in this file, if the data set was converted from it; otherwise classes
             and categories are tied by their names.
+        classes: Indices of the classes that are scored; None for all.
 
     Raises:
         DatasetError: The file is not what it should be, or has not the classes or the images of the data set.
     """
     truth = read_ground_truth(annotations)
     ids = list(category_ids) if category_ids else _ids_by_name(names, truth)
-    return Reference(truth.only(ids), ids, image_ids(truth, files))
+    chosen = None if classes is None else [ids[index] for index in classes]
+    return Reference(truth.only(ids), ids, image_ids(truth, files), chosen)
 
 
 def _ids_by_name(names: Sequence[str], truth: GroundTruth) -> list[int]:

@@ -18,8 +18,8 @@ from ultralytics.nn.modules import Index
 from ultralytics.nn.tasks import DetectionModel
 
 from kdyolo.errors import ModelError
-from kdyolo.models.arch import Arch
-from kdyolo.models.arch_matching import fit_arch
+from kdyolo.models.arch import FAMILIES, Arch
+from kdyolo.models.arch_matching import fit_arch, foreign_detector
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of, from_stock_yaml, to_stock_yaml
@@ -92,8 +92,10 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
         Only tensors of the head whose shape depends on the number of classes may stay as they were initialised.
 
         Raises:
-            ModelError: The weights are of another architecture or scale.
+            ModelError: The weights are of another architecture or scale, or no checkpoint.
         """
+        if isinstance(weights, dict) and not (weights.get("ema") or weights.get("model")):
+            raise ModelError("expected a detector or the content of a checkpoint; load_state_dict takes a state dict.")
         source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
         if not isinstance(source, KDDetectionModel):
             source = from_stock(source, self.yaml)
@@ -117,9 +119,16 @@ class KDDetectionModel(DetectionModel):  # type: ignore[misc]
 
 
 def weights_arch(model: nn.Module) -> tuple[Arch, int]:
-    """The backbone that a stock detector's weights fit best, and how many tensors agree."""
-    family = family_of(getattr(model, "yaml", None) or None)
-    return fit_arch({name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()}, family)
+    """The backbone that a stock detector's weights fit best, and how many tensors agree.
+
+    Raises:
+        ModelError: The detector is of another family.
+    """
+    shapes = {name.partition(".")[2]: tensor.shape for name, tensor in model.state_dict().items()}
+    arch, agreeing = fit_arch(shapes, family_of(getattr(model, "yaml", None) or None))
+    if name := foreign_detector(shapes, arch):
+        raise ModelError(f"the weights are those of {name}. Expected a detector of {', '.join(FAMILIES)}.")
+    return arch, agreeing
 
 
 def resolve_description(cfg: Any, weights: nn.Module | None, arch: Arch | None, eps: float | None) -> Yaml:

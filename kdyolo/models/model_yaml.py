@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
-import yaml
 from ultralytics.nn.tasks import guess_model_scale
 
 from kdyolo.errors import ModelError
 from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes, level_taps, stock_scale
+from kdyolo.models.description_check import BACKBONE as BACKBONE
+from kdyolo.models.description_check import check_description
 from kdyolo.utils.shipped_files import shipped
 from kdyolo.utils.text import did_you_mean
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.yaml_files import read_yaml
 
-BACKBONE = "DistilledBackbone"
 Yaml = dict[str, Any]
 Row = list[Any]
 
@@ -86,10 +87,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
             f"{name}: no such model YAML. Expected a path or one of {', '.join(files)} with a scale letter, "
             f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
         )
-    try:
-        description = load_yaml(found.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ModelError(f"{found}: not a YAML file ({str(e).splitlines()[0]}).") from e
+    description = read_yaml(found, error=ModelError)
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():
         raise ModelError(f"{found}: not a model YAML. Expected the keys nc, backbone and head.")
     return {**description, "scale": guess_model_scale(path), "yaml_file": path.name}
@@ -140,21 +138,22 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
 
 
 def check_rows(d: Yaml) -> None:
-    """Refuse a description whose rows do not have the form that both layouts share.
+    """Refuse a description that holds anything but plain data, or whose rows lack the form that both layouts share.
 
     Raises:
-        ModelError: Malformed rows or scales, or a head row that uses the backbone's list of maps.
+        ModelError: Malformed rows or scales, a head row that uses the backbone's list of maps, or see
+            :func:`kdyolo.models.description_check.check_description`.
     """
+    check_description(d)
     where = d.get("yaml_file", "model YAML")
     for part in ("backbone", "head"):
         rows = d.get(part)
         for row in rows if isinstance(rows, list) and rows else [rows]:
             if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)):
-                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {row!r}.")
+                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {short(row)}.")
     if not isinstance(d.get("scales"), dict):
-        raise ModelError(
-            f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {d.get('scales')!r}."
-        )
+        found = short(d.get("scales"))
+        raise ModelError(f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {found}.")
     before = len(d["backbone"])
     sources = (j if j >= 0 else before + i + j for i, row in enumerate(d["head"]) for j in row_sources(row))
     if is_nested(d) and before > 1 and 0 in sources:

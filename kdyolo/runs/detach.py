@@ -75,7 +75,7 @@ def detach(arguments: Sequence[str]) -> tuple[Path, RecordedProcess | None]:
                 end(psutil.Process(child.pid), TIMEOUT)
             raise
         process = read_process(folder)
-        keep = bool(process and process.launcher)  # torchrun and the other ranks go on printing there
+        keep = bool(process and process.launcher)  # the launcher and the other ranks go on printing there
         return folder, process
     finally:
         if not keep:

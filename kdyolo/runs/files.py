@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdyolo.utils.plain_files import is_file
+
 # ---- a run folder, as Ultralytics lays it out ------------------------------------------------------------------------
 
 ARGS_NAME = "args.yaml"  # Ultralytics' settings; every run folder has it, so it is what a run is known by
@@ -37,7 +39,7 @@ MEMORY_COLUMN = "memory/GB"  # peak memory of an epoch, in GiB
 
 def is_run(path: Path) -> bool:
     """Whether a folder looks like that of a run, of kdyolo or of plain Ultralytics."""
-    return (path / ARGS_NAME).is_file()
+    return is_file(path / ARGS_NAME)
 
 
 def run_folder_of(path: Path) -> Path:
@@ -66,10 +68,13 @@ def runs_below(folder: Path) -> list[Path]:
 
 def resumable(path: Path) -> bool:
     """Whether ``kdyolo train --resume`` can continue from what a run folder holds."""
-    return weights_file(path, STATE_NAME).is_file() and ever_saved(path)
+    return is_file(weights_file(path, STATE_NAME)) and ever_saved(path)
 
 
 def ever_saved(path: Path) -> bool:
     """Whether an epoch was saved completely; until the first is, ``resume.pt`` is missing, or there and empty."""
     state, last = weights_file(path, STATE_NAME), weights_file(path, LAST_NAME)
-    return last.is_file() and not (state.is_file() and state.stat().st_size == 0)
+    try:
+        return is_file(last) and not (is_file(state) and state.stat().st_size == 0)
+    except FileNotFoundError:  # the run has ended between the two looks
+        return True

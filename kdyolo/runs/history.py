@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,56 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
-from kdyolo.runs.files import (
-    ARGS_NAME,
-    BEST_NAME,
-    MAP,
-    RECORD_NAME,
-    RESULTS_NAME,
-    SCORES_NAME,
-    STATE_NAME,
-    run_folder_of,
-    weights_file,
-)
+from kdyolo.runs.contents.readers import read_args, read_record, read_scores
+from kdyolo.runs.files import BEST_NAME, MAP, RECORD_NAME, RESULTS_NAME, STATE_NAME, run_folder_of, weights_file
 from kdyolo.runs.results_csv import epoch_durations, read_results
-from kdyolo.utils.yaml_files import check_values, read_mapping
-
-
-class _Args(msgspec.Struct):
-    """What is relied on in ``args.yaml``; anything else may be there too."""
-
-    epochs: int | float | None = None
-    patience: int | float | None = None
-    time: int | float | None = None
-
-
-class _Record(msgspec.Struct):
-    """What is relied on in ``kdyolo.yaml``; anything else may be there too."""
-
-    settings: dict[str, Any] | None = None
-    schedule: dict[str, Any] | None = None
-    backbone: dict[str, Any] | None = None
-    versions: dict[str, Any] | None = None
-
-
-class _ClassScore(msgspec.Struct):
-    category_id: int
-    name: str
-    objects: int
-    ap: float
-
-
-class _Scores(msgspec.Struct):
-    """What is relied on in ``coco_metrics.json``; anything else may be there too."""
-
-    AP: float
-    images: int | None = None
-    objects: int | None = None
-    per_class: list[_ClassScore] | None = None
+from kdyolo.utils.plain_files import is_file, is_folder
+from kdyolo.utils.text import quoted
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +57,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or patience has ended it."""
-        saved = weights_file(self.path, BEST_NAME).is_file()
-        return saved and not weights_file(self.path, STATE_NAME).is_file() and self._has_ended
+        saved = is_file(weights_file(self.path, BEST_NAME))
+        return saved and not is_file(weights_file(self.path, STATE_NAME)) and self._has_ended
 
     @property
     def trained(self) -> bool:
@@ -130,11 +86,13 @@ class Run:
     @cached_property
     def schedule(self) -> FreezeSchedule:
         """The freeze schedule; of a stock run one that freezes nothing."""
-        known = {k: v for k, v in self._planned.items() if k != "thaws"}
+        known = {key: value for key, value in self._planned.items() if key != "thaws"}
         try:
-            return FreezeSchedule(**known) if known else FreezeSchedule(epochs=max(self.planned_epochs, 1))
-        except (TypeError, ConfigError) as e:
-            raise RunError(f"{self.path / RECORD_NAME}: its schedule is none that this version knows ({e}).") from e
+            return FreezeSchedule(**{**known, "epochs": max(self.planned_epochs, 1)})
+        except (TypeError, ValueError, ConfigError) as e:
+            raise RunError(
+                f"{self.path / RECORD_NAME}: its schedule is none that this version knows ({quoted(e)})."
+            ) from e
 
     def phase(self, epoch: int) -> str:
         """What was frozen in an epoch (from 1), e.g. ``"backbone frozen"``."""
@@ -185,35 +143,17 @@ def read_run(path: str | Path) -> Run:
         [1, 2, 3]
     """
     folder = run_folder_of(Path(path))
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise RunError(f"{path}: no such run folder.")
-    args = read_mapping(folder / ARGS_NAME, _Args)
-    if args is None:
-        raise RunError(
-            f"{folder}: not a run folder, there is no {ARGS_NAME} in it. Expected the work dir of kdyolo train or yolo "
-            "train."
-        )
+    args = read_args(folder)
     columns, notes = read_results(folder / RESULTS_NAME)
     seconds, time_notes = epoch_durations(columns["epoch"], columns.get("time") or [math.nan] * len(columns["epoch"]))
     return Run(
         path=folder,
         args=args,
-        record=read_mapping(folder / RECORD_NAME, _Record),
+        record=read_record(folder),
         columns=columns,
-        scores=_scores(folder / SCORES_NAME),
+        scores=read_scores(folder),
         notes=(*notes, *time_notes),
         _seconds=seconds,
     )
-
-
-def _scores(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise RunError(f"{path}: damaged ({e}). Expected the official metrics as JSON; run kdyolo val again.") from e
-    if not isinstance(content, dict) or "AP" not in content:
-        raise RunError(f"{path}: expected the official metrics, found no AP in it.")
-    check_values(path, content, _Scores)
-    return content

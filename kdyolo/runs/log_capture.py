@@ -21,7 +21,12 @@ class RunLog:
     """Collects Ultralytics' log from construction on, and everything printed while :meth:`capture` is active.
 
     Lines gathered before the run folder is known wait in memory until :meth:`open`.
+
+    Attributes:
+        alone: Whether it is the only place that this process prints to, so that errors are read nowhere else.
     """
+
+    alone = False
 
     def __init__(self) -> None:
         self._file: TextIO = io.StringIO()
@@ -61,6 +66,7 @@ class RunLog:
         What is written past Python (a crash, a library in C) goes to the log as well, and so does everything that comes
         after :meth:`close`. What :meth:`capture` and Ultralytics' logger record already is printed nowhere else.
         """
+        self.alone = True
         for stream in (sys.__stdout__, sys.__stderr__):
             if stream is not None:
                 stream.flush()
@@ -82,7 +88,7 @@ class RunLog:
         """
         if output := detach.output_file():
             if several_ranks:
-                LOGGER.info(f"what torchrun and the other ranks print: {output}")
+                LOGGER.info(f"what the launcher and the other ranks print: {output}")
             self.take_over()
             detach.tell_begun(folder)
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kdyolo.data.dataset_yaml import ROLES, look_at_dataset
 from kdyolo.errors import DatasetError, RunError
+from kdyolo.metrics.names import NAMES
+from kdyolo.runs.contents.forms import Count, Epochs, Name
 from kdyolo.runs.files import ARGS_NAME, BEST_NAME, CARD_NAME, MAP, MAP50, RECORD_NAME, RESULTS_NAME
 from kdyolo.runs.history import Run, read_run
-from kdyolo.utils.tables import markdown_row, markdown_table
+from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.tables import markdown_code, markdown_row, markdown_table, markdown_text
+from kdyolo.utils.text import shortened
+from kdyolo.utils.yaml_files import check_values
 
 # Licences of teachers' weights, as published with each model, by how their names begin; the first that fits.
 TEACHER_TERMS: tuple[tuple[str, str], ...] = (
@@ -22,6 +30,51 @@ TEACHER_TERMS: tuple[tuple[str, str], ...] = (
     ("sam2", "Apache-2.0"),
     ("samvit", "Apache-2.0"),
 )
+_CELL = 1000  # characters of a value at most
+
+
+class _Backbone(msgspec.Struct):
+    """What a card needs of a backbone's record."""
+
+    path: Name
+    sha256: Name
+    source: Name
+    model: Name
+    matched: Count
+    total: Count
+    values: Count
+    bn_eps: float
+
+
+class _Schedule(msgspec.Struct):
+    """What a card needs of a schedule's record."""
+
+    epochs: Epochs
+    backbone_lr: float
+    freeze_epochs: Epochs | Name
+
+
+class _Recipe(msgspec.Struct):
+    """What a card needs of a recipe's record."""
+
+    name: Name
+    values: dict[str, Any]
+
+
+class _Record(msgspec.Struct):
+    """What a card needs of a run's record."""
+
+    versions: dict[str, Any]
+    command: str
+    settings: dict[str, Any]
+    schedule: _Schedule
+    recipe: _Recipe
+    data: Name
+    seed: int
+    model: Name
+    backbone: _Backbone | None = None
+
+
 METRICS = (MAP, MAP50, "metrics/precision(B)", "metrics/recall(B)")
 
 
@@ -36,7 +89,7 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
         The path of the file.
 
     Raises:
-        RunError: The folder is not that of a kdyolo run, or no epoch is finished.
+        RunError: The folder is not that of a kdyolo run, no epoch is finished, or its record lacks what a card says.
 
     Examples:
         >>> from kdyolo import write_model_card
@@ -46,7 +99,7 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(run)
     history, record = _read(folder)
     sections = [
-        f"# {folder.resolve().name}: {record['model']} on {Path(str(record['data'])).name}",
+        "# " + markdown_text(f"{folder.resolve().name}: {record['model']} on {Path(record['data']).name}"),
         _introduction(record),
         _results(history),
         _backbone(record.get("backbone")),
@@ -61,22 +114,24 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _read(folder: Path) -> tuple[Run, Mapping[str, Any]]:
-    if not (folder / RECORD_NAME).is_file():
+    if not os.path.lexists(folder / RECORD_NAME):
         raise RunError(f"{folder}: not a kdyolo run, there is no {RECORD_NAME} in it. Expected the work dir of one.")
     run = read_run(folder)
     if run.record is None or not run.epochs:
         raise RunError(f"{folder}: no epoch is finished, so there is nothing to report yet.")
+    check_values(folder / RECORD_NAME, dict(run.record), _Record)
     return run, run.record
 
 
 def _introduction(record: Mapping[str, Any]) -> str:
     backbone = record.get("backbone")
-    start = f"a backbone from `{Path(backbone['path']).name}`" if backbone else "a randomly initialised backbone"
+    start = f"a backbone from {_code(Path(backbone['path']).name)}" if backbone else "a randomly initialised backbone"
     if record.get("started_from"):
-        start = f"the detector `{Path(str(record['started_from'])).name}`" + (f" and {start}" if backbone else "")
+        start = f"the detector {_code(Path(record['started_from']).name)}" + (f" and {start}" if backbone else "")
+    version = markdown_text(str(record["versions"].get("kdyolo")))
     return (
-        f"An object detector for [Ultralytics](https://github.com/ultralytics/ultralytics), trained by kdyolo "
-        f"{record['versions']['kdyolo']} from {start}. It takes RGB images in 0–1 and opens with plain Ultralytics."
+        "An object detector for [Ultralytics](https://github.com/ultralytics/ultralytics), trained by kdyolo "
+        f"{version} from {start}. It takes RGB images in 0–1 and opens with plain Ultralytics."
     )
 
 
@@ -100,8 +155,9 @@ def _results(run: Run) -> str:
 def _official(run: Run) -> tuple[dict[str, float], str]:
     """The official metrics by name, and of what they are: of ``best.pt``, else of the last epoch that has them."""
     if run.scores:
-        return {name: v for name, v in run.scores.items() if name.startswith(("AP", "AR"))}, f"`{BEST_NAME}`"
-    official = {name.removeprefix("coco/"): run.columns[name] for name in run.columns if name.startswith("coco/")}
+        known_scores = {name: run.scores[name] for name in NAMES if run.scores.get(name) is not None}
+        return known_scores, f"`{BEST_NAME}`"
+    official = {name: run.columns[f"coco/{name}"] for name in NAMES if f"coco/{name}" in run.columns}
     known = [i for i, value in enumerate(official.get("AP", [])) if not math.isnan(value)]
     if not known:
         return {}, ""
@@ -112,8 +168,8 @@ def _backbone(backbone: Mapping[str, Any] | None) -> str:
     if not backbone:
         return "## Backbone\n\nNo distilled backbone went in."
     facts = {
-        "file": f"`{Path(backbone['path']).name}`",
-        "sha256": f"`{backbone['sha256']}`",
+        "file": _Code(Path(backbone["path"]).name),
+        "sha256": _Code(backbone["sha256"]),
         "source": backbone["source"],
         "model": backbone["model"],
         "tensors": f"{backbone['matched']} of {backbone['total']} ({backbone['values']:,} values)",
@@ -135,14 +191,14 @@ def _training(record: Mapping[str, Any], run: Run) -> str:
         "recipe": record["recipe"]["name"],
         "resize": settings.get("resize"),
         "seed": record["seed"],
-        "command": f"`{record['command']}`",
+        "command": _Code(record["command"]),
     }
-    recipe = ", ".join(f"{k}={v}" for k, v in record["recipe"]["values"].items())
+    recipe = markdown_text(shortened(", ".join(f"{k}={v}" for k, v in record["recipe"]["values"].items()), _CELL))
     return "## Training\n\n" + _table(facts) + f"\n\nThe recipe's values: {recipe}. Others are in `{ARGS_NAME}`."
 
 
 def _freeze_in_words(schedule: Mapping[str, Any]) -> str:
-    thaws = schedule.get("thaws") or {}
+    thaws: Mapping[int, Sequence[str]] = schedule.get("thaws") or {}
     if schedule.get("unfreeze_stages"):
         return ", ".join(f"{'–'.join(parts)} until epoch {int(epoch) - 1}" for epoch, parts in thaws.items())
     epochs = schedule["freeze_epochs"]
@@ -150,9 +206,9 @@ def _freeze_in_words(schedule: Mapping[str, Any]) -> str:
 
 
 def _data(record: Mapping[str, Any]) -> str:
-    path = Path(str(record["data"]))
-    facts: dict[str, Any] = {"data set": f"`{path.name}`"}
-    if path.is_file():
+    path = Path(record["data"])
+    facts: dict[str, Any] = {"data set": _Code(path.name)}
+    if is_file(path):
         with suppress(DatasetError):  # the file may have become another since; the card says all else
             dataset = look_at_dataset(path)
             names = list(dataset.class_names.values())
@@ -180,8 +236,8 @@ def _teacher(name: str | None) -> str:
     letters = "".join(c for c in name.rpartition("/")[2].lower() if c.isalnum())  # facebook/sam2.1-hiera → sam21hiera
     terms = next((terms for start, terms in TEACHER_TERMS if letters.startswith(start)), None)
     if terms is None:
-        return f"- The backbone was distilled from {name}, whose terms are not known here: look them up."
-    return f"- The backbone was distilled from {name}: {terms}."
+        return f"- The backbone was distilled from {markdown_text(name)}, whose terms are not known here: look them up."
+    return f"- The backbone was distilled from {markdown_text(name)}: {terms}."
 
 
 def _provenance(record: Mapping[str, Any]) -> str:
@@ -189,7 +245,19 @@ def _provenance(record: Mapping[str, Any]) -> str:
     return "## Provenance\n\n" + _table(facts) + f"\n\nAll of it stands in `{RECORD_NAME}` and inside the checkpoints."
 
 
+class _Code(str):
+    """Text that stands in a table as code."""
+
+
+def _code(text: str) -> str:
+    return markdown_code(shortened(text, _CELL))
+
+
 def _table(facts: Mapping[str, Any]) -> str:
-    """A table of two columns; what is unknown or empty is left out. A bar in a value would end its cell."""
-    known = {key: str(value).replace("|", r"\|") for key, value in facts.items() if value not in (None, "")}
+    """A table of two columns; what is unknown or empty is left out. Nothing in a value is read as Markdown or HTML."""
+    known = {
+        markdown_text(key): _code(value) if isinstance(value, _Code) else markdown_text(shortened(str(value), _CELL))
+        for key, value in facts.items()
+        if value not in (None, "")
+    }
     return "\n".join(["| | |", "|---|---|", *map(markdown_row, known.items())])

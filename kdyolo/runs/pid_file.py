@@ -20,8 +20,9 @@ from typing import Literal
 import psutil
 
 from kdyolo.errors import RunError
+from kdyolo.runs.contents.readers import read_process_file
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
-from kdyolo.runs.process_control import alive, ended_by_sigterm
+from kdyolo.runs.process_control import alive, ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
@@ -99,21 +100,10 @@ def read_process(folder: Path) -> RecordedProcess | None:
     """The process that a folder names; None if there is none, or ``pid.txt`` is not the one that kdyolo wrote.
 
     Raises:
-        RunError: ``process.json`` is damaged.
+        RunError: One of the two files is damaged.
     """
-    path = folder / PROCESS_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        launcher = content.pop("launcher")
-        found = RecordedProcess(**content, launcher=tuple(launcher) if launcher else None)
-        pid = (folder / PID_NAME).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise RunError(
-            f"{path}: damaged ({e}). If the run has ended, remove it and {PID_NAME}: no result is in them."
-        ) from e
-    return found if pid == str(found.pid) else None
+    found = read_process_file(folder)
+    return RecordedProcess(found.pid, found.host, found.started, found.launcher) if found else None
 
 
 def forget_process(folder: Path) -> None:
@@ -167,6 +157,6 @@ def claimed_folder(folder: Path) -> Iterator[RecordedProcess | None]:
 
 @contextlib.contextmanager
 def owning_folder(folder: Path | None) -> Iterator[RecordedProcess | None]:
-    """Work in a folder, named there unless another rank is, and clean up on SIGTERM; see :func:`claimed_folder`."""
-    with ended_by_sigterm(), contextlib.ExitStack() as stack:
+    """Work in a folder, named there unless another rank is, and clean up on signals; see :func:`claimed_folder`."""
+    with ended_by_signals(), contextlib.ExitStack() as stack:
         yield stack.enter_context(claimed_folder(folder)) if folder else None

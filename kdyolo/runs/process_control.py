@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +22,7 @@ from kdyolo.utils.system import die_with_parent
 
 POLL = 0.05  # seconds between two looks at a process that is to end
 LEFTOVERS = 5.0  # seconds in which what a run started ends by itself, once the run has
+AGAIN = 10.0  # seconds after a signal in which another one adds nothing: the process is ending already
 _PARENT = "KDYOLO_PARENT"  # environment of a launched process: the process that it must not outlive; 0: none
 
 
@@ -35,25 +38,101 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM (``kill``, a scheduler) end what runs here as Ctrl-C does, so that it can clean up.
+# ---- being told to end -----------------------------------------------------------------------------------------------
 
-    Only in the main thread, where Python handles signals, and only if no other code has decided what SIGTERM does.
+
+@dataclass
+class _Interrupt:
+    """What this process has been told by a signal, and how it takes it."""
+
+    told: type[KeyboardInterrupt] | None = None
+    at: float = -math.inf  # seconds of the monotonic clock
+    deferred: int = 0  # blocks that are to be finished first
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: raise it, unless it repeats one that is being followed."""
+        now = time.monotonic()
+        if self.told and now - self.at < AGAIN:
+            return
+        self.at, self.told = now, self.told or (Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        if not self.deferred:
+            raise self.told
+
+
+_interrupt = _Interrupt()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM (``kill``, a scheduler) end what runs here by an exception, so that it can clean up.
+
+    The first signal is remembered as long as this lasts, so that code which drops every exception only delays it: see
+    :func:`raise_if_told_to_end`. Those that follow within :data:`AGAIN` seconds do not disturb the cleaning up.
+
+    Only in the main thread, where Python handles signals, and only those of the two for which no other code has decided
+    what they do. Inside another such block it does nothing.
+
+    Raises:
+        KeyboardInterrupt: A signal came; :class:`Terminated` for SIGTERM.
     """
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    ours = {number: old for number, old in defaults.items() if main and signal.getsignal(number) is old}
+    for number in ours:
+        signal.signal(number, _interrupt.receive)
+    dropped = None
+    try:
         yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
+        dropped = _interrupt.told
+    finally:
+        for number, old in ours.items():
+            signal.signal(number, old)
+        if ours:
+            _interrupt.told, _interrupt.at = None, -math.inf
+    if dropped and ours:
+        raise dropped
+
+
+def told_to_end() -> type[KeyboardInterrupt] | None:
+    """How a signal has told this process to end, as the exception to raise; None if none has."""
+    return _interrupt.told
+
+
+def raise_if_told_to_end() -> None:
+    """Raise again what a signal has raised, if it was dropped on its way: to be called where work begins.
+
+    Raises:
+        KeyboardInterrupt: This process has been told to end.
+    """
+    if _interrupt.told:
+        raise _interrupt.told
+
+
+@contextlib.contextmanager
+def finished_first() -> Iterator[None]:
+    """Let something short, such as saving, come to its end before a signal is followed."""
+    _interrupt.deferred += 1
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _interrupt.deferred -= 1
+    if not _interrupt.deferred:
+        raise_if_told_to_end()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+@contextlib.contextmanager
+def signals_noted() -> Iterator[list[signal.Signals]]:
+    """Note Ctrl-C and SIGTERM in a list instead of following them; nothing is noted outside the main thread."""
+    noted: list[signal.Signals] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda number, frame: noted.append(signal.Signals(number)))
+    try:
+        yield noted
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 # ---- starting and ending ---------------------------------------------------------------------------------------------
@@ -85,9 +164,7 @@ def launch(
     """
     if os.name != "posix":
         raise RunError("background runs need Linux or macOS. Start the command in a terminal of its own instead.")
-    # The request travels in the environment and is met by the child itself (see `honour_launch`): code that runs
-    # between fork and exec may deadlock in a parent with threads.
-    own = {_PARENT: str(os.getpid()) if dies_with_parent else "0", "PYTHONUNBUFFERED": "1"}
+    own = {**bound_to_parent(dies_with_parent), "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
         return subprocess.Popen(
             [str(part) for part in command],
@@ -98,6 +175,18 @@ def launch(
             env={**os.environ, **(env or {}), **own},
             start_new_session=True,
         )
+
+
+def bound_to_parent(dies_with_parent: bool = True) -> dict[str, str]:
+    """Environment by which a kdyolo process that is started now gets SIGTERM when this *thread* ends; Linux only.
+
+    The request is met by the child itself (see :func:`honour_launch`), since code that runs between fork and exec may
+    deadlock in a parent with threads.
+
+    Args:
+        dies_with_parent: Whether it is to get that signal; otherwise it only listens to signals as usual.
+    """
+    return {_PARENT: str(os.getpid()) if dies_with_parent else "0"}
 
 
 def honour_launch() -> None:

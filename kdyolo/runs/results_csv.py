@@ -8,8 +8,13 @@ from pathlib import Path
 from statistics import median
 
 from kdyolo.errors import RunError
+from kdyolo.runs.contents.forms import MOST_EPOCHS
+from kdyolo.runs.contents.readers import read_results_text
+from kdyolo.utils.text import quoted, shortened
 
 _FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
+_LONGEST = 1e12  # seconds; a larger number, or none, is no time
+_MOST_NOTES = 10  # of one kind; a file that needs more of them says nothing by them
 
 
 def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
@@ -28,19 +33,23 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
     Raises:
         RunError: The file is damaged.
     """
-    if not path.is_file():
+    text = read_results_text(path)
+    if text is None:
         return {"epoch": []}, []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    notes = []
+    lines = text.splitlines(keepends=True)
+    notes: list[str] = []
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
         notes.append(f"{path.name}: its last line is cut off and was left out")
-    rows = list(csv.reader(lines))
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as e:  # a field of more than 128 KiB; before Python 3.11 also a NUL
+        raise RunError(f"{path}: damaged ({e}). Restore the file.") from e
     if not rows:
         return {"epoch": []}, notes
     header = [name.strip() for name in rows[0]]
     if "epoch" not in header:
-        raise RunError(f"{path}: expected a column 'epoch', found {', '.join(header[:5])}, …")
+        raise RunError(f"{path}: expected a column 'epoch', found {shortened(', '.join(header[:5]), 100)}, …")
     at = header.index("epoch")
     values: list[list[float]] = []
     for number, row in enumerate(rows[1:], start=2):
@@ -51,10 +60,16 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
             raise RunError(f"{path}: line {number}: epoch 1 again. Expected the results of one run, found two.")
         if values and found[at] <= values[-1][at]:
             # Killed between the row and the checkpoint: a resumed run did these epochs again, from older weights.
-            values = [row for row in values if row[at] < found[at]]
+            while values and values[-1][at] >= found[at]:
+                values.pop()
             notes.append(f"{path.name}: epoch {found[at]:.0f} on was done again after a resume; the later rows count")
         values.append(found)
-    return {name: [row[i] for row in values] for i, name in enumerate(header)}, notes
+    return {name: [row[i] for row in values] for i, name in enumerate(header)}, _few(notes)
+
+
+def _few(notes: list[str]) -> list[str]:
+    more = len(notes) - _MOST_NOTES
+    return notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more:,} more of the kind"]
 
 
 def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
@@ -63,12 +78,13 @@ def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: in
     try:
         values = [float(cell.strip() or "nan") for cell in row]
     except ValueError:
-        raise RunError(f"{path}: line {number}: expected numbers, found {','.join(row)[:60]!r}. {mend}") from None
+        raise RunError(f"{path}: line {number}: expected numbers, found {quoted(','.join(row), 60)}. {mend}") from None
     if len(values) != columns:
         raise RunError(f"{path}: line {number}: expected {columns} values, found {len(values)}. {mend}")
     epoch = values[epoch_at]
-    if not (epoch >= 0 and epoch.is_integer()):
-        raise RunError(f"{path}: line {number}: expected the number of an epoch, found {row[epoch_at]!r}. {mend}")
+    if not (0 <= epoch <= MOST_EPOCHS and epoch.is_integer()):
+        found = quoted(row[epoch_at], 60)
+        raise RunError(f"{path}: line {number}: expected the number of an epoch, found {found}. {mend}")
     return values
 
 
@@ -84,10 +100,12 @@ def epoch_durations(epochs: list[float], time: list[float]) -> tuple[list[float]
     Returns:
         Seconds of each epoch, NaN where unknown, and sentences that a person should read.
     """
+    time = [now if abs(now) <= _LONGEST else math.nan for now in time]
     steps = [now - before for now, before in zip(time, [0.0, *time], strict=False)]
+    usual = median([step for step in steps if step > 0] or [0.0])
     seconds, notes, anew = [], [], True
     for i, (epoch, now, step) in enumerate(zip(epochs, time, steps, strict=True)):
-        anew = _began_anew(i, now, steps, anew)
+        anew = _began_anew(i, now, steps, usual, anew)
         if anew:
             seconds.append(now)
         elif i > 0 and step >= 0 and epoch == epochs[i - 1] + 1:
@@ -96,19 +114,19 @@ def epoch_durations(epochs: list[float], time: list[float]) -> tuple[list[float]
             seconds.append(math.nan)
             if step < 0:
                 notes.append(f"epoch {epoch:.0f}: the clock went back, its duration is unknown")
-    return seconds, notes
+    return seconds, _few(notes)
 
 
-def _began_anew(i: int, now: float, steps: list[float], after_first: bool) -> bool:
+def _began_anew(i: int, now: float, steps: list[float], usual: float, after_first: bool) -> bool:
     """Whether epoch ``i`` is the first of a process: its ``time`` is that of an epoch, not of the whole run.
 
-    Mostly it is less than the one before, and about an epoch's. After a process of a single epoch (``after_first``) it
-    may be more; then the step is far smaller than those beside it.
+    Mostly it is less than the one before, and about an epoch's (``usual``). After a process of a single epoch
+    (``after_first``) it may be more; then the step is far smaller than those beside it.
     """
     if i == 0:
         return now >= 0
     if steps[i] < 0:
-        return 0 < now <= _FIRST_EPOCH * median([step for step in steps if step > 0] or [0.0])
+        return 0 < now <= _FIRST_EPOCH * usual
     if not after_first or i + 1 == len(steps):
         return False
     before = now - steps[i]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import operator
 import os
 import statistics
 import sys
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from kdyolo.runs.files import ARGS_NAME, LOG_NAME, PID_NAME, RESULTS_NAME, ever_
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.pid_file import RecordedProcess, forget_process, read_process
 from kdyolo.runs.process_control import end
+from kdyolo.utils.plain_files import is_file, is_folder, read_json
 
 FOLDERS = ("runs", "studies")
 SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
@@ -94,7 +96,7 @@ def run_status(path: Path, now: float | None = None) -> RunStatus:
         path: The run folder.
         now: The present time in seconds since 1970; None: the clock's.
     """
-    changed = max((f.stat().st_mtime for name in SIGNS_OF_LIFE if (f := path / name).is_file()), default=0.0)
+    changed = max(_changed(path / name) for name in SIGNS_OF_LIFE)
     try:
         process = read_process(path)
         run = read_run(path)
@@ -109,6 +111,13 @@ def run_status(path: Path, now: float | None = None) -> RunStatus:
     return RunStatus(path, state, phase, epoch, run.planned_epochs, run.value(), process, left, changed)
 
 
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime if is_file(file) else 0.0
+    except OSError:  # gone between the two looks
+        return 0.0
+
+
 def _state(run: Run, process: RecordedProcess | None) -> State:
     if process is not None and process.where != "gone":
         return "running" if process.where == "running" else "elsewhere"
@@ -118,7 +127,7 @@ def _state(run: Run, process: RecordedProcess | None) -> State:
         return "interrupted"
     if run.trained:
         return "finished"  # though its weights are gone
-    ours = run.record is not None or (run.path / LOG_NAME).is_file()
+    ours = run.record is not None or is_file(run.path / LOG_NAME)
     return "died" if ours and not ever_saved(run.path) else "unfinished"
 
 
@@ -133,7 +142,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for place, below, files in os.walk(folder):
-        if ARGS_NAME in files:
+        if ARGS_NAME in files or ARGS_NAME in below:  # a folder of this name is a damaged run
             yield Path(place)
             below.clear()  # weights, images of errors: no runs
 
@@ -142,7 +151,7 @@ def default_folders() -> list[Path]:
     """``runs/`` and ``studies/`` here, and where Ultralytics puts runs, which may be another folder's ``runs/``."""
     configured = _ultralytics_runs()
     folders = [Path(name) for name in FOLDERS] + ([configured] if configured else [])
-    return [folder for folder in folders if folder.is_dir()]
+    return [folder for folder in folders if is_folder(folder)]
 
 
 def _ultralytics_runs() -> Path | None:
@@ -151,9 +160,10 @@ def _ultralytics_runs() -> Path | None:
     usual = "Library/Application Support" if sys.platform == "darwin" else ".config"
     path = (Path(home).expanduser() if home else Path.home() / usual) / "Ultralytics" / "settings.json"
     try:
-        return Path(json.loads(path.read_text(encoding="utf-8"))["runs_dir"])
-    except (OSError, ValueError, KeyError, TypeError):  # no settings yet, or damaged ones, which Ultralytics replaces
+        place = (read_json(path) or {}).get("runs_dir")
+    except RunError:  # Ultralytics replaces settings that are damaged
         return None
+    return Path(place) if isinstance(place, str) else None
 
 
 def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
@@ -171,7 +181,7 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
         >>> [(run.path.name, run.state) for run in list_runs([Path("runs")])]
         [('train', 'finished')]
     """
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+    if missing := [str(folder) for folder in folders if not is_folder(folder)]:
         raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")
     return sorted(map(run_status, find_runs(folders or default_folders())), key=lambda run: -run.changed)
 
@@ -204,21 +214,31 @@ def stop_runs(folders: Sequence[Path], timeout: float) -> list[Stopped]:
     Raises:
         RunError: A folder is not that of a run; then no run is stopped.
     """
-    known = (ARGS_NAME, PID_NAME, LOG_NAME)  # the last two are in the folder of a study, too
-    mistakes = [f"{path}: no run folder." for path in folders if not any((path / name).is_file() for name in known)]
+    mistakes = [f"{path}: no run folder." for path in folders if not _is_known(path)]
     if mistakes:
         raise RunError(" ".join([*mistakes, "Nothing was stopped. See kdyolo ps."]))
     with ThreadPoolExecutor(len(folders) or 1) as pool:
         return list(pool.map(lambda path: _stop(path, timeout), folders))
 
 
+def _is_known(path: Path) -> bool:
+    """Whether a folder is that of a run, however damaged, or of a study, which has a process and a log as well."""
+    return any(os.path.lexists(path / name) for name in (ARGS_NAME, PID_NAME, LOG_NAME))
+
+
 def _stop(path: Path, timeout: float) -> Stopped:
     try:
-        process = read_process(path)
+        return _end(path, timeout)
     except RunError as e:
         return Stopped(path, str(e), failed=True)
+    except OSError as e:
+        return Stopped(path, f"cannot be stopped from here ({e.strerror}).", failed=True)
+
+
+def _end(path: Path, timeout: float) -> Stopped:
+    process = read_process(path)
     if process is None:
-        note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if (path / PID_NAME).is_file() else ""
+        note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if is_file(path / PID_NAME) else ""
         return Stopped(path, f"was not running{note}.{_next_step(path)}")
     if process.where == "elsewhere":
         summary = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
@@ -228,10 +248,7 @@ def _stop(path: Path, timeout: float) -> Stopped:
         forget_process(path)
         return Stopped(path, f"was not running: process {process.pid} had been killed, its {PID_NAME} was stale."
                              f"{_next_step(path)}")  # fmt: skip
-    try:
-        sent = end(root, timeout)
-    except RunError as e:
-        return Stopped(path, str(e), failed=True)
+    sent = end(root, timeout)
     if process.find() is not None:
         return Stopped(path, f"process {process.pid} does not end, even after SIGKILL. It hangs in the kernel.", True)
     if read_process(path) == process:  # killed, or ended between two of its own steps
@@ -243,12 +260,14 @@ def _stop(path: Path, timeout: float) -> Stopped:
 def _next_step(path: Path) -> str:
     if not is_run(path):
         return ""
-    state = run_status(path).state
-    if state == "interrupted":
+    status = run_status(path)
+    if status.state == "damaged":
+        return f" It is damaged: {status.problem}"
+    if status.state == "interrupted":
         return f" Resume with: kdyolo train --resume {path}"
-    if state == "died":
+    if status.state == "died":
         return " Nothing had been saved yet: start it again with --exist-ok."
-    return f" It is {state}."
+    return f" It is {status.state}."
 
 
 def seconds_left(run: Run, since: float = 0.0) -> float:
@@ -270,6 +289,10 @@ def seconds_left(run: Run, since: float = 0.0) -> float:
     usual = {phase: statistics.median(values) for phase, values in by_phase.items()}
     if not usual:
         return math.nan
-    to_come = range(run.epochs[-1] + 1, run.planned_epochs + 1)
-    durations = [usual.get(run.phase(epoch), max(usual.values())) for epoch in to_come]
-    return math.fsum(durations) - min(max(since, 0.0), durations[0]) if durations else 0.0
+    begin, end_ = run.epochs[-1] + 1, run.planned_epochs + 1
+    if begin >= end_:
+        return 0.0
+    changes = [begin, *(epoch + 1 for epoch in run.schedule.unfreezes if begin < epoch + 1 < end_), end_]
+    each = [usual.get(run.phase(epoch), max(usual.values())) for epoch in changes[:-1]]  # in each phase, of an epoch
+    counts = [after - before for before, after in pairwise(changes)]
+    return math.fsum(map(operator.mul, each, counts)) - min(max(since, 0.0), each[0])

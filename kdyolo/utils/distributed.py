@@ -14,7 +14,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from ultralytics.utils import LOCAL_RANK, RANK
+from ultralytics.utils import RANK
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ TIMEOUT = timedelta(hours=3)
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several of a run (started by torchrun, or by Ultralytics for ``device=0,1``)."""
+    """Whether this process is one of several of a run, started by torchrun or by kdyolo's own launcher."""
     return bool(RANK != -1)
 
 
@@ -33,28 +33,17 @@ def is_rank_zero() -> bool:
     return RANK in {-1, 0}
 
 
-def init_process_group(device: Any) -> torch.device:
+def init_process_group(device: torch.device) -> None:
     """Join the process group, before anything else asks for ranks.
 
     Args:
-        device: Ultralytics' device setting: ``"cpu"``, nothing, or GPUs of which each local rank takes its own.
-
-    Returns:
-        This process's device.
+        device: This process's device, on which everything happens that names no other.
     """
-    text = str(device if device is not None else "")
-    cuda = torch.cuda.is_available() and text != "cpu"
-    gpus = [int(gpu) for gpu in text.split(",") if gpu.strip().isdigit()]
-    mine = (
-        torch.device("cuda", gpus[LOCAL_RANK] if len(gpus) > LOCAL_RANK else LOCAL_RANK)
-        if cuda
-        else torch.device("cpu")
-    )
+    cuda = device.type == "cuda"
     if cuda:
-        torch.cuda.set_device(mine)
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
-    return mine
 
 
 def broadcast(value: T) -> T:

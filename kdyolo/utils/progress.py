@@ -7,6 +7,8 @@ import sys
 import time
 from types import TracebackType
 
+from kdyolo.utils.text import printable
+
 PATIENCE = 1.0  # seconds before the line appears
 INTERVAL = 0.1  # seconds between two lines
 _PROCESSES = 512
@@ -15,7 +17,7 @@ _PROCESSES = 512
 def notice(text: str) -> None:
     """Print a line about a wait, if a person is at the terminal to read it."""
     if sys.stderr.isatty():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 class Progress:

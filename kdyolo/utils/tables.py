@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
+
+from kdyolo.utils.text import printable
 
 
 def aligned(
     rows: Sequence[Sequence[str]], align: str = "<", *, gap: str = "  ", least: Sequence[int] = ()
 ) -> list[str]:
-    """Lines of cells in columns that are as wide as their widest cell.
+    """Lines of cells in columns that are as wide as their widest cell; control characters in them are shown.
 
     >>> aligned([["class", "AP"], ["person", "0.5"]], "<>")
     ['class    AP', 'person  0.5']
@@ -23,6 +27,7 @@ def aligned(
     Returns:
         A line for each row, without blanks at its end.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     found = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
     widths = [max(pair) for pair in zip_longest(found, least[: len(found)], fillvalue=0)]
     sides = align.ljust(len(widths), align[-1])
@@ -44,7 +49,7 @@ def cell_width(text: str) -> int:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:
-    """Lines of a Markdown table; cells stand there as they are, so a bar in one must have been escaped.
+    """Lines of a Markdown table; cells stand there as they are, see :func:`markdown_text` and :func:`markdown_code`.
 
     Args:
         header: Names of the columns.
@@ -63,3 +68,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: 
 def markdown_row(cells: Iterable[str]) -> str:
     """One line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown, its tables, and HTML within it show unchanged, in one line."""
+    # Entities where a backslash does not do for every reader of Markdown; an underscore within a word is one anyway.
+    plain = html.escape(printable(text), quote=False)
+    return re.sub(r"([\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain).replace("|", "&#124;")
+
+
+def markdown_code(text: str) -> str:
+    """Text as code in Markdown, also within a table, in one line."""
+    plain = printable(text).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))  # longer than any within
+    return f"{fence} {plain} {fence}" if len(fence) > 1 else f"`{plain}`"

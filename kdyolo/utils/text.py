@@ -1,15 +1,23 @@
-"""Text helpers: durations in words, suggestions for misspelt words, terminal codes, canonical settings."""
+"""Text helpers: durations in words, suggestions for misspelt words, what a terminal would obey, canonical settings."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+# What a terminal obeys or does not show: control characters (also those from 0x80 on), marks that turn the direction
+# of writing, that have no width or end a line, halves of characters (from file names that are no UTF-8), tags.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_LONGEST_WORD = 100  # characters; nobody misspells longer ones
 
 
 def format_duration(seconds: float) -> str:
@@ -23,9 +31,59 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
+def printable(text: str) -> str:
+    """A name or a line as a terminal shows it unchanged: what it would obey as Python's escapes for it."""
+    return _CONTROL.sub(_escaped, text)
+
+
+def printable_lines(text: str, *, colours: bool = False) -> str:
+    """Lines as a terminal shows them unchanged: as :func:`printable`, but ends of lines and tabs stay.
+
+    Args:
+        text: The lines.
+        colours: Whether codes for colours stay, too.
+    """
+    pieces = _COLOUR.split(text)
+    return "".join(
+        piece if colours and i % 2 else _CONTROL.sub(lambda found: _escaped(found, kept="\n\t"), piece)
+        for i, piece in enumerate(pieces)
+    )
+
+
+def json_text(value: Any) -> str:
+    """Plain data as JSON that a terminal shows unchanged and that reads back as it was."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def _escaped(found: re.Match[str], kept: str = "") -> str:
+    character = found[0]
+    return character if character in kept else character.encode("unicode_escape").decode("ascii")
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most ``most`` characters: of a longer one the beginning, and a dash for the rest."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def quoted(value: Any, most: int = 100) -> str:
+    """A value for a message, as Python writes it but of at most ``most`` characters; of an exception, its message.
+
+    Nothing large is made on the way, however much the value holds.
+    """
+    if isinstance(value, BaseException):
+        return shortened(printable(" ".join(str(value)[:10_000].split())), max(most, 200))
+    form = reprlib.Repr()
+    form.maxstring = form.maxother = most
+    form.maxlevel, form.maxlist, form.maxdict, form.maxlong = 3, 10, 10, most
+    return shortened(form.repr(value), most)
+
+
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """A suggestion to end a message with, e.g. ``" Did you mean 'x'?"``; empty if no known word is close."""
-    close = get_close_matches(word, known, n=2, cutoff=0.6)
+    if len(word) > _LONGEST_WORD:
+        return ""
+    close = get_close_matches(word, [name for name in known if len(name) <= _LONGEST_WORD], n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
@@ -41,13 +99,15 @@ def plain_line(line: str) -> str:
 
 def canonical(value: Any) -> str:
     """A text that is the same for equal settings: 1 and 1.0 are equal, 1 and True are not."""
+    return json.dumps(_normal(value), sort_keys=True, default=str)
+
+
+def _normal(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
+        return int(value)
     if isinstance(value, Mapping):
-        return json.dumps({str(key): canonical(v) for key, v in value.items()}, sort_keys=True)
-    if isinstance(value, (list, tuple)):
-        return json.dumps([canonical(v) for v in value])
-    return json.dumps(value, default=str)
+        return {str(key): _normal(v) for key, v in value.items()}
+    return [_normal(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:

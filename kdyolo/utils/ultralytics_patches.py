@@ -6,8 +6,9 @@ Each patch says why it is needed, which function it is for (read in Ultralytics 
 Most of what kdyolo changes needs no patch, because Ultralytics asks a method that can be overridden. Some of these
 overrides set a value of Ultralytics' own for a moment, or for the rest of a run. They stay in their classes:
 
-``KDTrainer.__init__``: ``device`` and ``world_size`` come from the process group, ``ddp`` is off, ``wdir`` writes
-    files at once or not at all.
+``KDTrainer.__init__``: ``device`` and ``world_size`` come from the process group, ``ddp`` says that ranks train which
+    kdyolo's launcher starts, ``wdir`` writes files at once or not at all.
+``KDTrainer.train``: where ranks train, nothing of Ultralytics' own; its launcher empties the run folder.
 ``KDTrainer._build_train_pipeline``: ``world_size`` is that of the process group.
 ``KDTrainer._setup_train``: ``world_size`` is 0, so that the model is not wrapped before its frozen part is known;
     ``args.freeze`` gets back what the user said; ``stopper`` counts from the last unfreezing on; ``amp`` and
@@ -16,15 +17,21 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.set_model_attributes``: ``args.freeze``, layer numbers of the stock layout, is translated.
 ``KDTrainer.check_resume`` and ``resume_training``: arguments and state come from ``resume.pt``.
 ``KDTrainer.save_model``: ``model`` and ``ema`` are in the stock layout, ``args.epochs`` is advice on how to resume.
-``KDTrainer.get_dataloader``: evaluation sees all images, on rank 0.
+``KDTrainer._setup_scheduler``: ``epochs`` and ``args.epochs`` of a run that time ends are those of rank 0.
+``KDTrainer.get_dataloader``: the images of an evaluation are padded and computed in the batches of one process, of at
+    most 32 images, and each rank has its part of them.
+``KDTrainer.validate``: ``world_size`` is 0 and ``stopper.possible_stop`` that of rank 0; losses are added up by ours.
+``KDTrainer.final_eval``: ``best.pt`` is evaluated with the batches and the precision of ``kdyolo val``.
 ``KDTrainer.build_dataset`` and ``KDValidator.build_dataset``: RT-DETR's, which stretches, where that is asked for.
 ``KDTrainer._handle_nan_recovery``: a frozen backbone gets its unrounded tensors back.
 ``KDTrainer.optimizer_step``: the groups' ``lr`` is multiplied by the schedule's factor.
-``KDTrainer.preprocess_batch``: ``accumulate`` is shifted until the first step after a resume, and gradients that
-    waited are put back.
+``KDTrainer.preprocess_batch``: ``accumulate`` says whether the optimizer steps at this iteration, and after a resume
+    gradients that waited are put back.
 ``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers.
 ``KDValidator.init_metrics``: ``args.save_json`` is on where detections are collected; ``is_coco``, ``is_lvis``,
     ``class_map``, ``gdict`` and ``is_custom_json`` are not guessed from a path.
+``KDValidator.update_metrics`` and ``gather_stats``: ``loss`` of each batch is kept and set to 0, then added up in order
+    over all ranks, and ``dataloader`` is that of all of them.
 ``KDValidator.get_stats``: ``args.save_json`` is off, so that labels are not evaluated in place of the annotations.
 ``KDDetectionModel.load`` and ``load_state_dict``: names of either layout; nothing is loaded in part.
 ``StretchPredictor.construct_result``: one gain for each axis.
@@ -33,20 +40,20 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-
-from kdyolo.errors import CheckpointError
 
 
 @contextmanager
 def module_registered(cls: type) -> Iterator[None]:
-    """Let Ultralytics' YAML parser find a module of ours for as long as a model is being built.
+    """Let Ultralytics' YAML parser find a module of ours, and evaluate nothing, for as long as a model is being built.
 
     ``ultralytics.nn.tasks.parse_model`` looks names up among the globals of its module and has no other door. Without
     this, a row that names the class fails with a ``KeyError``. It is taken back, so that nothing depends on which
-    import came first.
+    import came first. With ``SAFE_LOAD`` set it reads ``activation`` instead of evaluating it.
 
     Args:
         cls: The class, which rows name by its ``__name__``.
@@ -54,9 +61,11 @@ def module_registered(cls: type) -> Iterator[None]:
     from ultralytics.nn import tasks
 
     setattr(tasks, cls.__name__, cls)
+    before, tasks.SAFE_LOAD = tasks.SAFE_LOAD, True
     try:
         yield
     finally:
+        tasks.SAFE_LOAD = before
         delattr(tasks, cls.__name__)
 
 
@@ -79,32 +88,83 @@ def ray_left_out() -> Iterator[None]:
 
 
 @contextmanager
-def safe_load_forced(trust: bool = False) -> Iterator[None]:
-    """Have Ultralytics unpickle checkpoints by its restricted loader, as with ``ULTRALYTICS_SAFE_LOAD=1``.
+def checkpoints_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics read checkpoints by a function of ours, and build what they describe without evaluating it.
 
-    ``ultralytics.nn.tasks.torch_safe_load`` reads the flag from its module when no argument says otherwise, and the
-    functions that call it pass none. Without this, a checkpoint given as ``--weights`` or ``--model`` runs its code.
+    ``ultralytics.nn.tasks.load_checkpoint`` calls ``torch_safe_load`` of its module, which unpickles completely, and
+    installs packages that a pickle names. ``parse_model`` evaluates a description's ``activation`` unless ``SAFE_LOAD``
+    is set. Without this, a checkpoint given as ``--weights`` or ``--model`` runs its code.
 
     Args:
-        trust: Unpickle completely instead.
-
-    Raises:
-        CheckpointError: The restricted loader refused a file.
+        read: Called with the path of a ``.pt`` file, which is there; gives its content, with modules.
     """
     from ultralytics.nn import tasks
+    from ultralytics.utils.checks import check_suffix
+    from ultralytics.utils.downloads import attempt_download_asset
 
-    before, tasks.SAFE_LOAD = tasks.SAFE_LOAD, not trust
+    def load(weight: str | Path, safe_only: bool | None = None) -> tuple[dict[str, Any], str]:
+        check_suffix(file=weight, suffix=".pt")
+        file = attempt_download_asset(weight)  # official weights are fetched by their names
+        return read(Path(file)), file
+
+    original, before = tasks.torch_safe_load, tasks.SAFE_LOAD
+    tasks.torch_safe_load, tasks.SAFE_LOAD = load, True
     try:
         yield
-    except (TypeError, ModuleNotFoundError) as e:
-        if "restricted" not in str(e) and "checkpoint" not in str(e):
-            raise
-        raise CheckpointError(
-            f"{str(e).splitlines()[0]} Expected an Ultralytics checkpoint of stock classes; for a file whose author "
-            "you trust, --trust unpickles it completely."
-        ) from e
     finally:
-        tasks.SAFE_LOAD = before
+        tasks.torch_safe_load, tasks.SAFE_LOAD = original, before
+
+
+@contextmanager
+def data_sets_read_by(read: Callable[[Any, str], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' trainer, validator and exporter read dataset YAMLs by a function of ours.
+
+    ``ultralytics.data.utils.check_det_dataset`` fetches addresses, unpacks archives, and runs what a YAML has under
+    ``download``, as Python or in a shell; ``convert_ndjson_to_yolo_if_needed`` fetches data sets of Ultralytics'
+    platform. Both are called without a choice. Without this, a YAML runs its code where validation images are missing.
+
+    Args:
+        read: Called with what names the data set, and the split that has to be there.
+    """
+    from ultralytics.engine import exporter, trainer, validator
+
+    def check(dataset: Any, autodownload: bool = True, split: str = "") -> dict[str, Any]:
+        return read(dataset, split or "val")
+
+    def unchanged(data: Any, *args: Any, **keywords: Any) -> Any:
+        return data
+
+    replaced: list[tuple[Any, str, Callable[..., Any]]]
+    replaced = [(module, "check_det_dataset", check) for module in (exporter, trainer, validator)]
+    replaced += [(module, "convert_ndjson_to_yolo_if_needed", unchanged) for module in (trainer, validator)]
+    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, function in replaced:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, name, function in saved:
+            setattr(module, name, function)
+
+
+@contextmanager
+def label_caches_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None]:
+    """Have Ultralytics' data sets read the cache beside their labels by a function of ours.
+
+    ``ultralytics.data.utils.load_dataset_cache_file`` unpickles ``labels.cache`` completely. Without this, a data set
+    with such a file in it runs its code. Where ``read`` raises what a missing cache raises, the labels are scanned.
+
+    Args:
+        read: Called with the path of the cache; gives its content.
+    """
+    from ultralytics.data import dataset
+
+    original = dataset.load_dataset_cache_file
+    dataset.load_dataset_cache_file = read
+    try:
+        yield
+    finally:
+        dataset.load_dataset_cache_file = original
 
 
 @contextmanager
@@ -128,29 +188,48 @@ def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
 
 
 @contextmanager
-def as_single_process(trainer: Any) -> Iterator[None]:
-    """Let rank 0 evaluate as if it were the only process.
+def evaluating_on(device: Any) -> Iterator[None]:
+    """Have Ultralytics' validator put a model that it evaluates by itself on this rank's device.
 
-    ``BaseValidator.__call__`` and the validator of detection split the images over ranks, reduce losses with an
-    operation that gloo lacks, and take every device but cuda for cuda. They look at constants that their modules copied
-    when they were imported. Without this, rank 0 waits for ranks that do not evaluate.
+    ``BaseValidator.__call__`` asks for the current CUDA device wherever there are ranks, and gives it to
+    ``AutoBackend``; both names are of its module. Without this, a rank that computes on the CPU fails.
 
     Args:
-        trainer: The trainer; its ``world_size`` is 0 meanwhile.
+        device: The device of this rank; None changes nothing.
     """
-    from ultralytics.engine import trainer as engine_trainer
-    from ultralytics.engine import validator as engine_validator
-    from ultralytics.models.yolo.detect import val
+    from ultralytics.engine import validator
 
-    modules = (engine_trainer, engine_validator, val)
-    saved = [(m, name, getattr(m, name)) for m in modules for name in ("RANK", "LOCAL_RANK") if hasattr(m, name)]
-    world_size = trainer.world_size
+    if device is None:
+        yield
+        return
+    backend, devices = validator.AutoBackend, validator.get_torch_device_backend
+    validator.AutoBackend = lambda *args, **keywords: backend(*args, **{**keywords, "device": device})
+    validator.get_torch_device_backend = lambda _: SimpleNamespace(current_device=lambda: device.index or 0)
     try:
-        trainer.world_size = 0
-        for module, name, _ in saved:
-            setattr(module, name, -1)
         yield
     finally:
-        trainer.world_size = world_size
-        for module, name, value in saved:
-            setattr(module, name, value)
+        validator.AutoBackend, validator.get_torch_device_backend = backend, devices
+
+
+@contextmanager
+def signals_pass() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and ``sys.exit`` through where Ultralytics drops every exception.
+
+    ``ultralytics.utils.TryExcept.__exit__`` returns True, also for what is no ``Exception``. It stands around
+    ``plot_labels``, the plot of the confusion matrix and checks of versions. Without this, a signal that comes in one
+    of them is lost, and training goes on.
+    """
+    from ultralytics.utils import TryExcept
+
+    original = TryExcept.__exit__
+
+    def only_errors(self: Any, kind: type[BaseException] | None, *more: Any) -> bool:
+        if kind is not None and not issubclass(kind, Exception):
+            return False
+        return bool(original(self, kind, *more))
+
+    TryExcept.__exit__ = only_errors
+    try:
+        yield
+    finally:
+        TryExcept.__exit__ = original

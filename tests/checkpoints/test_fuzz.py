@@ -245,3 +245,78 @@ def test_ultralytics_loads_are_restricted_for_weights_and_models_too(tmp_path: P
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.count("refused") == 2, done.stdout + done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+# ---- archives that two readers would read differently ----------------------------------------------------------------
+
+
+def copied(path: Path, change: Callable[[zipfile.ZipFile, dict[str, bytes]], Any]) -> None:
+    """A torch archive written anew, with a change."""
+    torch.save(tensors(vfmkd), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        change(archive, entries)
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "DATA.PKL", "data/0"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_entry_that_stands_twice_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "w.pth"
+    copied(path, lambda archive, _: archive.writestr(f"{path.stem}/{name}", b"other"))
+    with pytest.raises(CheckpointError, match=r"refused, its archive holds '.*' twice"):
+        read_checkpoint(path)
+
+
+def test_a_second_folder_is_refused(tmp_path: Path) -> None:
+    copied(tmp_path / "w.pth", lambda archive, entries: archive.writestr("a/data.pkl", entries["w/data.pkl"]))
+    with pytest.raises(CheckpointError, match="more than one folder"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("place", ["before", "after", "comment"])
+def test_what_stands_around_an_archive_is_refused(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "w.pth"
+    copied(path, lambda archive, _: None)
+    content = path.read_bytes()
+    if place == "before":
+        path.write_bytes(content[:64] + content)
+    elif place == "after":
+        path.write_bytes(content + b"more")
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = content[-22:]
+    with pytest.raises(CheckpointError, match=r"refused|damaged"):
+        read_checkpoint(path)
+
+
+def test_an_archive_without_checksums_is_read_and_says_so(tmp_path: Path) -> None:
+    """As torch writes it on demand. Nothing tells damage to its values then, but a .sha256 beside it."""
+    path, before = tmp_path / "w.pth", torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(tensors(vfmkd), path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    found = read_checkpoint(path)
+    assert not found.verified
+    assert found.tensors.keys() == tensors(str).keys()
+    path.with_name("w.pth.sha256").write_text(found.sha256)
+    assert read_checkpoint(path).verified
+    content = bytearray(path.read_bytes())
+    content[content.index(b"data/0") + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged or exchanged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "cfg", ["(" * 200_000, "model = " + "[" * 5000 + "]" * 5000, "x = 1\n" * 100_000, "-" * 250_000 + "1"]
+)
+def test_a_configuration_that_is_no_configuration_is_refused(tmp_path: Path, cfg: str) -> None:
+    content = {"state_dict": tensors(mmyolo), "meta": {"cfg": cfg}, "message_hub": {}}
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: the file's MMEngine configuration"):
+        read_checkpoint(tmp_path / "w.pth")

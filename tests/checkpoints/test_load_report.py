@@ -62,6 +62,11 @@ def test_the_table_adds_a_line_for_each_further_fact() -> None:
     assert re.search(r"wrong shape +1: stem\.conv\.weight \(expected \[1\], found \[2\]\)$", table)
 
 
+def test_a_file_without_checksums_has_a_line() -> None:
+    table = LoadReport(**{**FULL, "verified": False}).table()
+    assert re.search(r"checksums +none, .*epoch_4_model\.pth\.sha256 beside the file", table)
+
+
 def test_a_normalisation_that_is_folded_or_doubtful_has_a_line() -> None:
     assert "images" not in LoadReport(**FULL).table()
     folded = LoadReport(**{**FULL, "norm": NORMS["imagenet"], "norm_origin": NormOrigin.GIVEN}).table()

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint, backbone_name, read_checkpoint
 from kdyolo.errors import CheckpointError
@@ -228,20 +228,42 @@ def test_parts_that_are_dropped_may_hold_anything(path: Path) -> None:
     assert same(read_checkpoint(written(path, content)).tensors, EXPECTED)
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.ones(3, 2, dtype=torch.int8),
-        torch.ones(3, 2, dtype=torch.complex64),
-        torch.eye(3).to_sparse(),
-        pytest.param(torch.ones(3, 2, device="meta")),
-    ],
-    ids=["int8", "complex", "sparse", "meta"],
-)
+NO_WEIGHTS: dict[str, Callable[[], Tensor]] = {
+    "int8": lambda: torch.ones(3, 2, dtype=torch.int8),
+    "uint16": lambda: torch.ones(3, 2, dtype=torch.uint16),
+    "bool": lambda: torch.ones(3, 2, dtype=torch.bool),
+    "complex": lambda: torch.ones(3, 2, dtype=torch.complex64),
+    "float8": lambda: torch.ones(3, 2).to(torch.float8_e4m3fn),
+    "float8 of the other kind": lambda: torch.ones(3, 2).to(torch.float8_e5m2),
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "sparse by rows": lambda: torch.eye(3).to_sparse_csr(),
+    "meta": lambda: torch.ones(3, 2, device="meta"),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "jagged": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(3, 2), 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+@pytest.mark.parametrize("name", ["stem.conv.weight", "stem.bn.num_batches_tracked", "stage1.0.bn.bias"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_weights_that_are_no_dense_floats_are_refused(path: Path, tensor: Tensor) -> None:
-    with pytest.raises(CheckpointError, match=r"stem\.conv\.weight is torch\.\w+.*expected dense floating-point"):
-        read_checkpoint(written(path, {**weights(), "stem.conv.weight": tensor}))
+def test_weights_that_are_no_dense_floats_are_refused(path: Path, kind: str, name: str) -> None:
+    content = {**weights(), name: NO_WEIGHTS[kind]()}
+    if kind == "int8" and name.endswith("tracked"):  # which a counter may be
+        content[name] = torch.ones(3, 2, dtype=torch.uint32)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} is .*expected dense weights|refused|damaged"):
+        read_checkpoint(written(path, content))
+
+
+def test_weights_with_attributes_in_their_methods_place_are_refused(path: Path) -> None:
+    parameter = nn.Parameter(torch.ones(3, 2))
+    parameter.tensor_parallel = True
+    found = read_checkpoint(written(path, {**weights(), "stem.conv.weight": parameter}))
+    assert torch.equal(found.tensors["0.conv.weight"], torch.ones(3, 2))  # a mark that other tools leave is harmless
+    parameter.detach = 1
+    content = {**weights(), "stem.conv.weight": parameter}
+    with pytest.raises(CheckpointError, match="carries attributes"):
+        read_checkpoint(written(path, content))
 
 
 # ---- what the file says of itself ------------------------------------------------------------------------------------
@@ -315,3 +337,92 @@ def test_the_real_clean_export_is_read_bit_for_bit(shared: Path) -> None:
     assert checkpoint.dropped == {"adapter_state_dict": 1}
     for name, key in checkpoint.origin.items():
         assert torch.equal(checkpoint.tensors[name], content["state_dict"][key.removeprefix("state_dict.")])
+
+
+# ---- where backbones stand in files of other tools -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "architecture.",
+        "architecture.backbone.",
+        "student_backbone.",
+        "online_network.encoder.",
+        "module.online_network.encoder.backbone.",
+        "student.0.",
+        "0.",
+        "0.0.",
+        "model.0.1.",
+        "module.student.2.backbone.",
+    ],
+)
+@pytest.mark.parametrize("style", [0, 2], ids=["vfmkd", "Ultralytics"])
+def test_prefixes_of_other_tools_and_numbers_of_sequentials_are_stripped(path: Path, prefix: str, style: int) -> None:
+    content = {prefix + names[style]: weights(style=2)[names[2]] for names in NAMES}
+    beside = prefix.rstrip(".").rpartition(".")[0] + ".7." if prefix[-2].isdigit() else "projector.0."
+    content |= {f"{beside.lstrip('.')}weight": torch.rand(4, 4), "teacher.0.conv.weight": torch.rand(2, 3, 3, 3)}
+    checkpoint = read_checkpoint(written(path, content))
+    assert same(checkpoint.tensors, EXPECTED)
+    assert checkpoint.unexpected == ()
+    assert sum(checkpoint.dropped.values()) == 2
+    assert checkpoint.origin["0.conv.weight"] == prefix + NAMES[0][style]
+
+
+def test_two_backbones_in_sequentials_are_ambiguous(path: Path) -> None:
+    content = {f"{place}.{names[2]}": torch.ones(3, 2) for place in (0, 1) for names in NAMES}
+    with pytest.raises(CheckpointError, match="ambiguous"):
+        read_checkpoint(written(path, content))
+
+
+# ---- blue first ------------------------------------------------------------------------------------------------------
+
+
+def mmyolo_file(path: Path, bgr_to_rgb: bool | None, mean: str = "[103.53, 116.28, 123.675]") -> Path:
+    """An MMYOLO checkpoint with a first layer that tells the colours apart, and its configuration."""
+    generator = torch.Generator().manual_seed(3)
+    tensors = {
+        "backbone.stem.conv.weight": torch.rand(4, 3, 3, 3, generator=generator),
+        "backbone.stem.bn.weight": torch.rand(4, generator=generator),
+        "backbone.stem.bn.bias": torch.rand(4, generator=generator),
+        "backbone.stem.bn.running_mean": torch.rand(4, generator=generator),
+        "backbone.stem.bn.running_var": torch.rand(4, generator=generator),
+        "backbone.stage1.1.blocks.0.conv1.conv.weight": torch.rand(2, 2, 3, 3, generator=generator),
+    }
+    flag = "" if bgr_to_rgb is None else f", bgr_to_rgb={bgr_to_rgb}"
+    cfg = f"model = dict(data_preprocessor=dict(mean={mean}, std=[57.375, 57.12, 58.395]{flag}))"
+    return written(path, {"state_dict": tensors, "meta": {"cfg": cfg}, "message_hub": {}})
+
+
+def stem(tensors: dict[str, Tensor], images: Tensor, eps: float) -> Tensor:
+    x = nn.functional.conv2d(images, tensors["0.conv.weight"])
+    bn = (tensors[f"0.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+    return nn.functional.batch_norm(x, *bn, eps=eps)
+
+
+@pytest.mark.parametrize("bgr_to_rgb", [None, False, True])
+def test_a_backbone_that_saw_blue_first_computes_the_same_from_red_first(path: Path, bgr_to_rgb: bool | None) -> None:
+    raw = torch.load(mmyolo_file(path, bgr_to_rgb), weights_only=True)["state_dict"]
+    raw = {name.replace("backbone.stem", "0"): tensor for name, tensor in raw.items()}
+    checkpoint = read_checkpoint(path)
+    rgb = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([103.53, 116.28, 123.675], [57.375, 57.12, 58.395]))
+    seen = ((rgb if bgr_to_rgb else rgb.flip(1)) * 255 - mean) / std
+    assert torch.allclose(
+        stem(checkpoint.tensors, rgb, checkpoint.bn_eps), stem(raw, seen, checkpoint.bn_eps), atol=1e-4
+    )
+    assert ("BGR" in checkpoint.source) is not bool(bgr_to_rgb)
+
+
+def test_a_given_normalisation_does_not_skip_the_colours(path: Path) -> None:
+    mmyolo_file(path, bgr_to_rgb=False, mean="[0.0, 0.0, 0.0]")
+    raw = torch.load(path, weights_only=True)["state_dict"]["backbone.stem.conv.weight"]
+    given = read_checkpoint(path, input_norm="0-1")
+    assert torch.equal(given.tensors["0.conv.weight"], raw.flip(1))
+
+
+def test_a_configuration_without_usable_numbers_asks_for_them(path: Path) -> None:
+    mmyolo_file(path, bgr_to_rgb=True, mean="['a', 'b', 'c']")
+    with pytest.raises(CheckpointError, match="no usable mean and std"):
+        read_checkpoint(path)
+    assert read_checkpoint(path, input_norm="0-1").tensors

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import kdyolo
 from kdyolo.cli import cli, main
+from kdyolo.runs.process_control import Terminated
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
 COMMANDS = sorted(cli.commands)
@@ -97,3 +98,14 @@ def test_convert_prints_the_yaml_as_it_was_asked_for(capsys, shapes, tmp_path):
     main(["convert", str(shapes.parent.parent / "root"), "--out", "datasets/coco"])
     assert capsys.readouterr().out.splitlines()[-1] == "datasets/coco/coco.yaml"
     assert (tmp_path / "datasets/coco/coco.yaml").is_file()
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_exit_codes_of_a_command_that_a_signal_ended(monkeypatch, raised, code):
+    def end(given):
+        raise raised
+
+    monkeypatch.setattr(sys.modules["kdyolo.cli.train"], "_start", end)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", "coco.yaml"])
+    assert ended.value.code == code

@@ -8,6 +8,7 @@ import pytest
 
 from kdyolo import compare_coco, score_coco
 from kdyolo.cli import base, main
+from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.names import EVALUATORS, NAMES
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 from tests.cli.test_cli import fails
@@ -50,6 +51,20 @@ def test_intervals_on_request(capsys, files):
     assert lines[1].endswith(f"95% CI {low:.3f} … {high:.3f}")
 
 
+def test_categories_are_chosen_by_name_or_id(capsys, files):
+    ids = list(read_ground_truth(files[2]).categories)[:2]
+    expected = score_coco(files[0], files[2], categories=ids)
+    options = ("--category", f"class {ids[1]}", "--category", str(ids[0]))
+    assert printed(capsys, files[0], files[2], *options) == expected.table() + "\n"
+    draws = ("--resamples", "20", "--seed", "1")
+    found = json.loads(printed(capsys, files[0], files[2], *options, "--ci", *draws, "--json"))
+    low, high = found["interval"]["AP"]
+    assert low < expected.ap < high
+    both = compare_coco(*files, resamples=20, seed=1, categories=ids)
+    assert both.first == expected
+    assert printed(capsys, *files, *options, *draws) == both.table((files[0], files[1])) + "\n"
+
+
 def test_two_files_are_compared(capsys, files):
     expected = compare_coco(*files, resamples=50, seed=1)
     options = ("--resamples", "50", "--seed", "1")
@@ -67,6 +82,7 @@ def test_two_files_are_compared(capsys, files):
         (["a", "b", "ann", "--per-class"], 2, ["--per-class"]),
         (["a", "ann", "--ci", "--resamples", "0"], 2, ["resamples"]),
         (["a", "ann", "--evaluator", "mine"], 2, ["faster-coco-eval"]),
+        (["a", "ann", "--category", "cat", "--category", "999"], 2, ["no category 'cat', '999'", "class "]),
     ],
 )
 def test_mistakes(capsys, files, arguments, code, words):

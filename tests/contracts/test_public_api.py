@@ -35,7 +35,7 @@ SIGNATURES = {
         "_callbacks: 'dict[str, Any] | None' = None, resize: 'str' = 'letterbox') -> 'None'"
     ),
     "KDYOLO": (
-        "(model: 'str | Path | None' = None, *, backbone: 'str | Path | None' = None, "
+        "(model: 'str | Path | None' = None, task: 'str | None' = None, *, backbone: 'str | Path | None' = None, "
         "weights: 'str | Path | None' = None, random_init: 'bool' = False, "
         "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
         "key_map: 'str | Path | None' = None, trust: 'bool' = False, verbose: 'bool' = False) -> 'None'"
@@ -48,7 +48,7 @@ SIGNATURES = {
         "freeze_epochs: \"int | Literal['all']\" = 0, unfreeze_stages: 'str | None' = None, "
         "backbone_lr: 'float' = 1.0, thaw_warmup: 'float' = 1.0, freeze_bn: 'str' = 'with-backbone', "
         "resize: 'str' = 'letterbox', recipe: 'str' = 'coco', coco_eval_period: 'int' = 0, "
-        "work_dir: 'str | None' = None) -> None"
+        "run_download: 'bool' = False, work_dir: 'str | None' = None) -> None"
     ),
     "compare": (
         "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "
@@ -73,11 +73,12 @@ SIGNATURES = {
         "segments: 'bool' = False, verify_images: 'bool' = False) -> 'ConversionSummary'"
     ),
     "draw_features": (
-        "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, **how: 'Any') -> 'Path'"
+        "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, *, "
+        "model: 'str | None' = None, **how: 'Any') -> 'Path'"
     ),
     "export_stock": ("(source: 'str | Path', out: 'str | Path | None' = None, exist_ok: 'bool' = False) -> 'Path'"),
     "extract_backbone": "(source: 'str | Path', out: 'str | Path', exist_ok: 'bool' = False) -> 'Path'",
-    "inspect_checkpoint": "(path: 'str | Path', **how: 'Any') -> 'CheckpointSummary'",
+    "inspect_checkpoint": "(path: 'str | Path', *, model: 'str | None' = None, **how: 'Any') -> 'CheckpointSummary'",
     "list_runs": "(folders: 'Sequence[Path]' = ()) -> 'list[RunStatus]'",
     "load_backbone": (
         "(path: 'str | Path', *, levels: 'Sequence[str]' = ('P3', 'P4', 'P5'), "

@@ -86,7 +86,7 @@ def test_functions_are_found_wherever_they_are_overridden_or_patched() -> None:
         "ultralytics.nn.tasks.torch_safe_load",  # safe_load_forced
         "ultralytics.data.utils.verify_image_label",  # image_shapes_known
         "ultralytics.data.utils.check_image",
-        "ultralytics.engine.validator.BaseValidator.__call__",  # as_single_process, under a decorator
+        "ultralytics.engine.validator.BaseValidator.__call__",  # evaluating_on, under a decorator
     }
 
 

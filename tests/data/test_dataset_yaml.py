@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
+import socket
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ultralytics.data.utils
+import ultralytics.engine.exporter
+import ultralytics.engine.trainer
+import ultralytics.engine.validator
+import ultralytics.utils.downloads
 import yaml
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER
 
-from kdyolo.data.dataset_yaml import find_annotations, from_ultralytics, load_dataset, look_at_dataset
-from kdyolo.errors import DatasetError
+from kdyolo.data.dataset_yaml import (
+    check_for_ultralytics,
+    find_annotations,
+    from_ultralytics,
+    load_dataset,
+    look_at_dataset,
+)
+from kdyolo.engine.options.validation import split_options
+from kdyolo.engine.validator import KDValidator
+from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.utils.ultralytics_patches import data_sets_read_by
 
 
 def write(path: Path, /, **content: Any) -> Path:
@@ -150,3 +168,116 @@ def test_coco_as_ultralytics_downloads_it(tmp_path):
     assert find_annotations(from_ultralytics(data), "val") == tmp_path / "annotations/instances_val2017.json"
     assert find_annotations(from_ultralytics({**data, "val": f"{tmp_path}/val.txt"}), "val") is None
     assert find_annotations(from_ultralytics({**data, "val": [data["val"], "more"]}), "val") is None
+
+
+# ---- what would fetch a data set -------------------------------------------------------------------------------------
+
+SCRIPTS = {
+    "python": "from pathlib import Path\nPath('RAN').touch()",
+    "shell": "bash -c :>RAN",
+    "address": "https://example.invalid/data.zip",
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> Path:
+    """An empty current folder, without any network."""
+
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError(f"fetches {arguments}")
+
+    for module in (ultralytics.data.utils, ultralytics.utils.downloads):
+        monkeypatch.setattr(module, "safe_download", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_is_shown_and_never_run(elsewhere, kind):
+    path = write(elsewhere / "data.yaml", path="nowhere", train="a", val="b", names=["x"], download=SCRIPTS[kind])
+    with pytest.raises(DatasetError, match=r"images not found.*not run unless you say so") as caught:
+        check_for_ultralytics(path, "val")
+    assert all(line in str(caught.value) for line in SCRIPTS[kind].splitlines())
+    assert "--run-download" in str(caught.value)
+    assert [path.name for path in elsewhere.iterdir()] == ["data.yaml"]
+
+
+def test_a_long_script_is_cut_and_what_a_terminal_would_obey_is_escaped(elsewhere):
+    script = "\n".join(["print('\x1b[2J\x9b')", "y" * 5000, *(f"line {i}" for i in range(10_000))])
+    path = write(elsewhere / "data.yaml", path="nowhere", train="a", val="b", names=["x"], download=script)
+    with pytest.raises(DatasetError, match="and 9,962 lines more") as caught:
+        check_for_ultralytics(path, "val")
+    assert len(str(caught.value)) < 5000
+    assert r"\x1b[2J\x9b" in str(caught.value)
+    assert not {"\x1b", "\x9b"} & set(str(caught.value))
+
+
+def test_where_the_images_are_a_script_matters_not(elsewhere):
+    for split in ("a", "b"):
+        (elsewhere / split).mkdir()
+    path = write(elsewhere / "data.yaml", train="a", val="b", names=["x"], download=SCRIPTS["python"])
+    for run_download in (False, True):
+        found = check_for_ultralytics(path, "val", run_download)
+        assert (found["val"], found["nc"]) == (str(elsewhere / "b"), 1)
+    assert not (elsewhere / "RAN").exists()
+
+
+def test_a_script_runs_when_it_is_asked_for_after_it_was_shown(elsewhere, caplog, monkeypatch):
+    script = "import os\nos.mkdir('a')\nos.mkdir('b')"
+    path = write(elsewhere / "data.yaml", path=str(elsewhere), train="a", val="b", names=["x"], download=script)
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    found = check_for_ultralytics(path, "val", run_download=True)
+    assert found["val"] == str(elsewhere / "b")
+    assert "as asked:\n    import os\n    os.mkdir('a')" in caplog.text
+    bad = write(elsewhere / "bad.yaml", path="nowhere", train="a", val="b", names=["x"], download="raise OSError('no')")
+    with pytest.raises(DatasetError, match="its download failed"):
+        check_for_ultralytics(bad, "val", run_download=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["https://example.invalid/data.yaml", "http://x/d.zip", "ul://user/datasets/x", "gs://bucket/x.yaml", "rtsp://x"],
+)
+@pytest.mark.parametrize("run_download", [False, True])
+def test_an_address_is_refused_before_any_network(elsewhere, data, run_download):
+    with pytest.raises(DatasetError, match=r"found an address.*Download the data set"):
+        check_for_ultralytics(data, "val", run_download)
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.yaml", "data.ndjson"])
+def test_an_archive_is_refused_whatever_its_name(elsewhere, name):
+    with zipfile.ZipFile(elsewhere / name, "w") as archive:
+        archive.writestr("data.yaml", "train: a\nval: b\nnames: [x]")
+    with pytest.raises(DatasetError, match="found an archive"):
+        check_for_ultralytics(elsewhere / name, "val")
+    assert [path.name for path in elsewhere.iterdir()] == [name]
+
+
+def test_a_shipped_name_says_how_its_images_are_fetched(elsewhere):
+    for name in ("coco8", "coco8.yaml"):
+        with pytest.raises(DatasetError, match=r"(?s)images not found.*https://.*coco8\.zip.*--run-download"):
+            check_for_ultralytics(name, "val")
+    with pytest.raises(DatasetError, match="does not exist"):
+        check_for_ultralytics("no-such-data", "val")
+
+
+def test_ultralytics_own_ways_to_a_data_set_are_closed(elsewhere):
+    path = write(elsewhere / "data.yaml", path="nowhere", train="a", val="b", names=["x"], download=SCRIPTS["python"])
+    validator = KDValidator(args={"data": str(path), "device": "cpu", "save_dir": str(elsewhere / "val")})
+    with pytest.raises(DatasetError, match="not run unless"):
+        validator(model=DetectionModel("yolov8n.yaml", nc=1, verbose=False))
+    with data_sets_read_by(check_for_ultralytics):
+        for module in (ultralytics.engine.trainer, ultralytics.engine.validator, ultralytics.engine.exporter):
+            with pytest.raises(DatasetError, match="not run unless"):
+                module.check_det_dataset(str(path))
+        assert ultralytics.engine.trainer.convert_ndjson_to_yolo_if_needed("ul://a/datasets/b") == "ul://a/datasets/b"
+    assert ultralytics.engine.trainer.check_det_dataset is ultralytics.data.utils.check_det_dataset
+    assert not (elsewhere / "RAN").exists()
+
+
+@pytest.mark.parametrize("key", ["trust", "run_download"])
+def test_no_recipe_can_ask_for_code_to_run(elsewhere, key):
+    recipe = write(elsewhere / "recipe.yaml", **{key: True})
+    with pytest.raises(ConfigError, match=f"recipe: {key} lets"):
+        split_options({"recipe": str(recipe), "weights": "yolov8n.pt"})

@@ -1,8 +1,21 @@
-"""Label cache of verified images: what Ultralytics itself would write."""
+"""Label cache of verified images: what Ultralytics itself would write; and that reading one runs nothing."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from ultralytics.cfg import get_cfg
+from ultralytics.data import utils
 
 from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.trainer import KDTrainer
+from kdyolo.engine.validator import KDValidator
 from tests.builders.coco import box, exif, image, make_split, photo
 
 
@@ -37,3 +50,59 @@ def test_a_new_cache_format_is_left_alone(tmp_path, monkeypatch):
     result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
     assert "train: no label cache was written" in result.warnings[1]
     assert not (tmp_path / "out/labels/train.cache").exists()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Runs:
+    """Unpickling it creates the folder ``ran``."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+class Model(nn.Module):
+    stride = torch.tensor([32.0])
+
+
+def test_what_ultralytics_has_written_is_read(tmp_path):
+    labels = [{"im_file": "a.png", "shape": (4, 5), "cls": np.zeros((2, 1), np.float32), "segments": [np.ones((3, 2))]}]
+    written = {"labels": labels, "hash": "x", "results": (1, 0, np.int64(0), 0, 1), "msgs": [], "version": "1.0.12"}
+    utils.save_dataset_cache_file("", tmp_path / "labels.cache", dict(written), "1.0.12")
+    found = read_label_cache(tmp_path / "labels.cache")
+    assert found.keys() == written.keys()
+    assert np.array_equal(found["labels"][0]["segments"][0], labels[0]["segments"][0])
+    assert found["results"] == written["results"]
+
+
+@pytest.mark.parametrize("content", [{"labels": Runs()}, Runs(), 5, "text"])
+def test_a_cache_with_anything_but_arrays_counts_as_none(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "labels.cache").open("wb") as file:
+        np.save(file, np.array(content, dtype=object))
+    with pytest.raises(AttributeError):
+        read_label_cache(tmp_path / "labels.cache")
+    (tmp_path / "labels.cache").write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(AttributeError):
+        read_label_cache(tmp_path / "labels.cache")
+    with pytest.raises(FileNotFoundError):
+        read_label_cache(tmp_path / "none.cache")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_data_set_with_code_in_its_cache_is_scanned_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    data, args = {"names": {0: "a"}, "nc": 1, "channels": 3}, get_cfg(overrides={"imgsz": 32})
+    validator = SimpleNamespace(resize="letterbox", args=args, stride=32, data=data)
+    trainer = SimpleNamespace(settings=validator, args=args, model=Model(), data=data)
+    for build, owner in ((KDValidator.build_dataset, validator), (KDTrainer.build_dataset, trainer)):
+        with (tmp_path / "labels.cache").open("wb") as file:
+            np.save(file, np.array({"labels": Runs()}, dtype=object))
+        dataset = build(owner, str(tmp_path / "images"))
+        assert [label["cls"].tolist() for label in dataset.labels] == [[[0.0]]]
+    assert not (tmp_path / "ran").exists()

@@ -7,12 +7,13 @@ from math import isnan
 import psutil
 import pytest
 import torch
+from torch import distributed as dist
 
 from kdyolo.engine.evaluation import OfficialEvaluation
+from kdyolo.engine.ranks import agreement
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
-from kdyolo.utils import distributed
 
 CPU = torch.device("cpu")
 
@@ -39,14 +40,18 @@ def test_the_validator_knows_its_period_when_it_reads_the_annotations():
         OfficialEvaluation(5, CPU).begin(validator, {"wrong": 1})
 
 
-def test_other_ranks_do_not_read_annotations_but_hear_of_a_mistake(monkeypatch):
+def test_a_mistake_on_another_rank_ends_this_one_too(monkeypatch):
+    def gather(into, mine):
+        into[:] = [mine, ConfigError("found by rank 1")]
+
+    monkeypatch.setattr(agreement, "is_sharing", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
     validator = Validator()
-    monkeypatch.setattr(distributed, "RANK", 1)
-    monkeypatch.setattr(distributed, "broadcast", lambda value: (None, ConfigError("found by rank 0")))
-    with pytest.raises(ConfigError, match="found by rank 0"):
+    with pytest.raises(ConfigError, match="found by rank 1"):
         OfficialEvaluation(5, CPU).begin(validator, {})
-    assert validator.prepared == []
-    assert validator.period == 5
+    assert validator.prepared == [({}, 5)]
 
 
 def test_every_row_has_the_same_columns_in_the_same_order():

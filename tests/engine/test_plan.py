@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ultralytics.data.utils
 import ultralytics.engine.trainer
 from ultralytics import YOLO
 
@@ -40,11 +41,12 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, call)
 
-    for name in ("split_options", "read_checkpoint", "load_weights", "check_det_dataset", "fit_report"):
+    for name in ("split_options", "read_checkpoint", "load_weights", "fit_report"):
         counted(planning, name)
     counted(arm_checks, "split_options")
     counted(arm_checks, "load_weights")
-    counted(ultralytics.engine.trainer, "check_det_dataset")
+    for module in (ultralytics.data.utils, ultralytics.engine.trainer):
+        counted(module, "check_det_dataset")
 
     def stop(trainer: KDTrainer) -> None:
         trainer.setup_model()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import EarlyStopping
 
-from kdyolo.engine.optimizer import StepOffset
+from kdyolo.engine.optimizer import OptimizerSteps
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.resume import ResumeState, how_to_resume, read_state, resumed_settings, seed_epoch
 from kdyolo.errors import ConfigError, RunError
@@ -34,6 +34,9 @@ KEYS = {
     "stopper",
     "last_step",
     "stop",
+    "ranks",
+    "images",
+    "batches",
     "gradients",
     "frozen_tensors",
     "mosaic_buffer",
@@ -50,10 +53,21 @@ class Images:
         self.buffer.append(index)
 
 
+class Loader:
+    """A loader of so many batches."""
+
+    def __init__(self, batches):
+        self.batches, self.dataset = batches, Images()
+
+    def __len__(self):
+        return self.batches
+
+
 class Trainer:
     """What a state is captured from and applied to, with a real model and a real optimizer."""
 
-    def __init__(self, seed, csv):
+    def __init__(self, seed, csv, ranks=0, batches=3):
+        self.world_size, self.batch_size, self.train_loader = ranks, 4, Loader(batches)
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         self.model.yaml = {"yaml_file": "kdyolov8n.yaml"}
@@ -62,10 +76,9 @@ class Trainer:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.stopper = EarlyStopping(5)
-        self.train_loader = SimpleNamespace(dataset=Images())
         self.args = SimpleNamespace(epochs=9, seed=seed, resume="last.pt")
         self.settings = TrainOptions(freeze_epochs=2)
-        self.steps = StepOffset()
+        self.steps = OptimizerSteps()
         self.freezer = BackboneFreezer(FreezeSchedule(2, epochs=9))
         self.epoch, self.start_epoch, self.best_fitness, self.stop, self.csv = 0, 0, None, False, csv
 
@@ -136,6 +149,54 @@ def written(tmp_path, interrupted, **changes):
 def test_files_of_versions_that_kept_less_or_more_are_read(interrupted, tmp_path):
     state = ResumeState.load(written(tmp_path, interrupted, threads=..., stop=..., of_a_later_version=3))
     assert (state.threads, state.stop) == (None, False)
+
+
+def resumed_on(interrupted, tmp_path, count, length=3, **changes):
+    """A trainer on so many ranks that goes on with the state of another one."""
+    trainer = Trainer(2, tmp_path / "results.csv", count, batches=length)
+    ResumeState.load(written(tmp_path, interrupted, **changes)).apply(trainer)
+    return trainer
+
+
+def test_on_other_ranks_that_share_the_same_batch_steps_come_when_due(interrupted, tmp_path, caplog):
+    """One batch has waited: the last step was made after the last but one of four epochs."""
+    interrupted.steps.last_step = 4 * 3 - 2
+    for ranks, batches, last_step in ((0, 3, 10), (1, 3, 10), (2, 3, 10), (4, 2, 4 * 2 - 2), (2, 5, 4 * 5 - 2)):
+        caplog.clear()
+        assert resumed_on(interrupted, tmp_path, ranks, batches).steps.last_step == last_step
+        assert ("not those of an uninterrupted run" in caplog.text) is (ranks > 1)
+
+
+def test_ranks_that_would_change_the_batch_are_refused_by_number(tmp_path):
+    """Three ranks share a batch of four as one image each."""
+    interrupted = Trainer(1, tmp_path / "results.csv", ranks=3, batches=8)
+    interrupted.train()
+    assert resumed_on(interrupted, tmp_path, 3, 8).start_epoch == 4
+    for ranks, here in ((0, "4 .1 rank with 4 each"), (2, "4 .2 ranks with 2 each")):
+        with pytest.raises(RunError, match=rf"has 3 images .3 ranks with 1 each., here it would have {here}") as error:
+            resumed_on(interrupted, tmp_path, ranks, 6)
+        assert "Resume it on 3 ranks" in str(error.value)
+
+
+def test_a_file_that_knows_no_ranks_is_refused_where_its_last_step_would_lie_ahead(interrupted, tmp_path):
+    older = {"ranks": ..., "images": ..., "batches": ...}
+    assert resumed_on(interrupted, tmp_path, 2, **older).steps.last_step == 11
+    with pytest.raises(RunError, match="4 epochs have 8 batches here, but the run made a step after batch 12"):
+        resumed_on(interrupted, tmp_path, 1, 2, **older)
+
+
+def test_waiting_gradients_know_the_scale_that_their_scaler_gave_them(interrupted, tmp_path):
+    interrupted.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    resumed = resumed_on(interrupted, tmp_path, 0)
+    assert resumed.steps.scale == 512
+    waiting = interrupted.model[0].weight.grad.clone()
+    resumed.steps.restore_gradients(resumed.model, resumed.scaler)  # off, as on a CPU
+    assert torch.equal(resumed.model[0].weight.grad, waiting / 512)
+
+
+def test_an_optimizer_keeps_the_kernel_that_its_device_wants(interrupted, tmp_path):
+    interrupted.optimizer.param_groups[0]["fused"] = True
+    assert resumed_on(interrupted, tmp_path, 0).optimizer.param_groups[0]["fused"] is None
 
 
 def test_what_is_no_state_is_refused(interrupted, tmp_path):

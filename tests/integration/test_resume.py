@@ -13,13 +13,14 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.utils.atomic import AtomicPath
-from tests.builders.training import FAST
+from tests.builders.training import FAST, Enough
 
 EPOCHS = 6
 # Frozen in epochs 0 and 1, thawed in 2, ramp until the end of 3. Three batches to a step and two to an epoch, so that
@@ -190,6 +191,37 @@ def test_an_end_to_end_head_goes_on_with_its_losses_weighted_as_they_were(killed
     assert [n for n, t in ends["whole"][0].items() if not torch.equal(ends["resumed"][0][n], t)] == []
 
 
+@pytest.mark.parametrize(("accumulate", "warmup_epochs"), [(1, 1.5), (4, 1.5), (32, 2.5)])
+def test_interrupted_after_every_epoch_and_resumed_each_time(shapes, tmp_path, accumulate, warmup_epochs):
+    """Two batches an epoch. Steps come where they would, also while the warm-up changes how many batches make one."""
+    options = {**FAST, "imgsz": 32, "batch": 4, "nbs": 4 * accumulate, "epochs": 4, "val": False, "lr0": 0.1}
+    ends, interrupted = {}, tmp_path / "interrupted"
+
+    def train(model, run, last, **keywords):
+        def stop(trainer):
+            if trainer.epoch > last:
+                raise Enough
+
+        def look(trainer):
+            ends[run.name] = weights(trainer), trainer.steps.last_step
+            if trainer.epoch == 3:
+                raise Enough
+
+        model.add_callback("on_train_epoch_start", stop)
+        model.add_callback("on_train_epoch_end", look)
+        with pytest.raises(Enough):
+            model.train(**keywords)
+
+    new = {**options, "data": str(shapes), "warmup_epochs": warmup_epochs}
+    train(KDYOLO("kdyolov8n.yaml"), tmp_path / "whole", 3, work_dir=tmp_path / "whole", **new)
+    train(KDYOLO("kdyolov8n.yaml"), interrupted, 0, work_dir=interrupted, **new)
+    for epoch in range(1, 4):
+        train(KDYOLO(interrupted / "weights/last.pt"), interrupted, epoch, resume=True)
+    (expected, step), (found, step_found) = ends["whole"], ends["interrupted"]
+    assert step_found == step
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
 def interrupt(train, checkpoint, in_epoch: int, **keywords) -> None:
     """A run that Ctrl-C ends in an epoch, counted from 0."""
 
@@ -210,9 +242,14 @@ def test_ctrl_c_says_how_to_go_on(train, checkpoint, tmp_path):
     assert "resuming after epoch 1 of 3" in (run / "train.log").read_text()
 
 
-def test_ctrl_c_before_anything_was_saved(train, checkpoint, tmp_path):
-    interrupt(train, checkpoint, 0)
-    assert "before the first epoch was saved" in (tmp_path / "run/train.log").read_text()
+def test_ctrl_c_before_anything_was_saved(train, checkpoint, tmp_path, caplog):
+    LOGGER.addHandler(caplog.handler)
+    for _ in range(2):  # the same call is as good as the first
+        caplog.clear()
+        interrupt(train, checkpoint, 0)
+        assert "before the first epoch was saved: nothing is kept, the same command starts anew" in caplog.text
+        assert not (tmp_path / "run").exists()
+    LOGGER.removeHandler(caplog.handler)
 
 
 def test_only_some_settings_may_change(train, checkpoint, tmp_path):

@@ -12,9 +12,10 @@ import yaml
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo import KDYOLO, KDTrainer, read_checkpoint
+from kdyolo import KDYOLO, DistilledBackbone, KDTrainer, read_checkpoint
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, ModelError, RunError
 from kdyolo.utils.system import cpu_threads
+from tests.builders.commands import tree
 from tests.builders.training import FAST, Enough, Plateau, Watch, tensors_of
 
 
@@ -369,6 +370,106 @@ def test_set_up_that_fails_removes_only_what_it_made(train, stock_weights, tmp_p
     with pytest.raises(ModelError):
         train({"model": "kdyolov8s.yaml"}, weights=str(stock_weights), work_dir=None, project=str(tmp_path / "new"))
     assert not list((tmp_path / "new").glob("*"))
+
+
+# ---- a run that ends before it has saved anything --------------------------------------------------------------------
+
+
+def fail(trainer):
+    raise RuntimeError("a disk, a driver, a callback")
+
+
+def interrupt(trainer):
+    raise KeyboardInterrupt
+
+
+EVENTS = [
+    ("on_pretrain_routine_start", fail, RuntimeError),
+    ("on_pretrain_routine_end", fail, RuntimeError),
+    ("on_train_batch_end", fail, RuntimeError),
+    ("on_train_batch_end", interrupt, KeyboardInterrupt),
+    ("on_train_epoch_end", fail, RuntimeError),
+]
+
+
+@pytest.mark.parametrize(("event", "end", "error"), EVENTS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_run_that_ends_early_leaves_nothing_whatever_ended_it(train, tmp_path, event, end, error):
+    for where in ({}, {"work_dir": None, "project": str(tmp_path / "numbered")}):
+        with pytest.raises(error):
+            train(callbacks={event: end}, epochs=1, **where)
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "numbered").glob("*"))
+
+
+def test_one_value_per_channel_is_explained_and_the_call_can_be_mended(train, tmp_path):
+    """It was a bare ValueError, and the next call found that the folder was not empty."""
+    with pytest.raises(ConfigError, match=r"batch=1 at imgsz=32 .* batches of two images or more"):
+        train(batch=1, imgsz=32)
+    assert not (tmp_path / "run").exists()
+    train(batch=2, imgsz=32, epochs=1)
+    assert (tmp_path / "run/weights/best.pt").is_file()
+
+
+@pytest.mark.parametrize(("event", "end", "error"), EVENTS[1:4], ids=lambda value: getattr(value, "__name__", value))
+def test_a_folder_that_was_there_is_as_it_was(train, run_copy, event, end, error):
+    """With ``exist_ok`` over a finished run: its record, its log and its rows were written over."""
+    (run_copy / "thesis.txt").write_text("mine")
+    before = tree(run_copy)
+    with pytest.raises(error):
+        train(callbacks={event: end}, exist_ok=True, plots=True, lr0=0.5)
+    assert tree(run_copy) == before
+
+
+def test_an_empty_folder_and_one_with_a_log_stay(train, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(RuntimeError):
+        train(callbacks={"on_train_batch_end": fail})
+    assert list(run.iterdir()) == []
+    (run / "train.log").write_text("of a detached run that failed\n")
+    with pytest.raises(RuntimeError):
+        train(callbacks={"on_train_batch_end": fail})
+    assert {path.name: path.read_text() for path in run.iterdir()} == {"train.log": "of a detached run that failed\n"}
+    train(epochs=1)
+    assert (run / "train.log").read_text().startswith("of a detached run that failed\n")
+    assert (run / "weights/best.pt").is_file()
+
+
+def test_a_log_that_is_read_nowhere_else_stays(train, tmp_path):
+    """As of a detached run, whose terminal is gone when its first batch fails."""
+
+    def go_on_alone(trainer):
+        trainer.log.alone = True
+        raise RuntimeError("out of something")
+
+    with pytest.raises(RuntimeError):
+        train(callbacks={"on_train_batch_end": go_on_alone})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["train.log"]
+    train(epochs=1)
+    assert (tmp_path / "run/train.log").read_text().count("plan: ") == 2
+
+
+def test_what_was_saved_stays_and_can_be_resumed(train, tmp_path):
+    def fail_later(trainer):
+        if trainer.epoch == 1:
+            raise RuntimeError("later")
+
+    with pytest.raises(RuntimeError):
+        train(callbacks={"on_train_batch_end": fail_later})
+    KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
+    assert not (tmp_path / "run/weights/resume.pt").exists()
+
+
+def test_weights_that_do_not_fit_leave_nothing(train, finished_run, tmp_path):
+    """Ultralytics asks the trainer for its model before it lets it train, and outside of it."""
+    backbone = tmp_path / "s.pth"
+    torch.save({"state_dict": DistilledBackbone("yolov8s").layers.state_dict()}, backbone)
+    with pytest.raises(CheckpointError):
+        train({"model": finished_run.folder / "weights/best.pt"}, backbone=str(backbone))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- one training after another --------------------------------------------------------------------------------------
 
 
 def test_a_second_training_goes_on_from_the_first(train, checkpoint, shapes, tmp_path):

@@ -15,9 +15,10 @@ import pytest
 import torch
 import yaml
 from ultralytics import YOLO
+from ultralytics.engine import validator
 from ultralytics.models.yolo.detect import DetectionValidator
 
-from kdyolo import KDYOLO, convert_coco, score_coco
+from kdyolo import KDYOLO, KDValidator, convert_coco, score_coco
 from kdyolo.cli import main
 from kdyolo.data.coco_to_yolo import CocoSplit
 from kdyolo.errors import ConfigError, DatasetError
@@ -158,6 +159,42 @@ def test_any_json_with_its_crowds_and_ids(seeing, shop, random_model, tmp_path, 
     assert metrics.coco.metrics == pytest.approx(by_hand(annotations, tmp_path / "predictions.json").stats, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("classes", "evaluator"), [([79], "pycocotools"), ([2, 0], "pycocotools"), (79, "faster-coco-eval")]
+)
+def test_classes_are_those_that_count(seeing, shop, random_model, tmp_path, caplog, evaluator, classes):
+    data, annotations = shop
+    options = {"save_dir": str(tmp_path), "evaluator": evaluator, "per_class": True, **QUIET}
+    found = KDYOLO(random_model).val(data=str(data), classes=classes, **options).coco
+    content = yaml.safe_load(data.read_text())
+    chosen = sorted(content["category_ids"][index] for index in ([79] if classes == 79 else classes))
+    expected = by_hand(annotations, tmp_path / "predictions.json", chosen)
+    assert found.metrics == pytest.approx(expected.stats, abs=1e-9)
+    assert [c.category_id for c in found.per_class] == chosen
+    assert 0 < found.ap < 1
+    everything = by_hand(annotations, tmp_path / "predictions.json")
+    assert found.ap != pytest.approx(everything.stats[0], abs=1e-3)
+    names = {c["id"]: c["name"] for c in load(annotations)["categories"]}
+    assert found.categories == tuple(names[category] for category in chosen)
+    assert f"official COCO metrics of {', '.join(found.categories)} only: " in caplog.text
+    assert load(tmp_path / "coco_metrics.json")["categories"] == list(found.categories)
+
+
+def test_errors_of_chosen_classes_alone(seeing, shop, random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdyolo.metrics.tide_plots.draw_worst", lambda *_: [])
+    data, _ = shop
+    metrics = KDYOLO(random_model).val(data=str(data), classes=[79], errors=True, save_dir=str(tmp_path), **QUIET)
+    assert metrics.errors.ap50 == pytest.approx(metrics.coco.ap50, abs=1e-9)
+
+
+@pytest.mark.parametrize("classes", [[0, 3], 7, [-1], ["disc"], [], [True], [0.5]])
+def test_classes_that_are_none_are_one_clear_error(shapes, random_model, tmp_path, classes):
+    with pytest.raises(ConfigError, match=r"which has 3: 0 \(disc\), 1 \(square\), 2 \(triangle\)") as raised:
+        KDYOLO(random_model).val(data=str(shapes), classes=classes, save_dir=str(tmp_path / "v"), **QUIET)
+    assert len(raised.value.mistakes) == 1
+    assert not (tmp_path / "v").exists()
+
+
 def plain(data: Path, folder: Path, **changes: Any) -> Path:
     """A stock data set YAML: the same images and labels, no word of annotations."""
     content = yaml.safe_load(data.read_text())
@@ -290,10 +327,80 @@ def test_a_run_ends_with_official_numbers_on_best(train, shapes, tmp_path):
         "annotations": str(annotations.resolve()),
         "resize": "letterbox",
         **scored.to_dict(),
+        "precision": "fp32",
     }
     (row,) = rows(tmp_path / "run")
     assert not any(column.startswith("coco/") for column in row)
     assert 0.1 < float(row["memory/GB"]) < 100
+
+
+def test_a_run_for_some_classes_ends_with_their_official_numbers(seeing, train, shapes, tmp_path):
+    model = train(epochs=1, classes=[1], coco_eval_period=1)
+    annotations = shapes.parent / "annotations/instances_val.json"
+    square = next(c["id"] for c in load(annotations)["categories"] if c["name"] == "square")
+    expected = by_hand(annotations, tmp_path / "run/predictions.json", [square]).stats
+    scores = model.trainer.validator.scores
+    assert scores.metrics == pytest.approx(expected, abs=1e-9)
+    assert scores.categories == ("square",)
+    assert scores.ap > 0.2
+    assert load(tmp_path / "run/coco_metrics.json")["categories"] == ["square"]
+    assert float(rows(tmp_path / "run")[0]["coco/AP"]) == pytest.approx(scores.ap, abs=1e-5)
+    assert "official COCO metrics of square only: AP " in (tmp_path / "run/train.log").read_text()
+    with pytest.raises(ConfigError, match=r"classes=\[3\]: expected indices of classes of the data set"):
+        train(epochs=1, classes=[3], work_dir=tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_the_end_of_a_run_is_evaluated_as_the_command_evaluates(train, shapes, tmp_path, monkeypatch):
+    """In full precision, also where training was evaluated in half, and in batches of the same padding."""
+    asked = []
+
+    class Backend(validator.AutoBackend):
+        def __init__(self, *args, **keywords):
+            asked.append({name: keywords[name] for name in ("fp16", "channels_last", "end2end")})
+            super().__init__(*args, **keywords)
+
+    def as_on_a_gpu(found):
+        if found.training:
+            found.args.quantize = 16  # what Ultralytics sets there with amp
+
+    monkeypatch.setattr(validator, "AutoBackend", Backend)
+    loaded = []
+    callbacks = {"on_val_end": as_on_a_gpu, "on_val_start": lambda found: loaded.append(vars(found.args).copy())}
+    train(epochs=1, amp=True, batch=2, callbacks=callbacks)
+    of_run = load(tmp_path / "run/coco_metrics.json")
+    best = KDYOLO(tmp_path / "run/weights/best.pt")
+    best.add_callback("on_val_start", callbacks["on_val_start"])
+    coco = best.val(data=str(shapes), device="cpu", plots=False, save_dir=str(tmp_path / "val")).coco
+    assert of_run["precision"] == coco.precision == "fp32"
+    assert "; network in fp32)" in (tmp_path / "run/train.log").read_text()
+    assert asked[0] == asked[1]
+    assert asked[0]["fp16"] is False
+    _, at_the_end, by_command = loaded
+    differ = {key for key in by_command if key in at_the_end and by_command[key] != at_the_end[key]}
+    assert not differ & {"rect", "batch", "imgsz", "conf", "iou", "max_det", "quantize", "augment", "compile", "cache"}
+    assert {key: of_run[key] for key in coco.to_dict()} == coco.to_dict()
+
+
+def test_half_precision_where_the_user_asks_for_it(shapes, random_model, tmp_path, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def backend(*_, fp16, **__):
+        raise Asked(fp16)
+
+    monkeypatch.setattr(validator, "AutoBackend", backend)
+    for half in (True, False):
+        with pytest.raises(Asked, match=str(half)):
+            KDYOLO(random_model).val(data=str(shapes), half=half, save_dir=str(tmp_path / "v"), **QUIET)
+
+
+def test_precision_in_words():
+    found = KDValidator(args={"data": "coco.yaml", "save_dir": "."})
+    named = []
+    for found.args.quantize, found.training in ((None, False), (None, True), (16, False), (16, True)):
+        named.append(found.precision)
+    assert named == ["fp32", "fp32", "fp16", "fp16 autocast"]
 
 
 def test_a_period_fills_results_csv_and_changes_no_bit(seeing, train, tmp_path):

@@ -34,6 +34,16 @@ def test_unit_weights_give_the_official_numbers(tmp_path_factory, seed, images, 
     assert with_none(found) == pytest.approx(score_detections(truth, detections, "pycocotools").metrics, abs=1e-9)
 
 
+def test_chosen_categories_alone_are_drawn(tmp_path):
+    data = random_ground_truth(2)
+    truth = read_ground_truth(write_json(tmp_path / "ann.json", data))
+    detections = random_detections(data, 2)
+    chosen = list(truth.categories)[1:3]
+    only = truth.only(chosen), [d for d in detections if d["category_id"] in chosen]
+    assert confidence(truth, detections, resamples=20, categories=chosen) == confidence(*only, resamples=20)
+    assert confidence(truth, detections, resamples=20) != confidence(*only, resamples=20)
+
+
 def test_more_detections_than_count(tmp_path):
     """Of 150 detections in one image and category the best 100 count, and the best 1 and 10 for AR."""
     data = random_ground_truth(4, images=3)

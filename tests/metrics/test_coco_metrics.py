@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.coco_files import read_detections, read_ground_truth
 from kdyolo.metrics.coco_metrics import score_coco, score_detections
 from kdyolo.metrics.names import EVALUATORS, NAMES
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
 
-def by_hand(annotations, predictions) -> COCOeval:
-    """What the COCO documentation tells people to do."""
+def by_hand(annotations, predictions, categories=None) -> COCOeval:
+    """What the COCO documentation tells people to do; for some categories, with ``catIds``."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         evaluation = COCOeval(truth, truth.loadRes(str(predictions)), "bbox")
+        if categories is not None:
+            evaluation.params.catIds = categories
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -53,6 +55,45 @@ def test_equal_to_pycocotools_by_hand(files, evaluator):
     assert [c.ap for c in scores.per_class] == pytest.approx(by_hand_per_class(expected), abs=1e-9)
     assert [c.category_id for c in scores.per_class] == sorted(read_ground_truth(annotations).categories)
     assert scores.evaluator.startswith(evaluator)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("places", [[0], [1, 3], [3, 1, 1], [4], [0, 1, 2, 3, 4]])
+def test_chosen_categories_are_what_cat_ids_are_in_pycocotools(files, evaluator, places):
+    predictions, annotations = files
+    known = read_ground_truth(annotations).categories
+    chosen = [list(known)[place] for place in places]
+    expected = by_hand(annotations, predictions, chosen)
+    scores = score_coco(predictions, annotations, evaluator=evaluator, categories=chosen)
+    assert scores.metrics == pytest.approx(expected.stats, abs=1e-9)
+    assert [c.ap for c in scores.per_class] == pytest.approx(by_hand_per_class(expected), abs=1e-9)
+    assert [c.category_id for c in scores.per_class] == sorted(set(chosen))
+    names = [known[category] for category in sorted(set(chosen))]
+    assert scores.to_dict()["categories"] == names
+    assert scores.table().startswith(f"official COCO metrics of {', '.join(names)} only: 40 images, ")
+    if len(places) == 1:
+        assert scores.metrics != score_coco(predictions, annotations, evaluator=evaluator).metrics
+
+
+def test_a_chosen_category_may_have_no_detection_but_must_exist(files):
+    truth, detections = read_ground_truth(files[1]), read_detections(files[0])
+    first, second = list(truth.categories)[:2]
+    others = [d for d in detections if d["category_id"] != first]
+    assert score_detections(truth, others, categories=[first]).ap == 0
+    assert score_detections(truth, others, categories=[second]) == score_detections(
+        truth, detections, categories=[second]
+    )
+    with pytest.raises(DatasetError, match="none with id 1000"):
+        score_detections(truth, detections, categories=[1000])
+
+
+def test_precision_is_said_where_it_is_known(files):
+    scores = score_coco(*files)
+    assert scores.to_dict()["precision"] is None
+    assert "network in" not in scores.table()
+    known = replace(scores, precision="fp16")
+    assert known.table().splitlines()[0].endswith("; network in fp16)")
+    assert known.line() == f"{scores.line()} (fp16)"
 
 
 def test_crowds_and_areas_of_real_coco(shared, tmp_path):

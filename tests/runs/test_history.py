@@ -219,7 +219,7 @@ def test_no_column_of_time(tmp_path):
         ("kdyolo.yaml", "just text\n", ["kdyolo.yaml", "damaged"]),
         ("kdyolo.yaml", "schedule: 3\n", ["kdyolo.yaml", "damaged", "schedule"]),
         ("coco_metrics.json", '{"AP": 0.', ["coco_metrics.json", "damaged", "kdyolo val"]),
-        ("coco_metrics.json", "[]", ["coco_metrics.json", "no AP"]),
+        ("coco_metrics.json", "[]", ["coco_metrics.json", "damaged", "object"]),
         ("coco_metrics.json", '{"AP": 0.1, "per_class": [{"ap": 1}]}', ["coco_metrics.json", "damaged", "per_class"]),
         ("results.csv", "a,b\n1,2\n", ["results.csv", "'epoch'", "a, b"]),
     ],

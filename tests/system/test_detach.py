@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,6 @@ from kdyolo.runs.files import PROCESS_NAME
 from kdyolo.runs.pid_file import read_process
 from kdyolo.runs.process_control import alive
 from tests.builders.commands import CHECKOUT, run_command
-from tests.system.test_distributed import free_port
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
 EPOCHS = 14
@@ -156,7 +157,7 @@ def alive_pid(pid: int) -> bool:
     [
         (["--backbone", "nope.pth"], 1, "Error: nope.pth: no such file"),
         (["--model", "kdyolov8n.yaml", "--unfreeze-stages", "1:p9"], 2, "unfreeze_stages: expected EPOCHS:PART"),
-        (["--model", "kdyolov8n.yaml", "--device", "77"], 1, "77"),
+        (["--model", "kdyolov8n.yaml", "--device", "77"], 2, "GPU 77 does not exist"),
     ],
     ids=["a missing file", "a wrong option", "while setting up"],
 )
@@ -224,31 +225,28 @@ def test_a_run_that_goes_on_is_left_alone_until_two_stop_it_at_once(shapes, chec
     assert state["epoch"] + 1 >= len(rows(run)) - 1
 
 
-def test_all_processes_of_a_run_are_stopped(shapes, checkpoint, tmp_path):
-    """Two ranks of a torchrun, which have sessions of their own; as a detached command starts them for several GPUs."""
-    run, talk = tmp_path / "run", tmp_path / "talk"
-    talk.mkdir()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    command = [*launch, "-m", "kdyolo", *training(shapes, checkpoint, "run", epochs=300)]
-    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    env |= {"PYTHONPATH": str(CHECKOUT), "KDYOLO_DETACHED": str(talk)}
-    with (talk / "output").open("w") as log:
-        agent = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    try:
-        until(lambda: saved(run) or agent.poll() is not None)
-        ranks = psutil.Process(agent.pid).children(recursive=True)
-        assert int((run / "pid.txt").read_text()) in {rank.pid for rank in ranks}
-        assert len(ranks) >= 2
-        assert (talk / "begun").read_text() == str(run)
-        assert "stopped. Resume with" in kdyolo("stop", "run")
-        assert not [rank for rank in ranks if alive(rank)]
-        assert agent.wait(20) != 0
-        assert not (run / "pid.txt").exists()
-        log = (run / "train.log").read_text()
-        assert "Interrupted. Resume with" in log
-        assert f"what torchrun and the other ranks print: {talk / 'output'}" in log
-    finally:
-        agent.kill()
+def test_all_processes_of_a_run_on_several_devices_are_stopped(shapes, checkpoint, tmp_path):
+    run = tmp_path / "run"
+    command = training(shapes, checkpoint, "run", epochs=300)
+    command[command.index("--device") + 1] = "cpu,cpu"
+    assert "run · process" in kdyolo(*command, "--detach")
+    until(lambda: saved(run), 300)
+    record = read_process(run)
+    launcher = record.root()
+    ranks = launcher.children(recursive=True)
+    assert record.pid in {rank.pid for rank in ranks}
+    assert record.pid != launcher.pid
+    assert len(ranks) == 2
+    assert listed("run")["run"].items() >= {"status": "running", "pid": record.pid}.items()
+    assert "stopped. Resume with" in kdyolo("stop", "run")
+    assert not [process for process in (launcher, *ranks) if alive(process)]
+    assert not (run / "pid.txt").exists()
+    log = (run / "train.log").read_text()
+    assert log.count("Interrupted. Resume with") == 1
+    assert "Error" not in log
+    (talk,) = re.findall(r"what the launcher and the other ranks print: (.*)", log)
+    assert "Traceback" not in Path(talk).read_text()
+    shutil.rmtree(Path(talk).parent)
 
 
 # What a detached command prints, before its log is open, while it is, and after; in Python and past it.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
+import yaml
 
 from kdyolo import KDYOLO, read_checkpoint
+from kdyolo.engine.resume import ResumeState
+from tests.builders.commands import tree
 from tests.builders.training import FAST
 from tests.system.forkserver import HIDDEN, ForkServer
 
@@ -245,29 +252,97 @@ def test_an_interrupted_run_of_two_ranks_goes_on(python, checkpoint, shapes, tmp
         assert [row["epoch"] for row in csv.DictReader(csv_file)] == ["1", "2", "3", "4"]
 
 
-def test_ultralytics_own_launch_carries_our_settings(checkpoint, shapes, tmp_path, monkeypatch):
-    """For ``device=0,1`` Ultralytics pickles the trainer's class and arguments, and starts a process for each GPU."""
-    from kdyolo import KDTrainer
+# A user's script: a trainer of its own, a callback that no import leads to, and what train returns.
+SCRIPT = """
+import sys
+from kdyolo import KDTrainer, KDYOLO
 
-    launched = {}
-    monkeypatch.setattr("subprocess.run", lambda command, check: launched.update(command=command))
-    monkeypatch.setattr("ultralytics.engine.trainer.ddp_cleanup", lambda trainer, file: launched.update(file=file))
-    overrides = {
-        **FAST,
-        "model": "kdyolov8n.yaml",
-        "data": str(shapes),
-        "backbone": str(checkpoint),
-        "freeze_epochs": 1,
-    }
-    trainer = KDTrainer(overrides={**overrides, "work_dir": str(tmp_path / "run")})
-    trainer.ddp, trainer.world_size = True, 2
-    trainer.train()
-    state = torch.load(Path(launched["file"]).with_suffix(".pt"), weights_only=False)
-    for suffix in (".pt", ".py"):
-        Path(launched["file"]).with_suffix(suffix).unlink()
-    assert state["trainer"] is KDTrainer
-    again = KDTrainer(overrides=state["args"])
-    assert again.settings == trainer.settings
-    assert again.save_dir == trainer.save_dir
-    assert again.checkpoint is not None
-    again.log.close()
+class Mine(KDTrainer):
+    def optimizer_step(self):
+        if type(self).fails and self.rank == 1:
+            raise ValueError("this rank is broken")
+        super().optimizer_step()
+
+checkpoint, data, out, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
+Mine.fails = options.pop("fails")
+Mine.rank = property(lambda self: __import__("torch").distributed.get_rank())
+model = KDYOLO(backbone=checkpoint)
+model.add_callback("on_train_epoch_end", lambda trainer: open(f"{out}/seen{trainer.rank}", "a").write("epoch "))
+results = model.train(trainer=Mine, data=data, device="cpu,cpu", **options)
+print("RETURNED", sorted(results)[:1], model.overrides["model"], model.trainer.validator)
+"""
+
+
+def user_script(python: ForkServer, checkpoint: Path, shapes: Path, folder: Path, **more: object) -> Ended:
+    (folder / "script.py").write_text(SCRIPT)
+    options = {name: value for name, value in OPTIONS.items() if name != "device"}
+    options |= {"work_dir": str(folder / "run"), **more}
+    done = python.run(folder / "script.py", checkpoint, shapes, folder, options, cwd=folder)
+    assert ranks_of(folder) == []
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Processes that work in a folder, or are ranks of a run in it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "rank_process" in " ".join(process.cmdline()) and process.cwd() == str(folder):
+                found.append(process.pid)
+    return found
+
+
+def test_a_users_script_trains_on_several_devices(python, checkpoint, shapes, tmp_path):
+    ended = user_script(python, checkpoint, shapes, tmp_path, epochs=2, fails=False)
+    assert ended.code == 0, ended.output[-3000:]
+    assert [(tmp_path / f"seen{rank}").read_text() for rank in (0, 1)] == ["epoch epoch "] * 2
+    assert f"RETURNED ['coco/AP'] {tmp_path / 'run/weights/best.pt'} None" in ended.output
+    record = yaml.safe_load((tmp_path / "run/kdyolo.yaml").read_text())
+    assert record["backbone"]["path"] == str(checkpoint)
+    assert not list(Path(tempfile.gettempdir()).glob("kdyolo-ranks-*/job.pt"))
+
+
+def test_a_rank_that_fails_in_a_users_script_is_the_error_of_the_script(python, checkpoint, shapes, tmp_path):
+    ended = user_script(python, checkpoint, shapes, tmp_path, fails=True)
+    assert ended.code == 1
+    assert "RunError: rank 1 of 2 ended with ValueError: this rank is broken" in ended.output
+    assert ended.output.count('raise ValueError("this rank is broken")') <= 1
+    assert "torch.distributed.elastic" not in ended.output
+
+
+def test_a_work_dir_with_files_keeps_them_and_sigterm_ends_all_ranks(python, checkpoint, shapes, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(shapes.parent / "annotations", run / "mine")
+    shutil.copy(checkpoint, run / "backbone.pth")
+    kept = tree(run)
+    command = ("-m", "kdyolo", "train", "--data", shapes, "--backbone", run / "backbone.pth", "--exist-ok")
+    options = COMMAND.replace("--device cpu", "--device cpu,cpu").replace("--epochs 3", "--epochs 200").split()
+    process = python.start(*command, *options, cwd=tmp_path)
+    state = run / "weights/resume.pt"
+    deadline = time.monotonic() + 300
+    while not (state.is_file() and state.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, process.stdout.read()[-3000:]
+    assert len(ranks_of(tmp_path)) == 2
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143
+    output = process.stdout.read()
+    assert output.count("Interrupted. Resume with: kdyolo train --resume") == 1
+    assert "Traceback" not in output
+    assert "Error" not in output
+    assert ranks_of(tmp_path) == []
+    assert not (run / "pid.txt").exists()
+    assert kept.items() <= tree(run).items()
+    assert ResumeState.load(state).epoch >= 0
+
+
+def test_a_mistake_on_several_devices_is_printed_once(python, checkpoint, shapes, tmp_path):
+    broken = yaml.safe_load(shapes.read_text()) | {"val": "nowhere.txt", "path": str(shapes.parent)}
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
+    for data, model, code in (("broken.yaml", "kdyolov8n.yaml", 1), (shapes, "kdyolov8s.yaml", 1)):
+        command = ("train", "--data", data, "--backbone", checkpoint, "--model", model, "--device", "cpu,cpu")
+        done = python.run("-m", "kdyolo", *command, "--work-dir", "run", cwd=tmp_path)
+        said = done.stdout + done.stderr
+        errors = [line for line in said.splitlines() if line.startswith("Error:")]
+        assert (done.returncode, len(errors), said.count("Traceback")) == (code, 1, 0), said
+        assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,15 @@ import pytest
 from kdyolo.errors import RunError
 from kdyolo.runs import process_control as processes
 from kdyolo.runs.pid_file import claimed_folder, read_process, refuse_running
-from kdyolo.runs.process_control import Terminated, end, ended_by_sigterm, launch
+from kdyolo.runs.process_control import (
+    Terminated,
+    end,
+    ended_by_signals,
+    finished_first,
+    launch,
+    raise_if_told_to_end,
+    told_to_end,
+)
 from tests.builders.commands import CHECKOUT
 
 RECORDED = """
@@ -125,9 +134,85 @@ def test_a_damaged_record_says_so(tmp_path):
 
 def test_sigterm_is_an_interrupt_while_asked_for():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), ended_by_sigterm():
+    with pytest.raises(Terminated), ended_by_signals():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def drop(number: signal.Signals) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+
+def test_a_signal_that_is_dropped_comes_again():
+    steps = []
+
+    @ended_by_signals()
+    @ended_by_signals()
+    def work() -> None:
+        drop(signal.SIGTERM)
+        steps.append(told_to_end())
+        raise_if_told_to_end()
+        steps.append("more")
+
+    @ended_by_signals()
+    def nobody_looks() -> None:
+        drop(signal.SIGINT)
+        steps.append("done")
+
+    with pytest.raises(Terminated):
+        work()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nobody_looks()
+    assert type(caught.value) is KeyboardInterrupt
+    assert steps == [Terminated, "done"]
+    assert told_to_end() is None
+    raise_if_told_to_end()
+
+
+def test_a_second_signal_does_not_disturb_the_cleaning_up(monkeypatch):
+    cleaned = []
+
+    @ended_by_signals()
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
+            monkeypatch.setattr(processes, "AGAIN", 0.0)  # so much later that it must hang
+            with pytest.raises(Terminated):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Terminated):
+        work()
+    assert cleaned == [True]
+
+
+def test_what_is_short_is_finished_first():
+    saved = []
+
+    @ended_by_signals()
+    @finished_first()
+    def save() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        saved.append(True)
+
+    with pytest.raises(Terminated):
+        save()
+    assert saved == [True]
+
+
+def test_the_handlers_of_others_are_left_alone():
+    handlers = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kdyolo.utils.tables import aligned, cell_width, markdown_table
+from kdyolo.utils.tables import aligned, cell_width, markdown_code, markdown_table, markdown_text
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -48,3 +48,15 @@ def test_plain_text_needs_no_heavy_import():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert cell_width("e\u0301") == 1  # a letter and its accent
+
+
+def test_cells_stay_in_their_row():
+    lines = aligned([["name", "AP"], ["a\nb\x1b[2J\u202e", "1"], ["c", "2"]])
+    assert lines == [f"{'name':<17}  AP", r"a\nb\x1b[2J\u202e  1", f"{'c':<17}  2"]
+
+
+def test_names_in_markdown_are_themselves():
+    assert markdown_text("a|b\n# c") == r"a&#124;b\\n# c"
+    assert markdown_text("<b> _x_ a_b *c* [d](e)") == r"&lt;b&gt; \_x\_ a_b \*c\* \[d\](e)"
+    assert markdown_code("a|b\nc") == r"`a\|b\nc`"
+    assert markdown_code("a``b`") == "``` a``b` ```"

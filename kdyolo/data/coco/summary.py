@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdyolo.utils.text import printable
+
 # Images, and images without any object, of the official files; from Ultralytics' and COCO's own label archives.
 OFFICIAL = {"train2017": (118_287, 1_021), "val2017": (5_000, 48)}
 
@@ -76,7 +78,7 @@ class ConversionSummary:
             lines += _skip_lines(split, "image", counts.skipped_images)
             lines += _skip_lines(split, "annotation", counts.skipped_annotations)
             lines += _selection_lines(split, counts)
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+        return "\n".join(map(printable, [*lines, *(f"warning: {warning}" for warning in self.warnings)]))
 
     def _row(self, split: str) -> tuple[str, ...]:
         s = self.splits[split]

@@ -18,13 +18,8 @@ LETTERBOX, STRETCH = "letterbox", "stretch"
 
 Kind = Literal["text", "path", "flag", "integer", "number", "count"]
 Group = Literal["start", "freeze", "recipe", "run", "reading"]
-HELP_ORDER: tuple[Group, ...] = (
-    "start",
-    "freeze",
-    "recipe",
-    "run",
-    "reading",
-)  # groups as the help and README list them
+# Groups as the help and README list them.
+HELP_ORDER: tuple[Group, ...] = ("start", "freeze", "recipe", "run", "reading")
 
 
 @dataclass(frozen=True)
@@ -80,9 +75,7 @@ def option(**attributes: Any) -> Mapping[str, Option]:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options that Ultralytics does not know; everything else goes through to it unchanged.
-
-    ``DECLARED`` says for each field what it means.
+    """Options that Ultralytics does not know, ``DECLARED`` below; everything else goes through to it unchanged.
 
     Examples:
         >>> from kdyolo import TrainOptions
@@ -283,6 +276,17 @@ class TrainOptions:
             in_arm=False,
         ),
     )
+    run_download: bool = field(
+        default=False,
+        metadata=option(
+            help="Show, then run what the data set YAML has under 'download', if images are missing.",
+            kind="flag",
+            meaning="show, then run what the data set YAML has under `download`, if images are missing",
+            default_text="off",
+            in_study=False,
+            in_arm=False,
+        ),
+    )
     work_dir: str | None = field(
         default=None,
         metadata=option(
@@ -331,9 +335,7 @@ STOCK_FLAGS: Mapping[str, Option] = {
     ),
     "epochs": Option(help="Number of epochs.", kind="integer", before="resize"),
     "batch": Option(help="Images per batch.", before="resize"),
-    "imgsz": Option(
-        help="Image size in pixels: the side of the square that the network sees.", kind="integer", before="resize"
-    ),
+    "imgsz": Option(help="Image size in pixels: side of the square that is seen.", kind="integer", before="resize"),
     "device": Option(help="cpu, 0, mps, …", before="coco_eval_period"),
     "workers": Option(help="Data loader workers.", kind="integer", before="coco_eval_period"),
     "seed": Option(help="Random seed.", kind="integer", before="coco_eval_period"),

@@ -43,10 +43,14 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
     """
     given = dict(overrides)
     recipe = load_recipe(str(given.get("recipe") or DEFAULT_RECIPE))
+    meant = [key for key in ("trust", "run_download") if recipe.get(key)]  # not for a file to say
     merged = {**recipe, **given}
     own = {k: v for k, v in merged.items() if k in OPTION_NAMES and v is not None}
     rest = {k: v for k, v in merged.items() if k not in OPTION_NAMES}
     mistakes = [_unknown(key) for key in rest if key not in DEFAULT_CFG_DICT and key not in EXTRA_KEYS]
+    mistakes += [
+        f"recipe: {key} lets code of others run, so a recipe cannot ask for it. Give it yourself." for key in meant
+    ]
     if "freeze_epochs" in own:
         try:
             own["freeze_epochs"] = FreezeSchedule.parse(own["freeze_epochs"])

@@ -13,10 +13,11 @@ from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.runs.contents.readers import read_study_file
 from kdyolo.runs.files import ARGS_NAME, STUDY_NAME, is_run, run_folder_of, runs_below
 from kdyolo.runs.history import Run, read_run
+from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.text import canonical
-from kdyolo.utils.yaml_files import read_mapping
 
 _SEED_FOLDER = re.compile(r"seed[-_]?\d+")
 _Found = tuple[Run, str | None]  # a run, and the name of its arm if its place says so
@@ -83,7 +84,7 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
         mistakes.append(f"{', '.join(map(str, paths))}: no run there has finished an epoch yet. Wait for the first.")
     if mistakes:
         raise RunError(mistakes[0] if len(mistakes) == 1 else "\n  - ".join((f"{len(mistakes)} mistakes:", *mistakes)))
-    file = _study_file(studies[0]) if len(studies) == 1 else {}
+    file = read_study_file(studies[0]) if len(studies) == 1 else {}
     arms = _group(found, [str(name) for name in file.get("arms") or ()])
     baseline = file.get("baseline")
     return Gathered(
@@ -155,13 +156,13 @@ def data_file(run: Run) -> Path | None:
     if name.suffix not in {".yaml", ".yml"}:
         return None
     places = (folder / name for folder in (Path(), *run.path.resolve().parents))
-    return next((place.resolve() for place in places if place.is_file()), None)
+    return next((place.resolve() for place in places if is_file(place)), None)
 
 
 def _members(path: Path) -> list[tuple[Path, str | None]] | None:
     """The run folders that a path leads to, each with the name of its arm if its place says so."""
     path = run_folder_of(path)
-    if not path.is_dir():
+    if not is_folder(path):
         return None
     if is_run(path):
         return [(path, _arm_by_place(path))]
@@ -171,17 +172,12 @@ def _members(path: Path) -> list[tuple[Path, str | None]] | None:
 
 
 def _is_study(path: Path) -> bool:
-    return path.is_dir() and ((path / STUDY_NAME).is_file() or any(path.glob(f"*/seed*/{ARGS_NAME}")))
+    return is_folder(path) and ((path / STUDY_NAME).is_file() or any(path.glob(f"*/seed*/{ARGS_NAME}")))
 
 
 def _arm_by_place(folder: Path) -> str | None:
     folder = folder.resolve()
     return folder.parent.name if _SEED_FOLDER.fullmatch(folder.name) else None
-
-
-def _study_file(folder: Path) -> Mapping[str, Any]:
-    """The copy of the study file that lies in the study's folder; empty if there is none."""
-    return read_mapping(folder / STUDY_NAME) or {}
 
 
 def _natural(path: Path) -> list[Any]:

@@ -28,7 +28,9 @@ def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
         "started from": record.get("started_from"),
         "backbone": backbone.get("path"),
         "backbone SHA-256": backbone.get("sha256"),
-        "backbone tensors": f"{backbone['matched']}/{backbone['total']}" if "matched" in backbone else None,
+        "backbone tensors": f"{backbone['matched']}/{backbone['total']}"
+        if backbone.keys() >= {"matched", "total"}
+        else None,
         "data": run.args.get("data"),
         "device": run.args.get("device"),
         "official metrics by": (run.scores or {}).get("evaluator"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import Any
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.result import ComparisonResult
-from kdyolo.utils.tables import aligned, markdown_table
-from kdyolo.utils.text import canonical, format_duration
+from kdyolo.utils.tables import aligned, markdown_table, markdown_text
+from kdyolo.utils.text import canonical, format_duration, printable
 
 CLASSES_SHOWN = 10
 _WIDTH = 100
@@ -57,26 +55,15 @@ def text(comparison: ComparisonResult) -> str:
 
 def markdown(comparison: ComparisonResult) -> str:
     """All tables as Markdown, with every character of a name as itself."""
-    parts = [f"# {escape(comparison.title)}"]
-    parts += [f"> **Not like for like:** {escape(sentence)}" for sentence in comparison.unlike]
+    parts = [f"# {markdown_text(comparison.title)}"]
+    parts += [f"> **Not like for like:** {markdown_text(sentence)}" for sentence in comparison.unlike]
     for table in tables(comparison):
-        head, *rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+        head, *rows = [[markdown_text(cell) for cell in row] for row in (table.columns, *table.rows)]
         lines = markdown_table(head, rows, "<" * table.left + ">")
-        parts.append("\n".join([f"## {escape(table.title)}", "", *lines]))
-    parts.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in comparison.notes)]))
-    parts.append(f"## Statistics\n\n{escape(comparison.method)}")
+        parts.append("\n".join([f"## {markdown_text(table.title)}", "", *lines]))
+    parts.append("\n".join(["## Notes", "", *(f"- {markdown_text(note)}" for note in comparison.notes)]))
+    parts.append(f"## Statistics\n\n{markdown_text(comparison.method)}")
     return "\n\n".join(parts) + "\n"
-
-
-def escape(words: str) -> str:
-    """Text that Markdown, and HTML within it, shows unchanged, in one line."""
-    # Entities where a backslash does not do for every reader of Markdown.
-    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(printable(words), quote=False)).replace("|", "&#124;")
-
-
-def printable(words: str) -> str:
-    """Line ends, escape sequences and other control characters as the escapes that Python writes for them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
 
 
 # ---- the tables ------------------------------------------------------------------------------------------------------
@@ -201,8 +188,7 @@ def _setting(value: Any) -> str:
 
 
 def _aligned(table: Table) -> str:
-    rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
-    lines = (f"  {line}" for line in aligned(rows, "<" * table.left + ">"))
+    lines = (f"  {line}" for line in aligned([table.columns, *table.rows], "<" * table.left + ">"))
     return "\n".join([printable(table.title), *lines])
 
 

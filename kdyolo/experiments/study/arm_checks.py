@@ -30,6 +30,7 @@ from kdyolo.engine.plan import (
     make_plan,
     read_backbone,
 )
+from kdyolo.engine.ranks.devices import Machine, read_places
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
 from kdyolo.models.model_yaml import BackboneRow
@@ -244,13 +245,8 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
 
 def missing_devices(devices: Sequence[str]) -> list[str]:
     """Sentences about the devices that this machine does not have."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = {int(gpu) for device in devices if device not in ("cpu", "mps") for gpu in device.split(",")}
-    mistakes = []
-    if missing := sorted(gpu for gpu in gpus if gpu >= count):
-        numbers = ", ".join(map(str, missing))
-        there = f"0 to {count - 1}" if count > 1 else "0 only" if count else "none that PyTorch can use"
-        mistakes.append(f"devices: GPU {numbers} does not exist; there is {there}.{'' if count else ' Use cpu.'}")
-    if "mps" in devices and not torch.backends.mps.is_available():
-        mistakes.append("devices: mps does not exist on this machine.")
-    return mistakes
+    try:
+        read_places(devices, Machine.here())
+    except ConfigError as e:
+        return [f"devices: {str(e).removeprefix('device: ')}"]
+    return []

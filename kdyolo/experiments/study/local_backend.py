@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from kdyolo.engine.ranks.devices import Machine, read_places
 from kdyolo.experiments.study.scheduler import PATIENCE, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
@@ -21,16 +22,21 @@ class LocalBackend:
     Args:
         devices: Devices such as ``"cpu"``, ``"5"`` or ``"5,6"``, each a place. The cores are
             divided among the runs that share the CPU.
+
+    Raises:
+        ConfigError: This machine does not have such a device.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
         self.places = list(devices)
+        # Read together: each run would take "1" under CUDA_VISIBLE_DEVICES=1,2 for the second GPU, which is "2".
+        self._devices = [place.for_command for place in read_places(devices, Machine.here())]
         on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
         self._cores = dict(zip(on_cpu, _split_cores(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
 
     def start(self, run: StudyRun, place: int) -> Handle:
         """Start or resume a run on a device."""
-        command = [*own_command(), *run.arguments(self.places[place])]
+        command = [*own_command(), *run.arguments(self._devices[place])]
         with self.confined(place):
             return LocalHandle(command, run.log)
 

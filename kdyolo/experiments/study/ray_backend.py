@@ -104,7 +104,7 @@ class RayBackend:
 
 def _gpus(devices: Sequence[str]) -> int:
     needs = {0 if device == "cpu" else len(device.split(",")) for device in devices}
-    if len(needs) > 1 or "mps" in devices:
+    if len(needs) > 1 or {"mps", "cpu,cpu"} & set(devices):
         raise ConfigError(
             f"with engine ray, 'devices' says what each run needs, so all entries need the same; found "
             f"{', '.join(devices)}. Expected e.g. [0] for a GPU, ['0,1'] for two, or cpu."
@@ -189,7 +189,7 @@ def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox
 def _watch(run: StudyRun, gpus: bool, mailbox: Any, shared: bool) -> int:
     import ray
 
-    # Ultralytics makes visible what it is given, so it needs the numbers that this task got.
+    # Ray makes the GPUs of this task the only visible ones, in most versions; the run reads their numbers either way.
     device = ",".join(map(str, ray.get_gpu_ids())) if gpus else "cpu"
     process = launch([*own_command(), *run.arguments(device)], run.log, cwd=run.folder.parent, dies_with_parent=True)
     seen, returned = None, time.monotonic()

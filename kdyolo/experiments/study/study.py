@@ -27,7 +27,8 @@ from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
-from kdyolo.runs.process_control import ended_by_sigterm
+from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,7 @@ class Study:
         folders = {run.name: run.folder for run in self.runs}
         with closing(self._backend(engine) if isinstance(engine, str) else engine) as backend:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ended_by_sigterm(), claimed_folder(self.folder):
+            with ended_by_signals(), claimed_folder(self.folder):
                 self._keep_file()
                 self._continue_in_background()
                 with LiveTable(self.file.name, folders) as table:
@@ -248,8 +249,8 @@ class Study:
         if comparison is None:
             click.echo("No run is finished, so there is nothing to compare yet.")
             return
-        click.echo(comparison.table())
-        click.echo(f"report: {self.folder / REPORT / 'report.html'}")
+        click.echo(comparison.table())  # which shows what a terminal would obey, as names bring it, as escapes
+        click.echo(printable(f"report: {self.folder / REPORT / 'report.html'}"))
 
     def results(self) -> pd.DataFrame:
         """A row for each run: ``arm``, ``seed``, ``status``, ``epochs`` done, and the metrics of its best epoch.

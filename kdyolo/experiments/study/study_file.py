@@ -15,13 +15,16 @@ from typing import Any
 
 import yaml
 
+from kdyolo.engine.ranks.devices import device_names
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import STUDY_NAME
-from kdyolo.utils.text import did_you_mean
-from kdyolo.utils.yaml_files import load_yaml
+from kdyolo.utils.plain_files import read_file
+from kdyolo.utils.text import did_you_mean, quoted, shortened
+from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml
 
 KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline")
 DEFAULT_SEEDS = (0, 1, 2)
+MOST_RUNS = 10_000  # of a study
 # What the study gives to each run itself → what to do instead.
 OWN = {
     "data": "give 'data' once for the whole study: arms that see other images cannot be compared",
@@ -34,7 +37,6 @@ OWN = {
 }
 _FOLDER_NAME = re.compile(r"\w(?:[\w .+=-]*[\w+=-])?")
 _RESERVED = ("report", STUDY_NAME)
-_DEVICE = re.compile(r"cpu|mps|\d+(,\d+)*")
 EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: {random: {random_init: true}, …}"
 
 
@@ -89,27 +91,32 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
         ConfigError: Not a file, not YAML, or no mapping with arms, so that nothing more can be said about it.
     """
     path = Path(path)
+    content = read_file(path, most=MOST_BYTES, error=ConfigError)
+    if content is None:
+        raise ConfigError(f"study file {path}: cannot be read (no such file). Expected a YAML file.")
     try:
-        content = path.read_bytes()
         document = load_yaml(content, unique_keys=True)
-    except OSError as e:
-        raise ConfigError(f"study file {path}: cannot be read ({e.strerror}). Expected a YAML file.") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"study file {path}: not a YAML file ({' '.join(str(e).split())}).") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"study file {path}: not a YAML file ({quoted(e)}).") from e
     if not isinstance(document, dict) or not isinstance(document.get("arms"), dict) or not document["arms"]:
         raise ConfigError(f"study file {path}: there are no arms. {EXAMPLE}")
-    mistakes = [f"unknown key {key!r}.{did_you_mean(str(key), KEYS)}" for key in document if key not in KEYS]
+    mistakes = [f"unknown key {quoted(key)}.{did_you_mean(str(key), KEYS)}" for key in document if key not in KEYS]
     name = document.get("name", path.stem)
     mistakes += [f"name: {why}" for why in _name_mistakes(name)]
     base = _options(document.get("base") or {}, "base", mistakes)
     arms = _arms(document["arms"], mistakes)
     data = document.get("data")
     if not isinstance(data, str):
-        mistakes.append(f"data: expected the data set YAML of all arms; found {data!r}.")
+        mistakes.append(f"data: expected the data set YAML of all arms; found {quoted(data)}.")
     baseline = document.get("baseline")
-    if baseline is not None and baseline not in arms:
-        known = ", ".join(arms)
-        mistakes.append(f"baseline {baseline!r} is no arm.{did_you_mean(str(baseline), list(arms))} Arms are {known}.")
+    if baseline is not None and not (isinstance(baseline, str) and baseline in arms):
+        known = shortened(", ".join(arms), 200)
+        found = quoted(baseline)
+        mistakes.append(f"baseline {found} is no arm.{did_you_mean(str(baseline), list(arms))} Arms are {known}.")
+    seeds = _seeds(document.get("seeds", list(DEFAULT_SEEDS)), mistakes)
+    if len(arms) * len(seeds) > MOST_RUNS:
+        mistakes.append(f"{len(arms):,} arms with {len(seeds):,} seeds each are more than {MOST_RUNS:,} runs.")
+        arms = {}
     study = StudyFile(
         path=path,
         content=content,
@@ -117,7 +124,7 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
         data=data if isinstance(data, str) else "",
         base=base,
         arms=arms,
-        seeds=_seeds(document.get("seeds", list(DEFAULT_SEEDS)), mistakes),
+        seeds=seeds,
         devices=_devices(document.get("devices", []), mistakes),
         baseline=baseline,
     )
@@ -127,27 +134,26 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
 def _name_mistakes(name: Any) -> list[str]:
     """Reasons why a name cannot be that of a folder on every system."""
     if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or len(name) > 100:
-        return [f"{name!r} cannot name a folder; expected letters, digits and '_ .+=-' within, at most 100."]
-    return [f"{name!r} is taken: the study keeps something else there."] if name.lower() in _RESERVED else []
+        return [f"{quoted(name)} cannot name a folder; expected letters, digits and '_ .+=-' within, at most 100."]
+    return [f"{quoted(name)} is taken: the study keeps something else there."] if name.lower() in _RESERVED else []
 
 
 def _arms(found: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, Any]]:
     arms = {}
     for name, options in found.items():
         mistakes += [f"arm {why}" for why in _name_mistakes(name)]
-        arms[str(name)] = _options({} if options is None else options, f"arm {name}", mistakes)
+        arms[str(name)] = _options({} if options is None else options, f"arm {shortened(str(name), 100)}", mistakes)
     folders = Counter(name.casefold() for name in arms)
     if twice := [name for name in arms if folders[name.casefold()] > 1]:
-        mistakes.append(
-            f"arms {', '.join(twice)} differ in upper and lower case only, which some disks do not keep apart."
-        )
+        named = shortened(", ".join(twice), 200)
+        mistakes.append(f"arms {named} differ in upper and lower case only, which some disks do not keep apart.")
     return arms
 
 
 def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
     """Options under the names that ``KDYOLO.train`` has for them; ``freeze`` counts epochs, as ``--freeze`` does."""
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        mistakes.append(f"{where}: expected options such as {{freeze: 50, lr0: 0.01}}; found {found!r}.")
+        mistakes.append(f"{where}: expected options such as {{freeze: 50, lr0: 0.01}}; found {quoted(found)}.")
         return {}
     mistakes += [f"{where}: {key} cannot be given here; {OWN[key]}." for key in found if key in OWN]
     options = {key: value for key, value in found.items() if key not in OWN}
@@ -157,8 +163,8 @@ def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
         freeze = options.pop("freeze")
         if isinstance(freeze, list):
             mistakes.append(
-                f"{where}: freeze counts epochs of the backbone, as --freeze does; found {freeze}. Ultralytics' own "
-                "freeze, of layers, cannot be part of a study."
+                f"{where}: freeze counts epochs of the backbone, as --freeze does; found {quoted(freeze)}. "
+                "Ultralytics' own freeze, of layers, cannot be part of a study."
             )
         else:
             options["freeze_epochs"] = freeze
@@ -168,11 +174,11 @@ def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
 def _seeds(found: Any, mistakes: list[str]) -> tuple[int, ...]:
     numbers = found if isinstance(found, list) else []
     if not numbers or any(type(seed) is not int or seed < 0 for seed in numbers):
-        mistakes.append(f"seeds: expected a list of whole numbers from 0, e.g. [0, 1, 2]; found {found!r}.")
+        mistakes.append(f"seeds: expected a list of whole numbers from 0, e.g. [0, 1, 2]; found {quoted(found)}.")
         return ()
     if len(set(numbers)) < len(numbers):
         twice = ", ".join(str(seed) for seed, count in Counter(numbers).items() if count > 1)
-        mistakes.append(f"seeds: {twice} given twice: the same run again would not be another sample.")
+        mistakes.append(f"seeds: {shortened(twice, 200)} given twice: the same run again would not be another sample.")
     return tuple(dict.fromkeys(numbers))
 
 
@@ -180,12 +186,16 @@ def _devices(found: Any, mistakes: list[str]) -> tuple[str, ...]:
     entries = found if isinstance(found, list) else [found]
     devices = []
     for entry in entries:
-        device = str(entry).replace(" ", "").lower()
-        if isinstance(entry, bool) or not _DEVICE.fullmatch(device):
-            mistakes.append(f"devices: expected cpu, mps, the number of a GPU, or several as '5,6'; found {entry!r}.")
+        try:
+            words = device_names(entry)
+        except ConfigError as e:
+            mistakes.append(f"devices: {str(e).removeprefix('device: ')}")
+            continue
+        if words:
+            devices.append(",".join(words))
         else:
-            devices.append(device)
-    gpus = Counter(gpu for device in devices if device not in ("cpu", "mps") for gpu in device.split(","))
-    if twice := [gpu for gpu, count in gpus.items() if count > 1]:
+            mistakes.append(f"devices: expected cpu, mps, the number of a GPU, or several as '5,6'; found {entry!r}.")
+    gpus = Counter(gpu for device in devices if device not in ("cpu", "mps") for gpu in set(device.split(",")))
+    if twice := [gpu for gpu, count in gpus.items() if count > 1 and gpu not in ("cpu", "-1")]:
         mistakes.append(f"devices: GPU {', '.join(twice)} named twice, but a device takes one run at a time.")
     return tuple(devices)

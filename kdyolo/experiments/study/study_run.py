@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
 from kdyolo.runs.files import STATE_NAME, is_run, resumable, weights_file
 from kdyolo.runs.history import Run, read_run
+from kdyolo.utils.plain_files import is_file, is_folder
+from kdyolo.utils.text import shortened
 
 State = Literal["new", "begun", "resumable", "finished"]
 
@@ -56,7 +59,11 @@ class StudyRun:
 
     def state(self) -> State:
         """State of the run: new, begun (no epoch was saved: all again), resumable, or finished."""
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+        if not os.path.lexists(self.folder):
+            return "new"
+        if not is_folder(self.folder):
+            raise RunError(f"{self.folder}: expected a folder, found something else. Move it away: a run goes here.")
+        if not any(self.folder.iterdir()):
             return "new"
         history = self.history()
         if history and history.finished:
@@ -79,7 +86,7 @@ class StudyRun:
         if self.state() != "begun":
             return
         state = weights_file(self.folder, STATE_NAME)
-        killed_in_first_epoch = state.is_file() and not state.stat().st_size
+        killed_in_first_epoch = is_file(state) and not state.stat().st_size
         if any(self.folder.glob("weights/*.pt")) and not killed_in_first_epoch:
             raise RunError(
                 f"{self.folder}: it holds weights, but is neither finished nor can it be resumed. Expected "
@@ -97,7 +104,7 @@ class StudyRun:
         if history is None or history.record is None:
             return []  # it never got as far as training
         record = history.record
-        then = {**record.get("settings", {}), **full_settings(record.get("asked") or history.args)}
+        then = {**(record.get("settings") or {}), **full_settings(record.get("asked") or history.args)}
         now = {**{key: getattr(self.arm.settings, key) for key in _COMPARED}, **self.arm.ultralytics}
         pairs = {key: (then.get(key), now[key]) for key in now}
         pairs["seed"] = (record.get("seed"), self.seed)
@@ -105,7 +112,7 @@ class StudyRun:
         pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.arm.options["data"]).resolve()))
         if not self.arm.model.endswith(".pt"):
             pairs["model"] = (_bare(record.get("model")), _bare(self.arm.model))
-        return [f"{key}: {a} there, {b} in the file" for key, (a, b) in pairs.items() if a != b]
+        return [f"{key}: {_short(a)} there, {_short(b)} in the file" for key, (a, b) in pairs.items() if a != b]
 
 
 def _words(key: str, value: Any) -> list[str]:
@@ -120,3 +127,7 @@ def _words(key: str, value: Any) -> list[str]:
 def _bare(model: Any) -> str:
     """A model YAML's name; ``yolov8s.yaml`` is built as ``kdyolov8s.yaml``."""
     return Path(str(model)).name.removeprefix("kd")
+
+
+def _short(value: Any) -> str:
+    return shortened(str(value), 200)

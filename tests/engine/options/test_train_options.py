@@ -84,7 +84,7 @@ def test_the_command_has_every_option_with_its_help() -> None:
 
 def test_the_detectors_keywords_are_the_options_that_it_starts_from() -> None:
     keywords = inspect.signature(KDYOLO.__init__).parameters
-    own = {name: p.default for name, p in keywords.items() if name not in ("self", "model", "verbose")}
+    own = {name: p.default for name, p in keywords.items() if name not in ("self", "model", "task", "verbose")}
     assert own == {f.name: f.default for f in fields(TrainOptions) if f.name in START}
     assert all(f"    {name}: " in (KDYOLO.__doc__ or "") for name in own)
 

@@ -86,7 +86,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"data": None}, "data: expected the data set YAML of all arms"),
     "the same twice": ({"arms": {"a": {"random_init": True}, "b": {"lr0": 0.01}}}, "arms: a and b are the same"),
     "no such GPU": ({"devices": [7]}, "devices: GPU 7 does not exist"),
-    "no such device": ({"devices": ["gpu"]}, "devices: expected cpu, mps, the number of a GPU"),
+    "no such device": ({"devices": ["gpu"]}, "devices: 'gpu' is not understood. Expected cpu, mps"),
     "one GPU for two": ({"devices": ["0,1", 1]}, "GPU 1 named twice"),
     "no such baseline": ({"baseline": "randm"}, "baseline 'randm' is no arm. Did you mean 'random'?"),
     "a seed twice": ({"seeds": [0, 0]}, "seeds: 0 given twice"),
@@ -161,7 +161,13 @@ def test_what_may_be_left_out(content):
 
 @pytest.mark.parametrize(
     ("devices", "parsed"),
-    [("cpu", ["cpu"]), ([5, "6"], ["5", "6"]), (["5, 6"], ["5,6"]), (["cpu", "cpu"], ["cpu"] * 2)],
+    [
+        ("cpu", ["cpu"]),
+        ([5, "6"], ["5", "6"]),
+        (["5, 6"], ["5,6"]),
+        (["cpu", "cpu"], ["cpu"] * 2),
+        (["cuda:0", [1, 2]], ["0", "1,2"]),
+    ],
 )
 def test_devices(content, devices, parsed):
     file, mistakes = parse_study(write({**content, "devices": devices}))

@@ -1,0 +1,78 @@
+"""Pickles are looked through without unpickling, and what would cost time or memory is refused before it does."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import time
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdyolo.checkpoints.checks.pickle_scan import scan_pickle, scan_pickles
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.errors import CheckpointError
+
+
+class Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+def test_names_and_calls_are_found() -> None:
+    content = pickle.dumps([OrderedDict(a=1), Runs(), {1, 2}, "__class__"], protocol=2)
+    scanned = scan_pickle(content + b"more")
+    assert scanned.names == {"collections.OrderedDict", f"{os.mkdir.__module__}.mkdir", "builtins.set"}
+    assert scanned.calls == scanned.names
+    assert scanned.special == {"__class__"}
+    assert scanned.end == len(content)
+
+
+def test_a_call_of_what_is_only_computed_has_no_name() -> None:
+    # getattr(OrderedDict, "fromkeys")(()), through the memo
+    content = b"\x80\x02cbuiltins\ngetattr\nq\x00ccollections\nOrderedDict\nX\x08\x00\x00\x00fromkeys\x86R)R."
+    assert scan_pickle(content).calls == {"builtins.getattr", "?"}
+
+
+def test_the_old_format_is_five_pickles() -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(2), "b": Runs()}, buffer, _use_new_zipfile_serialization=False)
+    scanned = scan_pickles(buffer.getvalue())
+    assert len(scanned) == 5
+    assert any(f"{os.mkdir.__module__}.mkdir" in each.calls for each in scanned)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x80\x02", b"\x80\x02X\xff\xff\xff\xffa", b"\x80\x02cos\n", b"\x80\x02R.", b"\x80\x02a.", b"\x80\x02\x95"],
+)
+def test_what_is_no_pickle_of_torchs_is_refused(content: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        scan_pickle(content)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(("code", "reason"), [(b"(", "nests more than"), (b"]", "more than 2,000,000 steps")])
+def test_millions_of_steps_are_refused_before_they_cost_anything(
+    tmp_path: Path, code: bytes, reason: str, legacy: bool
+) -> None:
+    pickled = b"\x80\x02" + code * 5_000_000 + b"."
+    path = tmp_path / "w.pth"
+    if legacy:
+        path.write_bytes(pickled)
+    else:
+        torch.save({"stem.conv.weight": torch.ones(1)}, path)
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=reason):
+        read_checkpoint(path)
+    assert time.process_time() - start < 10

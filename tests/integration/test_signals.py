@@ -1,0 +1,171 @@
+"""Ctrl-C and SIGTERM in every phase of a run: it ends, says how to go on, and can go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from ultralytics.data import dataset
+from ultralytics.engine import trainer as engine_trainer
+from ultralytics.utils.metrics import ConfusionMatrix
+from ultralytics.utils.plotting import plot_labels
+
+from kdyolo import KDTrainer
+from kdyolo.engine import plan
+from kdyolo.engine.resume import ResumeState, read_state
+from kdyolo.runs.files import PID_NAME, PROCESS_NAME
+from kdyolo.runs.process_control import Terminated
+from kdyolo.utils.ultralytics_patches import signals_pass
+
+KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+
+
+def told(number: signal.Signals) -> None:
+    """Send this process a signal; also in a thread it is the main thread that gets it."""
+    os.kill(os.getpid(), number)
+
+
+def signalled(function: Callable[..., Any], *numbers: signal.Signals) -> Callable[..., Any]:
+    """The function, called after signals for this process."""
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        for number in numbers:
+            told(number)
+        return function(*arguments, **keywords)
+
+    return call
+
+
+# Phase → the function in it that is called just after the signal.
+PHASES: dict[str, tuple[object, str]] = {
+    "checking": (plan, "check_det_dataset"),
+    "setting up": (engine_trainer, "init_seeds"),
+    "scanning labels": (dataset, "verify_image_label"),  # in threads
+    "plotting labels": (plt, "subplots"),  # where Ultralytics drops every exception
+    "the first batch": (KDTrainer, "preprocess_batch"),
+    "evaluation": (KDTrainer, "validate"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _handlers_come_back():
+    handlers = [signal.getsignal(number) for number in KINDS]
+    yield
+    assert [signal.getsignal(number) for number in KINDS] == handlers
+
+
+@pytest.mark.parametrize(("phase", "number"), [(phase, signal.SIGTERM) for phase in PHASES]
+                         + [("plotting labels", signal.SIGINT)])  # fmt: skip
+def test_before_an_epoch_is_saved(train, monkeypatch, tmp_path, capfd, phase, number):
+    owner, name = PHASES[phase]
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, signalled(original, number))
+    if phase == "scanning labels":
+        monkeypatch.setattr(dataset, "load_dataset_cache_file", lambda *_: {}["nothing is cached"])
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(plots=phase == "plotting labels")
+    assert type(caught.value) is KINDS[number]
+    if phase in ("checking", "setting up"):
+        assert not (tmp_path / "run").exists()
+        return
+    assert "Interrupted before the first epoch was saved: start again with --exist-ok" in log_of(tmp_path)
+    assert no_process_recorded(tmp_path)
+    if phase == "the first batch":
+        monkeypatch.setattr(owner, name, original)
+        train(exist_ok=True, finish=False)
+
+
+def test_while_saving_the_epoch_is_saved_first(train, monkeypatch, tmp_path):
+    with monkeypatch.context() as patched:
+        patched.setattr(ResumeState, "save", signalled(ResumeState.save, signal.SIGTERM, signal.SIGINT))
+        with pytest.raises(Terminated):
+            train(epochs=3)
+    assert "Interrupted. Resume with: kdyolo train --resume" in log_of(tmp_path)
+    assert read_state(tmp_path / "run/weights/last.pt").epoch == 0
+    assert no_process_recorded(tmp_path)
+
+
+def test_in_the_final_evaluation_and_again_while_cleaning_up(train, monkeypatch, tmp_path):
+    """The run is then finished by a resume, which trains nothing more."""
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_trainer, "strip_optimizer", signalled(engine_trainer.strip_optimizer, signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(callbacks={"teardown": lambda trainer: told(signal.SIGTERM)})
+    assert type(caught.value) is KeyboardInterrupt
+    assert log_of(tmp_path).count("Interrupted. Resume with: kdyolo train --resume") == 1
+    assert no_process_recorded(tmp_path)
+    last = str(tmp_path / "run/weights/last.pt")
+    KDTrainer(overrides={"resume": last, "model": last, "task": "detect", "mode": "train"}).train()
+    assert (tmp_path / "run/weights/best.pt").is_file()
+    assert not (tmp_path / "run/weights/resume.pt").exists()
+
+
+def test_a_signal_that_somebody_drops_ends_the_run_at_its_next_step(train, tmp_path):
+    batches = []
+
+    def drop(trainer: Any) -> None:
+        batches.append(trainer.epoch)
+        try:
+            told(signal.SIGTERM)
+        except BaseException:
+            return
+
+    with pytest.raises(Terminated):
+        train(callbacks={"on_train_batch_start": drop})
+    assert batches == [0]
+
+
+def test_a_worker_that_gets_the_same_signal_does_not_hide_it(train, tmp_path):
+    """A scheduler signals every process of a job, and torch's loader raises an error when a worker has died of it."""
+
+    def both(trainer: Any) -> None:
+        try:
+            told(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.") from None
+
+    with pytest.raises(Terminated):
+        train(callbacks={"on_train_batch_start": both})
+    assert "Interrupted" in log_of(tmp_path)
+
+
+def test_ultralytics_plots_drop_errors_but_no_signals(monkeypatch, tmp_path, capfd):
+    names = {0: "disc", 1: "square"}
+    matrix = ConfusionMatrix(names)
+    plots = (
+        lambda: plot_labels(np.array([[0.5, 0.5, 0.1, 0.1]]), np.array([0.0]), names, tmp_path),
+        lambda: matrix.plot(save_dir=tmp_path),
+    )
+    for plot in plots:
+        for raised, passes in ((ValueError("odd data"), False), (KeyboardInterrupt(), True), (Terminated(), True)):
+            monkeypatch.setattr(plt, "subplots", raising(raised))
+            with signals_pass():
+                if passes:
+                    with pytest.raises(KeyboardInterrupt):
+                        plot()
+                else:
+                    plot()
+            plot()  # as Ultralytics has it, nothing passes
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return call
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "run/train.log").read_text()
+
+
+def no_process_recorded(folder: Path) -> bool:
+    return not any((folder / "run" / name).exists() for name in (PID_NAME, PROCESS_NAME))
