@@ -101,9 +101,21 @@ def chosen(pairs: Sequence[Pair], options: argparse.Namespace) -> list[Pair]:
         if re.search(options.only, f"{pair.case.kind}/{pair.case.name}") and re.search(options.commands, pair.command)
     ]
     if options.pairs and options.pairs < len(found):
-        picked = random.Random(options.seed).sample(range(len(found)), options.pairs)
-        found = [found[i] for i in sorted(picked)]
+        found = share(found, options.pairs, options.seed)
     return found
+
+
+def share(pairs: Sequence[Pair], number: int, seed: int) -> list[Pair]:
+    """So many of the pairs, as many of one kind of file as of another; in their order."""
+    drawn = list(enumerate(pairs))
+    random.Random(seed).shuffle(drawn)
+    seen = Counter[str]()
+    turns = []
+    for place, pair in drawn:
+        turns.append((seen[pair.case.kind], place, pair))
+        seen[pair.case.kind] += 1
+    turns.sort(key=lambda turn: turn[:2])
+    return [pair for _, _, pair in sorted(turns[:number], key=lambda turn: turn[1])]
 
 
 def in_child(call: Callable[[], Any]) -> None:
