@@ -40,8 +40,8 @@ from ultralytics.nn.tasks import DetectionModel
 from kdyolo import KDYOLO
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import draw_dataset
-from kdyolo.engine.plan import plan_run
 from kdyolo.engine.resume import read_state
+from kdyolo.engine.start.plan import plan_run
 from kdyolo.runs.files import STATE_NAME, ever_saved, resumable, weights_file
 from kdyolo.utils.tables import aligned
 

@@ -82,7 +82,7 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
 
 
 def _start(given: dict[str, Any]) -> None:
-    from kdyolo.engine.plan import plan_run
+    from kdyolo.engine.start.plan import plan_run
     from kdyolo.engine.trainer import KDTrainer
 
     KDTrainer(plan=plan_run(given)).train()

@@ -7,7 +7,7 @@ digests: Ultralytics itself would build a fresh model from the YAML unless they 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,26 +17,25 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.engine.model import Model
-from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from kdyolo.checkpoints.checks.exported_models import check_exported
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import changed_tensors, load_into
+from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
-from kdyolo.engine.plan import DetectorStart, plan_run, read_start
 from kdyolo.engine.predictor import StretchPredictor, resize_of
 from kdyolo.engine.ranks.devices import Machine, one_device
+from kdyolo.engine.start.detector_start import DetectorStart, held_start, read_start
+from kdyolo.engine.start.plan import plan_run
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
-from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description
-from kdyolo.models.model_yaml import BackboneRow
+from kdyolo.models.detector import KDDetectionModel
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, signals_pass
@@ -372,44 +371,3 @@ def _planned(
 ) -> KDTrainer:
     """A trainer with the plan that follows from Ultralytics' merged settings and a start that has been read."""
     return trainer(plan=plan_run(overrides, start=start), _callbacks=_callbacks)
-
-
-def held_start(
-    given: DetectorStart, model: str, held: nn.Module, origin: str, changed: Collection[str]
-) -> DetectorStart:
-    """What a detector starts from if its weights are in memory; a backbone that is still the given one keeps its name.
-
-    Args:
-        given: What the detector was made from.
-        model: Model YAML, or a trained detector, by the name that Ultralytics knows.
-        held: The detector with its weights.
-        origin: Where the weights come from, in words.
-        changed: Names of tensors in ``held`` that were set one by one.
-
-    Raises:
-        ModelError: What is held cannot be trained.
-    """
-    if not isinstance(held, DetectionModel) or held.is_fused():
-        what = "a fused model, whose BatchNorms are gone" if isinstance(held, DetectionModel) else type(held).__name__
-        raise ModelError(f"the model holds {what}; training takes an Ultralytics detector as KDYOLO or YOLO builds it.")
-    description = resolve_description(held.yaml, held, None, None)
-    nested = held if isinstance(held, KDDetectionModel) else from_stock(held, description)
-    epsilons = {module.eps for module in nested.backbone.layers.modules() if isinstance(module, nn.BatchNorm2d)}
-    if len(epsilons) > 1:
-        raise ModelError(f"the backbone's BatchNorms have several epsilons ({sorted(epsilons)}); give all of them one.")
-    nested.backbone.set_bn_eps(*epsilons)  # layers that were put in bring their own
-    replace(BackboneRow.from_yaml(description), bn_eps=nested.backbone.bn_eps).to_yaml(description)
-    names = changed if nested is held else map(nested.nested_name, changed)
-    file = given.checkpoint
-    if file and (changed_tensors(nested.backbone, file.tensors) or nested.backbone.bn_eps != file.bn_eps):
-        file = None
-    return DetectorStart(
-        replace(given.options, weights=None, random_init=False) if file else TrainOptions(),
-        model,
-        description,
-        checkpoint=file,
-        weights=held,
-        report=given.report if file else None,
-        in_memory=origin,
-        backbone_by_hand=any(name.startswith("model.0.") for name in names),
-    )

@@ -25,8 +25,9 @@ from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
 
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.plan import RunPlan, check_data, plan_with_every_mistake, read_start
 from kdyolo.engine.provenance import versions
+from kdyolo.engine.start.detector_start import read_start
+from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistake
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError, KDYOLOError
 from kdyolo.utils.text import format_duration

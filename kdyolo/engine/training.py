@@ -22,7 +22,6 @@ from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
-from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
 from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
 from kdyolo.engine.ranks.rank_training import RankTraining
@@ -32,7 +31,8 @@ from kdyolo.engine.resume import (
     restore_loss_weights,
     seed_epoch,
 )
-from kdyolo.engine.run_start import batchnorm_explained, saying_how_to_resume, start_run
+from kdyolo.engine.start.plan import RunPlan
+from kdyolo.engine.start.run_start import batchnorm_explained, saying_how_to_resume, start_run
 from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers

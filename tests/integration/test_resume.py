@@ -271,9 +271,9 @@ def test_a_finished_run_says_so(train, checkpoint, tmp_path):
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, checkpoint, tmp_path, monkeypatch):
     """Sums are rounded differently by another number of threads."""
-    monkeypatch.setattr("kdyolo.engine.run_start.cpu_threads", lambda: 1)
+    monkeypatch.setattr("kdyolo.engine.start.run_start.cpu_threads", lambda: 1)
     interrupt(train, checkpoint, 1, epochs=2)
-    monkeypatch.setattr("kdyolo.engine.run_start.cpu_threads", lambda: 2)
+    monkeypatch.setattr("kdyolo.engine.start.run_start.cpu_threads", lambda: 2)
     counts = []
     model = KDYOLO(tmp_path / "run/weights/last.pt")
     model.add_callback("on_train_batch_end", lambda trainer: counts.append(torch.get_num_threads()))

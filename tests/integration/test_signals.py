@@ -18,8 +18,8 @@ from ultralytics.utils.metrics import ConfusionMatrix
 from ultralytics.utils.plotting import plot_labels
 
 from kdyolo import KDTrainer
-from kdyolo.engine import plan
 from kdyolo.engine.resume import ResumeState, read_state
+from kdyolo.engine.start import plan
 from kdyolo.runs.files import PID_NAME, PROCESS_NAME
 from kdyolo.runs.process_control import Terminated
 from kdyolo.utils.ultralytics_patches import signals_pass

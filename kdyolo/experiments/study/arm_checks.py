@@ -18,19 +18,17 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine.options.train_options import OPTION_NAMES, READING, TrainOptions, names_of
 from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.plan import (
+from kdyolo.engine.ranks.devices import Machine, read_places
+from kdyolo.engine.start.detector_start import (
     DEFAULT_MODEL,
     DetectorStart,
-    RunPlan,
-    check_data,
     default_model,
     fit_start,
     is_yaml,
     load_weights,
-    make_plan,
     read_backbone,
 )
-from kdyolo.engine.ranks.devices import Machine, read_places
+from kdyolo.engine.start.plan import RunPlan, check_data, make_plan
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
 from kdyolo.models.model_yaml import BackboneRow

@@ -104,8 +104,8 @@ class Study:
             raise RunError(f"steps cannot be timed here. {' '.join(missing)}")
         from ultralytics.utils import LOGGER
 
-        from kdyolo.engine.plan import plan_run
         from kdyolo.engine.preflight import measure_run
+        from kdyolo.engine.start.plan import plan_run
 
         seconds, level = {}, LOGGER.level
         for arm in self.arms:

@@ -17,7 +17,7 @@ from kdyolo import KDYOLO
 from kdyolo.checkpoints.export import export_stock, extract_backbone
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.checkpoints.safe_load import read_detector
-from kdyolo.engine.plan import load_weights
+from kdyolo.engine.start.detector_start import load_weights
 from kdyolo.errors import CheckpointError
 
 CODE = "__import__('pathlib').Path('RAN').touch() or torch.nn.SiLU()"

@@ -18,10 +18,10 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
 from kdyolo.checkpoints.safe_load import read_detector
-from kdyolo.engine.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
 from kdyolo.engine.resume import NOTHING_SAVED, ResumeState, how_to_resume, resumed_settings, state_to_resume
+from kdyolo.engine.start.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description

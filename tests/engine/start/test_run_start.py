@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdyolo.engine import run_start
-from kdyolo.engine.run_start import start_run
+from kdyolo.engine.start.run_start import start_run
 from kdyolo.errors import ConfigError
 from kdyolo.utils import distributed
 
@@ -118,7 +118,7 @@ def test_what_is_in_the_folder_of_a_run_on_two_gpus_stays(gpus, monkeypatch, sha
     gpu = SimpleNamespace(name="a GPU", total_memory=1 << 33)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: None)
-    monkeypatch.setattr("kdyolo.engine.run_start.train_on_ranks", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr("kdyolo.engine.start.run_start.train_on_ranks", lambda *_, **__: None, raising=False)
     (tmp_path / "run/weights").mkdir(parents=True)
     for name in ("notes.txt", "weights/mine.pt"):
         (tmp_path / "run" / name).write_text("mine")

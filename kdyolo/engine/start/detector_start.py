@@ -1,40 +1,28 @@
-"""Plan of a training: its options, what its detector starts from, and its data set, each read and checked once.
-
-:func:`plan_run` makes a plan before a run touches anything. The command, ``KDYOLO.train``, the dry run and studies each
-make one and hand it to the trainer.
-"""
+"""Start of a detector: the backbone checkpoint, weights and model YAML that it starts from, read once, found to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.nn.tasks import DetectionModel
 
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, load_into
+from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.checkpoints.safe_load import stock_loading
-from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
-from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.ranks.devices import Machine, read_devices
-from kdyolo.errors import ConfigError, ModelError, collect_mistakes
+from kdyolo.errors import ConfigError, ModelError
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.detector import weights_arch
-from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description, weights_arch
 from kdyolo.models.model_yaml import BackboneRow, Yaml
 from kdyolo.models.yaml_layouts import describe_detector, family_of
-from kdyolo.runs.files import LOG_NAME
-from kdyolo.runs.pid_file import refuse_running
-from kdyolo.utils import distributed
 
 DEFAULT_MODEL = "kdyolov8s.yaml"
 
@@ -113,120 +101,6 @@ class DetectorStart:
         """The resolved description, if it is that of ``cfg`` with these weights; else None."""
         known = self.checkpoint is not None or weights is self.weights
         return self.description if known and isinstance(cfg, (str, Path)) and str(cfg) == self.model else None
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What a training is to do, checked before it touches anything; made once and handed on.
-
-    Attributes:
-        options: kdyolo's options, the recipe's values included.
-        overrides: Settings for Ultralytics that were asked for, the recipe's values and the model included.
-        start: What the detector starts from.
-        schedule: What is frozen when.
-        data: The data set's description as Ultralytics checked it. None for a resumed run, whose trainer checks it.
-    """
-
-    options: TrainOptions
-    overrides: Mapping[str, Any]
-    start: DetectorStart
-    schedule: FreezeSchedule
-    data: Mapping[str, Any] | None = field(default=None, repr=False)
-
-    def data_of(self, data: Any) -> dict[str, Any] | None:
-        """A copy of the checked description, if ``data`` is still the data set that was planned with; else None."""
-        return deepcopy(dict(self.data)) if self.data is not None and data == self.overrides.get("data") else None
-
-    def in_folder(self, folder: Path) -> RunPlan:
-        """The same plan for a run in another folder, which is to be that run's alone."""
-        options = replace(self.options, work_dir=str(folder))
-        return replace(self, options=options, overrides={**self.overrides, "save_dir": str(folder.resolve())})
-
-    def on_first_device(self) -> RunPlan:
-        """The same plan for this process alone, where the run is to have a process on each of several devices."""
-        found = read_devices(self.overrides.get("device"), Machine.here(), {})
-        if found.processes == 1:
-            return self
-        return replace(self, overrides={**self.overrides, "device": found.text.partition(",")[0]})
-
-
-def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None) -> RunPlan:
-    """Check what ``train`` was given, read what the run starts from, and make the plan of the run.
-
-    Args:
-        overrides: Keywords as given to ``train``: kdyolo's and Ultralytics' keys together, ``model`` among them or not.
-        start: A start that has been read already; used if the options ask for no other. One from weights in memory
-            is always used.
-
-    Raises:
-        ConfigError: Every mistake in the options; or a work dir that is in use; or no data set.
-        CheckpointError: The backbone checkpoint cannot be read, or does not fill the backbone.
-        ModelError: The model YAML cannot be found or resolved.
-        DatasetError: The data set cannot be used.
-    """
-    options, rest = split_options(overrides)
-    if not distributed.is_distributed():  # of several ranks, the first looks when it knows the folder
-        new_work_dir(rest)
-    model = rest.get("model")
-    if start is not None and start.in_memory is not None:
-        start = start.combined(options, rest)
-    elif start is None or not start.serves(options, model):
-        start = read_start(options, model)
-    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split"), options.run_download))
-
-
-def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
-    """The same plan, after looking for every mistake in data set, options, work dir, checkpoint and model.
-
-    Args:
-        overrides: What ``train`` would get.
-
-    Raises:
-        ConfigError: All mistakes, of whatever kind, in one error.
-    """
-    start = None
-    with collect_mistakes() as mistakes:
-        data = mistakes.result(lambda: check_data(overrides.get("data"), overrides.get("split")))
-        if split := mistakes.result(lambda: split_options(overrides)):
-            options, rest = split
-            mistakes.result(lambda: new_work_dir(rest))
-            model = rest.get("model")
-            checkpoint = mistakes.result(lambda: read_backbone(options))
-            if checkpoint or not options.backbone:
-                start = mistakes.result(lambda: read_start(options, model, checkpoint))
-            elif model and is_yaml(model):
-                mistakes.result(lambda: describe_detector(model))
-    assert split is not None  # else there were mistakes, as in the next line
-    assert start is not None
-    return make_plan(*split, start, data)
-
-
-def make_plan(
-    options: TrainOptions, overrides: Mapping[str, Any], start: DetectorStart, data: Mapping[str, Any] | None
-) -> RunPlan:
-    """The plan that follows from parts that have been checked.
-
-    Args:
-        options: kdyolo's options.
-        overrides: Settings for Ultralytics; those that its ``YOLO.train`` adds may be missing.
-        start: What the detector starts from.
-        data: The data set's description, checked; None: the trainer checks it.
-    """
-    known = {"task": "detect", **overrides, "model": start.model, "mode": "train"}
-    known.setdefault("pretrained", True)
-    epochs = known.get("epochs") or DEFAULT_CFG_DICT["epochs"]
-    return RunPlan(options, known, start, options.schedule(epochs), data)
-
-
-def resumed_plan(options: TrainOptions, overrides: Mapping[str, Any], description: Yaml) -> RunPlan:
-    """The plan of a run that goes on, from what it has kept; its trainer knows the number of epochs and the data set.
-
-    Args:
-        options: kdyolo's options, as they were.
-        overrides: Settings for Ultralytics that may change, and ``resume``.
-        description: The model's resolved description, as it was.
-    """
-    return make_plan(options, overrides, DetectorStart(options, str(overrides["resume"]), description), None)
 
 
 def read_start(
@@ -333,43 +207,42 @@ def default_model(checkpoint: BackboneCheckpoint | None, weights: nn.Module | No
     return DEFAULT_MODEL
 
 
-def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
-    """The work dir if it is ours to create (and so to remove, should the run fail early).
-
-    Raises:
-        ConfigError: It exists, holds more than the log of a run that failed early, and ``exist_ok`` is not set.
-        RunError: It may be overwritten, but the run in it is going on.
-    """
-    if not overrides.get("save_dir"):
-        return None
-    path = Path(overrides["save_dir"])
-    if not path.exists():
-        return path
-    if not path.is_dir() or ({p.name for p in path.iterdir()} - {LOG_NAME} and not overrides.get("exist_ok")):
-        raise ConfigError(
-            f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
-            "or overwrite it with --exist-ok."
-        )
-    refuse_running(path)
-    return None
-
-
-def check_data(data: Any, split: str | None = None, run_download: bool = False) -> dict[str, Any]:
-    """Check a data set YAML, and refuse one that cannot be used. Nothing is fetched, and nothing in it is run.
+def held_start(
+    given: DetectorStart, model: str, held: nn.Module, origin: str, changed: Collection[str]
+) -> DetectorStart:
+    """What a detector starts from if its weights are in memory; a backbone that is still the given one keeps its name.
 
     Args:
-        data: Path or name of the YAML.
-        split: Split that is evaluated. Default: Ultralytics' (``val``).
-        run_download: Run what the YAML has under ``download`` if images are missing, after showing it.
-
-    Returns:
-        The data set's description with absolute paths, as Ultralytics' trainers take it.
+        given: What the detector was made from.
+        model: Model YAML, or a trained detector, by the name that Ultralytics knows.
+        held: The detector with its weights.
+        origin: Where the weights come from, in words.
+        changed: Names of tensors in ``held`` that were set one by one.
 
     Raises:
-        ConfigError: None is given.
-        DatasetError: It cannot be read, or its images are not there.
+        ModelError: What is held cannot be trained.
     """
-    if not data:
-        raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
-    alone = not distributed.is_distributed()  # several ranks would run it at the same time
-    return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)
+    if not isinstance(held, DetectionModel) or held.is_fused():
+        what = "a fused model, whose BatchNorms are gone" if isinstance(held, DetectionModel) else type(held).__name__
+        raise ModelError(f"the model holds {what}; training takes an Ultralytics detector as KDYOLO or YOLO builds it.")
+    description = resolve_description(held.yaml, held, None, None)
+    nested = held if isinstance(held, KDDetectionModel) else from_stock(held, description)
+    epsilons = {module.eps for module in nested.backbone.layers.modules() if isinstance(module, nn.BatchNorm2d)}
+    if len(epsilons) > 1:
+        raise ModelError(f"the backbone's BatchNorms have several epsilons ({sorted(epsilons)}); give all of them one.")
+    nested.backbone.set_bn_eps(*epsilons)  # layers that were put in bring their own
+    replace(BackboneRow.from_yaml(description), bn_eps=nested.backbone.bn_eps).to_yaml(description)
+    names = changed if nested is held else map(nested.nested_name, changed)
+    file = given.checkpoint
+    if file and (changed_tensors(nested.backbone, file.tensors) or nested.backbone.bn_eps != file.bn_eps):
+        file = None
+    return DetectorStart(
+        replace(given.options, weights=None, random_init=False) if file else TrainOptions(),
+        model,
+        description,
+        checkpoint=file,
+        weights=held,
+        report=given.report if file else None,
+        in_memory=origin,
+        backbone_by_hand=any(name.startswith("model.0.") for name in names),
+    )

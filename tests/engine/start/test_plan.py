@@ -14,9 +14,10 @@ from ultralytics import YOLO
 
 from kdyolo import KDYOLO, KDTrainer
 from kdyolo.cli import main
-from kdyolo.engine import plan as planning
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.plan import fit_start, plan_run, plan_with_every_mistake, read_start
+from kdyolo.engine.start import plan as planning
+from kdyolo.engine.start.detector_start import fit_start, read_start
+from kdyolo.engine.start.plan import plan_run, plan_with_every_mistake
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, ModelError
 from kdyolo.experiments.study import arm_checks
 from kdyolo.experiments.study.arm_checks import read_study
