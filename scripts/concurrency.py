@@ -121,6 +121,7 @@ class Rounds:
 
     def ps(self, here: Path) -> None:
         """Ps at all moments of a run's life, and stop at one: both always know, and the run can be resumed."""
+        (here / "runs").mkdir()
         command = ("train", "--data", self.data, "--random-init", "--work-dir", "runs/a", *TINY)
         run = self.start(*command, here=here)
         stop_at, stop = time.monotonic() + self.random.random() * 6, None

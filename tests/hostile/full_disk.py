@@ -15,7 +15,7 @@ from typing import Any
 from tests.builders.run_folders import write_run
 from tests.hostile.commands import OWN_SETTINGS, Command, World
 
-_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod")
+_CHANGES = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.truncate", "os.chmod")
 
 
 @dataclass(frozen=True)
