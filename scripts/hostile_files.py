@@ -1,9 +1,10 @@
 """Files made to hurt through every command that opens them: how each pair ends, and the worst figures.
 
 Usage:
-    python scripts/hostile_files.py                            # all of both corpora, an hour on two cores
+    python scripts/hostile_files.py                            # all of it, hours on two cores
     python scripts/hostile_files.py --what checkpoints --only 'zip/' --commands inspect
     python scripts/hostile_files.py --pairs 200 --seed 7       # a share, drawn by the seed
+    python scripts/hostile_files.py --what disk                # full and read-only disks under what writes
 
 A pair is run in a fork of a process that has everything imported (tests/hostile/harness.py). It must end within 10 s of
 CPU and 1 GiB, by one error or by success where that is right, without code of the file run, a traceback, anything done
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from typing import Any, NamedTuple
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.append(str(CHECKOUT))
 
+CORPORA = ("checkpoints", "data", "disk")
 ROTATING = 12  # a file that rotates meets the first two commands, and one in so many of the others
 ALWAYS = ("inspect", "read_checkpoint")
 
@@ -68,7 +71,7 @@ def environment(folder: Path) -> None:
 
 def all_pairs(what: Sequence[str]) -> tuple[list[Pair], dict[str, dict[str, Any]]]:
     """Every pair of the corpora that are asked for, and the commands of each."""
-    from tests.hostile import checkpoints, data_files
+    from tests.hostile import checkpoints, data_files, full_disk
     from tests.hostile.commands import checkpoint_commands
 
     pairs, commands = list[Pair](), dict[str, dict[str, Any]]()
@@ -82,6 +85,9 @@ def all_pairs(what: Sequence[str]) -> tuple[list[Pair], dict[str, dict[str, Any]
     if "data" in what:
         commands["data"] = data_files.commands()
         pairs += [Pair("data", case, name) for case in data_files.cases() for name in case.commands]
+    if "disk" in what:
+        commands["disk"] = full_disk.commands()
+        pairs += [Pair("disk", case, name) for case in full_disk.cases() for name in case.commands]
     return pairs, commands
 
 
@@ -95,9 +101,21 @@ def chosen(pairs: Sequence[Pair], options: argparse.Namespace) -> list[Pair]:
         if re.search(options.only, f"{pair.case.kind}/{pair.case.name}") and re.search(options.commands, pair.command)
     ]
     if options.pairs and options.pairs < len(found):
-        picked = random.Random(options.seed).sample(range(len(found)), options.pairs)
-        found = [found[i] for i in sorted(picked)]
+        found = share(found, options.pairs, options.seed)
     return found
+
+
+def share(pairs: Sequence[Pair], number: int, seed: int) -> list[Pair]:
+    """So many of the pairs, as many of one kind of file as of another; in their order."""
+    drawn = list(enumerate(pairs))
+    random.Random(seed).shuffle(drawn)
+    seen = Counter[str]()
+    turns = []
+    for place, pair in drawn:
+        turns.append((seen[pair.case.kind], place, pair))
+        seen[pair.case.kind] += 1
+    turns.sort(key=lambda turn: turn[:2])
+    return [pair for _, _, pair in sorted(turns[:number], key=lambda turn: turn[1])]
 
 
 def in_child(call: Callable[[], Any]) -> None:
@@ -132,6 +150,7 @@ def by_case(pairs: Sequence[Pair]) -> Iterator[tuple[Any, list[Pair]]]:
 
 def work(pairs: Sequence[Pair], commands: dict[str, dict[str, Any]], folder: Path, world_folder: Path) -> None:
     """Run these pairs, one line of JSON for each into ``folder/results.jsonl``."""
+    from tests.builders.commands import tree
     from tests.hostile.commands import known_world
     from tests.hostile.harness import failures, observed
 
@@ -148,8 +167,14 @@ def work(pairs: Sequence[Pair], commands: dict[str, dict[str, Any]], folder: Pat
                 here.mkdir()
                 command.setup(world, file, here)
                 there = [here / name for name in command.leaves if not (here / name).exists()]
-                outcome = observed(command.call(world, file), here, folder.parent, marker)
-                wrong = failures(outcome, case.harmless, there)
+                before = tree(here)
+                call = command.call(world, file)
+                if pair.corpus == "disk":
+                    call = partial(under, case.fault, here, call)
+                outcome = observed(call, here, folder.parent, marker)
+                wrong = failures(outcome, case.harmless or command.ignores, there, lists=pair.command == "stop")
+                if pair.corpus == "disk" and outcome.code != 0 and (changed := differing(before, tree(here))):
+                    wrong.append(f"changed: {', '.join(changed[:3])}")
                 record = {
                     "case": f"{case.kind}/{case.name}",
                     "command": pair.command,
@@ -164,6 +189,18 @@ def work(pairs: Sequence[Pair], commands: dict[str, dict[str, Any]], folder: Pat
                 results.flush()
                 shutil.rmtree(here, ignore_errors=True)
             shutil.rmtree(place, ignore_errors=True)
+
+
+def under(fault: Callable[[Path], None], here: Path, call: Callable[[], Any]) -> None:
+    """A call with a fault of the disk."""
+    fault(here)
+    call()
+
+
+def differing(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Names that were not there, are not there any more, or have another content; a run that began may keep its log."""
+    names = sorted(before.keys() | after.keys())
+    return [n for n in names if before.get(n) != after.get(n) and not n.startswith("trained/")]
 
 
 def run(pairs: list[Pair], commands: dict[str, dict[str, Any]], folder: Path, jobs: int) -> list[dict[str, Any]]:
@@ -205,10 +242,8 @@ def run(pairs: list[Pair], commands: dict[str, dict[str, Any]], folder: Path, jo
 def report(records: Sequence[dict[str, Any]], seconds: float) -> None:
     """The figures, for people."""
     bad = [record for record in records if record["wrong"]]
-    print(
-        f"{len(records):,} pairs of {len({r['case'] for r in records}):,} files, {seconds:.0f} s; "
-        f"{len(bad):,} ended wrong"
-    )
+    files = len({record["case"] for record in records})
+    print(f"{len(records):,} pairs of {files:,} files, {seconds:.0f} s; {len(bad):,} ended wrong")
     succeeded = sum(record["code"] == 0 for record in records)
     print(f"{len(records) - succeeded:,} refused, {succeeded:,} succeeded")
     for figure, unit, scale in (("seconds", "s of CPU", 1), ("bytes", "MB", 1e-6)):
@@ -231,7 +266,7 @@ def _last(record: dict[str, Any]) -> str:
 def main() -> None:
     """Write, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=("checkpoints", "data"), default=("checkpoints", "data"))
+    parser.add_argument("--what", nargs="+", choices=CORPORA, default=CORPORA)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose KIND/NAME it is found in")
     parser.add_argument("--commands", default="", metavar="REGEX")
     parser.add_argument("--pairs", type=int, help="draw so many")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
@@ -48,7 +50,7 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
     target = Path(out) if out else path.with_name(f"{path.stem}-stock.pt")
     _may_write(target, path, exist_ok)
     content, model = _read(path)
-    with replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
+    with _writing(target), replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
         torch.save(content, partial)
         if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
             strip_optimizer(partial)
@@ -95,9 +97,21 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
         metadata["epoch"] = str(content["epoch"])
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
     metadata[TENSORS_SHA256] = tensors_sha256(tensors)
-    with replacing(target) as partial:
+    with _writing(target), replacing(target) as partial:
         save_file(tensors, partial, metadata)
     return target
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """One error for a disk that is full or read-only, of which torch and safetensors speak in ways of their own."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "inline_container" not in str(e):  # torch's writer of archives
+            raise
+        reason = getattr(e, "strerror", None) or str(e).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be written ({reason}). Check free space and permissions.") from e
 
 
 def _checkpoint_file(source: str | Path) -> Path:

@@ -17,6 +17,7 @@ from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.errors import CheckpointError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.atomic import write_atomic
 
 LEVELS = ("P2", "P3", "P4", "P5")
 
@@ -67,10 +68,14 @@ def draw_features(
     for level, stride, features in zip(LEVELS, backbone.strides, maps, strict=True):
         colours = cv2.resize(principal_colours(features[0]), (imgsz, imgsz), interpolation=cv2.INTER_NEAREST)
         panels.append(_titled(colours.astype(np.uint8), f"{level}, stride {stride}, {features.shape[1]} channels"))
-    if not cv2.imwrite(str(out), np.concatenate(panels, axis=1)):
+    try:
+        _, picture = cv2.imencode(Path(out).suffix, np.concatenate(panels, axis=1))
+        write_atomic(Path(out), picture.data)
+    except (cv2.error, OSError) as e:  # cv2's is of the name
+        reason = f" ({e.strerror})" if isinstance(e, OSError) and e.strerror else ""
         raise DatasetError(
-            f"{out}: cannot be written. Expected a name that ends in .png or .jpg, in an existing folder."
-        )
+            f"{out}: cannot be written{reason}. Expected a name that ends in .png or .jpg, in an existing folder."
+        ) from e
     return Path(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -21,7 +22,7 @@ from kdyolo.cli import (  # noqa: F401 - each adds its commands
     train,
 )
 from kdyolo.cli.base import cli, echo, escaped_log
-from kdyolo.errors import LONGEST, ConfigError, KDYOLOError
+from kdyolo.errors import LONGEST, ConfigError, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
 from kdyolo.utils.text import shortened
@@ -32,6 +33,8 @@ EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
 EXIT_ERROR = 1  # everything else that is wrong with what was given
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
 EXIT_TERMINATED = 143  # SIGTERM
+# What a disk says that is full or read-only, or whose files are not ours: no mistake of the program.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
         if debug:
             echo(traceback.format_exc(), err=True)
+        if isinstance(e, OSError) and e.errno in DISK:
+            e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
             sys.exit(EXIT_ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def replacing(path: Path, *, name: str | None = None, shared: bool = False) -> I
         yield partial
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that has become read-only; what was raised says so already
+            partial.unlink(missing_ok=True)
         raise
 
 

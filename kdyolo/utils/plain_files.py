@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -95,6 +96,28 @@ def read_json(path: Path, *, advice: str = "Restore it.", error: type[KDYOLOErro
     if is_deeper(content, DEEPEST):
         raise error(f"{path}: damaged. Expected at most {DEEPEST} objects within each other, found more. {advice}")
     return content
+
+
+def refuse_endless(path: Path, *, error: type[KDYOLOError]) -> None:
+    """Refuse what never ends or begins with zeros, before it is read as a whole, for texts of any size.
+
+    What is missing, or a folder, is left to whoever opens it.
+
+    Args:
+        path: The file, or a link to it.
+        error: The kind of error to raise.
+
+    Raises:
+        KDYOLOError: Of the kind asked for: a pipe, a device or a socket, or a file whose first byte is zero.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise error(f"{path}: cannot be read: expected a file, found {_kind(mode)}.")
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                if file.read(1) == b"\0":
+                    raise error(f"{path}: expected a text, found zeros. Copy or download it again.")
 
 
 def is_deeper(content: Any, deepest: int) -> bool:

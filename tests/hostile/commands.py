@@ -89,13 +89,13 @@ class Command:
     Attributes:
         line: Arguments with ``{file}``, ``{data}`` and so on in them, blanks between; or a function of the file.
         setup: What is written before it starts.
-        looks: Whether it only looks into a file and uses nothing of it, so that succeeding on a harmless one is cheap.
+        ignores: Whether it can do without the file, so that succeeding is right whatever is in it.
         leaves: Files that it writes, if it succeeds.
     """
 
     line: str | Callable[[World, Path], Any]
     setup: Setup = field(default=lambda world, file, here: None)
-    looks: bool = False
+    ignores: bool = False
     leaves: Sequence[str] = ()
 
     def call(self, world: World, file: Path) -> Callable[[], Any]:
@@ -141,7 +141,7 @@ def in_run(*names: str) -> Setup:
 def in_finished_run(world: World, file: Path, here: Path) -> None:
     """Two finished runs without a training; the file is the first one's best.pt and last.pt."""
     for name in ("run", "other"):
-        write_run(here / name, data=world.data, seed=len(name))
+        write_run(here / name, data=world.data, seed=len(name), settings=OWN_SETTINGS)
     for name in ("best.pt", "last.pt"):
         (here / "run/weights" / name).unlink(missing_ok=True)
         (here / "run/weights" / name).symlink_to(file)
@@ -167,6 +167,9 @@ def study_with(**arm: Any) -> Setup:
     return setup
 
 
+# What every run of kdyolo records of its options, beside what differs.
+OWN_SETTINGS = {"backbone_lr": 1.0, "backbone_weight_decay": None, "thaw_warmup": 1.0, "unfreeze_stages": None}
+
 _TRAIN = "train --data {data} --epochs 1 --imgsz 32 --batch 4 --device cpu --work-dir new plots=False workers=0"
 _NEW = ("new",)
 
@@ -179,9 +182,9 @@ def _face() -> dict[str, Command]:
         return kdyolo.load_backbone(file)
 
     return {
-        "read_checkpoint": Command(lambda w, f: kdyolo.read_checkpoint(f), looks=True),
-        "inspect_checkpoint": Command(lambda w, f: kdyolo.inspect_checkpoint(f).table(), looks=True),
-        "compare_checkpoints": Command(lambda w, f: kdyolo.compare_checkpoints(f, w.backbone).table(), looks=True),
+        "read_checkpoint": Command(lambda w, f: kdyolo.read_checkpoint(f)),
+        "inspect_checkpoint": Command(lambda w, f: kdyolo.inspect_checkpoint(f).table()),
+        "compare_checkpoints": Command(lambda w, f: kdyolo.compare_checkpoints(f, w.backbone).table()),
         "load_backbone": Command(loaded),
         "draw_features": Command(
             lambda w, f: kdyolo.draw_features(f, w.names["image"], "f.png", 64), leaves=("f.png",)
@@ -202,9 +205,9 @@ def _face() -> dict[str, Command]:
 def checkpoint_commands() -> dict[str, Command]:
     """Every command that opens a checkpoint, every way that it is given one."""
     cli = {
-        "inspect": Command("inspect {file}", looks=True),
-        "inspect --json": Command("inspect {file} --json", looks=True),
-        "inspect GOOD FILE": Command("inspect {backbone} {file}", looks=True),
+        "inspect": Command("inspect {file}"),
+        "inspect --json": Command("inspect {file} --json"),
+        "inspect GOOD FILE": Command("inspect {backbone} {file}"),
         "inspect --image": Command("inspect {file} --image {image} --out f.png --imgsz 64", leaves=("f.png",)),
         "train --backbone": Command(f"{_TRAIN} --backbone {{file}}", leaves=_NEW),
         "train --backbone --allow-partial": Command(
@@ -217,7 +220,7 @@ def checkpoint_commands() -> dict[str, Command]:
         "train --weights --dry-run": Command(f"{_TRAIN} --weights {{file}} --dry-run", leaves=_NEW),
         "train --resume FILE": Command("train --resume {file}"),
         "train --resume RUN": Command("train --resume run", in_run("weights/resume.pt", "weights/last.pt")),
-        "train --resume RUN, last.pt": Command("train --resume run", in_run("weights/last.pt")),
+        "train --resume RUN, last.pt": Command("train --resume run", in_run("weights/last.pt"), ignores=True),
         "val": Command("val --model {file} --data {data} --imgsz 32 --batch 2 --device cpu workers=0 plots=False"),
         "predict": Command("predict --model {file} --source {image} --imgsz 32 --device cpu"),
         "score FILE": Command("score {file} {truth}"),
@@ -228,11 +231,11 @@ def checkpoint_commands() -> dict[str, Command]:
         "extract RUN": Command(
             "extract run --out o.safetensors", in_run("weights/best.pt", "weights/last.pt"), leaves=("o.safetensors",)
         ),
-        "compare": Command("compare run other --out report --anyway", in_finished_run, looks=True),
-        "compare FILE": Command("compare {file} other", in_finished_run, looks=True),
-        "card": Command("card run", in_finished_run, looks=True),
-        "doctor --backbone": Command("doctor --backbone {file}", looks=True),
-        "doctor --model": Command("doctor --model {file} --data {data}", looks=True),
+        "compare": Command("compare run other --out report --anyway", in_finished_run, ignores=True),
+        "compare FILE": Command("compare {file} other", in_finished_run, ignores=True),
+        "card": Command("card run", in_finished_run, ignores=True),
+        "doctor --backbone": Command("doctor --backbone {file}"),
+        "doctor --model": Command("doctor --model {file} --data {data}"),
         "study, backbone": Command("study study.yaml --dry-run", study_with(backbone="FILE")),
         "study, weights": Command("study study.yaml", study_with(weights="FILE")),
         "study, model": Command("study study.yaml --dry-run", study_with(model="FILE", random_init=True)),

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from tests.builders.run_folders import write_run
-from tests.hostile.commands import Command, World
+from tests.hostile.commands import OWN_SETTINGS, Command, World
 from tests.hostile.values import json_mutants, yaml_mutants
 
 Write = Callable[[Path, str], object]
@@ -651,7 +651,14 @@ def _as_run(world: World, file: Path, here: Path) -> None:
     import socket
 
     for name in ("bad", "good"):
-        write_run(here / "runs" / name, data=world.data, seed=len(name), ap=0.3, per_class={"disc": 0.3})
+        write_run(
+            here / "runs" / name,
+            data=world.data,
+            seed=len(name),
+            settings=OWN_SETTINGS,
+            ap=0.3,
+            per_class={"disc": 0.3},
+        )
         (here / "runs" / name / "train.log").write_text("Epoch 1\n")
     bad = here / "runs" / "bad"
     if file.name not in RUN_FILES:
@@ -670,7 +677,7 @@ def _as_run(world: World, file: Path, here: Path) -> None:
 def _list_runs(world: World, file: Path) -> None:
     import kdyolo
 
-    found = kdyolo.list_runs(["runs"])
+    found = kdyolo.list_runs([Path("runs")])
     assert len(found) >= 1, "the good run beside it is hidden"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -115,3 +116,30 @@ def test_some_categories_only(files):
     assert part.per_class == tuple(full[c] for c in wanted)
     with pytest.raises(DatasetError, match="none with id 1234"):
         truth.only([1234])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("bomb", "may be a bomb"), ("zeros", "found zeros"), ("pipe", "found a pipe"), ("device", "found a device")],
+)
+def test_what_has_no_end_is_refused_before_it_is_read(files, tmp_path, kind, words):
+    path = tmp_path / "endless.json"
+    if kind == "bomb":
+        path.write_bytes(gzip.compress(b" " * (64 << 20)))
+    elif kind == "zeros":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for given in ((files[0], path), (path, files[1])):
+        with pytest.raises(DatasetError, match=words):
+            score_coco(*given)
+
+
+def test_more_categories_than_an_evaluator_has_room_for(files, tmp_path):
+    truth = json.loads(files[1].read_text())
+    truth["categories"] = [{"id": i, "name": f"c{i}"} for i in range(10_001)]
+    with pytest.raises(DatasetError, match=r"at most 10,000 categories.* found 10,001"):
+        score_coco(files[0], write_json(tmp_path / "many.json", truth))

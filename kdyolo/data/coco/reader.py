@@ -32,6 +32,7 @@ from kdyolo.data.coco.schema import (
 from kdyolo.data.coco.validation import FindProblems, check_categories, usable_images, valid_annotations
 from kdyolo.data.image_names import normalise
 from kdyolo.errors import DatasetError
+from kdyolo.utils.plain_files import refuse_endless
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
 
@@ -120,6 +121,7 @@ def read_annotations(
     """
     record_type = DetailedAnnotation if detailed else AnnotationRecord
     log = RecordLog(path, skip_invalid)
+    refuse_endless(path, error=DatasetError)
     if not whole:
         with suppress(FastPathUnavailable, OSError):  # what cannot be read says so below
             return _read_chunks(path, image_folder, record_type, problems, log)

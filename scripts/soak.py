@@ -1,0 +1,132 @@
+"""Long use: many epochs, a report that is written again and again, a study that is killed and called again.
+
+Usage:
+    python scripts/soak.py                                          # 60 epochs, 200 rewrites, 20 kills
+    python scripts/soak.py --epochs 12 --rewrites 20 --kills 2
+
+Prints memory and open files at the start, in the middle and at the end of each. They level off if the second half adds
+less than 5 % of memory and no open file; exit code 1 if they do not. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.append(str(CHECKOUT))
+
+from kdyolo import KDYOLO, convert_coco  # noqa: E402
+from kdyolo.data.synthetic import draw_dataset  # noqa: E402
+from tests.builders.run_folders import write_full_run  # noqa: E402
+
+TINY: dict[str, Any] = {"imgsz": 32, "batch": 4, "plots": False, "workers": 0}
+MORE = 0.05  # by which memory may grow in the second half
+
+Sample = tuple[float, int]  # MB that are resident, open files
+
+
+def sample() -> Sample:
+    """Of this process, now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path("/proc/self/fd").iterdir()))
+
+
+def levels_off(what: str, samples: Sequence[Sample]) -> bool:
+    """Print start, middle and end; whether the second half adds next to nothing."""
+    (start, middle, end) = (samples[i] for i in (0, len(samples) // 2, -1))
+    shown = " → ".join(f"{memory:.0f} MB, {files} files" for memory, files in (start, middle, end))
+    level = end[0] <= middle[0] * (1 + MORE) and end[1] <= middle[1]
+    print(f"{what}: {shown}{'' if level else '  GROWS'}", flush=True)
+    return level
+
+
+def epochs(folder: Path, data: Path, number: int) -> bool:
+    """One training of so many epochs, a sample after each."""
+    samples: list[Sample] = []
+    model = KDYOLO("kdyolov8n.yaml")
+    model.add_callback("on_fit_epoch_end", lambda trainer: samples.append(sample()))
+    model.train(**TINY, data=str(data), device="cpu", epochs=number, work_dir=folder / "run", freeze_epochs=number // 2)
+    return levels_off(f"{number} epochs", samples[2:])
+
+
+def rewrites(folder: Path, data: Path, number: int) -> bool:
+    """A report watched while its run goes on; a sample after each time that it is written."""
+    from kdyolo.experiments.compare import compare_runs
+    from kdyolo.experiments.watch import watch
+
+    other = write_full_run(folder / "watched" / "other", epochs=number, seed=1, data=data)
+    run = write_full_run(folder / "watched" / "run", epochs=number + 2, done=1, data=data)
+    rows = (write_full_run(folder / "source", epochs=number + 2, data=data) / "results.csv").read_text().splitlines()
+    samples: list[Sample] = []
+
+    def compare() -> Any:
+        samples.append(sample())
+        with (run / "results.csv").open("a") as file:
+            print(rows[min(len(samples) + 1, len(rows) - 1)], file=file)
+        if len(samples) > number:
+            raise KeyboardInterrupt
+        return compare_runs(run, other, anyway=True)
+
+    watch(compare, [run, other], folder / "report", interval=0.1, tell=lambda line: None)
+    return levels_off(f"{len(samples) - 1} rewrites of a report", samples[2:])
+
+
+def kills(folder: Path, data: Path, number: int) -> bool:
+    """A study that dies again and again, and is called again: in the end its runs are whole, and nothing is left."""
+    content = {"name": "s", "data": str(data), "base": {**TINY, "epochs": 3, "val": False}, "seeds": [0, 1]}
+    content |= {"arms": {"a": {"random_init": True}}, "devices": ["cpu"], "baseline": "a"}
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "kdyolo", "study", "study.yaml"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
+    sizes = []
+    for turn in range(number):
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(4 + turn % 5 * 2)
+        process.send_signal(signal.SIGKILL if turn % 2 else signal.SIGINT)
+        process.wait()
+        sizes.append(sum(1 for _ in (folder / "studies").rglob("*")) if (folder / "studies").exists() else 0)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    rows = [len(path.read_text().splitlines()) - 1 for path in sorted(folder.glob("studies/s/a/*/results.csv"))]
+    left = [
+        path.name for pattern in ("*.tmp", "pid.txt", "resume.pt", ".*") for path in (folder / "studies").rglob(pattern)
+    ]
+    whole = done.returncode == 0 and rows == [3, 3] and not left
+    print(
+        f"{number} kills of a study: files {sizes}, then epochs {rows}, left behind {left}{'' if whole else '  WRONG'}"
+    )
+    if done.returncode:
+        print(done.stderr[-2000:])
+    return whole
+
+
+def main() -> None:
+    """All three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--rewrites", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=20)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name).resolve()
+        data = convert_coco(draw_dataset(folder / "root", {"train": 4, "val": 2}, imgsz=32), folder / "data").yaml
+        fine = [
+            kills(folder, data, options.kills),
+            rewrites(folder, data, options.rewrites),
+            epochs(folder, data, options.epochs),
+        ]
+    sys.exit(not all(fine))
+
+
+if __name__ == "__main__":
+    main()
