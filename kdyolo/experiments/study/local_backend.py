@@ -23,6 +23,8 @@ class LocalBackend:
             divided among the runs that share the CPU.
     """
 
+    places_differ = True
+
     def __init__(self, devices: Sequence[str]) -> None:
         self.places = list(devices)
         on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
