@@ -19,6 +19,14 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.engine.evaluation import OfficialEvaluation
+from kdyolo.engine.memory.fitting_batch import (
+    NEVER_HALVE,
+    batch_in_use,
+    ran_out,
+    refuse_autobatch,
+    require_fitting_batch,
+)
+from kdyolo.engine.memory.meter import is_out_of_memory, meter_of
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, ScheduledRates, StepOffset
 from kdyolo.engine.plan import RunPlan
 from kdyolo.engine.provenance import announce, provenance, run_record
@@ -32,13 +40,14 @@ from kdyolo.engine.resume import (
     seed_epoch,
 )
 from kdyolo.engine.run_start import start_run
-from kdyolo.errors import DatasetError, KDYOLOError
+from kdyolo.errors import DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.runs.files import BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
+from kdyolo.runs.files import BATCH_COLUMN, BEST_NAME, LAST_NAME, LOG_NAME, STATE_NAME
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
+from kdyolo.runs.results_csv import takes_column
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
@@ -68,6 +77,7 @@ class KDTraining(RankTraining):
         steps: Optimizer steps, and gradients that wait for one across a resume.
         freezer: Freezes and unfreezes the backbone, and knows its frozen tensors.
         evaluation: Official metrics during the run.
+        memory: Memory of the device that trains.
         log: The run's ``train.log``.
         batches_done: Batches of this epoch so far.
 
@@ -79,12 +89,13 @@ class KDTraining(RankTraining):
     model: Any
     stopper: Any
     accumulate: int
-    epoch: int
     start_epoch: int
     wdir: Path
 
     started_from: str | None = None
     batches_done = 0
+    epoch = 0  # until the training loop says
+    _is_rehearsal = False
 
     def __init__(
         self,
@@ -107,11 +118,13 @@ class KDTraining(RankTraining):
                 self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
+            refuse_autobatch(self.batch_size, self.world_size)
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), StepOffset()
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
+        self.memory = meter_of(self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
@@ -134,6 +147,13 @@ class KDTraining(RankTraining):
                 except KeyboardInterrupt:
                     LOGGER.info(how_to_resume(self.last))
                     raise
+                except RuntimeError as e:
+                    if not is_out_of_memory(e):
+                        raise
+                    advice = ran_out(self, self.epoch, self.save_dir)
+                    if not distributed.is_rank_zero():  # whose error is not shown, and the first rank has none
+                        LOGGER.error(advice)
+                    raise RunError(advice) from e
         except KDYOLOError:
             if not self.last.exists():  # bad input, found while setting up
                 self._start.discard()
@@ -141,6 +161,7 @@ class KDTraining(RankTraining):
 
     def set_up(self) -> None:
         """Build model, data loaders and optimizer as for a training, and train nothing."""
+        self._is_rehearsal = True
         self._setup_train()
 
     def begin_epoch(self, epoch: int) -> None:
@@ -163,6 +184,10 @@ class KDTraining(RankTraining):
 
     def stock_model(self, model: Any) -> Any:
         """The same model with Ultralytics' own layers only; tensors are shared, not copied."""
+        raise NotImplementedError
+
+    def densest_batch(self, images: int) -> dict[str, Any]:
+        """A batch that takes as much memory as any of the run, on the device; drawn from no random state in use."""
         raise NotImplementedError
 
     def get_dataset(self) -> dict[str, Any]:
@@ -243,6 +268,8 @@ class KDTraining(RankTraining):
             self.freezer.remember(unwrap_model(self.model).backbone)
         self._start.check_injected(self._backbones())
         self.evaluation.begin(self.validator, self.data)
+        if not (self.resume or self._is_rehearsal):
+            require_fitting_batch(self)
         facts = (self.schedule, self.report, self.started_from)
         announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
         if distributed.is_rank_zero():
@@ -253,7 +280,9 @@ class KDTraining(RankTraining):
         if not self.resume:
             facts = (self.schedule, self.report, self.started_from)
             model_yaml = unwrap_model(self.model).yaml["yaml_file"]
-            run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml).write(self.save_dir)
+            run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml, batch_in_use(self)).write(
+                self.save_dir
+            )
         self.log.hand_over(self.save_dir, distributed.is_distributed())
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
@@ -280,11 +309,12 @@ class KDTraining(RankTraining):
         return {"model": unwrap_model(self.model).backbone, "EMA": self.ema.ema.backbone}
 
     def run_callbacks(self, event: str) -> None:
-        """Extend ``run_callbacks``: count batches, and give loggers the learning rates really used."""
+        """Extend ``run_callbacks``: count batches, never halve them, and give loggers the rates really used."""
         if event == "on_train_epoch_start":
             self.batches_done = 0
         elif event == "on_train_batch_start":
             self.batches_done += 1
+            self._oom_retries = NEVER_HALVE  # so that out of memory ends the run in its first epoch too
         elif event == "on_train_epoch_end" and not self.schedule.is_plain:
             self.lr = self.rates.logged(self.optimizer, self.epoch, self.progress, self.trainable_parameters())
         super().run_callbacks(event)
@@ -313,8 +343,9 @@ class KDTraining(RankTraining):
         self.accumulate = self.steps.after_step(iteration, self.accumulate)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Extend ``save_metrics``: official metrics and memory in the row of ``results.csv``."""
-        super().save_metrics(self.evaluation.row(metrics))
+        """Extend ``save_metrics``: official metrics, memory and the batch in the row of ``results.csv``."""
+        batch = {BATCH_COLUMN: batch_in_use(self)} if takes_column(self.csv, BATCH_COLUMN) else {}
+        super().save_metrics({**self.evaluation.row(metrics), **batch})
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Extend ``_handle_nan_recovery``: a frozen backbone goes back to its own tensors, not to rounded ones."""

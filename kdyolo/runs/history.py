@@ -44,6 +44,7 @@ class _Record(msgspec.Struct):
     schedule: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
+    batch: int | None = None
 
 
 class _ClassScore(msgspec.Struct):

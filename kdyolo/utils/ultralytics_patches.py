@@ -22,7 +22,8 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.optimizer_step``: the groups' ``lr`` is multiplied by the schedule's factor.
 ``KDTrainer.preprocess_batch``: ``accumulate`` is shifted until the first step after a resume, and gradients that
     waited are put back.
-``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers.
+``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers; ``_oom_retries`` is used up
+    before each batch, so that out of memory in the first epoch raises instead of halving the batch.
 ``KDValidator.init_metrics``: ``args.save_json`` is on where detections are collected; ``is_coco``, ``is_lvis``,
     ``class_map``, ``gdict`` and ``is_custom_json`` are not guessed from a path.
 ``KDValidator.get_stats``: ``args.save_json`` is off, so that labels are not evaluated in place of the annotations.
