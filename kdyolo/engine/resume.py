@@ -20,6 +20,7 @@ from torch import Tensor
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
 from kdyolo.engine.options.train_options import TrainOptions
@@ -27,7 +28,7 @@ from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.contents.forms import StateForm
-from kdyolo.runs.files import STATE_NAME, ever_saved, resumable, run_folder_of
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, ever_saved, resumable, run_folder_of
 from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
@@ -306,6 +307,20 @@ def how_to_resume(last: Path) -> str:
     if ever_saved(run):
         return f"\nThe training itself had ended: the weights in {last.parent} are complete."
     return NOTHING_SAVED
+
+
+def finish_run(weights: Path, epochs: int) -> None:
+    """Make a run's checkpoints those of plain Ultralytics, once everything else is done: nothing is left to resume.
+
+    Args:
+        weights: The run's folder of weights.
+        epochs: Number of epochs of the run.
+    """
+    for path in (weights / LAST_NAME, weights / BEST_NAME):
+        if path.exists():
+            finish_checkpoint(path, train_args={"epochs": epochs})
+    (weights / STATE_NAME).unlink(missing_ok=True)
+    LOGGER.info(f"weights: {weights / BEST_NAME} and {LAST_NAME} are plain Ultralytics checkpoints")
 
 
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:

@@ -82,6 +82,17 @@ def _few(notes: list[str]) -> list[str]:
     return notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more:,} more of the kind"]
 
 
+def takes_column(path: Path, name: str) -> bool:
+    """Whether a row for ``results.csv`` may have this column: in a new file any; else those that the header names.
+
+    A run that an older version began goes on with the columns that it has.
+    """
+    if not path.is_file():
+        return True
+    with path.open(newline="", encoding="utf-8") as file:
+        return name in [column.strip() for column in next(csv.reader(file), [])]
+
+
 def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
     """A row of ``results.csv`` as numbers; an empty cell is NaN."""
     mend = "If a kill cut it off, remove that line; else restore the file."

@@ -161,6 +161,16 @@ class RunStart:
         """Whether the run has something worth keeping in its folder: a checkpoint, or a state to resume from."""
         return self.state is not None or saved_files(folder) != (self.former.saved if self.former else {})
 
+    def discard_set_up(self, folder: Path | None) -> None:
+        """Leave nothing of a run whose trainer could not be made.
+
+        Args:
+            folder: The run folder, if Ultralytics had come as far as naming it.
+        """
+        if folder is not None:
+            self.note_folder(folder)
+        self.discard()
+
     def discard(self, keep_log: bool = False) -> None:
         """Leave everything as it was before the run: remove its folder, or what it has written to one that was there.
 

@@ -75,6 +75,7 @@ class RecordForm(Struct):
     seed: int | None = None
     cpu_threads: Count | None = None
     model: Name | None = None
+    batch: Count | None = None
 
 
 class ClassScoreForm(Struct):

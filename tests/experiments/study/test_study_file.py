@@ -104,6 +104,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "data in an arm": ({"arms": {"a": {"data": "x"}, "b": {"lr0": 0.1}}}, "arm a: data cannot be given here"),
     "two freezes": ({"arms": {"a": {"freeze": 1, "freeze_epochs": 2}}}, "two names of one option"),
+    "two batches": (
+        {"arms": {"a": {"batch": 8}, "b": {"lr0": 0.1}}},
+        "arms: their batches differ: 8 (a); 4 (b). Give all of them one",
+    ),
+    "AutoBatch": ({"base": {"batch": -1}}, "every arm: batch -1: AutoBatch chooses anew for every run"),
     "layers": ({"arms": {"a": {"freeze": [0, 1]}}}, "freeze counts epochs of the backbone"),
     "contradiction": ({"arms": {"a": {"random_init": True, "bn_eps": 0.1}}}, "arm a: bn_eps is about a backbone"),
     "not options": ({"arms": {"a": [1]}}, "arm a: expected options such as"),
