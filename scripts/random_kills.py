@@ -301,7 +301,7 @@ def main() -> None:
     print(f"{len(outcomes)} runs, {again} of them killed again while they resumed; {len(failed)} failed {failed or ''}")
     if failed:
         sys.exit(f"kept for a look: {folder}")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # after Ctrl-C, a run may still write
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Converters that are killed, interrupted or started together: the folder is complete or as it was before."""
+"""Converters and trainings that are killed, interrupted or started together: nothing is lost, nothing half done."""
 
 import json
 import os
@@ -124,3 +124,16 @@ def test_signals_while_several_processes_write(tmp_path, sign):
     convert_coco(tmp_path / "root", out)
     assert [len(list((out / folder / "train").iterdir())) for folder in ("images", "labels")] == [len(names)] * 2
     assert not any(path.name.startswith(".kdyolo") for path in out.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_trainings_killed_at_random_end_as_if_nothing_had_happened(python, tmp_path):
+    """A share of what ``scripts/random_kills.py`` does: in the freeze, after the thaw, at the end."""
+    command = (CHECKOUT / "scripts/random_kills.py", "--kills", "3", "--seed", "867")
+    done = python.run(*command, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "3 runs, " in done.stdout
+    assert "; 0 failed" in done.stdout
+    killed = {row[2]: row[3:5] for line in done.stdout.splitlines() if (row := line.split())[:2] == ["in", "epoch"]}
+    assert all(int(killed[epoch][0]) for epoch in "24")  # times
+    assert {started_over for epoch, (_, started_over) in killed.items() if epoch != "1"} == {"·"}
