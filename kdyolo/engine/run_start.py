@@ -141,8 +141,9 @@ class RunStart:
     def _of_ranks(self, folder: Path, may_exist: bool) -> dict[str, Any]:
         """What each rank's trainer begins with; what Ultralytics' trainer has written into ``folder`` is taken back."""
         where = {"device": self.devices.text}
-        if self.state:
-            return {"overrides": {**self.plan.overrides, **where}}
+        if self.state:  # the folder follows from the file that is resumed, which may have been moved
+            given = {key: value for key, value in self.plan.overrides.items() if key != "save_dir"}
+            return {"overrides": {**given, **where}}
         if self.created is None and not may_exist:  # it was there, and empty
             (folder / ARGS_NAME).unlink()
             (folder / WEIGHTS_FOLDER).rmdir()
