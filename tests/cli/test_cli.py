@@ -85,15 +85,16 @@ def test_debug_shows_the_traceback(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_errors_from_below_have_no_traceback_either(capsys, monkeypatch):
-    def fail(given):
-        raise ZeroDivisionError("something unforeseen")
+def test_errors_from_below_have_no_traceback_either(capsys, monkeypatch, shapes, tmp_path):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no seeds here")
 
-    monkeypatch.setattr(sys.modules["kdyolo.cli.train"], "_start", fail)
-    code, error = fails(capsys, "train", "--data", "coco.yaml")
-    assert code == 1
-    assert "ZeroDivisionError: something unforeseen" in error
+    monkeypatch.setattr("ultralytics.engine.trainer.init_seeds", fail)
+    command = ("train", "--data", shapes, "--model", "kdyolov8n.yaml", "--device", "cpu", "--work-dir", "run")
+    _, error = fails(capsys, *command)
+    assert "Error: ValueError: no seeds here" in error
     assert "--debug" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_convert_prints_the_yaml_as_it_was_asked_for(capsys, shapes, tmp_path):

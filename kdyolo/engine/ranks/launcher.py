@@ -136,9 +136,11 @@ def launch_ranks(count: int, command: Sequence[str], reports: Path, env: Mapping
         env: Environment variables for the ranks beside those of this process.
 
     Raises:
-        KDYOLOError: The run failed: rank 0 did, or another that took it along.
+        KDYOLOError: The run failed: rank 0 did, or another that took it along; or this system has no sessions.
         KeyboardInterrupt: The run was interrupted, by a signal to this process or to a rank.
     """
+    if os.name != "posix":
+        raise RunError("a run on several devices needs Linux or macOS. Expected one device here, e.g. --device 0.")
     with signals_noted() as noted, _Ranks(count, command, reports, env or {}) as ranks:
         ranks.follow(noted)
     if noted:

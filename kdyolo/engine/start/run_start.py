@@ -152,8 +152,9 @@ class RunStart:
     def _of_ranks(self, folder: Path) -> dict[str, Any]:
         """What each rank's trainer begins with; what Ultralytics' trainer has written into ``folder`` is taken back."""
         where = {"device": self.devices.text}
-        if self.state:
-            return {"overrides": {**self.plan.overrides, **where}}
+        if self.state:  # the folder follows from the file that is resumed, which may have been moved
+            given = {key: value for key, value in self.plan.overrides.items() if key != "save_dir"}
+            return {"overrides": {**given, **where}}
         self.discard()
         return {"plan": replace(self.plan, overrides={**self.plan.overrides, **where, "save_dir": str(folder)})}
 
