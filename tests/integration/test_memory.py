@@ -19,7 +19,7 @@ from kdyolo.engine.memory import fitting_batch
 from kdyolo.engine.memory.meter import ProcessMemory
 from kdyolo.engine.plan import plan_run
 from kdyolo.engine.preflight import measure_run
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import RunError
 from kdyolo.runs.history import read_run
 from kdyolo.utils import distributed
 from tests.builders.training import FAST
@@ -160,7 +160,7 @@ def test_out_of_memory_at_a_thaw_says_how_to_go_on_and_the_resumed_run_keeps_its
 
 
 def test_every_rank_hears_of_the_one_with_the_least_room(gpu, options, monkeypatch):
-    monkeypatch.setattr(distributed, "gather", lambda value: [value, 1])
+    monkeypatch.setattr(distributed, "from_all_ranks", lambda value: [value, 1])
     with pytest.raises(RunError, match=r"Use --batch 1, which does"):
         train({**options, "batch": 2})
 
@@ -173,11 +173,6 @@ def test_what_autobatch_took_is_recorded(options, monkeypatch):
     assert read_run(run).column("batch/images") == [2]
     plot_results(run / "results.csv")
     assert (run / "results.png").is_file()
-
-
-def test_autobatch_is_refused_for_several_devices():
-    with pytest.raises(ConfigError, match=r"this run has 2\..*--batch 32"):
-        fitting_batch.refuse_autobatch(-1, 2)
 
 
 def test_a_run_that_an_older_version_began_goes_on_with_its_columns(interrupted_copy):
