@@ -88,12 +88,6 @@ def test_a_batch_that_does_not_fit_after_the_thaw_ends_the_run_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_never_trains_needs_no_memory(gpu, options):
-    run = train({**options, "freeze_epochs": "all", "epochs": 1})
-    assert not any(trains for _, trains in gpu.steps)
-    assert [row["batch/images"] for row in rows(run)] == ["4"]
-
-
 def test_not_even_an_image_fits(gpu, options, monkeypatch):
     monkeypatch.setattr(fitting_batch, "loss_of", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
     with pytest.raises(RunError, match="Not even a single image"):
@@ -165,14 +159,15 @@ def test_every_rank_hears_of_the_one_with_the_least_room(gpu, options, monkeypat
         train({**options, "batch": 2})
 
 
-def test_what_autobatch_took_is_recorded(options, monkeypatch):
-    monkeypatch.setattr(KDTrainer, "auto_batch", lambda self: 2)
-    run = train({**options, "batch": -1, "epochs": 1, "freeze_epochs": 0})
-    assert yaml.safe_load((run / "kdyolo.yaml").read_text())["batch"] == 2
-    assert [row["batch/images"] for row in rows(run)] == ["2"]
-    assert read_run(run).column("batch/images") == [2]
+def test_what_autobatch_took_is_recorded_and_what_never_trains_needs_no_memory(gpu, options, monkeypatch):
+    monkeypatch.setattr(KDTrainer, "auto_batch", lambda self: 4)
+    run = train({**options, "batch": -1, "epochs": 1, "freeze_epochs": "all"})
+    assert not any(trains for _, trains in gpu.steps)
+    assert yaml.safe_load((run / "kdyolo.yaml").read_text())["batch"] == 4
+    assert [row["batch/images"] for row in rows(run)] == ["4"]
+    assert read_run(run).column("batch/images") == [4]
     plot_results(run / "results.csv")
-    assert (run / "results.png").is_file()
+    assert (run / "results.png").stat().st_size > 1000
 
 
 def test_a_run_that_an_older_version_began_goes_on_with_its_columns(interrupted_copy):
