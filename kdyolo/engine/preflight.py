@@ -207,8 +207,8 @@ def _settle_batch(trainer: KDTrainer, ranks: int, asked: float) -> str:
         trainer.batch_size = fitting
         trainer._build_train_pipeline()
     each = f", {trainer.batch_size} on each of {ranks} devices" if ranks > 1 else ""
-    fits = "fits once everything trains" if trainer.memory.may_run_out else f"on {trainer.device}, not limited here"
-    lines.append(f"batch   {trainer.batch_size * ranks}{each}: {fits}")
+    fits = ": fits once everything trains" if trainer.memory.may_run_out else ""
+    lines.append(f"batch   {trainer.batch_size * ranks}{each}{fits}")
     return "\n".join(lines)
 
 

@@ -70,7 +70,7 @@ def run_on_rank_zero(function: Callable[..., T], *arguments: Any) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def gather(value: T) -> list[T]:
+def from_all_ranks(value: T) -> list[T]:
     """Every rank's value, in the order of the ranks, on every rank."""
     if not is_distributed():
         return [value]

@@ -19,7 +19,7 @@ from kdyolo.engine.memory import fitting_batch
 from kdyolo.engine.memory.meter import ProcessMemory
 from kdyolo.engine.preflight import measure_run
 from kdyolo.engine.start.plan import plan_run
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import RunError
 from kdyolo.runs.history import read_run
 from kdyolo.utils import distributed
 from tests.builders.training import FAST
@@ -88,12 +88,6 @@ def test_a_batch_that_does_not_fit_after_the_thaw_ends_the_run_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_never_trains_needs_no_memory(gpu, options):
-    run = train({**options, "freeze_epochs": "all", "epochs": 1})
-    assert not any(trains for _, trains in gpu.steps)
-    assert [row["batch/images"] for row in rows(run)] == ["4"]
-
-
 def test_not_even_an_image_fits(gpu, options, monkeypatch):
     monkeypatch.setattr(fitting_batch, "loss_of", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
     with pytest.raises(RunError, match="Not even a single image"):
@@ -160,24 +154,20 @@ def test_out_of_memory_at_a_thaw_says_how_to_go_on_and_the_resumed_run_keeps_its
 
 
 def test_every_rank_hears_of_the_one_with_the_least_room(gpu, options, monkeypatch):
-    monkeypatch.setattr(distributed, "gather", lambda value: [value, 1])
+    monkeypatch.setattr(distributed, "from_all_ranks", lambda value: [value, 1])
     with pytest.raises(RunError, match=r"Use --batch 1, which does"):
         train({**options, "batch": 2})
 
 
-def test_what_autobatch_took_is_recorded(options, monkeypatch):
-    monkeypatch.setattr(KDTrainer, "auto_batch", lambda self: 2)
-    run = train({**options, "batch": -1, "epochs": 1, "freeze_epochs": 0})
-    assert yaml.safe_load((run / "kdyolo.yaml").read_text())["batch"] == 2
-    assert [row["batch/images"] for row in rows(run)] == ["2"]
-    assert read_run(run).column("batch/images") == [2]
+def test_what_autobatch_took_is_recorded_and_what_never_trains_needs_no_memory(gpu, options, monkeypatch):
+    monkeypatch.setattr(KDTrainer, "auto_batch", lambda self: 4)
+    run = train({**options, "batch": -1, "epochs": 1, "freeze_epochs": "all"})
+    assert not any(trains for _, trains in gpu.steps)
+    assert yaml.safe_load((run / "kdyolo.yaml").read_text())["batch"] == 4
+    assert [row["batch/images"] for row in rows(run)] == ["4"]
+    assert read_run(run).column("batch/images") == [4]
     plot_results(run / "results.csv")
-    assert (run / "results.png").is_file()
-
-
-def test_autobatch_is_refused_for_several_devices():
-    with pytest.raises(ConfigError, match=r"this run has 2\..*--batch 32"):
-        fitting_batch.refuse_autobatch(-1, 2)
+    assert (run / "results.png").stat().st_size > 1000
 
 
 def test_a_run_that_an_older_version_began_goes_on_with_its_columns(interrupted_copy):

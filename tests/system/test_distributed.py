@@ -240,6 +240,40 @@ def test_mistakes_are_printed_once_and_leave_nothing(python, checkpoint, shapes,
     assert not (tmp_path / "run").exists()
 
 
+SMALL_GPUS = """
+import sys, torch
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import RANK
+from kdyolo.cli import main
+from kdyolo.engine import training
+from kdyolo.engine.memory.meter import ProcessMemory
+
+class SmallGPU(ProcessMemory):
+    may_run_out = True
+
+def loss(self, batch, preds=None):
+    if self.training and len(batch["img"]) > (3, 2)[RANK]:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    return compute(self, batch, preds)
+
+compute, DetectionModel.loss = DetectionModel.loss, loss
+training.meter_of = lambda device: SmallGPU()
+main(sys.argv[1:])
+"""
+
+
+def test_ranks_with_unequal_room_end_together_with_the_batch_that_fits_on_all(python, checkpoint, shapes, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(SMALL_GPUS)
+    options = ("--data", shapes, "--backbone", checkpoint, "--imgsz", 64, "--batch", 8, "--device", "cpu")
+    folders = [tmp_path, tmp_path]
+    ended = run_ranks(python, script, "train", *options, "--work-dir", "run", "plots=False", folders=folders)
+    text = "".join(rank.output for rank in ended)
+    assert [rank.code for rank in ended] == [1, 1], text
+    assert text.count("Use --batch 4 (2 on each of 2 devices), which does. Nothing was trained.") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupted_run_of_two_ranks_goes_on(python, checkpoint, shapes, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     options = {**OPTIONS, "work_dir": str(tmp_path / "run")}

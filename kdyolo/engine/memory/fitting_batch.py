@@ -102,7 +102,7 @@ def fitting_batch(trainer: Measurable) -> int:
     ranks = max(trainer.world_size, 1)
     with _left_as_it_was(trainer):
         share = largest_that_fits(lambda images: _fits(trainer, images), trainer.batch_size // ranks)
-    return ranks * min(distributed.gather(share))
+    return ranks * min(distributed.from_all_ranks(share))
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:

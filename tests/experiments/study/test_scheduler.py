@@ -15,6 +15,7 @@ from kdyolo.errors import RunError
 from kdyolo.experiments.study import scheduler
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.scheduler import Failure, Outcome, drive
+from kdyolo.experiments.study.study import Study
 from kdyolo.experiments.study.study_run import StudyRun
 from tests.builders.run_folders import write_run
 
@@ -206,21 +207,37 @@ def test_a_run_that_dies_in_two_places_is_to_blame_itself(tmp_path):
     assert {name[0] for name, _ in backend.started} == set("abcdef")
 
 
+class Dying(Scripted):
+    """The good place breaks after its second run."""
+
+    def start(self, run: StudyRun, place: int) -> Job:
+        if [name for _, name in self.started].count("good") == 2:
+            self.broken = ["good", "bad"]
+        return super().start(run, place)
+
+
 def test_the_last_place_that_is_left_is_retired_by_two_runs_and_then_the_study_ends(tmp_path):
-    class Dying(Scripted):
-        """The good place breaks after its second run."""
-
-        def start(self, run: StudyRun, place: int) -> Job:
-            if [name for _, name in self.started].count("good") == 2:
-                self.broken = ["good", "bad"]
-            return super().start(run, place)
-
     backend = Dying({f"{name}/seed0": [(0, 3)] for name in "abcdef"}, ("good", "bad"), ["bad"])
     outcome, _ = drive_all(tmp_path, backend)
     assert set(outcome.retired) == {"good", "bad"}
     assert outcome.failures == []
     assert len(outcome.left) == 4
     assert len(backend.started) == 5  # two that finished, one on the bad place, two on the one that broke
+
+
+def test_the_error_of_a_study_says_which_places_were_given_up_and_what_is_left(tmp_path):
+    file: Any = SimpleNamespace(
+        name="s", seeds=(0,), path=tmp_path / "study.yaml", content=b"", sha256="", baseline=None
+    )
+    arms: Any = [SimpleNamespace(name=name, options={}, ultralytics={"epochs": 3}) for name in "abcd"]
+    backend = Dying({f"{name}/seed0": [(0, 3)] for name in "abcd"}, ("good", "bad"), ["bad"])
+    with pytest.raises(RunError) as error:
+        Study(file, tuple(arms), ("good", "bad"), tmp_path).run(backend, report=False)
+    text = str(error.value)
+    assert "no device is left on which runs train. 0 of 4 runs failed; not finished: " in text
+    assert "bad took no more runs after b/seed0: ended with exit code 1. Its log, " in text
+    assert "good took no more runs after " in text
+    assert "call kdyolo study" in text
 
 
 @pytest.mark.parametrize("places", [("only",), ("ray 1", "ray 2")])
