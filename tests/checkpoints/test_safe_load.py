@@ -7,10 +7,12 @@ import json
 import os
 import pickle
 import re
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -252,3 +254,28 @@ def test_trust_unpickles_whatever_there_is(path: Path) -> None:
     written(path, resume_file(weights(), config=Payload()))
     assert same(read_checkpoint(path, trust=True).tensors, EXPECTED)
     assert Path("ran").exists()
+
+
+def test_an_export_of_lightly_trains_classes_says_which_format_to_export(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``format='torch_model'`` pickles the module itself."""
+    module = ModuleType("lightly_train._models.embedding_model")
+    embedding_model = type("EmbeddingModel", (nn.Module,), {"__module__": module.__name__})
+    module.EmbeddingModel = embedding_model  # type: ignore[attr-defined]
+    for name in ("lightly_train", "lightly_train._models"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    model = embedding_model()
+    model.wrapped_model = nn.Conv2d(3, 4, 3)
+    torch.save(model, path)
+    with pytest.raises(CheckpointError, match=r"lightly_train\..*format='torch_model'.*format='torch_state_dict'"):
+        read_checkpoint(path)
+
+
+def test_a_whole_stock_module_is_read(stock_model: Path) -> None:
+    """As LightlyTrain's ``torch_model`` of a detector is: the module, without a dictionary around it."""
+    content = torch.load(stock_model, weights_only=False)
+    torch.save(content["model"], stock_model)
+    found, expected = read_checkpoint(stock_model), content["model"].state_dict()
+    assert torch.equal(found.tensors["0.conv.weight"], expected["model.0.conv.weight"].float())

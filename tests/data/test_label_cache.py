@@ -103,6 +103,6 @@ def test_a_data_set_with_code_in_its_cache_is_scanned_anew(tmp_path, monkeypatch
     for build, owner in ((KDValidator.build_dataset, validator), (KDTrainer.build_dataset, trainer)):
         with (tmp_path / "labels.cache").open("wb") as file:
             np.save(file, np.array({"labels": Runs()}, dtype=object))
-        dataset = build(owner, str(tmp_path / "images"))
+        dataset = build(owner, str(tmp_path / "images"), batch=1)
         assert [label["cls"].tolist() for label in dataset.labels] == [[[0.0]]]
     assert not (tmp_path / "ran").exists()

@@ -125,8 +125,8 @@ def test_a_stock_detector_gives_its_backbone_too(tmp_path):
     ("source", "out", "error", "words"),
     [
         ("nowhere", "b.safetensors", CheckpointError, "expected a checkpoint, or a run folder"),
-        ("text.pt", "b.safetensors", CheckpointError, "not an Ultralytics checkpoint"),
-        ("tensors.pt", "b.safetensors", CheckpointError, "expected a checkpoint with a detector"),
+        ("text.pt", "b.safetensors", CheckpointError, "not a weights file"),
+        ("tensors.pt", "b.safetensors", CheckpointError, "expected an Ultralytics checkpoint"),
         ("tensors.pt", "b.pth", ConfigError, "ends in .safetensors"),
         ("tensors.pt", "no/b.safetensors", ConfigError, "there is no folder"),
     ],
