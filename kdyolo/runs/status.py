@@ -141,10 +141,17 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for place, below, files in os.walk(folder):
-        if ARGS_NAME in files or ARGS_NAME in below:  # a folder of this name is a damaged run
-            yield Path(place)
-            below.clear()  # weights, images of errors: no runs
+    waiting = [folder]
+    while waiting:  # not os.walk, which before Python 3.12 calls itself for every level
+        place = waiting.pop()
+        try:
+            entries = list(os.scandir(place))
+        except OSError:  # another's, or gone meanwhile
+            continue
+        if any(entry.name == ARGS_NAME for entry in entries):  # a folder of this name is a damaged run
+            yield place
+        else:  # not below a run: weights, images of errors
+            waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def default_folders() -> list[Path]:
