@@ -58,6 +58,7 @@ AS_FAST = 1.05  # times stock's seconds
 AS_FAST_ON_SEVERAL = 1.10
 SAME_LOSS = 0.02  # of the loss of an uninterrupted run: GPUs sum in no fixed order
 SAME_AP = 0.003  # between fp16 and fp32
+REFUSED = (1, 2)  # exit codes of kdyolo after a message of its own
 INTERRUPTED = (130, 143)  # exit codes after Ctrl-C and SIGTERM, as shells have them
 STOCK = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"  # `yolo`, of this very interpreter
 # `kdyolo` that is killed without warning when the epoch with this number, counted from 0, has its first batch.
@@ -112,6 +113,7 @@ class Command:
         ours: What of these ``kdyolo`` gets; None for a command that is not kdyolo's.
         stock: What of these ``yolo train`` gets; None for a command that is not Ultralytics'.
         killed: Whether it is to end by SIGKILL.
+        refused: Whether it is to end with a message of its own.
         stopped: Whether SIGTERM is sent to it once its first epoch is saved.
         keep: File of its run folder that is copied before another command changes it.
     """
@@ -121,6 +123,7 @@ class Command:
     ours: tuple[str, ...] | None = None
     stock: tuple[str, ...] | None = None
     killed: bool = False
+    refused: bool = False
     stopped: bool = False
     keep: str = ""
 
@@ -441,6 +444,21 @@ def judge_resume(lab: Lab) -> Iterator[Check]:
         yield Check(f"{loss} uninterrupted / resumed", f"{a:.5f} / {b:.5f}", abs(a - b) <= SAME_LOSS * a, "2 %")
 
 
+def too_large_commands(lab: Lab) -> list[Command]:
+    """All images in one batch, which no GPU of today holds."""
+    command = lab.kdyolo("too-large", "--freeze", "1", batch=lab.sizes.train, nbs=lab.sizes.train)
+    return [Command("too-large", command.words, ours=command.ours, refused=True)]
+
+
+def judge_too_large(lab: Lab) -> Iterator[Check]:
+    """The batch was not made smaller in silence, and the message says what to do."""
+    said = lab.log("too-large").read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line for line in reversed(said) if "batch" in line), "")
+    yield Check("what it says", last, "batch" in last and not any("Traceback" in line for line in said), "a --batch")
+    there = (lab.out / "too-large").exists()
+    yield Check("its run folder", "there" if there else "gone", not there, "gone")
+
+
 def dry_commands(lab: Lab) -> list[Command]:
     """What the run with a thaw would take."""
     return [lab.kdyolo("dry", "--freeze", "1", "--dry-run", epochs=2)]
@@ -523,6 +541,7 @@ BLOCKS = (
     across_a_thaw("compile=True", compile=True),
     across_a_thaw("compile=reduce-overhead", compile="reduce-overhead"),
     across_a_thaw("batch=0.6", batch=0.6),
+    Block("a batch that does not fit", too_large_commands, judge_too_large, 1),
     Block("kill -9 and resume", resume_commands, judge_resume),
     Block("dry run", dry_commands, judge_dry),
     Block("precision", precision_commands, judge_precision),
@@ -534,13 +553,20 @@ BLOCKS = (
 )
 
 
+def expected_codes(command: Command) -> tuple[int, ...]:
+    """Exit codes with which a command ends as it should."""
+    if command.killed:
+        return (-signal.SIGKILL,)
+    return INTERRUPTED if command.stopped else REFUSED if command.refused else (0,)
+
+
 def checks_of(block: Block, lab: Lab) -> Iterator[Check]:
     """Run a block's commands, and look at what they left unless one of them ended otherwise than it should."""
     well = True
     for command in block.commands(lab):
         command.check()
         found = lab.run(command)
-        expected = (-signal.SIGKILL,) if command.killed else INTERRUPTED if command.stopped else (0,)
+        expected = expected_codes(command)
         ok = found.code in expected and not (found.left and not command.stopped)
         well &= ok
         said = "timed out" if found.code is None else f"exit code {found.code}"

@@ -288,10 +288,13 @@ def main() -> None:
     print(f"calls in each moment: {setting.calls}", flush=True)
     seeds = [f"{options.seed}-{number}" for number in range(options.kills)]
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for outcome in pool.imap_unordered(partial(drawn, setting), seeds):
-            outcomes.append(outcome)
-            if outcome.mistake:
-                print(f"{outcome.seed}: killed in {outcome.moments}: {outcome.mistake}", flush=True)
+        try:
+            for outcome in pool.imap_unordered(partial(drawn, setting), seeds):
+                outcomes.append(outcome)
+                if outcome.mistake:
+                    print(f"{outcome.seed}: killed in {outcome.moments}: {outcome.mistake}", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted; so far:")
     print(table(outcomes))
     failed = [outcome.seed for outcome in outcomes if outcome.mistake]
     again = sum(len(outcome.moments) > 1 for outcome in outcomes)

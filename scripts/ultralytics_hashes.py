@@ -27,11 +27,19 @@ TABLE = Path(__file__).parent.parent / "tests/contracts/ultralytics_hashes.json"
 
 # What `kdyolo.utils.ultralytics_patches` writes: module → names in it. Whatever reads one of them there is patched.
 PATCHED = {
-    "ultralytics.nn.tasks": {"SAFE_LOAD", "globals"},
+    "ultralytics.nn.tasks": {"SAFE_LOAD", "globals", "torch_safe_load"},
     "ultralytics.data.utils": {"check_image"},
-    "ultralytics.engine.trainer": {"RANK", "LOCAL_RANK"},
-    "ultralytics.engine.validator": {"RANK", "LOCAL_RANK"},
-    "ultralytics.models.yolo.detect.val": {"RANK", "LOCAL_RANK"},
+    "ultralytics.data.dataset": {"load_dataset_cache_file"},
+    "ultralytics.engine.exporter": {"check_det_dataset"},
+    "ultralytics.engine.trainer": {"check_det_dataset", "convert_ndjson_to_yolo_if_needed"},
+    "ultralytics.engine.validator": {
+        *("check_det_dataset", "convert_ndjson_to_yolo_if_needed", "AutoBackend", "get_torch_device_backend")
+    },
+}
+# Functions for which kdyolo has its own, or which it calls for what they do to a file.
+REPLACED = {
+    "ultralytics.data.utils": ("check_det_dataset", "check_image", "load_dataset_cache_file"),
+    "ultralytics.utils.torch_utils": ("strip_optimizer",),
 }
 
 
@@ -40,8 +48,8 @@ def digests() -> dict[str, str]:
     found = {name: function for cls in own_classes() for name, function in overridden(cls)}
     for module, names in PATCHED.items():
         found.update(reading(importlib.import_module(module), names))
-        if "check_image" in names:
-            found[f"{module}.check_image"] = importlib.import_module(module).check_image
+    for module, functions in REPLACED.items():
+        found.update({f"{module}.{name}": getattr(importlib.import_module(module), name) for name in functions})
     found["ultralytics.utils.TryExcept.__exit__"] = ultralytics.utils.TryExcept.__exit__
     return {name: hashlib.sha256(inspect.getsource(found[name]).encode()).hexdigest() for name in sorted(found)}
 

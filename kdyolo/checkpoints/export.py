@@ -148,6 +148,29 @@ def _epochs_of(path: Path) -> dict[str, Any]:
     return {"epochs": arguments["epochs"]} if "epochs" in arguments else {}
 
 
+def strip_completely(path: Path, updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Take the optimizer out of a checkpoint of a run that has ended, completely or not at all.
+
+    Ultralytics' ``strip_optimizer`` writes over the file in place. A full disk or a kill at that moment would leave
+    half a file, which the next attempt passes over with a warning.
+
+    Args:
+        path: The checkpoint.
+        updates: Entries to set in it.
+
+    Returns:
+        What is in the file now.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+        content: dict[str, Any] = strip_optimizer(path, partial, dict(updates) if updates else None)
+        if not content:
+            raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.")
+    return content
+
+
 def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
     """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
 

@@ -161,7 +161,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             last = self.ckpt_path if kwargs["resume"] is True else kwargs["resume"]
             if last is None:
                 raise RunError(f"{self.model_name} cannot be resumed: expected the last.pt of an interrupted run.")
-            return super().train(trainer=trainer or KDTrainer, **{**kwargs, "resume": str(last)})
+            return self._train(trainer or KDTrainer, {**kwargs, "resume": str(last)})
+        if isinstance(kwargs.get("data"), (list, tuple)):  # Ultralytics would go on behind a data set that failed
+            raise ConfigError("data is one data set YAML; found several. Train on each by a call of its own.")
         if not (kwargs.get("data") or kwargs.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         in_memory = self._start_in_memory()
@@ -170,12 +172,16 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             trainer = partial(_planned, trainer or KDTrainer, in_memory or (None if reads_again else self.start))
         elif in_memory is not None:
             raise ConfigError(f"the model holds {in_memory.in_memory}; only a KDTrainer, or none, trains from them.")
+        return self._train(trainer, {**self._start_options(in_memory, kwargs), **kwargs})
+
+    def _train(self, trainer: Any, options: Mapping[str, Any]) -> Any:
+        """Train by Ultralytics' own method; after a training that failed, the model is what it was."""
         before, finished = self.model, self.trainer
         try:
-            metrics = super().train(trainer=trainer, **{**self._start_options(in_memory, kwargs), **kwargs})
+            metrics = super().train(trainer=trainer, **options)
         except BaseException:
             self.model = before  # which may be the half-trained one by now
-            if self.trainer is not finished:
+            if self.trainer is not finished and isinstance(self.trainer, KDTrainer):
                 self.trainer.discard_unless_saved()
             raise
         self._note_weights()
@@ -283,7 +289,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         Raises:
             ConfigError: The detector is not a trained one, or no data set is known.
         """
-        if not self.ckpt_path and not str(self.overrides.get("model", "")).endswith(".pt"):
+        if not str(self.overrides["model"]).endswith(".pt"):
             raise ConfigError("benchmark() measures a trained detector: KDYOLO('runs/…/weights/best.pt').benchmark(…).")
         data = data or self.overrides.get("data")
         if not data:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ import psutil
 import torch
 from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
-from ultralytics.utils.torch_utils import autocast, get_cpu_info, unwrap_model
+from ultralytics.utils.torch_utils import get_cpu_info
 
+from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.start.detector_start import read_start
 from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistake
 from kdyolo.engine.trainer import KDTrainer
-from kdyolo.errors import ConfigError, KDYOLOError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.utils.text import format_duration
 
 STEPS = 2  # timed ones in each phase, after one to warm up
@@ -44,7 +46,7 @@ class PhaseCost:
         name: Parts that are frozen in the phase, e.g. ``"backbone frozen"``.
         epochs: Number of epochs of this phase in the run.
         seconds: Seconds of one step: forward, loss and backward of one batch.
-        memory: Peak of memory in bytes: allocated on the GPU, or resident in the process.
+        memory: Peak of memory in bytes in this phase: allocated on a GPU, or resident in the process.
     """
 
     name: str
@@ -60,10 +62,13 @@ class RunCost:
     Attributes:
         phases: What a step takes in each phase of the schedule.
         steps: Number of steps in an epoch.
+        batch: Images to a batch on all devices together: as asked for, as AutoBatch chose, or less where that does not
+            fit.
     """
 
     phases: list[PhaseCost]
     steps: int
+    batch: int
 
     @property
     def seconds(self) -> float:
@@ -122,6 +127,9 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
 def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") -> list[PhaseCost]:
     """Check a run, print what it would do, and measure one batch. Nothing is trained, no run folder is made.
 
+    Of several GPUs one is measured, with its share of the batch. Where the batch does not fit once everything trains,
+    it is said which one does, and that one is measured.
+
     Args:
         overrides: What ``train`` would get: kdyolo's and Ultralytics' settings, ``model`` among them or not.
         folder: Where the picture of labels goes; made if need be.
@@ -131,6 +139,7 @@ def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") ->
 
     Raises:
         ConfigError: Every mistake that would end the run later.
+        RunError: Not even a single image fits into the device's memory.
 
     Examples:
         >>> from kdyolo import preflight
@@ -157,16 +166,50 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
         trainer = KDTrainer(plan=plan.on_first_device().in_folder(Path(scratch) / "run"))
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
+            ranks, asked = _become_one_rank(trainer), trainer.args.batch
             trainer.set_up()
             LOGGER.info(_describe_data(trainer))
+            LOGGER.info(_settle_batch(trainer, ranks, asked))
             if picture:
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 picture.unlink(missing_ok=True)
-            rehearsal = RunCost(_measure(trainer, picture), len(trainer.train_loader))
+            steps = ceil(len(trainer.train_loader) / ranks)
+            rehearsal = RunCost(_measure(trainer, picture), steps, trainer.batch_size * ranks)
         finally:
             trainer.log.close()
         LOGGER.info(_estimate(rehearsal))
     return rehearsal
+
+
+def _become_one_rank(trainer: KDTrainer) -> int:
+    """Let a trainer that would start a process for each GPU take one GPU's share of the batch; return their number."""
+    ranks = max(trainer.world_size, 1)
+    if ranks > 1:
+        trainer.batch_size, trainer.world_size = max(trainer.batch_size // ranks, 1), 1
+    return ranks
+
+
+def _settle_batch(trainer: KDTrainer, ranks: int, asked: float) -> str:
+    """Which batch is measured, in words; a batch that does not fit is replaced by the largest that does.
+
+    Raises:
+        RunError: None fits.
+    """
+    lines = []
+    if asked < 1:
+        lines.append(f"batch   {trainer.batch_size}, which AutoBatch took for batch={asked}")
+    share = trainer.batch_size
+    if trainer.memory.may_run_out and (fitting := fitting_batch(trainer)) < share:
+        advice = does_not_fit(trainer, fitting, ranks)
+        if not fitting:
+            raise RunError(advice)
+        lines.append(f"{advice} What follows was measured with it.")
+        trainer.batch_size = fitting
+        trainer._build_train_pipeline()
+    each = f", {trainer.batch_size} on each of {ranks} devices" if ranks > 1 else ""
+    fits = "fits once everything trains" if trainer.memory.may_run_out else f"on {trainer.device}, not limited here"
+    lines.append(f"batch   {trainer.batch_size * ranks}{each}: {fits}")
+    return "\n".join(lines)
 
 
 def _describe_data(trainer: KDTrainer) -> str:
@@ -195,6 +238,7 @@ def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
     starts = [0, *schedule.unfreezes]
     for start, end in zip(starts, [*starts[1:], trainer.epochs], strict=True):
         trainer.begin_epoch(start)  # which also starts the loader anew
+        trainer.memory.reset()
         batches = chain.from_iterable(iter(trainer.train_loader) for _ in range(STEPS + 1))
         seconds = []
         for step in range(STEPS + 1):
@@ -204,28 +248,18 @@ def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
                 _wait_for(picture)
             seconds.append(_step(trainer, batch))
         phases.append(
-            PhaseCost(schedule.phase(start), end - start, statistics.median(seconds[1:]), _peak(trainer.device))
+            PhaseCost(schedule.phase(start), end - start, statistics.median(seconds[1:]), trainer.memory.peak())
         )
     return phases
 
 
 def _step(trainer: KDTrainer, batch: dict[str, Any]) -> float:
     """Seconds of one batch forward and backward; the optimizer does not step."""
-    cuda = trainer.device.type == "cuda"
     began = time.perf_counter()
-    with autocast(torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp, device=trainer.device.type):
-        loss, _ = unwrap_model(trainer.model)(trainer.preprocess_batch(batch))
-    loss.sum().backward()
-    if cuda:
-        torch.cuda.synchronize()
+    torch.autograd.backward(loss_of(trainer, trainer.preprocess_batch(batch)))
+    trainer.memory.finish()
     trainer.optimizer.zero_grad(set_to_none=True)
     return time.perf_counter() - began
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
 
 
 def _wait_for(path: Path, seconds: float = 20.0) -> None:

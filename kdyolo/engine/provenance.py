@@ -139,6 +139,7 @@ def run_record(
     asked: Mapping[str, Any],
     args: Any,
     model_yaml: str,
+    batch: int,
 ) -> RunRecord:
     """The record of a run that starts in this process, now.
 
@@ -150,6 +151,7 @@ def run_record(
         asked: Ultralytics' settings as they were given.
         args: The same once complete, of which data set and seed are recorded.
         model_yaml: Model YAML.
+        batch: Images to a batch on all ranks together.
     """
     return RunRecord(
         versions=versions(),
@@ -165,6 +167,7 @@ def run_record(
         seed=args.seed,
         cpu_threads=torch.get_num_threads(),
         model=model_yaml,
+        batch=batch,
     )
 
 

@@ -7,7 +7,6 @@ no keeping: every epoch starts from seeds that follow from the run's seed and th
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -21,6 +20,7 @@ from torch import Tensor
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
 from kdyolo.engine.options.train_options import TrainOptions
@@ -28,9 +28,10 @@ from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.contents.forms import StateForm
-from kdyolo.runs.files import STATE_NAME, run_folder_of
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, ever_saved, resumable, run_folder_of
 from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import refuse_running
+from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.yaml_files import check_values
 
@@ -100,9 +101,10 @@ class ResumeState:
         stopper: Best fitness and its epoch, as early stopping knows them.
         last_step: Iteration of the last optimizer step, counted from the start of the run.
         stop: Whether early stopping ended the run with this epoch.
-        ranks: Number of ranks that trained; None in files of older versions, like the next two.
+        ranks: Number of ranks that trained; None in files of older versions, like the next three.
         images: Images in a batch of all ranks together.
         batches: Batches in an epoch, by which ``last_step`` counts.
+        train_images: Number of training images.
         gradients: Gradients that have accumulated since the last step, by parameter name; ``scaler`` has their scale.
         frozen_tensors: Tensors of the backbone as they were when training started; empty if it did not start frozen.
         mosaic_buffer: Indices of the images that mosaic draws from.
@@ -125,6 +127,7 @@ class ResumeState:
     ranks: int | None = None
     images: int | None = None
     batches: int | None = None
+    train_images: int | None = None
     gradients: dict[str, Tensor]
     frozen_tensors: dict[str, Tensor]
     mosaic_buffer: list[int]
@@ -151,6 +154,7 @@ class ResumeState:
             ranks=max(trainer.world_size, 1),
             images=_images_in_batch(trainer),
             batches=len(trainer.train_loader),
+            train_images=len(trainer.train_loader.dataset),
             gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
             frozen_tensors=trainer.freezer.frozen_tensors,
             mosaic_buffer=list(getattr(trainer.train_loader.dataset, "buffer", [])),
@@ -184,8 +188,15 @@ class ResumeState:
         """Put a trainer that has been set up to the end of the epoch that was saved.
 
         Raises:
-            RunError: On this number of ranks, its batches would have another size than those of the run.
+            RunError: Training images were added or are missing, or on this number of ranks a batch would have another
+                size than those of the run.
         """
+        if self.train_images not in (None, found := len(trainer.train_loader.dataset)):
+            raise RunError(
+                f"cannot resume: the run has {_count(self.train_images, 'training image')}, here there are {found}. "
+                "Put back what is missing (the scan above names what it left out) or remove what was added, or start "
+                "a new run."
+            )
         last_step = self._last_step_in(trainer)
         unwrap_model(trainer.model).load_state_dict(self.model)
         trainer.ema.ema.load_state_dict(self.ema)
@@ -201,7 +212,7 @@ class ResumeState:
         for index in self.mosaic_buffer:  # mosaic draws from the images loaded last; loading them puts them there
             trainer.train_loader.dataset.load_image(index)
         if RANK in {-1, 0}:
-            _drop_rows_after(trainer.csv, trainer.start_epoch)
+            drop_rows_after(trainer.csv, trainer.start_epoch)
 
     def _last_step_in(self, trainer: Resumable) -> int:
         """Iteration of the last optimizer step, as the loader of this trainer counts."""
@@ -218,14 +229,12 @@ class ResumeState:
             raise RunError(
                 f"cannot resume on {_count(here, 'rank')}: a batch of this run has {_count(self.images, 'image')} "
                 f"({_count(self.ranks, 'rank')} with {self.images // self.ranks} each), here it would have {images} "
-                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}, or "
-                f"start a new run."
+                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}."
             )
         if (here, batches) != (self.ranks, self.batches):
             LOGGER.warning(
-                f"the run was interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, and "
-                f"goes on with {here} and {batches}: steps come when due, but results are not those of an "
-                "uninterrupted run"
+                f"interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, resumed on {here} "
+                f"with {batches}: steps come when due, but results are not those of an uninterrupted run"
             )
         return self.last_step + epochs * (batches - self.batches)
 
@@ -292,9 +301,26 @@ def how_to_resume(last: Path) -> str:
     Args:
         last: The run's ``last.pt``, which may not exist yet.
     """
-    if last.exists():
-        return f"\nInterrupted. Resume with: kdyolo train --resume {run_folder_of(last)}"
+    run = run_folder_of(last)
+    if resumable(run):
+        return f"\nInterrupted. Resume with: kdyolo train --resume {run}"
+    if ever_saved(run):
+        return f"\nThe training itself had ended: the weights in {last.parent} are complete."
     return NOTHING_SAVED
+
+
+def finish_run(weights: Path, epochs: int) -> None:
+    """Make a run's checkpoints those of plain Ultralytics, once everything else is done: nothing is left to resume.
+
+    Args:
+        weights: The run's folder of weights.
+        epochs: Number of epochs of the run.
+    """
+    for path in (weights / LAST_NAME, weights / BEST_NAME):
+        if path.exists():
+            finish_checkpoint(path, train_args={"epochs": epochs})
+    (weights / STATE_NAME).unlink(missing_ok=True)
+    LOGGER.info(f"weights: {weights / BEST_NAME} and {LAST_NAME} are plain Ultralytics checkpoints")
 
 
 def seed_epoch(seed: int, epoch: int, attempt: int, loader: Any) -> None:
@@ -331,16 +357,6 @@ def restore_loss_weights(model: Any, epochs: int) -> None:
         model.criterion = model.init_criterion()
         model.criterion.updates = epochs - 1
         model.criterion.update()
-
-
-def _drop_rows_after(path: Path, epochs: int) -> None:
-    """Remove rows of ``results.csv`` for epochs that were not saved and will be run again."""
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = file.read().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
-    write_atomic(path, "".join([header, *kept]), flush=True)
 
 
 def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[TrainOptions, dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from copy import copy
+from math import ceil
 from typing import Any
 
+import torch
 from torch import nn
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -37,6 +39,19 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         """The same detector with Ultralytics' own layers only; tensors are shared, not copied."""
         stock: nn.Module = to_stock(model)
         return stock
+
+    def densest_batch(self, images: int) -> dict[str, Any]:
+        """Images of the largest size, each with the boxes of a mosaic of the images that have the most."""
+        pixels = ceil(self.args.imgsz * (1 + self.args.multi_scale) / self.stride) * self.stride
+        counts = sorted(len(label["cls"]) for label in self.train_loader.dataset.labels)
+        boxes = max(sum(counts[-4:]) if self.args.mosaic else counts[-1], 1)
+        drawn = torch.rand(images * boxes, 4, generator=torch.Generator().manual_seed(0))
+        return {
+            "img": torch.zeros(images, self.data["channels"], pixels, pixels, device=self.device),
+            "cls": torch.zeros(images * boxes, 1, device=self.device),
+            "bboxes": (0.1 + 0.2 * drawn + 0.4 * drawn.new_tensor([1, 1, 0, 0])).to(self.device),
+            "batch_idx": torch.arange(images, device=self.device).repeat_interleave(boxes).float(),
+        }
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches."""

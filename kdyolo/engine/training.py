@@ -16,23 +16,25 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.evaluation import OfficialEvaluation
+from kdyolo.engine.memory import fitting_batch
+from kdyolo.engine.memory.measured_training import MeasuredTraining
+from kdyolo.engine.memory.meter import meter_of
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.provenance import announce, provenance, run_record
 from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
-from kdyolo.engine.ranks.rank_training import RankTraining
 from kdyolo.engine.resume import (
     RESUME_MAY_CHANGE,
     ResumeState,
+    finish_run,
     restore_loss_weights,
     seed_epoch,
 )
 from kdyolo.engine.start.plan import RunPlan
-from kdyolo.engine.start.run_start import batchnorm_explained, saying_how_to_resume, start_run
+from kdyolo.engine.start.run_start import batchnorm_explained, explained, saying_how_to_resume, start_run
 from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
@@ -47,7 +49,7 @@ from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, signals_pass
 
 
-class KDTraining(RankTraining):
+class KDTraining(MeasuredTraining):
     """Training of any task with a distilled backbone; stands before one of Ultralytics' task trainers among the bases.
 
     The task's class says with :meth:`build_model` and :meth:`stock_model` which model it trains. Every other override
@@ -70,6 +72,7 @@ class KDTraining(RankTraining):
         steps: Optimizer steps, and gradients that wait for one across a resume.
         freezer: Freezes and unfreezes the backbone, and knows its frozen tensors.
         evaluation: Official metrics during the run.
+        memory: Memory of the device that trains.
         log: The run's ``train.log``.
         batches_done: Batches of this epoch so far.
 
@@ -82,12 +85,12 @@ class KDTraining(RankTraining):
     stopper: Any
     ddp: bool
     accumulate: int
-    epoch: int
     start_epoch: int
     wdir: Path
 
     started_from: str | None = None
     batches_done = 0
+    epoch = 0  # until the training loop says
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class KDTraining(RankTraining):
         with ended_by_signals(), signals_pass(), ExitStack() as undo:
             undo.callback(self.log.close)
             self._start = start = start_run(overrides or {}, plan)
-            undo.callback(self._discard_set_up)
+            undo.callback(lambda: start.discard_set_up(getattr(self, "save_dir", None)))
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
             with ray_left_out():
@@ -115,11 +118,13 @@ class KDTraining(RankTraining):
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
             self.ddp = start.elsewhere
+            fitting_batch.refuse_autobatch(self.batch_size, self.world_size)
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
         self.freezer = BackboneFreezer(self.schedule)
         self.evaluation = OfficialEvaluation(self.settings.coco_eval_period, self.device)
+        self.memory = meter_of(self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
         if distributed.is_rank_zero() and not self.ddp:
@@ -130,7 +135,8 @@ class KDTraining(RankTraining):
         if self._start.elsewhere:
             self._start.train_on_ranks(self)
             return
-        with signals_pass(), owning_folder(self.save_dir if distributed.is_rank_zero() else None) as elsewhere:
+        folder = self.save_dir if distributed.is_rank_zero() else None
+        with signals_pass(), explained(self.last), owning_folder(folder) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
@@ -138,7 +144,12 @@ class KDTraining(RankTraining):
     def _train(self) -> None:
         try:
             resuming = saying_how_to_resume(self.last, lambda: self._start.has_saved(self.save_dir))
-            with self.log.capture(), resuming, batchnorm_explained(self.args):
+            with (
+                self.log.capture(),
+                resuming,
+                batchnorm_explained(self.args),
+                fitting_batch.out_of_memory_explained(self),
+            ):
                 super().train()
         except BaseException:  # whatever it is, the same command must be able to start again
             self.discard_unless_saved()
@@ -149,16 +160,6 @@ class KDTraining(RankTraining):
         if not self._start.has_saved(self.save_dir):
             self.log.close()
             self._start.discard(keep_log=self.log.alone)
-
-    def _discard_set_up(self) -> None:
-        """Leave nothing of a run whose trainer could not be made."""
-        if hasattr(self, "save_dir"):
-            self._start.note_folder(self.save_dir)
-        self._start.discard()
-
-    def set_up(self) -> None:
-        """Build model, data loaders and optimizer as for a training, and train nothing."""
-        self._setup_train()
 
     def begin_epoch(self, epoch: int) -> None:
         """Seed, freeze and unfreeze as at the start of an epoch, counted from 0; after :meth:`set_up`."""
@@ -271,6 +272,8 @@ class KDTraining(RankTraining):
             self.freezer.remember(unwrap_model(self.model).backbone)
         self._start.check_injected(self._backbones())
         self.evaluation.begin(self.validator, self.data)
+        if not (self.resume or self.is_rehearsal):
+            fitting_batch.require_fitting_batch(self)
         facts = (self.schedule, self.report, self.started_from)
         announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
         if distributed.is_rank_zero():
@@ -281,7 +284,9 @@ class KDTraining(RankTraining):
         if not self.resume:
             facts = (self.schedule, self.report, self.started_from)
             model_yaml = unwrap_model(self.model).yaml["yaml_file"]
-            run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml).write(self.save_dir)
+            batch = fitting_batch.batch_in_use(self)
+            record = run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml, batch)
+            record.write(self.save_dir)
         self.log.hand_over(self.save_dir, distributed.is_distributed())
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
@@ -386,12 +391,5 @@ class KDTraining(RankTraining):
     def final_eval(self) -> None:
         """Extend ``final_eval``: then rank 0 finishes the stock checkpoints, and nothing is left to resume."""
         super().final_eval()
-        distributed.run_on_rank_zero(self._finish_checkpoints)
+        distributed.run_on_rank_zero(finish_run, Path(self.wdir), self.args.epochs)
         self._evaluated = True
-
-    def _finish_checkpoints(self) -> None:
-        for path in (self.last, self.best):
-            if path.exists():
-                finish_checkpoint(path, train_args={"epochs": self.args.epochs})
-        (self.wdir / STATE_NAME).unlink(missing_ok=True)
-        LOGGER.info(f"weights: {self.best} and last.pt are plain Ultralytics checkpoints")

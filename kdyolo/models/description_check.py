@@ -59,7 +59,7 @@ def _flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-# Key → whether a value is one of its kind; ``None`` is allowed everywhere. Rows and scales are checked for themselves.
+# Key → whether a value is one of its kind; ``None`` stands for a key that is not there. Rows and scales come after.
 KEYS: Mapping[str, Callable[[Any], bool]] = {
     "nc": _whole(1, MAX_CLASSES),
     "scale": _text(8),
@@ -114,7 +114,7 @@ def check_description(description: Mapping[str, Any]) -> None:
         if not isinstance(key, str) or key not in KEYS:
             known = ", ".join(sorted(KEYS))
             raise ModelError(f"{where}: unknown key {short(key)}. Expected only {known}: remove it.")
-        if value is not None and not KEYS[key](value):
+        if (value is not None or key == "yaml_file") and not KEYS[key](value):
             raise ModelError(f"{where}: {_EXPECTED.get(key, f'cannot use {key}')}; found {short(value)}.")
     for part in ("backbone", "head"):
         rows = description.get(part)
@@ -150,6 +150,8 @@ def _row_mistake(row: Any) -> str | None:
         return f"repeats is a whole number from 1 to {MAX_REPEATS}"
     if len(arguments) > 16:
         return "too many arguments"
+    if layer == BACKBONE and len(arguments) == 4 and not _is_resolved_backbone(*arguments):
+        return "expected the arguments arch, max_channels, bn_eps and a list of levels"
     largest = MAX_CLASSES if re.search("Detect|Segment|Pose|OBB|Decoder|Classify", layer) else MAX_WIDTH
     for argument in arguments:
         values = argument if isinstance(argument, list) and len(argument) <= 16 else [argument]
@@ -159,6 +161,11 @@ def _row_mistake(row: Any) -> str | None:
                 f"{', '.join(sorted(NAMED_VALUES))}"
             )
     return None
+
+
+def _is_resolved_backbone(arch: Any, max_channels: Any, bn_eps: Any, levels: Any) -> bool:
+    texts = [arch, *levels] if isinstance(levels, list) and levels else [None]
+    return all(map(_text(40), texts)) and _whole(1, MAX_WIDTH)(max_channels) and _number(1e-12, 1)(bn_eps)
 
 
 def _is_argument(value: Any, layer: str, largest: int) -> bool:

@@ -95,7 +95,7 @@ def load_model_yaml(name: str | Path) -> Yaml:
 
 def is_nested(description: Yaml) -> bool:
     """Whether a description is in the kdyolo layout."""
-    rows = description["backbone"]
+    rows = description.get("backbone")
     return isinstance(rows, list) and bool(rows) and isinstance(rows[0], list) and BACKBONE in rows[0][2:3]
 
 
@@ -127,6 +127,10 @@ def resolve(description: Yaml, arch: Arch | None = None, bn_eps: float | None = 
         own, eps, levels = _own_arch(d, arch), ULTRALYTICS_BN_EPS, [row[3][0] for row in rows[1:]]
         if not all(isinstance(level, str) for level in levels):
             raise ModelError(f"{where}: Index rows name a level, e.g. [0, 1, Index, [P3]]; found {levels}.")
+    if len(levels) != len(rows) - 1 or own.scale not in d["scales"]:
+        raise ModelError(
+            f"{where}: expected an Index row for each of {levels}, and scale {own.scale} among its scales."
+        )
     if arch is not None and arch.name == own.name:
         own = arch
     taps, shapes = level_taps(own, levels), layer_shapes(own)

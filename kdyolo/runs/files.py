@@ -35,6 +35,7 @@ STUDY_NAME = "study.yaml"  # the study file as it was started with
 MAP = "metrics/mAP50-95(B)"  # Ultralytics' mAP over IoU 0.50–0.95 on the validation images, 0–1; (B): of boxes
 MAP50 = "metrics/mAP50(B)"  # the same at IoU 0.50
 MEMORY_COLUMN = "memory/GB"  # peak memory of an epoch, in GiB
+BATCH_COLUMN = "batch/images"  # images to a batch on all ranks together, as really used in an epoch
 
 
 def is_run(path: Path) -> bool:

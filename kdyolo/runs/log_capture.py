@@ -30,7 +30,7 @@ class RunLog:
 
     def __init__(self) -> None:
         self._file: TextIO = io.StringIO()
-        self._handler = logging.StreamHandler(_Plain(self))
+        self._handler = _Handler(_Plain(self))
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(self._handler)
         self._silenced: list[tuple[logging.StreamHandler[Any], Any]] = []
@@ -98,6 +98,13 @@ class RunLog:
         for handler, stream in self._silenced:
             handler.setStream(stream)
         self._file.close()
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10
+    """A handler whose trouble ends the run, like that of any other file, where logging would print it and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
 
 
 class _Plain:

@@ -38,7 +38,7 @@ class RecordedProcess:
         pid: The process id, on ``host``.
         host: The name of the machine.
         started: Seconds from the start of the machine to that of the process.
-        launcher: The pid and start of the torchrun that started it as one of several; None if it is alone.
+        launcher: The pid and start of what started it as one of several, kdyolo or torchrun; None if it is alone.
     """
 
     pid: int

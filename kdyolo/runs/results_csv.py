@@ -8,11 +8,15 @@ from pathlib import Path
 from statistics import median
 
 from kdyolo.errors import RunError
+from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.contents.forms import MOST_EPOCHS
 from kdyolo.runs.contents.readers import read_results_text
+from kdyolo.runs.files import MAP, MAP50
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import quoted, shortened
 
 _FIRST_EPOCH = 5  # times the usual duration: what the first epoch of a process takes at most
+_SHARES = {MAP, MAP50, "metrics/precision(B)", "metrics/recall(B)", *COLUMNS}  # at most 1, and −1 or NaN for none
 _LONGEST = 1e12  # seconds; a larger number, or none, is no time
 _MOST_NOTES = 10  # of one kind; a file that needs more of them says nothing by them
 
@@ -51,11 +55,17 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
     if "epoch" not in header:
         raise RunError(f"{path}: expected a column 'epoch', found {shortened(', '.join(header[:5]), 100)}, …")
     at = header.index("epoch")
+    shares = [i for i, name in enumerate(header) if name in _SHARES]
     values: list[list[float]] = []
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         found = _numbers(path, number, row, len(header), at)
+        if wrong := [i for i in shares if abs(found[i]) > 1]:
+            cell = quoted(row[wrong[0]], 60)
+            raise RunError(
+                f"{path}: line {number}: expected {header[wrong[0]]} of at most 1, found {cell}. Restore it."
+            )
         if values and found[at] == 1:
             raise RunError(f"{path}: line {number}: epoch 1 again. Expected the results of one run, found two.")
         if values and found[at] <= values[-1][at]:
@@ -70,6 +80,17 @@ def read_results(path: Path) -> tuple[dict[str, list[float]], list[str]]:
 def _few(notes: list[str]) -> list[str]:
     more = len(notes) - _MOST_NOTES
     return notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more:,} more of the kind"]
+
+
+def takes_column(path: Path, name: str) -> bool:
+    """Whether a row for ``results.csv`` may have this column: in a new file any; else those that the header names.
+
+    A run that an older version began goes on with the columns that it has.
+    """
+    if not path.is_file():
+        return True
+    with path.open(newline="", encoding="utf-8") as file:
+        return name in [column.strip() for column in next(csv.reader(file), [])]
 
 
 def _numbers(path: Path, number: int, row: list[str], columns: int, epoch_at: int) -> list[float]:
@@ -131,3 +152,18 @@ def _began_anew(i: int, now: float, steps: list[float], usual: float, after_firs
         return False
     before = now - steps[i]
     return steps[i] < min(before, steps[i + 1]) / 2 and now < 2 * before
+
+
+def drop_rows_after(path: Path, epochs: int) -> None:
+    """Remove rows of a ``results.csv`` for epochs that were not saved and will be run again, and a row cut off.
+
+    Args:
+        path: The file; nothing is done if there is none.
+        epochs: Number of epochs whose rows stay.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = file.read().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
+    write_atomic(path, "".join([header, *kept]), flush=True)

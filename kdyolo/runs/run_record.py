@@ -29,6 +29,8 @@ class RunRecord:
         seed: Seed of the run.
         cpu_threads: Threads that torch computes with on the CPU.
         model: Model YAML.
+        batch: Images to a batch on all ranks together, as really used: what AutoBatch chose, where that was asked for.
+            None in records of older versions.
     """
 
     versions: dict[str, str]
@@ -44,6 +46,7 @@ class RunRecord:
     seed: int
     cpu_threads: int
     model: str
+    batch: int | None = None
 
     def write(self, folder: Path) -> Path:
         """Write the record into a run folder, and return the file."""

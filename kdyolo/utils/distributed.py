@@ -70,6 +70,15 @@ def run_on_rank_zero(function: Callable[..., T], *arguments: Any) -> T:
     return result  # type: ignore[no-any-return]
 
 
+def gather(value: T) -> list[T]:
+    """Every rank's value, in the order of the ranks, on every rank."""
+    if not is_distributed():
+        return [value]
+    box: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(box, value)
+    return box
+
+
 def wrap_ddp(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:
     """Wrap a model for what trains now; a model that is wrapped already is unwrapped first.
 

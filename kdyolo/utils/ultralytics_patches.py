@@ -27,7 +27,8 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 ``KDTrainer.optimizer_step``: the groups' ``lr`` is multiplied by the schedule's factor.
 ``KDTrainer.preprocess_batch``: ``accumulate`` says whether the optimizer steps at this iteration, and after a resume
     gradients that waited are put back.
-``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers.
+``KDTrainer.run_callbacks``: ``lr`` holds the rates that were really used, for loggers; ``_oom_retries`` is used up
+    before each batch, so that out of memory in the first epoch raises instead of halving the batch.
 ``KDValidator.init_metrics``: ``args.save_json`` is on where detections are collected; ``is_coco``, ``is_lvis``,
     ``class_map``, ``gdict`` and ``is_custom_json`` are not guessed from a path.
 ``KDValidator.update_metrics`` and ``gather_stats``: ``loss`` of each batch is kept and set to 0, then added up in order

@@ -55,11 +55,13 @@ SIGNATURES = {
         "anyway: 'bool' = False, metric: 'str' = 'mAP50-95', at: 'str' = 'best', "
         "targets: 'Sequence[float] | None' = None) -> 'RunComparison'"
     ),
-    "compare_checkpoints": "(first: 'str | Path', second: 'str | Path', **how: 'Any') -> 'CheckpointDiff'",
+    "compare_checkpoints": (
+        "(first: 'str | Path', second: 'str | Path', *, model: 'str | None' = None, **how: 'Any') -> 'CheckpointDiff'"
+    ),
     "compare_coco": (
         "(first: 'str | Path', second: 'str | Path', annotations: 'str | Path', *, "
         "evaluator: 'Evaluator' = 'faster-coco-eval', resamples: 'int' = 1000, seed: 'int' = 0, "
-        "level: 'float' = 0.95) -> 'CocoComparison'"
+        "level: 'float' = 0.95, categories: 'Sequence[int] | None' = None) -> 'CocoComparison'"
     ),
     "compare_runs": (
         "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "
@@ -94,7 +96,7 @@ SIGNATURES = {
     "read_run": "(path: 'str | Path') -> 'Run'",
     "score_coco": (
         "(predictions: 'str | Path', annotations: 'str | Path', *, "
-        "evaluator: 'Evaluator' = 'faster-coco-eval') -> 'CocoScores'"
+        "evaluator: 'Evaluator' = 'faster-coco-eval', categories: 'Sequence[int] | None' = None) -> 'CocoScores'"
     ),
     "to_coco": ("(dataset: 'str | Path', out: 'str | Path', *, split: 'str | None' = None) -> 'ExportSummary'"),
     "write_model_card": "(run: 'str | Path', out: 'str | Path | None' = None) -> 'Path'",

@@ -83,7 +83,7 @@ def test_functions_are_found_wherever_they_are_overridden_or_patched() -> None:
         "ultralytics.models.yolo.model.YOLO.task_map",  # a property
         "ultralytics.utils.torch_utils.EarlyStopping.__call__",
         "ultralytics.nn.tasks.parse_model",  # module_registered
-        "ultralytics.nn.tasks.torch_safe_load",  # safe_load_forced
+        "ultralytics.nn.tasks.torch_safe_load",  # checkpoints_read_by
         "ultralytics.data.utils.verify_image_label",  # image_shapes_known
         "ultralytics.data.utils.check_image",
         "ultralytics.engine.validator.BaseValidator.__call__",  # evaluating_on, under a decorator

@@ -189,6 +189,12 @@ def test_another_kind_of_detector_is_refused(tmp_path: Path) -> None:
         KDYOLO(tmp_path / "world.pt")
 
 
+def test_several_data_sets_are_refused(shared_model: KDYOLO) -> None:
+    """Ultralytics trains on one after the other, and goes on behind one that failed with a line in the log."""
+    with pytest.raises(ConfigError, match="found several"):
+        shared_model.train(data=["one.yaml", "two.yaml"])
+
+
 def test_a_model_object_is_refused(shared_model: KDYOLO) -> None:
     with pytest.raises(ConfigError, match="found a KDYOLO"):
         KDYOLO(shared_model)  # type: ignore[arg-type]

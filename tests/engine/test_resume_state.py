@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from ultralytics.utils.torch_utils import EarlyStopping
 from kdyolo.engine.optimizer import OptimizerSteps
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.resume import ResumeState, how_to_resume, read_state, resumed_settings, seed_epoch
+from kdyolo.engine.start.run_start import explained
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.freezing import BackboneFreezer
@@ -37,6 +40,7 @@ KEYS = {
     "ranks",
     "images",
     "batches",
+    "train_images",
     "gradients",
     "frozen_tensors",
     "mosaic_buffer",
@@ -48,6 +52,9 @@ class Images:
 
     def __init__(self):
         self.buffer = []
+
+    def __len__(self):
+        return 12
 
     def load_image(self, index):
         self.buffer.append(index)
@@ -199,6 +206,24 @@ def test_an_optimizer_keeps_the_kernel_that_its_device_wants(interrupted, tmp_pa
     assert resumed_on(interrupted, tmp_path, 0).optimizer.param_groups[0]["fused"] is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"epoch": value} for value in ("x", -1, None, 10**9, 1.5)),
+        *({name: 3} for name in ("yaml", "settings", "args", "model", "optimizer", "stopper", "gradients")),
+        *({"mosaic_buffer": value} for value in (["a"], [-1], 3)),
+        *({"threads": value} for value in (0, "2", 10**12)),
+        *({"last_step": "x"}, {"best_fitness": "high"}, {"stop": "no"}, {"updates": torch.ones(1)}),
+    ],
+    ids=lambda changes: "-".join(f"{name} {value}" for name, value in changes.items())[:40],
+)
+def test_values_of_another_kind_are_refused(interrupted, tmp_path, changes):
+    (name,) = changes
+    with pytest.raises(RunError, match=rf"resume\.pt: damaged \(.*`\$\.{name}") as caught:
+        ResumeState.load(written(tmp_path, interrupted, **changes))
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_state_is_refused(interrupted, tmp_path):
     with pytest.raises(RunError, match=r"resume\.pt: damaged \(model, ema missing\)"):
         ResumeState.load(written(tmp_path, interrupted, model=..., ema=...))
@@ -249,8 +274,66 @@ def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
     last = tmp_path / "run/weights/last.pt"
     assert "before the first epoch was saved" in how_to_resume(last)
     last.parent.mkdir(parents=True)
-    last.touch()
+    for path in (last.with_name("resume.pt"), last):  # killed while the first epoch was saved
+        path.touch()
+        assert "before the first epoch was saved" in how_to_resume(last)
+    last.with_name("resume.pt").write_bytes(b"state")
     assert how_to_resume(last).endswith(f"kdyolo train --resume {tmp_path / 'run'}")
+    last.with_name("resume.pt").unlink()
+    assert "had ended" in how_to_resume(last)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")
+LOCKED = OSError(errno.EROFS, os.strerror(errno.EROFS), "pid.txt")
+TORCH = RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data/0")
+WORKER = FileNotFoundError(
+    "Caught FileNotFoundError in DataLoader worker process 0.\nTraceback:\nImage Not Found a.jpg"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(FULL, "No space left on device: 'last.pt'"), (TORCH, "failed writing file data/0"), (WORKER, "Not Found a.jpg.")],
+)
+def test_what_the_system_refuses_ends_a_run_with_one_error_and_advice(tmp_path, error, expected):
+    with (
+        pytest.raises(RunError, match=r"start again with --exist-ok") as caught,
+        explained(tmp_path / "weights/last.pt"),
+    ):
+        raise error
+    assert expected in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_error_while_cleaning_up_does_not_hide_the_one_before(tmp_path):
+    def train():
+        with explained(tmp_path / "weights/last.pt"):
+            try:
+                raise FULL
+            finally:
+                raise LOCKED
+
+    with pytest.raises(RunError, match=r"No space .*'last.pt'; then .*Read-only file system: 'pid.txt'"):
+        train()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ConnectionResetError(), RuntimeError("CUDA error"), ValueError()])
+def test_errors_that_are_not_about_files_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, explained(tmp_path / "weights/last.pt"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdyolo.engine.resume.RANK", 1)
+    with pytest.raises(OSError, match="No space"), explained(tmp_path / "weights/last.pt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_missing_training_images_are_refused(interrupted, tmp_path):
+    with pytest.raises(RunError, match="the run has 13 training images, here there are 12"):
+        resumed_on(interrupted, tmp_path, 0, train_images=13)
+    assert resumed_on(interrupted, tmp_path, 0, train_images=...).start_epoch == 4
 
 
 def drawn(seed, epoch, attempt):

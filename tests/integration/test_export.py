@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ultralytics.nn.tasks import torch_safe_load
 
 from kdyolo import KDYOLO, export_stock, extract_backbone, load_backbone, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
-from kdyolo.errors import CheckpointError, ConfigError
+from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.bn_folding import largest_difference
 from tests.builders.commands import run_command
 from tests.builders.training import FAST
@@ -136,3 +137,14 @@ def test_mistakes_leave_nothing(tmp_path, source, out, error, words):
     with pytest.raises(error, match=words):
         extract_backbone(tmp_path / source, tmp_path / out)
     assert {p.name for p in tmp_path.iterdir()} == {"text.pt", "tensors.pt"}
+
+
+def test_settings_that_are_damaged_are_named_and_nothing_is_written(interrupted, tmp_path):
+    run = Path(shutil.copytree(interrupted, tmp_path / "run"))
+    for text, words in (("epochs: .inf", "epochs"), ("epochs: many", "epochs"), ("- 1", "list"), ("a: [", "parsing")):
+        (run / "args.yaml").write_text(text)
+        with pytest.raises(RunError, match=rf"args\.yaml: damaged.*{words}"):
+            export_stock(run, tmp_path / "stock.pt")
+    assert not (tmp_path / "stock.pt").exists()
+    assert not list(tmp_path.glob("*partial*"))
+    extract_backbone(run, tmp_path / "backbone.safetensors")  # which needs the checkpoint alone

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from kdyolo import KDYOLO, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
+from kdyolo.cli import main
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.utils.atomic import AtomicPath
 from tests.builders.training import FAST, Enough
@@ -304,6 +307,32 @@ def test_a_stock_resume_by_mistake_stops_with_advice(train, checkpoint, tmp_path
         YOLO(tmp_path / "run/weights/last.pt").train(resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("process.json", '{"pid": "5", "host": "vm", "started": 1.0, "launcher": null}'),
+        ("args.yaml", "epochs: .inf"),
+        ("kdyolo.yaml", "schedule: {epochs: x}"),
+        ("results.csv", f"epoch,x\n1,{'9' * 200_000}\n"),
+        ("coco_metrics.json", "[" * 100_000),
+        ("weights/resume.pt", ""),
+    ],
+)
+def test_a_damaged_file_is_found_before_anything_is_set_up(interrupted_copy, capsys, name, content):
+    run = interrupted_copy
+    (run / "pid.txt").write_text("5")
+    (run / name).write_text(content)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--resume", str(run)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 1
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert "damaged" in error or "killed while its first epoch was saved" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_a_damaged_state_is_refused(train, checkpoint, tmp_path):
     interrupt(train, checkpoint, 1, epochs=3)
     state = tmp_path / "run/weights/resume.pt"
@@ -366,24 +395,34 @@ def test_a_run_killed_while_its_first_epoch_is_saved_is_not_taken_for_a_finished
         KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
 
 
-@pytest.mark.parametrize("write", [1, 2, 3], ids=["last.pt", "best.pt", "resume.pt"])
-def test_interrupted_in_the_middle_of_saving_and_resumed(
-    uninterrupted, checkpoint, shapes, tmp_path, monkeypatch, write
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("write", "error", "ended_by"),
+    [(1, FULL, RunError), (2, KeyboardInterrupt(), KeyboardInterrupt), (3, FULL, RunError)],
+    ids=["disk full at last.pt", "Ctrl-C at best.pt", "disk full at resume.pt"],
+)
+def test_ended_in_the_middle_of_saving_and_resumed(
+    uninterrupted, checkpoint, shapes, tmp_path, monkeypatch, write, error, ended_by
 ):
-    """As Ctrl-C or kdyolo stop does it, with every file half written in turn."""
+    """With every file half written in turn."""
     run, model, flush, count = tmp_path / "run", KDYOLO(backbone=checkpoint), os.fsync, 0
 
-    def interrupt(descriptor):
+    def end(descriptor):
         nonlocal count
         count += model.trainer.epoch == 3
         if count == write:
-            raise KeyboardInterrupt
+            raise error
         flush(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", end)
+        with pytest.raises(ended_by) as caught:
             model.train(data=str(shapes), work_dir=run, **OPTIONS)
+    if ended_by is RunError:
+        assert "No space left on device" in str(caught.value)
+        assert f"kdyolo train --resume {run}" in str(caught.value)
     assert not (run / "pid.txt").exists()
     model = KDYOLO(run / "weights/last.pt")
     model.train(resume=True)
@@ -391,6 +430,68 @@ def test_interrupted_in_the_middle_of_saving_and_resumed(
     found = weights(model.trainer)
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
     assert rows(run) == expected_rows
+
+
+def test_images_and_label_caches_that_vanish_while_a_run_goes_on(uninterrupted, checkpoint, shapes, tmp_path):
+    """Nothing that was saved is lost; a run goes on when all images are back, caches or not."""
+    run, images, elsewhere = tmp_path / "run", shapes.parent / "images/train", shapes.parent / "elsewhere"
+
+    def vanish(trainer):
+        if trainer.epoch == 1:
+            images.rename(elsewhere)
+
+    model = KDYOLO(backbone=checkpoint)
+    model.add_callback("on_train_epoch_start", vanish)
+    try:
+        with pytest.raises(RunError, match=rf"cannot be read.*{images}(?s:.*)kdyolo train --resume {run}"):
+            model.train(data=str(shapes), work_dir=run, **OPTIONS)
+        before = (run / "weights/resume.pt").read_bytes()
+    finally:
+        elsewhere.rename(images)
+    one = next(images.iterdir())
+    one.rename(elsewhere)
+    try:
+        with pytest.raises(RunError, match="8 training images, here there are 7"):
+            KDYOLO(run / "weights/last.pt").train(resume=True)
+    finally:
+        elsewhere.rename(one)
+    assert (run / "weights/resume.pt").read_bytes() == before
+
+    def uncache(trainer):
+        for cache in (shapes.parent / "labels").glob("*.cache"):
+            cache.unlink()
+
+    model = KDYOLO(run / "weights/last.pt")
+    model.add_callback("on_train_epoch_start", uncache)
+    model.train(resume=True)
+    found = weights(model.trainer)
+    assert [name for name, tensor in uninterrupted[0].items() if not torch.equal(found[name], tensor)] == []
+    assert rows(run) == uninterrupted[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+def test_a_disk_that_is_full_when_the_checkpoints_are_finished_costs_nothing(train, checkpoint, tmp_path):
+    """A file cannot grow beyond a limit, which torch's writer in C++ meets as well."""
+    import resource
+
+    run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(trainer):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+
+    try:
+        with pytest.raises(RunError, match=f"cannot be read or written(?s:.*)kdyolo train --resume {run}"):
+            train({"backbone": checkpoint}, {"on_fit_epoch_end": fill}, epochs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in (run / "weights").iterdir()} == {"best.pt", "last.pt", "resume.pt"}
+    for name in ("best", "last"):
+        assert YOLO(run / f"weights/{name}.pt").model is not None
+    KDYOLO(run / "weights/last.pt").train(resume=True)
+    assert {path.name for path in (run / "weights").iterdir()} == {"best.pt", "last.pt"}
+    for name in ("best", "last"):
+        content = torch.load(run / f"weights/{name}.pt", weights_only=False)
+        assert (content["epoch"], content["optimizer"]) == (-1, None)
 
 
 def test_the_process_is_named_while_it_works_and_one_of_another_machine_is_warned_of(train, checkpoint, tmp_path):

@@ -372,10 +372,10 @@ def test_the_end_of_a_run_is_evaluated_as_the_command_evaluates(train, shapes, t
     best = KDYOLO(tmp_path / "run/weights/best.pt")
     best.add_callback("on_val_start", callbacks["on_val_start"])
     coco = best.val(data=str(shapes), device="cpu", plots=False, save_dir=str(tmp_path / "val")).coco
-    assert of_run["precision"] == coco.precision == "fp32"
-    assert "; network in fp32)" in (tmp_path / "run/train.log").read_text()
     assert asked[0] == asked[1]
     assert asked[0]["fp16"] is False
+    assert of_run["precision"] == coco.precision == "fp32"
+    assert "; network in fp32)" in (tmp_path / "run/train.log").read_text()
     _, at_the_end, by_command = loaded
     differ = {key for key in by_command if key in at_the_end and by_command[key] != at_the_end[key]}
     assert not differ & {"rect", "batch", "imgsz", "conf", "iou", "max_det", "quantize", "augment", "compile", "cache"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from copy import deepcopy
 from importlib.resources import files
@@ -14,7 +15,7 @@ import yaml
 from kdyolo.errors import ModelError
 from kdyolo.models.description_check import LAYERS, check_description, is_activation, not_plain
 from kdyolo.models.detector import KDDetectionModel
-from kdyolo.models.yaml_layouts import describe_detector, to_stock_yaml
+from kdyolo.models.yaml_layouts import describe_detector, from_stock_yaml, to_stock_yaml
 
 MARK = "__import__('pathlib').Path('RAN').touch()"
 SHIPPED = sorted(Path(str(files("ultralytics") / "cfg/models")).rglob("*.yaml"))
@@ -132,3 +133,32 @@ def test_plain_data_has_limits() -> None:
         (10**5000, "more than 38 digits"),
     ):
         assert reason in str(not_plain(value))
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in nested containers, as the keys that lead there."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(deeper for key, part in parts for deeper in places(part, (*place, key)))]
+
+
+def test_whatever_is_changed_in_a_description_it_is_refused_or_understood() -> None:
+    choose = random.Random(1)
+    layouts = (describe_detector("kdyolov8n.yaml"), to_stock_yaml(describe_detector("kdyolov8n.yaml")))
+    values = [None, "", 0, -1, 5, 10**5, 1.5, "x", "nc", [], {}, [1], [[1]], True, "P3", ["P9"], {"n": [1, 1, 1]}, "d"]
+    understood = 0
+    for _ in range(600):
+        description = deepcopy(choose.choice(layouts))
+        *way, last = choose.choice(places(description)[1:])
+        owner: Any = description
+        for key in way:
+            owner = owner[key]
+        if choose.random() < 0.25:
+            del owner[last]
+        else:
+            owner[last] = deepcopy(choose.choice(values))
+        try:
+            from_stock_yaml(to_stock_yaml(describe_detector(description)))
+        except ModelError:
+            continue
+        understood += 1
+    assert 0 < understood < 300

@@ -64,7 +64,7 @@ def test_what_a_cpu_can_run_passes_and_the_rest_is_built(
     assert "all passed" in said
     lines = said.rpartition("check  ")[2].splitlines()[1:]
     verdicts = [line.split()[0] for line in lines if line and line[0] in "PSF-"]
-    assert (verdicts.count("PASS"), verdicts.count("SKIP"), verdicts.count("FAIL")) == (19, 10, 0), said
+    assert (verdicts.count("PASS"), verdicts.count("SKIP"), verdicts.count("FAIL")) == (19, 11, 0), said
     names = "unfrozen stock-unfrozen frozen stock-frozen whole cut resumed dry val stopped"
     assert " ".join(started) == names
 
@@ -88,6 +88,7 @@ def test_commands_for_two_gpus(script: ModuleType, lab: Any) -> None:
     assert "batch=0.6" in words["batch-0.6"]
     assert all("pretrained=False" in words[name] for name in words if name.startswith("stock"))
     assert "amp=True" in words["unfrozen"]
+    assert "batch=2000" in words["too-large"]
     assert words["tests"].endswith("tests/system/test_gpu.py")
 
 
@@ -112,6 +113,12 @@ def test_a_command_that_ends_otherwise_fails(
     monkeypatch.setattr(script.Lab, "run", lambda lab, command: script.Ended(code, left))
     block = script.Block("a block", lambda lab: [lab.kdyolo("run")], lambda lab: iter([script.Check("x", "1", False)]))
     assert [check.verdict for check in script.checks_of(block, lab)] == verdicts
+
+
+def test_how_commands_end_as_they_should(script: ModuleType, lab: Any) -> None:
+    ends = {c.name: script.expected_codes(c) for block in script.BLOCKS for c in block.commands(lab)}
+    assert {name for name, codes in ends.items() if codes != (0,)} == {"cut", "too-large", "stopped", "stopped-on-all"}
+    assert (ends["cut"], ends["too-large"], ends["stopped"]) == ((-9,), (1, 2), (130, 143))
 
 
 def test_a_failed_line_is_a_failed_acceptance(script: ModuleType, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

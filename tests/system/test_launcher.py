@@ -33,6 +33,10 @@ def fail(kind, message, at):
     Path(os.environ["KDYOLO_RANK_REPORTS"], f"rank{rank}.json").write_text(json.dumps(report))
     sys.exit(1)
 
+def after_the_other():
+    while not Path(os.environ["KDYOLO_RANK_REPORTS"], f"rank{1 - rank}.json").is_file():
+        time.sleep(0.02)
+
 def until_told():
     try:
         with ended_by_signals():
@@ -52,14 +56,20 @@ def note(what):
 
 
 @pytest.fixture(autouse=True)
-def _quick_and_none_left(monkeypatch, tmp_path):
-    """Ranks get little time, and after each test every one of them has ended."""
-    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
-    monkeypatch.setattr(launcher, "GRACE", 2.0)
-    monkeypatch.setattr(launcher, "AFTERWARDS", 2.0)
+def _none_is_left(monkeypatch, tmp_path):
+    """After each test every rank has ended, and none because time ran out, on however busy a machine."""
+    for name in ("PATIENCE", "GRACE", "AFTERWARDS"):
+        monkeypatch.setattr(launcher, name, 120.0)
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
     yield
     assert left(tmp_path) == []
+
+
+@pytest.fixture
+def little_time(monkeypatch):
+    """Ranks that do not end by themselves are soon made to."""
+    for name in ("PATIENCE", "GRACE", "AFTERWARDS"):
+        monkeypatch.setattr(launcher, name, 1.0)
 
 
 def left(folder: Path) -> list[psutil.Process]:
@@ -114,12 +124,11 @@ def test_ranks_that_succeed_know_their_place(tmp_path):
     ("first", "second", "kind", "words"),
     [
         ("sys.exit(3)", "time.sleep(60)", RunError, "rank 0 of 2 ended with exit code 3"),
-        ("until_told()", "sys.exit(3)", RunError, "rank 1 of 2 ended with exit code 3"),
-        ("time.sleep(60)", "os.kill(os.getpid(), 9)", RunError, "rank 1 of 2 was ended by SIGKILL"),
         ("fail('DatasetError', 'no such image', 5)", "fail('DatasetError', 'none', 6)", DatasetError, "no such image"),
-        ("fail('RuntimeError', 'lost peer', 6)", "fail('ValueError', 'broken', 5)", RunError,
+        ("after_the_other(); fail('RuntimeError', 'lost peer', 6)", "fail('ValueError', 'broken', 5)", RunError,
          "rank 1 of 2 ended with ValueError: broken"),
-        ("fail('RuntimeError', 'lost peer', 5)", "fail('ConfigError', 'wrong', 6)", ConfigError, "wrong"),
+        ("after_the_other(); fail('RuntimeError', 'lost peer', 5)", "fail('ConfigError', 'wrong', 6)", ConfigError,
+         "wrong"),
         ("os.kill(os.getpid(), 9)", "fail('RuntimeError', 'lost peer', 5)", RunError, "rank 0 of 2 was ended by SIGK"),
     ],
 )  # fmt: skip
@@ -132,12 +141,27 @@ def test_a_failure_is_raised_once_as_what_it_is(tmp_path, first, second, kind, w
         assert isinstance(caught.value.__cause__, RankTraceback)
 
 
-@pytest.mark.parametrize(("code", "kind"), [(143, Terminated), (130, KeyboardInterrupt), (0, None)])
+@pytest.mark.usefixtures("little_time")
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("until_told()", "sys.exit(3)", "rank 1 of 2 ended with exit code 3"),
+        ("time.sleep(60)", "os.kill(os.getpid(), 9)", "rank 1 of 2 was ended by SIGKILL"),
+    ],
+)
+def test_a_rank_that_fails_takes_one_along_that_waits_for_it(tmp_path, first, second, words):
+    with pytest.raises(RunError, match=words):
+        launched(tmp_path, first, second)
+
+
+@pytest.mark.usefixtures("little_time")
+def test_a_run_is_finished_when_rank_0_has_finished_it(tmp_path):
+    launched(tmp_path, "sys.exit(0)", "time.sleep(60)")
+
+
+@pytest.mark.parametrize(("code", "kind"), [(143, Terminated), (130, KeyboardInterrupt)])
 def test_the_end_of_rank_0_is_that_of_the_run(tmp_path, code, kind):
-    """``kill`` of the process in pid.txt ends rank 0 alone; the others lose it, or hang."""
-    if kind is None:
-        launched(tmp_path, "sys.exit(0)", "time.sleep(60)")
-        return
+    """``kill`` of the process in pid.txt ends rank 0 alone, which the others lose."""
     with pytest.raises(kind) as caught:
         launched(tmp_path, f"sys.exit({code})", "fail('RuntimeError', 'lost peer', 5)")
     assert type(caught.value) is kind
@@ -154,6 +178,7 @@ def test_signals_reach_the_ranks_and_the_first_of_them_first(tmp_path, signalled
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("little_time")
 def test_ranks_that_do_not_listen_are_killed_with_what_they_started(tmp_path, signalled):
     child = "import subprocess; worker = subprocess.Popen(['sleep', '60']); "
     deaf = (

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ import torch
 from torch import distributed as dist
 
 from kdyolo import errors
-from kdyolo.errors import KDYOLOError, RunError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, bound_to_parent, signals_noted
 
 POLL = 0.05  # seconds between two looks at the ranks
@@ -68,13 +69,16 @@ class RankReport:
     at: float
     rank: int
 
-    def error(self, count: int) -> Exception:
+    @property
+    def own_class(self) -> type[KDYOLOError] | None:
+        """The error's class if it is one of kdyolo's, else None."""
+        found = getattr(errors, self.kind, None)
+        return found if isinstance(found, type) and issubclass(found, KDYOLOError) else None
+
+    def error(self, count: int) -> KDYOLOError:
         """The error itself if it is one of kdyolo's, else one that tells it."""
-        ours = getattr(errors, self.kind, None)
-        if isinstance(ours, type) and issubclass(ours, KDYOLOError):
-            error = ours(self.message)
-        else:
-            error = RunError(f"rank {self.rank} of {count} ended with {self.kind}: {self.message}")
+        told = f"rank {self.rank} of {count} ended with {self.kind}: {self.message}"
+        error = self.own_class(self.message) if self.own_class else RunError(told)
         error.__cause__ = RankTraceback(self.traceback)
         return error
 
@@ -90,13 +94,20 @@ def train_on_ranks(count: int, trainer: type, callbacks: Mapping[str, Any], mode
         start: What else the trainer is made with: a plan, or overrides.
 
     Raises:
+        ConfigError: Trainer or callbacks hold what cannot be sent to another process.
         KDYOLOError: The run failed.
         KeyboardInterrupt: It was interrupted, by a signal to this process or to a rank.
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-ranks-") as folder:
         job = Path(folder) / "job.pt"
         content = {"trainer": trainer, "callbacks": _without_integrations(callbacks), "model": model, "start": start}
-        torch.save(content, job, cloudpickle)
+        try:
+            torch.save(content, job, cloudpickle)
+        except (TypeError, pickle.PicklingError) as e:
+            raise ConfigError(
+                f"trainer and callbacks cannot be sent to the processes of several devices ({e}). Expected what "
+                "cloudpickle takes: open files, locks and connections are to be made by a callback, in each process."
+            ) from e
         command = [sys.executable, "-c", BEGIN.format("kdyolo.engine.ranks.rank_process"), str(job)]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - as Python reads an empty one
         launch_ranks(count, command, Path(folder), {"PYTHONPATH": path})
@@ -217,7 +228,7 @@ class _Ranks:
                 raise interrupt
         count, reports = len(self._processes), sorted(_read_reports(self._reports), key=lambda report: report.at)
         killed = next(((rank, code) for rank, code in by_themselves.items() if code < 0), None)
-        ours = next((report for report in reports if hasattr(errors, report.kind)), None)
+        ours = next((report for report in reports if report.own_class), None)
         if killed and not ours:
             raise RunError(
                 f"rank {killed[0]} of {count} was ended by {_signal_name(-killed[1])}; SIGKILL mostly means that the "

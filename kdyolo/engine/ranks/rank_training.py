@@ -13,8 +13,8 @@ from torch import nn
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import strip_optimizer
 
+from kdyolo.checkpoints.export import strip_completely
 from kdyolo.engine.ranks.agreement import agree, is_known
 from kdyolo.engine.ranks.sharding import shard
 from kdyolo.utils import distributed
@@ -126,10 +126,10 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
 
     def _stripped_best(self) -> nn.Module | None:
         """Take the optimizer out of the last and the best checkpoint, as Ultralytics does; the best model, if any."""
-        last = strip_optimizer(self.last) if self.last.exists() else {}
+        last = strip_completely(self.last) if self.last.exists() else {}
         if not self.best.exists():
             return None
-        strip_optimizer(self.best, updates={"train_results": last.get("train_results")})
+        strip_completely(self.best, updates={"train_results": last.get("train_results")})
         LOGGER.info(f"\nValidating {self.best}...")
         model: nn.Module = load_checkpoint(self.best)[0]
         return model

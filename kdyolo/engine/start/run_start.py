@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
@@ -33,6 +33,8 @@ from kdyolo.runs.files import BEST_NAME, LOG_NAME
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
+
+TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
 
 
 @dataclass
@@ -159,6 +161,16 @@ class RunStart:
         """Whether the run has something worth keeping in its folder: a checkpoint, or a state to resume from."""
         return self.state is not None or saved_files(folder) != (self.former.saved if self.former else {})
 
+    def discard_set_up(self, folder: Path | None) -> None:
+        """Leave nothing of a run whose trainer could not be made.
+
+        Args:
+            folder: The run folder, if Ultralytics had come as far as naming it.
+        """
+        if folder is not None:
+            self.note_folder(folder)
+        self.discard()
+
     def discard(self, keep_log: bool = False) -> None:
         """Leave everything as it was before the run: remove its folder, or what it has written to one that was there.
 
@@ -216,7 +228,7 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         distributed.init_process_group(device)
     if given.get("resume"):
         state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
-        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])))
+        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])), state)
         plan = resumed_plan(*resumed_settings(given, state), state.yaml)
     if device is None:
         setting = setting if setting is not None or state is None else state.args.get("device")
@@ -244,6 +256,35 @@ def _numbered_dir(overrides: dict[str, Any]) -> str:
 
 
 @contextmanager
+def explained(last: Path) -> Iterator[None]:
+    """End a training to which the system refuses a file (a full disk, an image that is gone) with one clear error.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+
+    Raises:
+        RunError: A file could not be read or written. On ranks other than 0, whose errors of ours nobody prints, the
+            error stays what it was.
+    """
+    try:
+        yield
+    except ConnectionError:  # of another process, not of a file
+        raise
+    except (OSError, RuntimeError) as e:
+        if RANK not in {-1, 0} or not (isinstance(e, OSError) or any(text in str(e) for text in TORCH_FILES)):
+            raise
+        refused: list[str] = []  # also those met while cleaning up, in the order in which they came
+        error: BaseException | None = e
+        while isinstance(error, OSError | RuntimeError):
+            refused.insert(0, str(error).strip().splitlines()[-1])
+            error = error.__context__
+        raise RunError(
+            f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
+            f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
+        ) from e
+
+
+@contextmanager
 def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[None]:
     """When what runs here is interrupted, say how to go on with it.
 
@@ -266,12 +307,17 @@ def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[
         raise
 
 
-def _check_kept(last: Path) -> None:
-    """Look through a run's checkpoints, which are opened completely when it ends, though it need not have written them.
+def _check_kept(last: Path, state: ResumeState) -> None:
+    """Look through what a run has kept and Ultralytics opens completely, though this machine need not have written it.
 
     Raises:
-        CheckpointError: One holds more than stock layers, tensors and plain data.
+        CheckpointError: A checkpoint holds more than stock layers, tensors and plain data.
+        RunError: The settings name a checkpoint to distil from, which no run of kdyolo's does.
     """
+    if state.args.get("distill_model"):
+        raise RunError(
+            f"{last} cannot be resumed: its settings name a distill_model, which kdyolo does not train with."
+        )
     for path in (last, last.with_name(BEST_NAME)):
         if path.exists():
             read_detector(path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.grouping import Arm, data_keys, data_name, run_name
-from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, settings_of, shaping, was_resumed
+from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, batches_of, settings_of, shaping, was_resumed
 from kdyolo.runs.history import Run
 from kdyolo.utils.text import canonical, distinct
 
@@ -29,7 +29,7 @@ def check_comparable(arms: Sequence[Arm], anyway: bool) -> tuple[str, ...]:
         RunError: Runs are not like for like, and ``anyway`` is False.
     """
     runs = [run for arm in arms for run in arm.runs]
-    unlike = _data(runs) + _settings(runs) + [sentence for arm in arms for sentence in _within(arm)]
+    unlike = _data(runs) + _settings(runs) + _batches(runs) + [sentence for arm in arms for sentence in _within(arm)]
     if unlike and not anyway:
         raise RunError(
             "\n  - ".join(("these runs are not like for like, so their difference would say nothing:", *unlike))
@@ -78,6 +78,14 @@ def _settings(runs: Sequence[Run]) -> list[str]:
         if len({value for value, _ in values.values()}) > 1:
             found.append(_sentence(key, values))
     return found
+
+
+def _batches(runs: Sequence[Run]) -> list[str]:
+    """Whether batches as really used differ; stock runs and older versions do not record them, and are let be."""
+    of = {run: used for run in runs if (used := batches_of(run))}
+    if len(distinct(of.values())) < 2:
+        return []
+    return [_sentence("batch", {run: (canonical(used), " then ".join(map(str, used))) for run, used in of.items()})]
 
 
 def _within(arm: Arm) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from kdyolo.experiments.comparison.grouping import Arm, run_name
-from kdyolo.experiments.comparison.run_settings import TRAINER, seed_of, settings_of
+from kdyolo.experiments.comparison.run_settings import TRAINER, batches_of, seed_of, settings_of
 from kdyolo.runs.history import Run
 
 
@@ -33,6 +33,7 @@ def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
         else None,
         "data": run.args.get("data"),
         "device": run.args.get("device"),
+        "batch": " then ".join(map(str, batches_of(run))) or None,
         "official metrics by": (run.scores or {}).get("evaluator"),
         "annotations": (run.scores or {}).get("annotations"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from kdyolo.engine.options.train_options import TrainOptions, names_of
+from kdyolo.runs.files import BATCH_COLUMN
 from kdyolo.runs.history import Run
+from kdyolo.utils.text import distinct
 
 # Where things are put and how the process was called: the run's folder says it.
 _BOOKKEEPING = {
@@ -38,7 +41,8 @@ MISSING = "–"  # where a run has no such setting
 def settings_of(run: Run) -> dict[str, Any]:
     """Settings of a run, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
 
-    A backbone is named by its content, where the run recorded that, wherever the file lay.
+    A backbone is named by its content, where the run recorded that, wherever the file lay. The batch is the one really
+    used, where the run recorded it.
     """
     record = run.record or {}
     settings = {**STOCK, **run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
@@ -50,6 +54,8 @@ def settings_of(run: Run) -> dict[str, Any]:
     sha256 = (record.get("backbone") or {}).get("sha256")
     if settings.get("backbone") and sha256:
         settings["backbone"] = f"{Path(str(settings['backbone'])).name} (SHA-256 {str(sha256)[:12]}…)"
+    if used := batches_of(run):
+        settings["batch"] = used[0] if len(used) == 1 else used
     left_out = _BOOKKEEPING | _OTHER_MODES | {SEED}
     return {key: value for key, value in settings.items() if key not in left_out}
 
@@ -57,6 +63,13 @@ def settings_of(run: Run) -> dict[str, Any]:
 def shaping(run: Run) -> dict[str, Any]:
     """Settings that make an arm: all but the environment, and the data set's file, whose content is compared."""
     return {key: value for key, value in settings_of(run).items() if key not in (*_ENVIRONMENT, "data")}
+
+
+def batches_of(run: Run) -> list[int]:
+    """Images to a batch as really used, in the order of the epochs; empty where the run does not record it."""
+    recorded = (run.record or {}).get("batch")
+    used = [int(images) for images in run.column(BATCH_COLUMN) if isfinite(images)]
+    return distinct(used or ([recorded] if recorded else []))
 
 
 def was_resumed(run: Run) -> bool:

@@ -117,6 +117,7 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
             begins = fitting or DetectorStart(own, models[name], checkpoint=start.checkpoint)
             arms.append(StudyArm.of(name, options[name], make_plan(own, rest, begins, checked)))
     check.distinct(arms)
+    check.one_batch(arms)
     if mistakes := mistakes + check.mistakes(list(file.arms)):
         raise ConfigError([f"{file.path}: {mistake}" for mistake in mistakes])
     return file, tuple(arms), devices
@@ -233,6 +234,21 @@ class _Check:
         for names in same.values():
             if len(names) > 1:
                 self.add("arms", f"{' and '.join(names)} are the same: no option that matters differs.")
+
+    def one_batch(self, arms: list[StudyArm]) -> None:
+        """Arms with different batches are not like for like, and AutoBatch takes another one for every run."""
+        arms_of: dict[str, list[str]] = {}
+        for arm in arms:
+            arms_of.setdefault(str(arm.ultralytics["batch"]), []).append(arm.name)
+            if arm.ultralytics["batch"] < 1:
+                self.add(
+                    arm.name,
+                    f"batch {arm.ultralytics['batch']}: AutoBatch chooses anew for every run, so arms could differ in "
+                    "it. Expected a number of images; kdyolo train … --dry-run says what AutoBatch takes.",
+                )
+        if len(arms_of) > 1:
+            found = "; ".join(f"{batch} ({', '.join(names)})" for batch, names in arms_of.items())
+            self.add("arms", f"their batches differ: {found}. Give all of them one, e.g. base: {{batch: 16}}.")
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:

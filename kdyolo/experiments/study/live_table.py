@@ -120,16 +120,20 @@ class LiveTable:
             self._live.stop()
 
     def update(self, states: Mapping[str, str]) -> None:
-        """Show each run with its state, in words (``"waiting"``, ``"on 5"``, ``"finished"``, …)."""
+        """Show each run with its state, in words (``"waiting"``, ``"waiting, died on 5"``, ``"finished"``, …)."""
         rows = {name: (state, self._progress.look(self._folders[name])) for name, state in states.items()}
         if self._live:
             self._live.update(self._table(rows), refresh=True)
             return
         for name, (state, progress) in rows.items():
-            if self._told.get(name) != (state, progress.epoch) and state != "waiting":
+            if self._told.get(name) != (state, progress.epoch) and not state.startswith("waiting"):
                 self._told[name] = (state, progress.epoch)
                 facts = " · ".join(text for text in _cells(state, progress).values() if text)
                 self._console.print(f"{name}: {facts}", markup=False, highlight=False, soft_wrap=True)
+
+    def say(self, sentence: str) -> None:
+        """Print a line that stays, above the table where there is one."""
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self, rows: Mapping[str, tuple[str, RunProgress]]) -> Table:
         table = Table(title=self._title, title_justify="left")
@@ -137,14 +141,14 @@ class LiveTable:
         for heading in _cells("", RunProgress()):
             table.add_column(heading, justify="left" if heading in ("state", "phase") else "right")
         for name, (state, progress) in rows.items():
-            style = {"finished": "green", "failed": "red", "waiting": "dim"}.get(state)
+            style = {"finished": "green", "failed": "red", "waiting": "dim"}.get(state.partition(",")[0])
             table.add_row(name, *_cells(state, progress, bare=True).values(), style=style)
         return table
 
 
 def _cells(state: str, progress: RunProgress, bare: bool = False) -> dict[str, str]:
     """Heading → text; with words for what the headings would say, unless ``bare``."""
-    goes_on = state not in ("finished", "failed", "waiting")
+    goes_on = state.partition(",")[0] not in ("finished", "failed", "waiting")
     losses = " ".join(
         f"{'' if bare else f'{name} '}{value:.3g}" for name, value in (progress.losses or {}).items() if value == value
     )

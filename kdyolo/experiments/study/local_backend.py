@@ -27,6 +27,8 @@ class LocalBackend:
         ConfigError: This machine does not have such a device.
     """
 
+    places_differ = True
+
     def __init__(self, devices: Sequence[str]) -> None:
         self.places = list(devices)
         # Read together: each run would take "1" under CUDA_VISIBLE_DEVICES=1,2 for the second GPU, which is "2".

@@ -56,6 +56,8 @@ class RayBackend:
         RunError: No machine of the cluster has what a run needs.
     """
 
+    places_differ = False  # the cluster decides which GPUs a run gets
+
     def __init__(self, devices: Sequence[str], folder: Path, shared: bool | None = None) -> None:
         self._ray = ray = _ray()
         self._gpus = _gpus(devices)

@@ -1,7 +1,7 @@
 """Scheduler of a study: its runs in order, on the places that a backend offers.
 
 A backend starts a run in one of its places and says when it has ended; :func:`drive` does the rest for every backend:
-the order, one more attempt for a run that was killed, the ends of logs, stopping everything.
+the order, one more attempt for a run that was killed, places that are broken, the ends of logs, stopping everything.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 from kdyolo.errors import KDYOLOError
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.study_run import StudyRun
+from kdyolo.runs.files import resumable
 from kdyolo.runs.log_reader import last_lines
 from kdyolo.runs.pid_file import read_process, refuse_running
 
@@ -24,6 +25,7 @@ TICK = 0.5  # seconds between two looks at everything
 PATIENCE = 30.0  # seconds that a run gets to end by itself after each signal
 LOG_LINES = 15  # of a failed run, shown
 _STOPPED = (130, -2, 143, -15)  # exit codes of a run that somebody ended on purpose: Ctrl-C, kdyolo stop
+_MISTAKE = 2  # exit code of a run whose options are wrong, wherever it is started
 
 
 class Handle(Protocol):
@@ -37,7 +39,13 @@ class Handle(Protocol):
 
 
 class Backend(Protocol):
-    """Where the runs of a study are computed."""
+    """Where the runs of a study are computed.
+
+    Attributes:
+        places_differ: Whether a place is always the same device, so that one can be broken while others work.
+    """
+
+    places_differ: bool
 
     @property
     def places(self) -> Sequence[str]:
@@ -69,19 +77,38 @@ class Failure:
         return f"{self.run.name}: {self.reason}. Its log, {self.run.log}, ends with:{tail}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the runs of a study.
+
+    Attributes:
+        failures: A failure for each run that failed.
+        retired: Place that was given up → how the last run ended there.
+        left: Runs that were not finished because no place was left.
+    """
+
+    failures: list[Failure]
+    retired: dict[str, Failure]
+    left: list[StudyRun]
+
+
 @dataclass
 class _Active:
     run: StudyRun
     handle: Handle
     epochs: int  # done when it was started
     attempt: int
+    works: bool = False  # whether it has finished an epoch here
 
 
-def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> list[Failure]:
+def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> Outcome:
     """Finish all runs, as far as they can be finished. On Ctrl-C every run that goes on is stopped.
 
     A run that dies after it got further, as one does that is killed when memory runs out, is resumed once. A run that
     fails does not stop the others.
+
+    A run that dies before it finishes an epoch may be wrong itself, or the place may be: :class:`_Blame` says which.
+    Such a run goes back to the front of the queue, and on to another place.
 
     Args:
         runs: Runs in the order in which to start them; finished ones are left alone.
@@ -89,11 +116,11 @@ def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> list[
         table: Table that shows the runs.
 
     Returns:
-        A failure for each run that is not finished.
+        The failures, the places that were given up, and the runs for which no place was left.
     """
-    jobs = _Schedule(runs, backend)
+    jobs = _Schedule(runs, backend, table)
     try:
-        while jobs.waiting or jobs.active:
+        while jobs.active or jobs.can_go_on:
             jobs.start_waiting()
             jobs.collect_ended()
             table.update(jobs.states)
@@ -102,25 +129,89 @@ def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> list[
     except BaseException:
         _stop([job.handle for job in jobs.active.values()])
         raise
-    return jobs.failures
+    return jobs.outcome()
+
+
+class _Blame:
+    """Whether the run or the place is to blame where a run dies before it finishes an epoch there.
+
+    - Where there was one place from the beginning, or places are no devices of their own, it is the run: bad options
+      must not retire the only place.
+    - A run that dies so in two places is to blame itself, and no longer counts against either of them.
+    - A place is retired if a run dies so while another place works, that is, has finished an epoch of some run; or if
+      two different runs die so one after the other. It comes back once the runs that speak against it are to blame.
+    - The last place that is left is retired by two different runs only. Then the study ends.
+
+    Args:
+        places: Number of places.
+        differ: Whether a place is always the same device.
+    """
+
+    def __init__(self, places: int, differ: bool) -> None:
+        self._places, self._judges = range(places), differ and places > 1
+        self._working: set[int] = set()  # places where some run has finished an epoch
+        self._died: dict[StudyRun, set[int]] = {}
+        self._against: dict[int, list[StudyRun]] = {place: [] for place in self._places}  # since an epoch there
+        self.retired: set[int] = set()
+
+    def places_for(self, run: StudyRun) -> set[int]:
+        """Places where a run may be started: those that are not retired and where it has not died."""
+        return set(self._places) - self.retired - self._died.get(run, set())
+
+    def works(self, place: int) -> None:
+        """Note that a run has finished an epoch in a place."""
+        self._working.add(place)
+        self._against[place].clear()
+
+    def died(self, run: StudyRun, place: int) -> bool:
+        """Note that a run has died in a place before it finished an epoch there, and return whether it is to blame."""
+        if not self._judges:
+            return True
+        self._died.setdefault(run, set()).add(place)
+        if len(self._died[run]) > 1:
+            for acquitted in (place for place in self._places if run in self._against[place]):
+                self._against[acquitted].remove(run)
+                if not self._is_broken(acquitted):
+                    self.retired.discard(acquitted)
+            return True
+        self._against[place].append(run)
+        if self._is_broken(place):
+            self.retired.add(place)
+        return False
+
+    def _is_broken(self, place: int) -> bool:
+        others_work = self._working - self.retired - {place}
+        return len(self._against[place]) > 1 or bool(self._against[place] and others_work)
 
 
 class _Schedule:
     """The runs of a study: which wait, which go on in which place, and which have failed."""
 
-    def __init__(self, runs: Sequence[StudyRun], backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> None:
+        self._backend, self._table = backend, table
+        self._blame = _Blame(len(backend.places), backend.places_differ)
+        self._reasons: dict[str, Failure] = {}  # of runs that wait for another place: why they died in the first
+        self._retired: dict[int, Failure] = {}  # place → how the last run ended there
         self.states = {run.name: "finished" if run.state() == "finished" else "waiting" for run in runs}
         self.waiting = deque((run, 0) for run in runs if self.states[run.name] == "waiting")
         self.active: dict[int, _Active] = {}
         self.failures: list[Failure] = []
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a run waits for which there is a place."""
+        return any(self._blame.places_for(run) for run, _ in self.waiting)
+
     def start_waiting(self) -> None:
-        """Start a waiting run in every free place."""
+        """Start a waiting run in every free place, each time the first that may be started there."""
         for place, name in enumerate(self._backend.places):
-            if place in self.active or not self.waiting:
+            if place in self.active:
                 continue
-            run, attempt = self.waiting.popleft()
+            next_one = next((job for job in self.waiting if place in self._blame.places_for(job[0])), None)
+            if next_one is None:
+                continue
+            self.waiting.remove(next_one)
+            run, attempt = next_one
             try:
                 job = self.active[place] = _start(run, attempt, self._backend, place)
                 self.states[run.name] = f"{'resumed' if job.epochs else 'runs'} on {name}"
@@ -130,17 +221,55 @@ class _Schedule:
     def collect_ended(self) -> None:
         """Judge every run whose process has ended: it is finished, gets one more attempt, or has failed."""
         for place, job in list(self.active.items()):
-            if (code := job.handle.poll()) is None:
+            code = job.handle.poll()
+            if not job.works and _got_further(job):
+                job.works = True
+                self._blame.works(place)
+            if code is None:
                 continue
             del self.active[place]
             failure = _failure(job, code)
             if failure is None:
                 self.states[job.run.name] = "finished"
-            elif job.attempt == 0 and code not in _STOPPED and _got_further(job):
-                self.waiting.appendleft((job.run, 1))
-                self.states[job.run.name] = "waiting"
+            elif code in (*_STOPPED, _MISTAKE):
+                self._fail(failure)
+            elif not job.works:
+                self._judge(job, place, failure)
+            elif job.attempt == 0 and resumable(job.run.folder):
+                self._put_back(job.run, 1, "waiting")
             else:
                 self._fail(failure)
+
+    def _judge(self, job: _Active, place: int, failure: Failure) -> None:
+        """What follows from a run that died before it finished an epoch in a place."""
+        run, name = job.run, self._backend.places[place]
+        if self._blame.died(run, place):
+            self._fail(failure)
+        else:
+            self._reasons[run.name] = failure
+            self._put_back(run, job.attempt, f"waiting, died on {name}")
+            self._table.say(f"{run.name}: {failure.reason} on {name}, before it finished an epoch there; put back")
+        for back in sorted(self._retired.keys() - self._blame.retired):
+            del self._retired[back]
+            self._table.say(f"{self._backend.places[back]}: takes runs again, since {run.name} died elsewhere too")
+        for new in sorted(self._blame.retired - self._retired.keys()):
+            self._retired[new] = failure
+            self._table.say(f"{self._backend.places[new]}: takes no more runs, since they die there at once")
+
+    def _put_back(self, run: StudyRun, attempt: int, state: str) -> None:
+        self.waiting.appendleft((run, attempt))
+        self.states[run.name] = state
+
+    def outcome(self) -> Outcome:
+        """What became of the runs, once nothing can go on: a run that died in the one place left to it has failed."""
+        left = []
+        for run, _ in self.waiting:
+            if len(self._blame.retired) < len(self._backend.places) and run.name in self._reasons:
+                self._fail(self._reasons[run.name])
+            else:
+                left.append(run)
+        retired = {self._backend.places[place]: failure for place, failure in self._retired.items()}
+        return Outcome(self.failures, retired, left)
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -193,9 +322,10 @@ def _epochs(run: StudyRun) -> int:
 
 
 def _got_further(job: _Active) -> bool:
+    """Whether a run has finished an epoch since it was started."""
     try:
-        return job.run.state() == "resumable" and _epochs(job.run) > job.epochs
-    except KDYOLOError:  # its files are damaged
+        return _epochs(job.run) > job.epochs
+    except KDYOLOError:  # its files are damaged, or being written right now
         return False
 
 

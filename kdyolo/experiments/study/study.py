@@ -21,7 +21,7 @@ from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.local_backend import LocalBackend
-from kdyolo.experiments.study.scheduler import Backend, Failure, drive
+from kdyolo.experiments.study.scheduler import Backend, Outcome, drive
 from kdyolo.experiments.study.study_file import StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
@@ -95,7 +95,7 @@ class Study:
     def estimate(self) -> dict[str, list[float]]:
         """Seconds of each epoch of each arm, from a few timed steps in every phase; evaluation is not counted.
 
-        Steps are timed on the first device, of several GPUs for one run on the first of them.
+        Steps are timed on the first device; where one run has several GPUs, on the first of them with its share.
 
         Raises:
             RunError: This machine has no such device, as may be with a cluster.
@@ -112,8 +112,7 @@ class Study:
             LOGGER.setLevel("WARNING")  # a table of layers for each arm would bury the plan
             try:
                 with LocalBackend(self.devices).confined(0):
-                    device = self.devices[0].partition(",")[0]
-                    plan = plan_run({**arm.options, "device": device, "seed": self.file.seeds[0]})
+                    plan = plan_run({**arm.options, "device": self.devices[0], "seed": self.file.seeds[0]})
                     rehearsal = measure_run(plan)
             finally:
                 LOGGER.setLevel(level)
@@ -180,8 +179,8 @@ class Study:
                 self._keep_file()
                 self._continue_in_background()
                 with LiveTable(self.file.name, folders) as table:
-                    failures = drive(self.runs, backend, table)
-                problems = [self._failure_text(failures)] if failures else []
+                    outcome = drive(self.runs, backend, table)
+                problems = [problem] if (problem := self._problem(outcome)) else []
                 try:
                     if report:
                         self._report()
@@ -220,12 +219,20 @@ class Study:
                 os.dup2(log.fileno(), stream.fileno())
         detach.tell_begun(self.folder)
 
-    def _failure_text(self, failures: list[Failure]) -> str:
-        told = "\n".join(map(str, failures))
-        return (
-            f"{len(failures)} of {len(self.runs)} runs failed; the others are finished.\n{told}\n"
+    def _problem(self, outcome: Outcome) -> str:
+        """What went wrong, with the ends of logs; nothing if all runs are finished."""
+        if not (outcome.failures or outcome.left):
+            return ""
+        failed, left = f"{len(outcome.failures)} of {len(self.runs)} runs failed", [run.name for run in outcome.left]
+        lines = [f"{failed}; the others are finished."]
+        if left:
+            lines = [f"no device is left on which runs train. {failed}; not finished: {', '.join(left)}."]
+        lines += [f"{place} took no more runs after {failure}" for place, failure in outcome.retired.items()]
+        lines += map(str, outcome.failures)
+        lines.append(
             f"Mend what is wrong and call kdyolo study {self.file.path} again: finished runs are kept, others go on."
         )
+        return "\n".join(lines)
 
     def comparison(self, out: str | Path | None = None) -> RunComparison | None:
         """Compare the finished runs, also where they are not like for like; None if no run is finished.

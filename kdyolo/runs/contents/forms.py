@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 MOST_EPOCHS = 1_000_000  # of a run; more is a damaged file, and would be counted one by one
 
@@ -49,7 +49,7 @@ class ScheduleForm(Struct):
     freeze_epochs: Epochs | Name | None = None
     unfreeze_stages: Name | None = None
     backbone_lr: float | None = None
-    thaws: dict[Epochs, list[Name]] | None = None
+    unfreezes: dict[Epochs, list[Name]] | None = field(default=None, name="thaws")
 
 
 class RecipeForm(Struct):
@@ -75,6 +75,7 @@ class RecordForm(Struct):
     seed: int | None = None
     cpu_threads: Count | None = None
     model: Name | None = None
+    batch: Count | None = None
 
 
 class ClassScoreForm(Struct):

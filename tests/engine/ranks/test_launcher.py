@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 
+import pytest
 from ultralytics.utils.callbacks import add_integration_callbacks, get_default_callbacks
 
-from kdyolo.engine.ranks.launcher import _without_integrations
+from kdyolo.engine.ranks.launcher import _without_integrations, train_on_ranks
+from kdyolo.errors import ConfigError
 
 
 def test_loggers_are_added_by_the_rank_that_logs(monkeypatch):
@@ -26,3 +29,9 @@ def test_loggers_are_added_by_the_rank_that_logs(monkeypatch):
     assert found == {**plain, "on_train_end": [*plain["on_train_end"], mine]}
     assert logger in Trainer.callbacks["on_train_end"]
     assert isinstance(found, defaultdict)
+
+
+def test_what_cannot_be_sent_is_refused():
+    lock = threading.Lock()
+    with pytest.raises(ConfigError, match=r"cannot be sent .* made by a callback"):
+        train_on_ranks(2, object, {"on_train_end": [lambda trainer: lock.locked()]})

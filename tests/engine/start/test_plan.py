@@ -15,6 +15,7 @@ from ultralytics import YOLO
 from kdyolo import KDYOLO, KDTrainer
 from kdyolo.cli import main
 from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.engine.start import detector_start
 from kdyolo.engine.start import plan as planning
 from kdyolo.engine.start.detector_start import fit_start, read_start
 from kdyolo.engine.start.plan import plan_run, plan_with_every_mistake
@@ -42,8 +43,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, call)
 
-    for name in ("split_options", "read_checkpoint", "load_weights", "fit_report"):
-        counted(planning, name)
+    counted(planning, "split_options")
+    for name in ("read_checkpoint", "load_weights", "fit_report"):
+        counted(detector_start, name)
     counted(arm_checks, "split_options")
     counted(arm_checks, "load_weights")
     for module in (ultralytics.data.utils, ultralytics.engine.trainer):

@@ -47,6 +47,41 @@ def test_what_may_differ_is_not_refused(pair):
     assert {"batch", "device", "workers", "lr0"} == set(comparison.differing)
 
 
+def record_batch(run: Path, *used: int, in_record: int | None = None) -> None:
+    """Have a run record its batch: in results.csv a value for each epoch, in kdyolo.yaml another if given."""
+    header, *rows = (run / "results.csv").read_text().splitlines()
+    if used:
+        rows = [f"{row},{images}" for row, images in zip(rows, used, strict=True)]
+        (run / "results.csv").write_text("\n".join([f"{header},batch/images", *rows]) + "\n")
+    if in_record:
+        record = yaml.safe_load((run / "kdyolo.yaml").read_text())
+        (run / "kdyolo.yaml").write_text(yaml.safe_dump({**record, "batch": in_record}))
+
+
+def test_batches_that_were_really_used_must_be_equal(pair):
+    a, b = pair({"curve": [0.1] * 3, "lr0": 0.1}, {"curve": [0.1] * 3})
+    record_batch(a, 16, 16, 16, in_record=16)
+    record_batch(b, 16, 8, 8, in_record=16)
+    assert "batch differs: 16 (a); 16 then 8 (b)" in refusal(a, b)
+    assert any("batch differs" in sentence for sentence in compare(a, b, anyway=True).unlike)
+
+
+def test_a_batch_that_autobatch_took_is_the_number_and_not_what_asked_for_it(pair):
+    a, b = pair({"batch": -1, "lr0": 0.1}, {"batch": 16})
+    record_batch(a, in_record=16)
+    record_batch(b, in_record=16)
+    comparison = compare(a, b)
+    assert comparison.unlike == ()
+    assert "batch" not in comparison.differing
+    assert [facts["batch"] for facts in comparison.provenance] == ["16", "16"]
+
+
+def test_runs_of_older_versions_which_do_not_record_their_batch_are_compared(pair):
+    a, b = pair({"batch": 8}, {"batch": 16})
+    record_batch(b, in_record=16)
+    assert compare(a, b).unlike == ()
+
+
 def test_settings_that_differ_within_an_arm_of_a_study_are_refused(study):
     args = yaml.safe_load((study / "frozen" / "seed1" / "args.yaml").read_text())
     (study / "frozen" / "seed1" / "args.yaml").write_text(yaml.safe_dump({**args, "lr0": 0.5}))

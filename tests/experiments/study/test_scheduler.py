@@ -1,4 +1,4 @@
-"""The scheduler of a study with a backend of its own: places, order, one more attempt, failures, Ctrl-C."""
+"""The scheduler of a study with a backend of its own: order, one more attempt, failures, broken places, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from kdyolo.errors import RunError
 from kdyolo.experiments.study import scheduler
 from kdyolo.experiments.study.live_table import LiveTable
-from kdyolo.experiments.study.scheduler import Failure, drive
+from kdyolo.experiments.study.scheduler import Failure, Outcome, drive
 from kdyolo.experiments.study.study_run import StudyRun
 from tests.builders.run_folders import write_run
 
@@ -43,9 +43,19 @@ class Job:
 
 
 class Scripted:
-    """A backend whose runs do what a script says: name → (exit code, epochs that are done then) for each attempt."""
+    """A backend whose runs do what a script says: name → (exit code, epochs that are done then) for each attempt.
 
-    def __init__(self, script: dict[str, list[tuple[int, int]]], places: Sequence[str] = ("here",)) -> None:
+    In a place among ``broken`` every run dies before its first epoch instead.
+    """
+
+    def __init__(
+        self,
+        script: dict[str, list[tuple[int, int]]],
+        places: Sequence[str] = ("here",),
+        broken: Sequence[str] = (),
+        places_differ: bool = True,
+    ) -> None:
+        self.broken, self.places_differ = broken, places_differ
         self.places, self.script = places, {name: list(attempts) for name, attempts in script.items()}
         self.started: list[tuple[str, str]] = []
         self.jobs: list[Job] = []
@@ -55,7 +65,7 @@ class Scripted:
         self.started.append((run.name, self.places[place]))
         self.at_work += 1
         self.most = max(self.most, self.at_work)
-        code, done = self.script[run.name].pop(0)
+        code, done = (1, 0) if self.places[place] in self.broken else self.script[run.name].pop(0)
         self.jobs.append(Job(self, code, lambda: self._leave(run, done)))
         return self.jobs[-1]
 
@@ -79,10 +89,20 @@ def run_of(root: Path, name: str) -> StudyRun:
     return StudyRun(arm, 0, root / name / "seed0")
 
 
-def driven(root: Path, backend: Scripted) -> list[Failure]:
+def drive_all(root: Path, backend: Scripted) -> tuple[Outcome, str]:
+    """The outcome, and the lines that were printed."""
     runs = [run_of(root, name.partition("/")[0]) for name in backend.script]
-    table = LiveTable("", {run.name: run.folder for run in runs}, Console(file=io.StringIO()))
-    return drive(runs, backend, table)
+    shown = io.StringIO()
+    return drive(runs, backend, LiveTable("", {run.name: run.folder for run in runs}, Console(file=shown))), (
+        shown.getvalue()
+    )
+
+
+def driven(root: Path, backend: Scripted) -> list[Failure]:
+    outcome, _ = drive_all(root, backend)
+    assert outcome.retired == {}
+    assert outcome.left == []
+    return outcome.failures
 
 
 def test_one_run_at_a_time_in_each_place_in_order(tmp_path):
@@ -130,6 +150,99 @@ def test_a_run_that_cannot_start_fails_and_the_others_go_on(tmp_path):
     (failure,) = driven(tmp_path, backend)
     assert "not a run folder, and not empty" in failure.reason
     assert [name for name, _ in backend.started] == ["b/seed0"]
+
+
+def scripted(names: str, *places: str, broken: Sequence[str] = (), **script: list[tuple[int, int]]) -> Scripted:
+    """Runs of one letter each, which finish unless said otherwise."""
+    return Scripted({f"{name}/seed0": script.get(name, [(0, 3)]) for name in names}, places, broken)
+
+
+def names(failures: Sequence[Failure]) -> list[str]:
+    return [failure.run.name[0] for failure in failures]
+
+
+def test_a_place_where_runs_die_at_once_does_not_take_the_queue_down(tmp_path):
+    backend = scripted("abcdef", "good", "bad", broken=["bad"])
+    outcome, shown = drive_all(tmp_path, backend)
+    assert outcome.failures == outcome.left == []
+    assert list(outcome.retired) == ["bad"]
+    assert outcome.retired["bad"].reason == "ended with exit code 1"
+    assert {run.history().finished for run in (run_of(tmp_path, name) for name in "abcdef")} == {True}
+    assert len([place for _, place in backend.started if place == "bad"]) <= 2
+    assert "bad: takes no more runs" in shown
+    assert "on bad, before it finished an epoch there; put back" in shown
+
+
+def test_a_run_that_is_put_back_is_the_next_to_start(tmp_path):
+    backend = scripted("abcdef", "good", "bad", broken=["bad"])
+    drive_all(tmp_path, backend)
+    on_good = [name[0] for name, place in backend.started if place == "good"]
+    assert on_good == list("abcdef")  # b died on the bad one
+
+
+def test_two_different_runs_retire_a_place_before_any_other_has_shown_that_it_works(tmp_path):
+    class Slow(Scripted):
+        """The good place takes long for its first run."""
+
+        def start(self, run: StudyRun, place: int) -> Job:
+            job = super().start(run, place)
+            job.looks = -20 if self.places[place] == "good" and len(self.started) < 3 else 0
+            return job
+
+    backend = Slow({f"{name}/seed0": [(0, 3)] for name in "abcde"}, ("good", "bad"), ["bad"])
+    outcome, _ = drive_all(tmp_path, backend)
+    assert [(name[0], place) for name, place in backend.started][:3] == [("a", "good"), ("b", "bad"), ("c", "bad")]
+    assert list(outcome.retired) == ["bad"]
+    assert outcome.failures == []
+
+
+def test_a_run_that_dies_in_two_places_is_to_blame_itself(tmp_path):
+    backend = scripted("abcdef", "one", "two", c=[(1, 0), (1, 0)])
+    outcome, shown = drive_all(tmp_path, backend)
+    assert names(outcome.failures) == ["c"]
+    assert (outcome.retired, outcome.left) == ({}, [])
+    assert {place for name, place in backend.started if name[0] == "c"} == {"one", "two"}
+    assert "takes runs again, since c/seed0 died elsewhere too" in shown
+    assert {name[0] for name, _ in backend.started} == set("abcdef")
+
+
+def test_the_last_place_that_is_left_is_retired_by_two_runs_and_then_the_study_ends(tmp_path):
+    class Dying(Scripted):
+        """The good place breaks after its second run."""
+
+        def start(self, run: StudyRun, place: int) -> Job:
+            if [name for _, name in self.started].count("good") == 2:
+                self.broken = ["good", "bad"]
+            return super().start(run, place)
+
+    backend = Dying({f"{name}/seed0": [(0, 3)] for name in "abcdef"}, ("good", "bad"), ["bad"])
+    outcome, _ = drive_all(tmp_path, backend)
+    assert set(outcome.retired) == {"good", "bad"}
+    assert outcome.failures == []
+    assert len(outcome.left) == 4
+    assert len(backend.started) == 5  # two that finished, one on the bad place, two on the one that broke
+
+
+@pytest.mark.parametrize("places", [("only",), ("ray 1", "ray 2")])
+def test_the_only_place_is_never_to_blame_nor_is_one_that_is_no_device(tmp_path, places):
+    script = {"a/seed0": [(1, 0)], "b/seed0": [(1, 0)], "c/seed0": [(0, 3)]}
+    backend = Scripted(script, places, places_differ=len(places) == 1)
+    assert names(driven(tmp_path, backend)) == ["a", "b"]
+    assert len(backend.started) == 3
+
+
+def test_wrong_options_are_the_fault_of_the_run_wherever_it_is_started(tmp_path):
+    backend = scripted("abcd", "one", "two", b=[(2, 0)], c=[(2, 0)])
+    assert sorted(names(driven(tmp_path, backend))) == ["b", "c"]
+    assert len(backend.started) == 4
+
+
+def test_a_run_for_which_no_other_place_is_left_has_failed(tmp_path):
+    backend = scripted("abcd", "good", "bad", broken=["bad"], d=[(1, 0)])
+    outcome, _ = drive_all(tmp_path, backend)
+    assert list(outcome.retired) == ["bad"]
+    assert names(outcome.failures) == ["d"]
+    assert outcome.left == []
 
 
 def test_an_interruption_stops_every_run_that_goes_on(tmp_path, monkeypatch):

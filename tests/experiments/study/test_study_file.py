@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from ultralytics import YOLO
 
 from kdyolo import Study
 from kdyolo.errors import ConfigError
-from kdyolo.experiments.study.study_file import parse_study
+from kdyolo.experiments.study.study_file import KEYS, parse_study
 from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.checkpoints import old_names
 from tests.builders.commands import CHECKOUT
@@ -102,6 +104,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "data in an arm": ({"arms": {"a": {"data": "x"}, "b": {"lr0": 0.1}}}, "arm a: data cannot be given here"),
     "two freezes": ({"arms": {"a": {"freeze": 1, "freeze_epochs": 2}}}, "two names of one option"),
+    "two batches": (
+        {"arms": {"a": {"batch": 8}, "b": {"lr0": 0.1}}},
+        "arms: their batches differ: 8 (a); 4 (b). Give all of them one",
+    ),
+    "AutoBatch": ({"base": {"batch": -1}}, "every arm: batch -1: AutoBatch chooses anew for every run"),
     "layers": ({"arms": {"a": {"freeze": [0, 1]}}}, "freeze counts epochs of the backbone"),
     "contradiction": ({"arms": {"a": {"random_init": True, "bn_eps": 0.1}}}, "arm a: bn_eps is about a backbone"),
     "not options": ({"arms": {"a": [1]}}, "arm a: expected options such as"),
@@ -149,6 +156,73 @@ def test_files_that_are_no_study(text, words, tmp_path):
         parse_study("study.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         parse_study("missing.yaml")
+
+
+GROWING = "".join(f"x{i}: &x{i} [{','.join([f'*x{i - 1}' if i else 'l'] * 10)}]\n" for i in range(9))
+
+
+def test_a_file_that_grows_without_end_is_one_line(tmp_path, capsys):
+    Path("study.yaml").write_text(f"{GROWING}name: *x8\ndata: d.yaml\narms: {{a: {{random_init: true}}}}\n")
+    code, error = fails(capsys, "study", "study.yaml")
+    assert code == 2
+    assert "study file study.yaml: not a YAML file (line 6: *x4 makes more than 200,000 values." in error
+    assert len(error) < 300
+
+
+@pytest.mark.parametrize("key", ["name", "data", "base", "arms", "seeds", "devices", "baseline", "unknown", "an arm"])
+@pytest.mark.parametrize("kind", [str, list, dict])
+def test_what_is_long_is_quoted_shortly(key, kind, tmp_path):
+    document: dict[Any, Any] = {"data": "d.yaml", "arms": {"a": {"random_init": True}}}
+    long = "x" * 1_000_000
+    value = {str: long, list: [long] * 3, dict: {long: [long]}}[kind]
+    if key == "an arm":
+        document["arms"][long] = value
+    else:
+        document[long if key == "unknown" else key] = value
+    try:
+        _, mistakes = parse_study(write(document))
+    except ConfigError as e:
+        mistakes = [str(e)]
+    assert mistakes or (key, kind) in {("base", dict), ("data", str)}
+    assert all(len(mistake) < 1000 for mistake in ConfigError(mistakes).mistakes or [""]) or key == "devices"
+
+
+def test_a_file_with_more_runs_than_anyone_has_time_for(tmp_path):
+    document = {"data": "d.yaml", "arms": {f"a{i}": {} for i in range(200)}, "seeds": list(range(200))}
+    study, (mistake,) = parse_study(write(document))
+    assert mistake == "200 arms with 200 seeds each are more than 10,000 runs."
+    assert not study.arms
+
+
+def test_options_that_arms_share_may_be_written_once(tmp_path):
+    text = "data: d.yaml\nbase: &b {epochs: 4}\narms: {a: &a {freeze: 1}, b: {<<: *a, lr0: 1}, c: *b}\n"
+    Path("study.yaml").write_text(text)
+    study, mistakes = parse_study("study.yaml")
+    assert mistakes == []
+    assert study.arms == {"a": {"freeze_epochs": 1}, "b": {"freeze_epochs": 1, "lr0": 1}, "c": {"epochs": 4}}
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["a", "cpu", "all"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*KEYS, "x", 1]), VALUES, max_size=7))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_values_are_read_or_named(tmp_path, document):
+    document.setdefault("arms", {"a": {"freeze": 3}})
+    try:
+        study, mistakes = parse_study(write(document))
+    except ConfigError:
+        return
+    assert len(study.arms) == len(document["arms"])
+    assert all(isinstance(mistake, str) for mistake in mistakes)
 
 
 def test_what_may_be_left_out(content):

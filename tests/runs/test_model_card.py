@@ -1,0 +1,63 @@
+"""Names in a model card: they are themselves, whatever Markdown or HTML they would be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdyolo.errors import RunError
+from kdyolo.runs.model_card import write_model_card
+from tests.builders.run_folders import write_run
+
+EVIL = "a|b\nc `d` <script>\x1b]0;pwn\x07\u202e"
+
+
+def with_record(folder: Path, **changes: Any) -> Path:
+    """A run whose record has all that a card says."""
+    run = write_run(folder, [0.1, 0.2], ap=0.25)
+    record = yaml.safe_load((run / "kdyolo.yaml").read_text())
+    backbone = {"path": "x.pth", "sha256": "0", "source": "s", "model": "m", "bn_eps": 0.001, "teacher": "dinov2"}
+    record["schedule"]["backbone_lr"] = 1.0
+    record |= {"recipe": {"name": "coco", "values": {"lr0": 0.1}}}
+    record |= {"backbone": {**backbone, "matched": 1, "total": 2, "values": 3, "left_out": ["a"]}}
+    (run / "kdyolo.yaml").write_text(yaml.safe_dump({**record, **changes}))
+    return run
+
+
+def test_names_stay_in_their_cells(tmp_path):
+    run = with_record(
+        tmp_path / "run",
+        command=f"kdyolo {EVIL}",
+        model=EVIL,
+        data=f"{EVIL}.yaml",
+        started_from=EVIL,
+        versions={"kdyolo": EVIL, EVIL: "1"},
+        recipe={"name": EVIL, "values": {EVIL: EVIL}},
+    )
+    plain = write_model_card(with_record(tmp_path / "plain", started_from="x", versions={"kdyolo": "1", "b": "1"}))
+    card = write_model_card(run).read_text()
+    assert len(card.splitlines()) == len(plain.read_text().splitlines())
+    assert not set(card) & set("\x1b\x07\u202e")
+    rows = [line.replace(r"\|", "") for line in card.splitlines() if line.startswith("| ")]
+    assert all(row.count("|") in (3, 6, 13) for row in rows)
+    assert "<script>" not in re.sub(r"(`+)(.*?[^`])\1(?!`)", "", card), "outside of code"
+
+
+@pytest.mark.parametrize("missing", ["recipe", "schedule", "versions", "model", "command", "data", "seed"])
+def test_a_record_that_says_too_little_is_named(tmp_path, missing):
+    run = with_record(tmp_path / "run")
+    record = yaml.safe_load((run / "kdyolo.yaml").read_text())
+    del record[missing]
+    (run / "kdyolo.yaml").write_text(yaml.safe_dump(record))
+    with pytest.raises(RunError, match=rf"kdyolo\.yaml: damaged .*`{missing}`"):
+        write_model_card(run)
+    assert not (run / "model_card.md").exists()
+
+
+def test_values_of_any_length_make_no_long_card(tmp_path):
+    run = with_record(tmp_path / "run", command="x" * 1_000_000, recipe={"name": "r", "values": {"y" * 1_000_000: 1}})
+    assert len(write_model_card(run).read_text()) < 10_000
