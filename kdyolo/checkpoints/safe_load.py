@@ -154,6 +154,8 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 def _head(path: Path) -> tuple[bytes, int]:
     try:
         size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):  # opening a pipe would wait for somebody to write into it
+            raise CheckpointError(f"{path}: expected a weights file, found a pipe or a device. Name the file itself.")
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError as e:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kdyolo.data.coco.label_batches import Labeller
     from kdyolo.data.image_verification import ImageVerifier
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, where PyYAML has it
+
 __all__ = ["CocoSplit", "ConversionSummary", "SplitSummary", "convert_coco"]
 
 
@@ -108,7 +110,7 @@ def convert_coco(
     ]
 
     dataset = _dataset_yaml(out, roles, chosen)
-    text = f"{HEADER}\n{yaml.safe_dump(dataset, sort_keys=False, allow_unicode=True)}"
+    text = f"{HEADER}\n{yaml.dump(dataset, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)}"
 
     def check() -> None:
         check_out(out, root, sources)

@@ -9,6 +9,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kdyolo.errors import DatasetError
+from kdyolo.utils.plain_files import refuse_endless
 
 # Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
 IMAGE_SUFFIXES = frozenset(
@@ -106,7 +107,7 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
         paths: Folders, which are searched with all below them; text files with an image on each line; or images.
 
     Raises:
-        DatasetError: A path does not exist, or there is no image.
+        DatasetError: A path does not exist, a list cannot be read, or there is no image.
     """
     files: set[Path] = set()
     folders: list[Path] = []
@@ -115,8 +116,7 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
             folders.append(path)
             files |= {p for p in path.rglob("*") if p.is_file()}
         elif path.suffix == ".txt" and path.is_file():
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-            files |= {path.parent / line for line in lines if line}
+            files |= {path.parent / line for line in _lines(path)}
             folders.append(path.parent / "images" / path.stem)  # where kdyolo convert puts them
         elif path.is_file():
             files.add(path)
@@ -130,6 +130,18 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     inside = len(folders) == 1 and all(p.is_relative_to(folders[0]) for p in images)
     folder = folders[0] if inside else Path(os.path.commonpath([p.parent for p in images]))
     return folder, [p.relative_to(folder).as_posix() for p in images]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a list of images that say something."""
+    refuse_endless(path, error=DatasetError)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}. Expected a list of images, one on each line.") from error
+    if any("\0" in line for line in lines):
+        raise DatasetError(f"{path}: expected a list of images, one on each line, found zero bytes. Write it again.")
+    return [line for line in lines if line]
 
 
 def label_file(image: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdyolo.errors import DatasetError
+from kdyolo.utils.plain_files import refuse_endless
 
 Box = tuple[float, float, float, float]
 
@@ -160,6 +161,7 @@ def read_labels(path: Path, classes: Mapping[int, object]) -> list[Label]:
     Raises:
         DatasetError: A line is no label of these classes.
     """
+    refuse_endless(path, error=DatasetError)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:

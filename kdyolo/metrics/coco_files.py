@@ -23,21 +23,22 @@ MOST_CATEGORIES = 10_000
 MOST_UNZIPPED = 100  # bytes for one of a gzipped file; annotations have some 20
 
 _T = TypeVar("_T")
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what evaluators have room for
 _Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
 
 
 class Detection(TypedDict):
     """One entry of a results file; ``bbox`` is left, top, width, height in pixels of the original image."""
 
-    image_id: int
-    category_id: int
+    image_id: _Int
+    category_id: _Int
     bbox: _Box
     score: float
 
 
 class _Required(TypedDict):
-    image_id: int
-    category_id: int
+    image_id: _Int
+    category_id: _Int
     bbox: _Box
 
 
@@ -45,16 +46,16 @@ class Annotation(_Required, total=False):
     """One entry of ``annotations``; ``bbox`` as in :class:`Detection`, ``area`` in square pixels."""
 
     area: float
-    iscrowd: int | bool
+    iscrowd: _Int | bool
 
 
 class _Image(TypedDict):
-    id: int
+    id: _Int
     file_name: str
 
 
 class _Category(TypedDict):
-    id: int
+    id: _Int
     name: str
 
 

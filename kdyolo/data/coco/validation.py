@@ -35,14 +35,16 @@ def check_categories(records: list[CategoryRecord], log: RecordLog) -> dict[int,
         DatasetError: Two categories have one id or one name, a name is no text, or there is no category.
     """
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for index, record in enumerate(records):
         if record.id in names:
             log.invalid("category", index, record.id, "duplicate category id", f"{names[record.id]!r} has it too")
         if has_surrogates(record.name):
             log.invalid("category", index, record.id, "name is not text", repr(record.name))
-        if record.name in names.values():
+        if record.name in taken:
             log.invalid("category", index, record.id, "duplicate category name", repr(record.name))
         names[record.id] = record.name
+        taken.add(record.name)
     if not names:
         not_coco(log.path, "no category in 'categories'")
     return names
