@@ -42,7 +42,7 @@ from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import draw_dataset
 from kdyolo.engine.resume import read_state
 from kdyolo.engine.start.plan import plan_run
-from kdyolo.runs.files import STATE_NAME, ever_saved, resumable, weights_file
+from kdyolo.runs.files import PID_NAME, PROCESS_NAME, STATE_NAME, ever_saved, resumable, weights_file
 from kdyolo.utils.tables import aligned
 
 EPOCHS = 5
@@ -243,7 +243,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def names_of(run: Path) -> set[str]:
     """Relative paths of all files and folders in a run folder."""
-    return {str(path.relative_to(run)) for path in run.rglob("*")}
+    return {str(path.relative_to(run)) for path in run.rglob("*")} - {PID_NAME, PROCESS_NAME}
 
 
 def prepared(folder: Path) -> Setting:

@@ -331,9 +331,10 @@ def test_mmyolos_configuration_is_believed(path: Path) -> None:
     checkpoint = read_checkpoint(path)
     assert checkpoint.bn_eps == 1e-5  # PyTorch's, where the configuration sets none
     assert str(checkpoint.input_norm) == "imagenet"
+    mm_checkpoint(path)
+    rgb = read_checkpoint(path).tensors["0.conv.weight"]
     mm_checkpoint(path, rgb=False)
-    with pytest.raises(CheckpointError, match="trained on BGR images"):
-        read_checkpoint(path)
+    assert torch.equal(read_checkpoint(path).tensors["0.conv.weight"], rgb.flip(1))
 
 
 # ---- other loops -----------------------------------------------------------------------------------------------------

@@ -135,14 +135,14 @@ def test_measuring_leaves_no_trace(gpu, options, optimizer):
 
 
 def test_out_of_memory_in_the_first_epoch_never_halves_the_batch(gpu, options, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "require_fitting_batch", lambda trainer: None)
+    monkeypatch.setattr(fitting_batch, "require_fitting_batch", lambda trainer: None)
     with pytest.raises(RunError, match=r"out of memory on cpu in epoch 1, with batch 4\..*start again with --batch 2"):
         train({**options, "freeze_epochs": 0})
     assert {images for images, _ in gpu.steps} == {4}
 
 
 def test_out_of_memory_at_a_thaw_says_how_to_go_on_and_the_resumed_run_keeps_its_batch(gpu, options, monkeypatch):
-    monkeypatch.setattr(training, "require_fitting_batch", lambda trainer: None)
+    monkeypatch.setattr(fitting_batch, "require_fitting_batch", lambda trainer: None)
     with pytest.raises(RunError, match=r"in epoch 2, with batch 4\..*train --resume .*run --device N") as error:
         train(options)
     assert "new run with --batch 2" in str(error.value)

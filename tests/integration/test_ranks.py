@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdyolo.engine.run_start import start_run
-
 from kdyolo import KDTrainer
-from kdyolo.engine import run_start
+from kdyolo.engine.start import run_start
+from kdyolo.engine.start.run_start import start_run
 
 
 def test_ranks_resume_what_the_command_names(interrupted_copy, monkeypatch):

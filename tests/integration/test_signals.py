@@ -48,7 +48,7 @@ def signalled(function: Callable[..., Any], *numbers: signal.Signals) -> Callabl
 
 # Phase → the function in it that is called just after the signal.
 PHASES: dict[str, tuple[object, str]] = {
-    "checking": (plan, "check_det_dataset"),
+    "checking": (plan, "check_for_ultralytics"),
     "setting up": (engine_trainer, "init_seeds"),
     "scanning labels": (dataset, "verify_image_label"),  # in threads
     "plotting labels": (plt, "subplots"),  # where Ultralytics drops every exception
@@ -66,13 +66,14 @@ def _handlers_come_back():
 
 @pytest.mark.parametrize(("phase", "number"), [(phase, signal.SIGTERM) for phase in PHASES]
                          + [("plotting labels", signal.SIGINT)])  # fmt: skip
-def test_before_an_epoch_is_saved(train, monkeypatch, tmp_path, caplog, phase, number):
+def test_before_an_epoch_is_saved(train, shapes, monkeypatch, tmp_path, caplog, phase, number):
     monkeypatch.setattr(LOGGER, "propagate", True)  # to where caplog listens
     owner, name = PHASES[phase]
     original = getattr(owner, name)
     monkeypatch.setattr(owner, name, signalled(original, number))
     if phase == "scanning labels":
-        monkeypatch.setattr(dataset, "load_dataset_cache_file", lambda *_: {}["nothing is cached"])
+        for cache in shapes.parent.rglob("*.cache"):
+            cache.unlink()
     with pytest.raises(KeyboardInterrupt) as caught:
         train(plots=phase == "plotting labels")
     assert type(caught.value) is KINDS[number]

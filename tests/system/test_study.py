@@ -325,7 +325,7 @@ def test_a_run_that_somebody_else_has_started_is_left_alone(write, monkeypatch):
         assert other.stdout
         assert other.stdout.readline() == "in\n"
         with LiveTable("", {run.name: run.folder}, Console(file=io.StringIO())) as table:
-            (failure,) = drive([run], LocalBackend(["cpu"]), table)
+            (failure,) = drive([run], LocalBackend(["cpu"]), table).failures
         other.kill()
     assert "this run is going on, as process" in failure.reason
     assert (run.folder / "args.yaml").is_file()
