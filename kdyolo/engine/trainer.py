@@ -15,6 +15,7 @@ from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import STRETCH
 from kdyolo.engine.training import KDTraining
 from kdyolo.engine.validator import KDValidator
+from kdyolo.errors import DatasetError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.utils.ultralytics_patches import label_caches_read_by
@@ -56,8 +57,11 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches."""
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
-        with label_caches_read_by(read_label_cache):
-            return build(self, img_path, mode, batch)
+        try:
+            with label_caches_read_by(read_label_cache):
+                return build(self, img_path, mode, batch)
+        except FileNotFoundError as e:  # such as an image list that names none
+            raise DatasetError(f"{mode} images: {str(e).strip().splitlines()[0]}") from e
 
     def get_validator(self) -> KDValidator:
         """Replace ``get_validator``: kdyolo's, for every epoch and for ``best.pt``."""

@@ -297,7 +297,7 @@ WORKER = FileNotFoundError(
 )
 def test_what_the_system_refuses_ends_a_run_with_one_error_and_advice(tmp_path, error, expected):
     with (
-        pytest.raises(RunError, match=r"start again with --exist-ok") as caught,
+        pytest.raises(RunError, match=r"the same command starts anew") as caught,
         explained(tmp_path / "weights/last.pt"),
     ):
         raise error
@@ -325,7 +325,7 @@ def test_errors_that_are_not_about_files_stay_what_they_are(tmp_path, error):
 
 
 def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdyolo.engine.resume.RANK", 1)
+    monkeypatch.setattr("kdyolo.engine.start.run_start.RANK", 1)
     with pytest.raises(OSError, match="No space"), explained(tmp_path / "weights/last.pt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

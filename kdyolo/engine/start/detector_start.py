@@ -17,7 +17,7 @@ from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_in
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
-from kdyolo.errors import ConfigError, ModelError
+from kdyolo.errors import CheckpointError, ConfigError, ModelError
 from kdyolo.models.arch import FAMILIES
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description, weights_arch
@@ -181,9 +181,16 @@ def fit_report(checkpoint: BackboneCheckpoint, description: Yaml, allow_partial:
 
 
 def load_weights(path: str, trust: bool) -> nn.Module:
-    """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted."""
+    """The detector in an Ultralytics checkpoint, unpickled with restrictions unless trusted.
+
+    Raises:
+        CheckpointError: The file is no such checkpoint.
+    """
     with stock_loading(trust):
-        return YOLO(path).model  # type: ignore[no-any-return]
+        model = YOLO(path).model
+    if not isinstance(model, nn.Module):  # of other files, such as exported ones, Ultralytics keeps the name
+        raise CheckpointError(f"{path}: expected an Ultralytics checkpoint (.pt), found another kind of file.")
+    return model
 
 
 def default_model(checkpoint: BackboneCheckpoint | None, weights: nn.Module | None, path: str | None = None) -> str:
