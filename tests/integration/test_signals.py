@@ -59,9 +59,14 @@ PHASES: dict[str, tuple[object, str]] = {
 
 @pytest.fixture(autouse=True)
 def _handlers_come_back():
-    handlers = [signal.getsignal(number) for number in KINDS]
+    before = {number: signal.getsignal(number) for number in KINDS}
+    handlers = [signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL for number in KINDS]
+    for number, handler in zip(KINDS, handlers, strict=True):
+        signal.signal(number, handler)
     yield
     assert [signal.getsignal(number) for number in KINDS] == handlers
+    for number, old in before.items():
+        signal.signal(number, old)
 
 
 @pytest.mark.parametrize(("phase", "number"), [(phase, signal.SIGTERM) for phase in PHASES]

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -311,7 +310,8 @@ def user_script(python: ForkServer, checkpoint: Path, shapes: Path, folder: Path
     (folder / "script.py").write_text(SCRIPT)
     options = {name: value for name, value in OPTIONS.items() if name != "device"}
     options |= {"work_dir": str(folder / "run"), **more}
-    done = python.run(folder / "script.py", checkpoint, shapes, folder, options, cwd=folder)
+    env = {**os.environ, "TMPDIR": str(folder)}
+    done = python.run(folder / "script.py", checkpoint, shapes, folder, options, cwd=folder, env=env)
     assert ranks_of(folder) == []
     return Ended(done.returncode, done.stdout + done.stderr)
 
@@ -333,7 +333,7 @@ def test_a_users_script_trains_on_several_devices(python, checkpoint, shapes, tm
     assert f"RETURNED ['coco/AP'] {tmp_path / 'run/weights/best.pt'} None" in ended.output
     record = yaml.safe_load((tmp_path / "run/kdyolo.yaml").read_text())
     assert record["backbone"]["path"] == str(checkpoint)
-    assert not list(Path(tempfile.gettempdir()).glob("kdyolo-ranks-*/job.pt"))
+    assert not list(tmp_path.glob("kdyolo-ranks-*"))  # its temporary folder, as TMPDIR has it
 
 
 def test_a_rank_that_fails_in_a_users_script_is_the_error_of_the_script(python, checkpoint, shapes, tmp_path):

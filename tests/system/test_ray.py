@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def cluster(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_TMPDIR", place)
+    handler = signal.getsignal(signal.SIGTERM)  # Ray puts one of its own there, and leaves it
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
@@ -37,6 +39,7 @@ def cluster(tmp_path_factory):
     yield ray
     ray.shutdown()
     nodes.shutdown()
+    signal.signal(signal.SIGTERM, handler)
     patch.undo()
     shutil.rmtree(place, ignore_errors=True)
 
