@@ -71,7 +71,7 @@ def environment(folder: Path) -> None:
 
 def all_pairs(what: Sequence[str]) -> tuple[list[Pair], dict[str, dict[str, Any]]]:
     """Every pair of the corpora that are asked for, and the commands of each."""
-    from tests.hostile import checkpoints, data_files, full_disk
+    from tests.hostile import checkpoints, data_commands, data_files, full_disk
     from tests.hostile.commands import checkpoint_commands
 
     pairs, commands = list[Pair](), dict[str, dict[str, Any]]()
@@ -83,7 +83,7 @@ def all_pairs(what: Sequence[str]) -> tuple[list[Pair], dict[str, dict[str, Any]
                 if not case.rotates or name in ALWAYS or next(turn) % ROTATING == 0:
                     pairs.append(Pair("checkpoints", case, name))
     if "data" in what:
-        commands["data"] = data_files.commands()
+        commands["data"] = data_commands.commands()
         pairs += [Pair("data", case, name) for case in data_files.cases() for name in case.commands]
     if "disk" in what:
         commands["disk"] = full_disk.commands()

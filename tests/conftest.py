@@ -114,6 +114,14 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model YAML, kdyolov8n, for the three classes of ``shapes``, to which every tensor of a head fits."""
+    path = tmp_path_factory.mktemp("model") / "kdyolov8n.yaml"
+    path.write_text((CHECKOUT / "cfg/models/kdyolov8.yaml").read_text().replace("nc: 80", "nc: 3"))
+    return path
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A resume file of the old system, scale n: random weights, BatchNorm statistics as if it had been trained."""
     torch.manual_seed(0)

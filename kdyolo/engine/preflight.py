@@ -25,7 +25,7 @@ from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import get_cpu_info
 
-from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of
+from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of, refuse_autobatch
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.start.detector_start import read_start
@@ -163,10 +163,14 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
         picture: Where to draw the labels of a batch, if anywhere.
     """
     with tempfile.TemporaryDirectory(prefix="kdyolo-preflight-") as scratch:
-        trainer = KDTrainer(plan=plan.on_first_device().in_folder(Path(scratch) / "run"))
+        alone, ranks = plan.on_first_device()
+        trainer = KDTrainer(plan=alone.in_folder(Path(scratch) / "run"))
         trainer.callbacks = callbacks.get_default_callbacks()  # no logger should hear of this
         try:
-            ranks, asked = _become_one_rank(trainer), trainer.args.batch
+            asked = trainer.args.batch
+            refuse_autobatch(asked, ranks)
+            if ranks > 1:  # measured is one device's share
+                trainer.batch_size = max(trainer.batch_size // ranks, 1)
             trainer.set_up()
             LOGGER.info(_describe_data(trainer))
             LOGGER.info(_settle_batch(trainer, ranks, asked))
@@ -179,14 +183,6 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
             trainer.log.close()
         LOGGER.info(_estimate(rehearsal))
     return rehearsal
-
-
-def _become_one_rank(trainer: KDTrainer) -> int:
-    """Let a trainer that would start a process for each GPU take one GPU's share of the batch; return their number."""
-    ranks = max(trainer.world_size, 1)
-    if ranks > 1:
-        trainer.batch_size, trainer.world_size = max(trainer.batch_size // ranks, 1), 1
-    return ranks
 
 
 def _settle_batch(trainer: KDTrainer, ranks: int, asked: float) -> str:

@@ -28,14 +28,14 @@ from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.contents.forms import StateForm
-from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, ever_saved, resumable, run_folder_of
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, run_folder_of
 from kdyolo.runs.history import read_run
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.distributed import shared_evenly
 from kdyolo.utils.yaml_files import check_values
 
-NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
 
@@ -152,7 +152,7 @@ class ResumeState:
             last_step=trainer.steps.last_step,
             stop=bool(trainer.stop),
             ranks=max(trainer.world_size, 1),
-            images=_images_in_batch(trainer),
+            images=shared_evenly(trainer.batch_size, trainer.world_size),
             batches=len(trainer.train_loader),
             train_images=len(trainer.train_loader.dataset),
             gradients={n: p.grad for n, p in model.named_parameters() if p.grad is not None},
@@ -217,7 +217,7 @@ class ResumeState:
     def _last_step_in(self, trainer: Resumable) -> int:
         """Iteration of the last optimizer step, as the loader of this trainer counts."""
         epochs, batches = self.epoch + 1, len(trainer.train_loader)
-        here, images = max(trainer.world_size, 1), _images_in_batch(trainer)
+        here, images = max(trainer.world_size, 1), shared_evenly(trainer.batch_size, trainer.world_size)
         if self.ranks is None or self.images is None or self.batches is None:
             if self.last_step < epochs * batches:
                 return self.last_step
@@ -241,12 +241,6 @@ class ResumeState:
     def trained_to_the_end(self, epochs: int) -> bool:
         """Whether a run of this length was killed after its last epoch, so that only the final evaluation is left."""
         return bool(self.epoch + 1 >= epochs or (self.stop and epochs == self.args["epochs"]))
-
-
-def _images_in_batch(trainer: Resumable) -> int:
-    """Images in a batch of all ranks together, which share the setting evenly and leave the rest of it out."""
-    ranks = max(trainer.world_size, 1)
-    return trainer.batch_size // ranks * ranks
 
 
 def _count(number: int, what: str) -> str:
@@ -293,20 +287,6 @@ def state_to_resume(last: Path) -> ResumeState:
     state = read_state(last)
     read_run(folder)  # so that a damaged file in it is found before anything is set up
     return state
-
-
-def how_to_resume(last: Path) -> str:
-    """What to tell a person whose run was interrupted.
-
-    Args:
-        last: The run's ``last.pt``, which may not exist yet.
-    """
-    run = run_folder_of(last)
-    if resumable(run):
-        return f"\nInterrupted. Resume with: kdyolo train --resume {run}"
-    if ever_saved(run):
-        return f"\nThe training itself had ended: the weights in {last.parent} are complete."
-    return NOTHING_SAVED
 
 
 def finish_run(weights: Path, epochs: int) -> None:

@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
+from kdyolo.engine.early_ends import early_end_explained, refusals_of_files_explained
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.memory import fitting_batch
 from kdyolo.engine.memory.measured_training import MeasuredTraining
@@ -34,7 +35,7 @@ from kdyolo.engine.resume import (
     seed_epoch,
 )
 from kdyolo.engine.start.plan import RunPlan
-from kdyolo.engine.start.run_start import batchnorm_explained, explained, saying_how_to_resume, start_run
+from kdyolo.engine.start.run_start import start_run
 from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
@@ -112,13 +113,13 @@ class KDTraining(MeasuredTraining):
             if start.elsewhere:
                 self.plan.start.check_reaches_ranks()
             if start.device is not None:
-                self.device, self.world_size, self.ddp = start.device, torch.distributed.get_world_size(), False
+                self.device, self.world_size = start.device, torch.distributed.get_world_size()
                 if start.device.type == "cuda":  # Ultralytics makes the first that is named the current one
                     torch.cuda.set_device(start.device)
             elif self.device.type == "cpu" and (threads := start.threads):
                 torch.set_num_threads(threads)
             self.ddp = start.elsewhere
-            fitting_batch.refuse_autobatch(self.batch_size, self.world_size)
+            fitting_batch.refuse_autobatch(self.batch_size, max(self.world_size, start.devices.processes))
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
@@ -136,20 +137,14 @@ class KDTraining(MeasuredTraining):
             self._start.train_on_ranks(self)
             return
         folder = self.save_dir if distributed.is_rank_zero() else None
-        with signals_pass(), explained(self.last), owning_folder(folder) as elsewhere:
+        with signals_pass(), refusals_of_files_explained(self.last), owning_folder(folder) as elsewhere:
             if elsewhere:
                 LOGGER.warning(elsewhere.warning(self.save_dir))
             self._train()
 
     def _train(self) -> None:
         try:
-            resuming = saying_how_to_resume(self.last, lambda: self._start.has_saved(self.save_dir))
-            with (
-                self.log.capture(),
-                resuming,
-                batchnorm_explained(self.args),
-                fitting_batch.out_of_memory_explained(self),
-            ):
+            with self.log.capture(), early_end_explained(self, lambda: self._start.has_saved(self.save_dir)):
                 super().train()
         except BaseException:  # whatever it is, the same command must be able to start again
             self.discard_unless_saved()

@@ -1,7 +1,8 @@
 """Several processes in one run: process group, values for all ranks, wrapping a model whose frozen part changes.
 
-Rank, world size and run folder come from the process group, on one node or many, never from the device string. Rank 0
-alone prints, saves and evaluates; what only it knows is broadcast, so no rank waits for a file that another node holds.
+Rank, world size and run folder come from the process group, on one node or many, never from the device string. All
+ranks evaluate; rank 0 alone prints, scores and saves. What only it knows is broadcast, so no rank waits for a file that
+another node holds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ultralytics.utils import RANK
 
 T = TypeVar("T")
 
-# Rank 0 evaluates while the others wait, so this is as long as an evaluation may take, not how long a death goes
+# Rank 0 scores, plots and saves while the others wait, so this is as long as that may take, not how long a death goes
 # unnoticed: a lost peer breaks gloo's connections at once, and torchrun ends the ranks of a node together.
 TIMEOUT = timedelta(hours=3)
 
@@ -29,7 +30,7 @@ def is_distributed() -> bool:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process prints, saves and evaluates."""
+    """Whether this process prints, scores and saves."""
     return RANK in {-1, 0}
 
 
@@ -44,6 +45,17 @@ def init_process_group(device: torch.device) -> None:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+
+
+def shared_evenly(batch: int, ranks: int) -> int:
+    """Images in a batch of all ranks together, which share the setting evenly and leave the rest of it out.
+
+    Args:
+        batch: Images that were asked for.
+        ranks: Number of ranks; 0 or 1 for one.
+    """
+    count = max(ranks, 1)
+    return batch // count * count
 
 
 def broadcast(value: T) -> T:

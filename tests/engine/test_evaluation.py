@@ -7,13 +7,13 @@ from math import isnan
 import psutil
 import pytest
 import torch
-from torch import distributed as dist
 
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.ranks import agreement
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.names import COLUMNS
 from kdyolo.runs.files import MEMORY_COLUMN
+from kdyolo.utils import distributed
 
 CPU = torch.device("cpu")
 
@@ -41,13 +41,8 @@ def test_the_validator_knows_its_period_when_it_reads_the_annotations():
 
 
 def test_a_mistake_on_another_rank_ends_this_one_too(monkeypatch):
-    def gather(into, mine):
-        into[:] = [mine, ConfigError("found by rank 1")]
-
     monkeypatch.setattr(agreement, "is_sharing", lambda: True)
-    monkeypatch.setattr(dist, "get_rank", lambda: 0)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_gather_object", gather)
+    monkeypatch.setattr(distributed, "from_all_ranks", lambda mine: [mine, ConfigError("found by rank 1")])
     validator = Validator()
     with pytest.raises(ConfigError, match="found by rank 1"):
         OfficialEvaluation(5, CPU).begin(validator, {})

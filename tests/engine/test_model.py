@@ -19,18 +19,9 @@ from ultralytics.engine.model import Model
 
 from kdyolo import KDYOLO
 from kdyolo.errors import CheckpointError, ConfigError, ModelError
-from tests.builders.commands import CHECKOUT
 from tests.builders.training import FAST, Enough
 
 IMAGE = np.zeros((32, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """kdyolov8n for the three classes of the data set."""
-    path = tmp_path_factory.mktemp("model") / "kdyolov8n.yaml"
-    path.write_text((CHECKOUT / "cfg/models/kdyolov8.yaml").read_text().replace("nc: 80", "nc: 3"))
-    return path
 
 
 @pytest.fixture(scope="module")

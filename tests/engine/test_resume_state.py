@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +14,11 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.engine.optimizer import OptimizerSteps
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.resume import ResumeState, how_to_resume, read_state, resumed_settings, seed_epoch
-from kdyolo.engine.start.run_start import explained
+from kdyolo.engine.resume import ResumeState, read_state, resumed_settings, seed_epoch
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.freezing import BackboneFreezer
+from kdyolo.runs.contents.forms import StateForm
 
 # Keys of resume.pt since the first version that wrote one. A run that was interrupted by an older version must go on.
 KEYS = {
@@ -270,64 +269,8 @@ def test_a_resumed_run_keeps_its_settings_and_stays_where_it_is(interrupted, tmp
     assert "longer, not shorter" in str(error.value)
 
 
-def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
-    last = tmp_path / "run/weights/last.pt"
-    assert "before the first epoch was saved" in how_to_resume(last)
-    last.parent.mkdir(parents=True)
-    for path in (last.with_name("resume.pt"), last):  # killed while the first epoch was saved
-        path.touch()
-        assert "before the first epoch was saved" in how_to_resume(last)
-    last.with_name("resume.pt").write_bytes(b"state")
-    assert how_to_resume(last).endswith(f"kdyolo train --resume {tmp_path / 'run'}")
-    last.with_name("resume.pt").unlink()
-    assert "had ended" in how_to_resume(last)
-
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")
-LOCKED = OSError(errno.EROFS, os.strerror(errno.EROFS), "pid.txt")
-TORCH = RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data/0")
-WORKER = FileNotFoundError(
-    "Caught FileNotFoundError in DataLoader worker process 0.\nTraceback:\nImage Not Found a.jpg"
-)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [(FULL, "No space left on device: 'last.pt'"), (TORCH, "failed writing file data/0"), (WORKER, "Not Found a.jpg.")],
-)
-def test_what_the_system_refuses_ends_a_run_with_one_error_and_advice(tmp_path, error, expected):
-    with (
-        pytest.raises(RunError, match=r"the same command starts anew") as caught,
-        explained(tmp_path / "weights/last.pt"),
-    ):
-        raise error
-    assert expected in str(caught.value)
-    assert "Traceback" not in str(caught.value)
-
-
-def test_an_error_while_cleaning_up_does_not_hide_the_one_before(tmp_path):
-    def train():
-        with explained(tmp_path / "weights/last.pt"):
-            try:
-                raise FULL
-            finally:
-                raise LOCKED
-
-    with pytest.raises(RunError, match=r"No space .*'last.pt'; then .*Read-only file system: 'pid.txt'"):
-        train()
-
-
-@pytest.mark.parametrize("error", [BrokenPipeError(), ConnectionResetError(), RuntimeError("CUDA error"), ValueError()])
-def test_errors_that_are_not_about_files_stay_what_they_are(tmp_path, error):
-    with pytest.raises(type(error)) as caught, explained(tmp_path / "weights/last.pt"):
-        raise error
-    assert caught.value is error
-
-
-def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdyolo.engine.start.run_start.RANK", 1)
-    with pytest.raises(OSError, match="No space"), explained(tmp_path / "weights/last.pt"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_every_field_has_a_kind_that_is_checked():
+    assert {field.name for field in fields(ResumeState)} == set(StateForm.__struct_fields__)
 
 
 def test_missing_training_images_are_refused(interrupted, tmp_path):

@@ -45,6 +45,6 @@ def test_other_tasks_trainers_fit_behind_it(task):
 
 
 def test_a_task_says_which_model_it_trains():
-    for method in (KDTraining.build_model, KDTraining.stock_model):
+    for method in (KDTraining.build_model, KDTraining.stock_model, KDTraining.densest_batch):
         with pytest.raises(NotImplementedError):
             method(None, *[None] * (len(inspect.signature(method).parameters) - 1))

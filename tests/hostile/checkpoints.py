@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from tests.hostile import archives, pickles, stock
+from tests.hostile.case import CheckpointCase
 
 
-@dataclass(frozen=True)
-class Case:
-    """A file made to hurt.
-
-    Attributes:
-        kind: Group of the corpus.
-        name: Its name in the group.
-        write: Writes it at a path; the second argument is the marker that its code would make.
-        file: File name.
-        harmless: Whether nothing in it calls, costs or is wrong: a command that uses it is right, one that refuses too.
-        rotates: Whether, of the expensive commands, only some see it: the others see files like it.
-    """
-
-    kind: str
-    name: str
-    write: Callable[[Path, str], object]
-    file: str = "bad.pt"
-    harmless: bool = False
-    rotates: bool = False
-
-
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[CheckpointCase]:
     """The whole corpus."""
     for stream in pickles.STREAMS:
         for holder in pickles.HOLDERS:
-            yield Case(
+            yield CheckpointCase(
                 "pickle",
                 f"{stream} in {holder}",
                 _pickle(stream, holder),
@@ -45,18 +22,20 @@ def cases() -> Iterator[Case]:
                 rotates=True,
             )
     for name, content in archives.ZIP_TRICKS.items():
-        yield Case("zip", name, _bytes(content), harmless=name in _NOT_READ)
+        yield CheckpointCase("zip", name, _bytes(content), harmless=name in _NOT_READ)
     for name, content in archives.UNUSUAL.items():
-        yield Case("unusual", name, _bytes(content), harmless=True)
+        yield CheckpointCase("unusual", name, _bytes(content), harmless=True)
     for name, content in archives.ODD_CONTENT.items():
-        yield Case("content", name, _bytes(content), harmless=True)
+        yield CheckpointCase("content", name, _bytes(content), harmless=True)
     for name, content in archives.SAFETENSORS.items():
-        yield Case("safetensors", name, _bytes(content), "bad.safetensors", harmless=name in _SOUND_HEADERS)
+        yield CheckpointCase("safetensors", name, _bytes(content), "bad.safetensors", harmless=name in _SOUND_HEADERS)
     for kind in ("zip", "legacy", "safetensors"):
         for length in archives.boundaries(kind):
-            yield Case("cut", f"{kind} at {length}", _bytes(archives.cut(kind, length)), "cut.pt", rotates=True)
+            yield CheckpointCase(
+                "cut", f"{kind} at {length}", _bytes(archives.cut(kind, length)), "cut.pt", rotates=True
+            )
     for name, edit in stock.STOCK.items():
-        yield Case("stock", name, _stock(edit), "best.pt", harmless=name not in stock.NEVER_LOADED)
+        yield CheckpointCase("stock", name, _stock(edit), "best.pt", harmless=name not in stock.NEVER_LOADED)
     yield from _names_and_kinds()
 
 
@@ -83,7 +62,7 @@ def _stock(edit: stock.Edit) -> Callable[[Path, str], object]:
     return lambda path, marker: path.write_bytes(stock.detector(edit, marker))
 
 
-def _names_and_kinds() -> Iterator[Case]:
+def _names_and_kinds() -> Iterator[CheckpointCase]:
     """Things under a checkpoint's name that are no file, and checkpoints under the names of other things."""
 
     def sidecar(content: bytes | None) -> Callable[[Path, str], object]:
@@ -111,7 +90,7 @@ def _names_and_kinds() -> Iterator[Case]:
         "gzip": b"\x1f\x8b\x08" + bytes(99),
         "ONNX": b"\x08\x07\x12\x07pytorch" + bytes(99),
     }.items():
-        yield Case("other", name, _bytes(lambda m, content=content: content))
+        yield CheckpointCase("other", name, _bytes(lambda m, content=content: content))
     for suffix in (
         "onnx",
         "engine",
@@ -126,29 +105,20 @@ def _names_and_kinds() -> Iterator[Case]:
         "py",
     ):
         for what, made in {"pickle": evil, "zeros": bytes(999)}.items():
-            yield Case("named", f"{what}.{suffix}", _bytes(lambda m, made=made: made), f"model.{suffix}")
-    yield Case("named", "escapes in the name", _bytes(lambda m: b"x"), "\x1b]0;evil\x07\x9b2J.pt")
-    yield Case("named", "long name", _bytes(lambda m: b"x"), f"{'n' * 240}.pt")
-    yield Case("named", "missing", lambda path, marker: None)
-    yield Case("kind", "folder", lambda path, marker: path.mkdir())
-    yield Case("kind", "FIFO", lambda path, marker: os.mkfifo(path))
-    yield Case("kind", "link to itself", loop)
-    yield Case("kind", "/dev/zero", lambda path, marker: path.symlink_to("/dev/zero"))
-    yield Case("kind", "/dev/full", lambda path, marker: path.symlink_to("/dev/full"))
-    yield Case("kind", "8 TB", lambda path, marker: archives.write_huge(path))
+            yield CheckpointCase("named", f"{what}.{suffix}", _bytes(lambda m, made=made: made), f"model.{suffix}")
+    yield CheckpointCase("named", "escapes in the name", _bytes(lambda m: b"x"), "\x1b]0;evil\x07\x9b2J.pt")
+    yield CheckpointCase("named", "long name", _bytes(lambda m: b"x"), f"{'n' * 240}.pt")
+    yield CheckpointCase("named", "missing", lambda path, marker: None)
+    yield CheckpointCase("kind", "folder", lambda path, marker: path.mkdir())
+    yield CheckpointCase("kind", "FIFO", lambda path, marker: os.mkfifo(path))
+    yield CheckpointCase("kind", "link to itself", loop)
+    yield CheckpointCase("kind", "/dev/zero", lambda path, marker: path.symlink_to("/dev/zero"))
+    yield CheckpointCase("kind", "/dev/full", lambda path, marker: path.symlink_to("/dev/full"))
+    yield CheckpointCase("kind", "8 TB", lambda path, marker: archives.write_huge(path))
     for name, said in {
         "nonsense": b"evil",
         "binary": b"\xff\xfe",
         "folder": None,
         "100 MB": b"0" * (100 << 20),
     }.items():
-        yield Case("sidecar", name, sidecar(said), "bad.pth")
-
-
-def written(case: Case, folder: Path, marker: Path, number: count[int]) -> Path:
-    """Write the case's file into a folder of its own."""
-    place = folder / f"{case.kind}{next(number)}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    case.write(place / case.file, str(marker))
-    return place / case.file
+        yield CheckpointCase("sidecar", name, sidecar(said), "bad.pth")

@@ -199,20 +199,14 @@ def test_a_dry_run_measures_the_batch_that_fits(gpu, options, monkeypatch):
     assert gpu.resets == 1 + len(cost.phases)  # once after the search, and before each phase
 
 
-def test_a_dry_run_of_several_gpus_measures_the_share_of_one(options, monkeypatch):
-    set_up, seen = KDTrainer.__init__, []
-
-    def on_two(self, *args, **keywords):
-        set_up(self, *args, **keywords)
-        self.world_size = 2
-
-    monkeypatch.setattr(KDTrainer, "__init__", on_two)
+def test_a_dry_run_of_several_devices_measures_the_share_of_one(options, monkeypatch):
+    seen = []
     preprocess = KDTrainer.preprocess_batch
     monkeypatch.setattr(
         KDTrainer, "preprocess_batch", lambda self, batch: seen.append(len(batch["img"])) or preprocess(self, batch)
     )
     lines = heard(monkeypatch)
-    cost = measure_run(plan_run(options))
+    cost = measure_run(plan_run({**options, "device": "cpu,cpu"}))
     assert set(seen) == {2}
     assert (cost.batch, cost.steps) == (4, 2)
     assert "batch   4, 2 on each of 2 devices" in "\n".join(lines)

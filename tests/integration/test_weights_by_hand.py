@@ -18,7 +18,6 @@ from kdyolo import KDYOLO, DistilledBackbone, read_checkpoint
 from kdyolo.errors import ConfigError, ModelError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.runs.model_card import _introduction
-from tests.builders.commands import CHECKOUT
 from tests.builders.training import FAST, Enough, tensors_of
 
 
@@ -59,14 +58,6 @@ def begun(shapes: Path, tmp_path: Path) -> Callable[..., Begun]:
         return found
 
     return run
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """kdyolov8n for the three classes of the data set, so that every tensor of the head is handed on, too."""
-    path = tmp_path_factory.mktemp("model") / "kdyolov8n.yaml"
-    path.write_text((CHECKOUT / "cfg/models/kdyolov8.yaml").read_text().replace("nc: 80", "nc: 3"))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from kdyolo.engine.memory.meter import MemoryMeter, is_out_of_memory
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
-from kdyolo.runs.files import resumable
 from kdyolo.utils import distributed
 
 NEVER_HALVE = 3  # Ultralytics' count of halved batches, after which it halves no more
@@ -39,8 +36,6 @@ class Measurable(Protocol):
         epochs: Number of epochs of the run.
         batch_size: Images to a batch on all ranks together, as asked for or as AutoBatch chose.
         world_size: Number of ranks; 0 or 1 for one.
-        epoch: Epoch that goes on, from 0.
-        save_dir: Folder of the run.
     """
 
     model: Any
@@ -53,8 +48,6 @@ class Measurable(Protocol):
     epochs: int
     batch_size: int
     world_size: int
-    epoch: int
-    save_dir: Path
 
     def densest_batch(self, images: int) -> dict[str, Any]:
         """A batch that takes as much memory as any of the run, on the device."""
@@ -72,8 +65,7 @@ def loss_of(trainer: Measurable, batch: Mapping[str, Any]) -> Tensor:
 
 def batch_in_use(trainer: Measurable) -> int:
     """Images to a batch on all ranks together: less than was asked for, where ranks cannot share that evenly."""
-    ranks = max(trainer.world_size, 1)
-    return trainer.batch_size // ranks * ranks
+    return distributed.shared_evenly(trainer.batch_size, trainer.world_size)
 
 
 def refuse_autobatch(batch: float, ranks: int) -> None:
@@ -147,47 +139,6 @@ def does_not_fit(trainer: Measurable, fitting: int, ranks: int) -> str:
     return (
         f"out of memory: batch {trainer.args.batch} at imgsz {trainer.args.imgsz} does not fit into the memory of "
         f"{trainer.device} once everything trains, measured by a step. {advice}"
-    )
-
-
-@contextmanager
-def out_of_memory_explained(trainer: Measurable) -> Iterator[None]:
-    """Say how to go on where a run ends because memory runs out.
-
-    Args:
-        trainer: Trainer of the run.
-
-    Raises:
-        RunError: Memory ran out.
-    """
-    try:
-        yield
-    except RuntimeError as e:
-        if not is_out_of_memory(e):
-            raise
-        advice = ran_out(trainer, trainer.epoch, trainer.save_dir)
-        if not distributed.is_rank_zero():  # whose error is not shown, and the first rank has none
-            LOGGER.error(advice)
-        raise RunError(advice) from e
-
-
-def ran_out(trainer: Measurable, epoch: int, folder: Path) -> str:
-    """What is to be done about a run whose memory ran out although a step had fitted.
-
-    Args:
-        trainer: Trainer of the run.
-        epoch: Epoch in which that was, from 0.
-        folder: Folder of the run.
-    """
-    batch = batch_in_use(trainer)
-    smaller = f"with --batch {batch // 2}" if batch > 1 else "with a smaller --imgsz"
-    what = f"out of memory on {trainer.device} in epoch {epoch + 1}, with batch {batch}."
-    if not resumable(folder):
-        return f"{what} No epoch was saved. Free memory on the device, or start again {smaller}."
-    return (
-        f"{what} The epochs before are saved. Free memory on the device or take a larger one, and go on with: "
-        f"kdyolo train --resume {folder} --device N. A resumed run keeps its batch; for a smaller one start a new run "
-        f"{smaller}."
     )
 
 

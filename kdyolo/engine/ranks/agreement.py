@@ -29,11 +29,8 @@ def agree(error: Exception | None = None) -> None:
     Raises:
         Exception: What went wrong here, or on the first other rank where something did.
     """
-    errors: list[Exception | None] = [error]
-    if is_sharing():
-        errors = [None] * dist.get_world_size()
-        dist.all_gather_object(errors, error if error is None else _portable(error))
-        errors[dist.get_rank()] = error
+    known = error if error is None else _portable(error)
+    errors = distributed.from_all_ranks(known) if is_sharing() else []
     for found in (error, *errors):
         if found is not None:
             vars(found)["known_to_all_ranks"] = True

@@ -55,12 +55,13 @@ class RunPlan:
         options = replace(self.options, work_dir=str(folder))
         return replace(self, options=options, overrides={**self.overrides, "save_dir": str(folder.resolve())})
 
-    def on_first_device(self) -> RunPlan:
-        """The same plan for this process alone, where the run is to have a process on each of several devices."""
+    def on_first_device(self) -> tuple[RunPlan, int]:
+        """The same plan for this process alone, with one device; and the number of devices that the run is to have."""
         found = read_devices(self.overrides.get("device"), Machine.here(), {})
         if found.processes == 1:
-            return self
-        return replace(self, overrides={**self.overrides, "device": found.text.partition(",")[0]})
+            return self, 1
+        first = found.text.partition(",")[0]
+        return replace(self, overrides={**self.overrides, "device": first}), found.processes
 
 
 def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None) -> RunPlan:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
 from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
-from kdyolo.engine.resume import NOTHING_SAVED, ResumeState, how_to_resume, resumed_settings, state_to_resume
+from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
 from kdyolo.engine.start.plan import RunPlan, new_work_dir, plan_run, resumed_plan
-from kdyolo.errors import ConfigError, KDYOLOError, RunError
+from kdyolo.errors import KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.detector import resolve_description
 from kdyolo.models.model_yaml import Yaml
@@ -30,11 +29,8 @@ from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs.contents.former_content import FormerContent, empty_folder, saved_files
 from kdyolo.runs.detach import output_file
 from kdyolo.runs.files import BEST_NAME, LOG_NAME
-from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
-
-TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
 
 
 @dataclass
@@ -129,13 +125,9 @@ class RunStart:
             trainer: Trainer of this process, which then is no more than the place of the results.
 
         Raises:
-            ConfigError: Ultralytics is to choose the batch, which it does on a single device only.
             KDYOLOError: The run failed; see :func:`kdyolo.engine.ranks.launcher.train_on_ranks`.
         """
         try:
-            if not self.state and trainer.args.batch < 1:
-                self.discard()
-                raise ConfigError(f"batch={trainer.args.batch}: on several devices, expected a number of images.")
             begin = self._of_ranks(trainer.save_dir)
             model = trainer.model if isinstance(trainer.model, nn.Module) else None
             train_on_ranks(self.devices.processes, type(trainer), trainer.callbacks, model, **begin)
@@ -189,28 +181,6 @@ class RunStart:
                 shutil.rmtree(self.created)
 
 
-@contextmanager
-def batchnorm_explained(args: Any) -> Iterator[None]:
-    """Say what to change where a run ends because BatchNorm gets one value per channel.
-
-    Args:
-        args: Ultralytics' settings.
-
-    Raises:
-        ConfigError: In place of a ``ValueError``.
-    """
-    try:
-        yield
-    except ValueError as e:
-        if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
-            raise
-        raise ConfigError(
-            f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
-            "some batch is a single image whose deepest features are one pixel. Expected batches of two images or more "
-            "(the last one of an epoch, too: it holds what is left), or a larger imgsz."
-        ) from e
-
-
 def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunStart:
     """Join the other processes of the run, and find what it starts or resumes from.
 
@@ -254,58 +224,6 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
 def _numbered_dir(overrides: dict[str, Any]) -> str:
     """The run folder as Ultralytics would name it."""
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
-
-
-@contextmanager
-def explained(last: Path) -> Iterator[None]:
-    """End a training to which the system refuses a file (a full disk, an image that is gone) with one clear error.
-
-    Args:
-        last: The run's ``last.pt``, which may not exist yet.
-
-    Raises:
-        RunError: A file could not be read or written. On ranks other than 0, whose errors of ours nobody prints, the
-            error stays what it was.
-    """
-    try:
-        yield
-    except ConnectionError:  # of another process, not of a file
-        raise
-    except (OSError, RuntimeError) as e:
-        if RANK not in {-1, 0} or not (isinstance(e, OSError) or any(text in str(e) for text in TORCH_FILES)):
-            raise
-        refused: list[str] = []  # also those met while cleaning up, in the order in which they came
-        error: BaseException | None = e
-        while isinstance(error, OSError | RuntimeError):
-            refused.insert(0, str(error).strip().splitlines()[-1])
-            error = error.__context__
-        raise RunError(
-            f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
-            f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
-        ) from e
-
-
-@contextmanager
-def saying_how_to_resume(last: Path, has_saved: Callable[[], bool]) -> Iterator[None]:
-    """When what runs here is interrupted, say how to go on with it.
-
-    Args:
-        last: The run's ``last.pt``.
-        has_saved: Whether the run has saved anything by then.
-
-    Raises:
-        KeyboardInterrupt: It was interrupted by a signal; also where something else was raised in consequence, such as
-            the death of data loader workers that got the same signal.
-    """
-    try:
-        yield
-    except BaseException as e:
-        told = told_to_end()
-        if told or isinstance(e, KeyboardInterrupt):
-            LOGGER.info(how_to_resume(last) if has_saved() else NOTHING_SAVED)
-        if told and not isinstance(e, KeyboardInterrupt):
-            raise told from e
-        raise
 
 
 def _check_kept(last: Path, state: ResumeState) -> None:

@@ -141,6 +141,7 @@ class StateForm(Struct):
     ranks: Count | None = None
     images: Count | None = None
     batches: Count | None = None
+    train_images: Count | None = None
 
 
 class StudyForm(Struct):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from torch import distributed as dist
 
 from kdyolo.engine.ranks import agreement
 from kdyolo.engine.ranks.agreement import agree, in_agreement
 from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.utils import distributed
 
 
 class Ranks:
@@ -22,18 +22,16 @@ class Ranks:
         self.other: list[Exception | None] = []
         self.heard: list[Exception | None] = []
 
-    def gather(self, into: list[Exception | None], mine: Exception | None) -> None:
+    def gather(self, mine: Exception | None) -> list[Exception | None]:
         self.heard.append(mine)
-        into[:] = [mine, self.other.pop(0) if self.other else None]
+        return [mine, self.other.pop(0) if self.other else None]
 
 
 @pytest.fixture
 def ranks(monkeypatch) -> Ranks:
     found = Ranks()
     monkeypatch.setattr(agreement, "is_sharing", lambda: True)
-    monkeypatch.setattr(dist, "get_rank", lambda: 0)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_gather_object", found.gather)
+    monkeypatch.setattr(distributed, "from_all_ranks", found.gather)
     return found
 
 

@@ -1,0 +1,174 @@
+"""Early ends of a training: a signal, no memory, a file that is refused; each with one message on how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ultralytics.utils import LOGGER, RANK
+
+from kdyolo.engine.memory.fitting_batch import Measurable, batch_in_use
+from kdyolo.engine.memory.meter import is_out_of_memory
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs.files import ever_saved, resumable, run_folder_of
+from kdyolo.runs.process_control import told_to_end
+from kdyolo.utils import distributed
+
+NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
+TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
+
+
+class Running(Measurable, Protocol):
+    """What a trainer has that the end of its run is explained by.
+
+    Attributes:
+        epoch: Epoch that goes on, from 0.
+        save_dir: Folder of the run.
+        last: The run's ``last.pt``, which may not exist yet.
+    """
+
+    epoch: int
+    save_dir: Path
+    last: Path
+
+
+def how_to_resume(last: Path) -> str:
+    """What to tell a person whose run was interrupted.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+    """
+    run = run_folder_of(last)
+    if resumable(run):
+        return f"\nInterrupted. Resume with: kdyolo train --resume {run}"
+    if ever_saved(run):
+        return f"\nThe training itself had ended: the weights in {last.parent} are complete."
+    return NOTHING_SAVED
+
+
+@contextmanager
+def early_end_explained(trainer: Running, has_saved: Callable[[], bool]) -> Iterator[None]:
+    """Say how to go on where a training ends by a signal, for want of memory, or for batches of one image.
+
+    Args:
+        trainer: Trainer of the run.
+        has_saved: Whether the run has saved anything by then.
+
+    Raises:
+        KeyboardInterrupt: The training was interrupted.
+        RunError: Memory ran out.
+        ConfigError: BatchNorm got one value per channel.
+    """
+    with interruption_explained(trainer.last, has_saved), batchnorm_explained(trainer.args), memory_explained(trainer):
+        yield
+
+
+@contextmanager
+def interruption_explained(last: Path, has_saved: Callable[[], bool]) -> Iterator[None]:
+    """When what runs here is interrupted, say how to go on with it.
+
+    Args:
+        last: The run's ``last.pt``.
+        has_saved: Whether the run has saved anything by then.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted by a signal; also where something else was raised in consequence, such as
+            the death of data loader workers that got the same signal.
+    """
+    try:
+        yield
+    except BaseException as e:
+        told = told_to_end()
+        if told or isinstance(e, KeyboardInterrupt):
+            LOGGER.info(how_to_resume(last) if has_saved() else NOTHING_SAVED)
+        if told and not isinstance(e, KeyboardInterrupt):
+            raise told from e
+        raise
+
+
+@contextmanager
+def batchnorm_explained(args: Any) -> Iterator[None]:
+    """Say what to change where a run ends because BatchNorm gets one value per channel.
+
+    Args:
+        args: Ultralytics' settings.
+
+    Raises:
+        ConfigError: In place of a ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as e:
+        if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
+            raise
+        raise ConfigError(
+            f"batch={args.batch} at imgsz={args.imgsz} gives BatchNorm one value per channel, which cannot train it: "
+            "some batch is a single image whose deepest features are one pixel. Expected batches of two images or more "
+            "(the last one of an epoch, too: it holds what is left), or a larger imgsz."
+        ) from e
+
+
+@contextmanager
+def memory_explained(trainer: Running) -> Iterator[None]:
+    """Say how to go on where a run ends because memory runs out.
+
+    Args:
+        trainer: Trainer of the run.
+
+    Raises:
+        RunError: Memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not is_out_of_memory(e):
+            raise
+        advice = _ran_out(trainer)
+        if not distributed.is_rank_zero():  # whose error is not shown, and the first rank has none
+            LOGGER.error(advice)
+        raise RunError(advice) from e
+
+
+def _ran_out(trainer: Running) -> str:
+    """What is to be done about a run whose memory ran out although a step had fitted."""
+    batch = batch_in_use(trainer)
+    smaller = f"with --batch {batch // 2}" if batch > 1 else "with a smaller --imgsz"
+    what = f"out of memory on {trainer.device} in epoch {trainer.epoch + 1}, with batch {batch}."
+    if not resumable(trainer.save_dir):
+        return f"{what} No epoch was saved. Free memory on the device, or start again {smaller}."
+    return (
+        f"{what} The epochs before are saved. Free memory on the device or take a larger one, and go on with: "
+        f"kdyolo train --resume {trainer.save_dir} --device N. A resumed run keeps its batch; for a smaller one "
+        f"start a new run {smaller}."
+    )
+
+
+@contextmanager
+def refusals_of_files_explained(last: Path) -> Iterator[None]:
+    """End a training to which the system refuses a file (a full disk, an image that is gone) with one clear error.
+
+    Args:
+        last: The run's ``last.pt``, which may not exist yet.
+
+    Raises:
+        RunError: A file could not be read or written. On ranks other than 0, whose errors of ours nobody prints, the
+            error stays what it was.
+    """
+    try:
+        yield
+    except ConnectionError:  # of another process, not of a file
+        raise
+    except (OSError, RuntimeError) as e:
+        if RANK not in {-1, 0} or not (isinstance(e, OSError) or any(text in str(e) for text in TORCH_FILES)):
+            raise
+        refused: list[str] = []  # also those met while cleaning up, in the order in which they came
+        error: BaseException | None = e
+        while isinstance(error, OSError | RuntimeError):
+            refused.insert(0, str(error).strip().splitlines()[-1])
+            error = error.__context__
+        raise RunError(
+            f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
+            f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
+        ) from e

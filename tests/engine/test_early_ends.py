@@ -1,0 +1,71 @@
+"""Early ends of a training: what is said of each, and what stays as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from kdyolo.engine.early_ends import how_to_resume, refusals_of_files_explained
+from kdyolo.errors import RunError
+
+
+def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
+    last = tmp_path / "run/weights/last.pt"
+    assert "before the first epoch was saved" in how_to_resume(last)
+    last.parent.mkdir(parents=True)
+    for path in (last.with_name("resume.pt"), last):  # killed while the first epoch was saved
+        path.touch()
+        assert "before the first epoch was saved" in how_to_resume(last)
+    last.with_name("resume.pt").write_bytes(b"state")
+    assert how_to_resume(last).endswith(f"kdyolo train --resume {tmp_path / 'run'}")
+    last.with_name("resume.pt").unlink()
+    assert "had ended" in how_to_resume(last)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")
+LOCKED = OSError(errno.EROFS, os.strerror(errno.EROFS), "pid.txt")
+TORCH = RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data/0")
+WORKER = FileNotFoundError(
+    "Caught FileNotFoundError in DataLoader worker process 0.\nTraceback:\nImage Not Found a.jpg"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(FULL, "No space left on device: 'last.pt'"), (TORCH, "failed writing file data/0"), (WORKER, "Not Found a.jpg.")],
+)
+def test_what_the_system_refuses_ends_a_run_with_one_error_and_advice(tmp_path, error, expected):
+    with (
+        pytest.raises(RunError, match=r"the same command starts anew") as caught,
+        refusals_of_files_explained(tmp_path / "weights/last.pt"),
+    ):
+        raise error
+    assert expected in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_error_while_cleaning_up_does_not_hide_the_one_before(tmp_path):
+    def train():
+        with refusals_of_files_explained(tmp_path / "weights/last.pt"):
+            try:
+                raise FULL
+            finally:
+                raise LOCKED
+
+    with pytest.raises(RunError, match=r"No space .*'last.pt'; then .*Read-only file system: 'pid.txt'"):
+        train()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ConnectionResetError(), RuntimeError("CUDA error"), ValueError()])
+def test_errors_that_are_not_about_files_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, refusals_of_files_explained(tmp_path / "weights/last.pt"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdyolo.engine.early_ends.RANK", 1)
+    with pytest.raises(OSError, match="No space"), refusals_of_files_explained(tmp_path / "weights/last.pt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
