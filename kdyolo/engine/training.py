@@ -110,8 +110,6 @@ class KDTraining(MeasuredTraining):
             with ray_left_out():
                 super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir)
-            if start.elsewhere:
-                self.plan.start.check_reaches_ranks()
             if start.device is not None:
                 self.device, self.world_size = start.device, torch.distributed.get_world_size()
                 if start.device.type == "cuda":  # Ultralytics makes the first that is named the current one

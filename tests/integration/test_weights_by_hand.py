@@ -316,11 +316,3 @@ def test_what_cannot_be_loaded_is_refused(three: Path) -> None:
     with pytest.raises(ModelError, match="load_state_dict takes"):
         model.model.load(small)
     assert differing(small, held(model)) == []
-
-
-def test_several_processes_that_read_files_only_are_refused(three: Path, shapes: Path, tmp_path: Path) -> None:
-    model = KDYOLO(three)
-    state_dict(model)
-    with pytest.raises(ConfigError, match=r"several GPUs .* torchrun"):
-        model.train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run", "device": "cpu,cpu"})
-    assert not (tmp_path / "run").exists()

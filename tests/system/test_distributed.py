@@ -380,3 +380,33 @@ def test_a_mistake_on_several_devices_is_printed_once(python, checkpoint, shapes
         errors = [line for line in said.splitlines() if line.startswith("Error:")]
         assert (done.returncode, len(errors), said.count("Traceback")) == (code, 1, 0), said
         assert not (tmp_path / "run").exists()
+
+
+BY_HAND = """
+import os, sys
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+from kdyolo import KDYOLO
+yaml, data, folder, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
+
+def look(trainer):
+    torch.save(unwrap_model(trainer.model).state_dict(), f"{folder}/rank{os.environ['RANK']}.pt")
+    raise KeyboardInterrupt
+
+model = KDYOLO(yaml)
+for tensor in model.model.state_dict().values():
+    if tensor.is_floating_point():
+        tensor.mul_(0.5)
+torch.save(model.model.state_dict(), f"{folder}/mine.pt")
+model.add_callback("on_pretrain_routine_end", look)
+model.train(data=data, work_dir=f"{folder}/run", device="cpu,cpu", **options)
+"""
+
+
+def test_weights_put_in_by_hand_reach_every_rank(python, three, shapes, tmp_path):
+    (tmp_path / "script.py").write_text(BY_HAND)
+    options = {name: value for name, value in OPTIONS.items() if name not in ("device", "freeze_epochs", "backbone")}
+    done = python.run(tmp_path / "script.py", three, shapes, tmp_path, options, cwd=tmp_path)
+    assert "nothing is kept, the same command starts anew" in done.stdout, done.stderr[-3000:]
+    mine, *ranks = (torch.load(tmp_path / name) for name in ("mine.pt", "rank0.pt", "rank1.pt"))
+    assert all(torch.equal(found[name], tensor) for found in ranks for name, tensor in mine.items())

@@ -84,19 +84,6 @@ class DetectorStart:
         report = fit_report(checkpoint, self.description, options.allow_partial) if checkpoint else None
         return replace(self, options=options, checkpoint=checkpoint, report=report)
 
-    def check_reaches_ranks(self) -> None:
-        """Refuse weights in memory for a run whose processes are started anew, since they read files only.
-
-        Raises:
-            ConfigError: The weights are in this process's memory alone.
-        """
-        if self.in_memory is not None:
-            raise ConfigError(
-                f"the model holds {self.in_memory}; the processes of a run on several GPUs start anew and do not get "
-                "them. Give a file instead (weights= or backbone=), or start your script with torchrun, so that each "
-                "process puts them in."
-            )
-
     def description_for(self, cfg: Any, weights: nn.Module | None) -> Yaml | None:
         """The resolved description, if it is that of ``cfg`` with these weights; else None."""
         known = self.checkpoint is not None or weights is self.weights
