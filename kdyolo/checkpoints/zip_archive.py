@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from reprlib import repr as short
 from typing import NamedTuple
 
 from kdyolo.errors import CheckpointError
+from kdyolo.utils.text import quoted
 
 CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
@@ -105,7 +105,7 @@ def _check_unambiguous(path: Path, size: int, entries: Sequence[zipfile.ZipInfo]
     why = None
     names = Counter(entry.filename.lower() for entry in entries)
     if twice := [name for name, count in names.items() if count > 1]:
-        why = f"its archive holds {short(twice[0])} twice, so that what is checked need not be what is read"
+        why = f"its archive holds {quoted(twice[0])} twice, so that what is checked need not be what is read"
     elif len({entry.filename.partition("/")[0] for entry in entries}) > 1:
         why = "its archive holds more than one folder"
     elif entries and min(entry.header_offset for entry in entries) != 0:

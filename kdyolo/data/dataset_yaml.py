@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 import yaml
@@ -92,11 +91,11 @@ def load_dataset(path: Path) -> Dataset:
     names = _names(content.get("names"))
     if not names:
         found = content.get("names")
-        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {short(found)}.")
+        raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {quoted(found)}.")
     ids = content.get("category_ids")
     if ids and _ids(ids, names) is None:
         raise DatasetError(
-            f"{path}: expected a category id of its own for each class, found {short(ids)}. Correct the YAML."
+            f"{path}: expected a category id of its own for each class, found {quoted(ids)}. Correct the YAML."
         )
     candidates = _roots(path, content)
     root = next((candidate for candidate in candidates if candidate.is_dir()), None)
@@ -105,7 +104,7 @@ def load_dataset(path: Path) -> Dataset:
     for role in ROLES:
         if content.get(role) and not _paths(content[role]):
             raise DatasetError(
-                f"{path}: expected under {role!r} a path or a list of paths, found {short(content[role])}."
+                f"{path}: expected under {role!r} a path or a list of paths, found {quoted(content[role])}."
             )
     images = _images(content)
     if not images:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping
-from reprlib import repr as short
 from typing import Any
 
 from torch import nn
 
 from kdyolo.errors import ModelError
+from kdyolo.utils.text import quoted
 
 BACKBONE = "DistilledBackbone"
 
@@ -113,9 +113,9 @@ def check_description(description: Mapping[str, Any]) -> None:
     for key, value in description.items():
         if not isinstance(key, str) or key not in KEYS:
             known = ", ".join(sorted(KEYS))
-            raise ModelError(f"{where}: unknown key {short(key)}. Expected only {known}: remove it.")
+            raise ModelError(f"{where}: unknown key {quoted(key)}. Expected only {known}: remove it.")
         if (value is not None or key == "yaml_file") and not KEYS[key](value):
-            raise ModelError(f"{where}: {_EXPECTED.get(key, f'cannot use {key}')}; found {short(value)}.")
+            raise ModelError(f"{where}: {_EXPECTED.get(key, f'cannot use {key}')}; found {quoted(value)}.")
     for part in ("backbone", "head"):
         rows = description.get(part)
         if isinstance(rows, list):
@@ -123,7 +123,7 @@ def check_description(description: Mapping[str, Any]) -> None:
                 raise ModelError(f"{where}: {part} has {len(rows):,} rows; expected at most {MAX_ROWS:,}.")
             for row in rows:
                 if mistake := _row_mistake(row):
-                    raise ModelError(f"{where}: {part} row {short(row)}: {mistake}.")
+                    raise ModelError(f"{where}: {part} row {quoted(row)}: {mistake}.")
     if isinstance(scales := description.get("scales"), Mapping) and (mistake := _scales_mistake(scales)):
         raise ModelError(f"{where}: {mistake}.")
 
@@ -142,7 +142,7 @@ def _row_mistake(row: Any) -> str | None:
         return None  # told with the form that is expected, by the check of rows
     sources, repeats, layer, arguments = row
     if layer not in LAYERS:
-        return f"unknown layer {short(layer)}; expected one of Ultralytics' model YAMLs, e.g. Conv, C2f, Detect"
+        return f"unknown layer {quoted(layer)}; expected one of Ultralytics' model YAMLs, e.g. Conv, C2f, Detect"
     sources = sources if isinstance(sources, list) else [sources]
     if not sources or len(sources) > 64 or not all(map(_whole(-MAX_ROWS, MAX_ROWS), sources)):
         return "it starts with the row that it takes its input from, or a list of rows, as whole numbers"
@@ -157,7 +157,7 @@ def _row_mistake(row: Any) -> str | None:
         values = argument if isinstance(argument, list) and len(argument) <= 16 else [argument]
         if not all(_is_argument(value, layer, largest) for value in values):
             return (
-                f"argument {short(argument)}; expected numbers up to {largest:,}, true, false, null or one of "
+                f"argument {quoted(argument)}; expected numbers up to {largest:,}, true, false, null or one of "
                 f"{', '.join(sorted(NAMED_VALUES))}"
             )
     return None
@@ -183,7 +183,7 @@ def _scales_mistake(scales: Mapping[Any, Any]) -> str | None:
         if not fits or not isinstance(letter, str) or len(scales) > 30:
             return (
                 "expected scales, each with a scale letter, depth, width and most channels: n: [0.33, 0.25, 1024]; "
-                f"found {short(letter)}: {short(values)}"
+                f"found {quoted(letter)}: {quoted(values)}"
             )
     return None
 

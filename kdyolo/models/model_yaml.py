@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 from ultralytics.nn.tasks import guess_model_scale
@@ -22,7 +21,7 @@ from kdyolo.models.arch import FAMILIES, ULTRALYTICS_BN_EPS, Arch, layer_shapes,
 from kdyolo.models.description_check import BACKBONE as BACKBONE
 from kdyolo.models.description_check import check_description
 from kdyolo.utils.shipped_files import shipped
-from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.text import did_you_mean, quoted
 from kdyolo.utils.yaml_files import read_yaml
 
 Yaml = dict[str, Any]
@@ -154,9 +153,9 @@ def check_rows(d: Yaml) -> None:
         rows = d.get(part)
         for row in rows if isinstance(rows, list) and rows else [rows]:
             if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)):
-                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {short(row)}.")
+                raise ModelError(f"{where}: {part} takes rows [from, repeats, module, args]; found {quoted(row)}.")
     if not isinstance(d.get("scales"), dict):
-        found = short(d.get("scales"))
+        found = quoted(d.get("scales"))
         raise ModelError(f"{where}: expected scales, each with a scale letter: n: [0.33, 0.25, 1024]; found {found}.")
     before = len(d["backbone"])
     sources = (j if j >= 0 else before + i + j for i, row in enumerate(d["head"]) for j in row_sources(row))

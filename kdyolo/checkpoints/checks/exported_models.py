@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 from ultralytics.nn.autobackend import AutoBackend
@@ -16,6 +15,7 @@ from ultralytics.nn.backends.base import BaseBackend
 
 from kdyolo.errors import CheckpointError
 from kdyolo.models.description_check import not_plain
+from kdyolo.utils.text import quoted
 
 # Formats that hold a graph of known operations. The others are programs in the words of their makers (TorchScript,
 # TensorFlow, TensorRT's engines), or need a device's own software, whose metadata cannot be looked at from here.
@@ -54,7 +54,7 @@ def check_exported(path: str | Path) -> None:
     for key, value in BaseBackend.read_metadata(path).items():
         if mistake := _mistake(key, value):
             raise CheckpointError(
-                f"{path}: refused, its metadata has {short(key)}: {short(value)}, {mistake}. Export the model again."
+                f"{path}: refused, its metadata has {quoted(key)}: {quoted(value)}, {mistake}. Export the model again."
             )
 
 
