@@ -24,14 +24,19 @@ detach_option = click.option(
 )
 
 
-def run_detached() -> None:
+def run_detached(dry_run: bool) -> None:
     """Start the command of this command line in the background, and print how to follow it, or why it did not begin.
 
+    Args:
+        dry_run: Whether it is asked to train nothing, which nobody would see.
+
     Raises:
-        ConfigError: This is one of several processes that torchrun started.
+        ConfigError: It is a dry run, or this is one of several processes that torchrun started.
     """
     from kdyolo.runs.detach import DidNotBegin, detach
 
+    if dry_run:
+        raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
     if "RANK" in os.environ:
         raise ConfigError("--detach is not for processes that torchrun starts: put torchrun itself in the background.")
     arguments: list[str] = click.get_current_context().find_root().obj

@@ -9,7 +9,7 @@ import click
 
 from kdyolo.cli.base import command, echo
 from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import RunError
 
 if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
@@ -38,9 +38,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     studies/NAME/ARM/seedK. Calling again resumes what was interrupted and never repeats what is finished.
     """
     if detach:
-        if dry_run:
-            raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
-        run_detached()
+        run_detached(dry_run)
         return
     from kdyolo.experiments.study.study import Study
 

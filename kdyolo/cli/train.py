@@ -58,9 +58,7 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
     """
     if detach:
-        if dry_run:
-            raise ConfigError("--detach and --dry-run exclude each other: a dry run is for reading what it prints.")
-        run_detached()
+        run_detached(dry_run)
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from kdyolo.engine.early_ends import how_to_resume, refusals_of_files_explained
-from kdyolo.errors import RunError
+from kdyolo.engine.early_ends import batchnorm_explained, how_to_resume, refusals_of_files_explained
+from kdyolo.errors import ConfigError, RunError
 
 
 def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
@@ -69,3 +70,12 @@ def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monke
     monkeypatch.setattr("kdyolo.engine.early_ends.RANK", 1)
     with pytest.raises(OSError, match="No space"), refusals_of_files_explained(tmp_path / "weights/last.pt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_batch_of_one_image_is_explained_and_other_errors_stay_what_they_are():
+    args = SimpleNamespace(batch=1, imgsz=32)
+    one = "Expected more than 1 value per channel when training, got input size torch.Size([1, 64, 1, 1])"
+    with pytest.raises(ConfigError, match="batch=1 at imgsz=32 gives BatchNorm one value"), batchnorm_explained(args):
+        raise ValueError(one)
+    with pytest.raises(ValueError, match=r"^another$"), batchnorm_explained(args):
+        raise ValueError("another")

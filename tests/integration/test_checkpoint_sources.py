@@ -434,6 +434,7 @@ def test_a_users_key_map_names_any_checkpoint(own_names: tuple[Path, Path]) -> N
         ("layers: {a: b}", ["expected layer numbers.*a: b"]),
         ("layers: {a: 0}\nbn_eps: 7\ntypo: 1\nsegments: 3", ["bn_eps: must lie", "typo: unknown key", "segments: exp"]),
         ("layers: {a: 0}\ninput_norm: sometimes", ["input_norm must be 0-1, imagenet"]),
+        ("layers: {a: 0}\nuntrained_tail: perhaps", ["untrained_tail: expected true or false; found 'perhaps'"]),
         ("a: [", ["not a YAML file"]),
     ],
 )
