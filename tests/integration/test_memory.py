@@ -92,6 +92,8 @@ def test_not_even_an_image_fits(gpu, options, monkeypatch):
     monkeypatch.setattr(fitting_batch, "loss_of", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
     with pytest.raises(RunError, match="Not even a single image"):
         train(options)
+    with pytest.raises(RunError, match="Not even a single image"):
+        measure_run(plan_run(options))
 
 
 def test_another_error_of_a_measured_step_is_no_lack_of_memory(gpu, options, monkeypatch):

@@ -24,7 +24,7 @@ from kdyolo.errors import ModelError, RunError
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, sample_outputs
-from kdyolo.models.detector import KDDetectionModel, from_stock, to_stock
+from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description, to_stock
 from kdyolo.models.model_yaml import is_nested
 from kdyolo.models.yaml_layouts import describe_detector, to_stock_yaml
 from kdyolo.utils.shipped_files import shipped
@@ -622,3 +622,8 @@ def test_a_fold_that_would_change_the_outputs_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(RunError, match=r"last\.pt: the stock model differs from the trained one by \d"):
         finish_checkpoint(path, {})
     assert path.read_bytes() == before
+
+
+def test_a_detector_of_nothing_is_refused() -> None:
+    with pytest.raises(ModelError, match="no model: expected a model YAML"):
+        resolve_description(None, None, None, None)

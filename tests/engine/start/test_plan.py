@@ -189,3 +189,10 @@ def test_trust_of_a_trained_detector_needs_no_checkpoint_to_train_on(
     with pytest.raises(Started):
         KDYOLO(stock, trust=True).train(**{**FAST, "data": str(shapes), "work_dir": tmp_path / "run"})
     assert counts["read_checkpoint"] == 0
+
+
+def test_no_data_set_is_told_beside_the_other_mistakes():
+    with pytest.raises(ConfigError) as error:
+        plan_with_every_mistake({"model": "kdyolov8n.yaml", "freeze_epochs": "half"})
+    assert "2 mistakes" in str(error.value)
+    assert "no data: expected a data set YAML" in str(error.value)

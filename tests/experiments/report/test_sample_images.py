@@ -13,6 +13,8 @@ from kdyolo.experiments.compare import compare_runs
 from kdyolo.experiments.report import sample_images as sample_module
 from kdyolo.experiments.report import sample_predictions
 from kdyolo.experiments.report.sample_images import samples
+from kdyolo.experiments.report.sample_predictions import NoPredictions, predict_samples
+from kdyolo.runs.history import read_run
 from tests.builders.run_folders import write_full_run, write_predictions
 from tests.builders.studies import comparison_of, write_study
 
@@ -73,7 +75,7 @@ def test_a_detection_on_a_crowd_is_no_mistake(shapes, annotations, tmp_path):
     assert "crowd" in {box.kind for box in sample.pictures[0].boxes}
 
 
-def test_a_stock_run_is_predicted_on_the_same_images(train, tmp_path, monkeypatch):
+def test_a_stock_run_is_predicted_on_the_same_images(train, shapes, tmp_path, monkeypatch):
     for module in (sample_predictions, sample_module):  # after one epoch nothing is sure
         monkeypatch.setattr(module, "SHOWN_SCORE", 0.001)
     train(epochs=1)  # a real checkpoint, and a run that keeps its predictions
@@ -96,6 +98,12 @@ def test_a_stock_run_is_predicted_on_the_same_images(train, tmp_path, monkeypatc
         ]
         assert boxes[0] >= boxes[1]
         assert boxes[1]
+    image, one_class = next((shapes.parent / "images/val").iterdir()), [1]
+    with pytest.raises(NoPredictions, match="has more classes than the data set, which has 1"):
+        predict_samples(read_run(stock), {1: image}, one_class)
+    (stock / "weights/best.pt").unlink()
+    with pytest.raises(NoPredictions, match=r"best\.pt: no such file"):  # and Ultralytics is not asked to fetch it
+        predict_samples(read_run(stock), {1: image}, one_class)
 
 
 def test_why_an_arm_has_no_pictures(shapes, tmp_path):
