@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -50,8 +51,6 @@ from tests.builders.studies import write_pair, write_small_study  # noqa: E402
 from tests.builders.training import FAST, Enough  # noqa: E402
 from tests.system.forkserver import ForkServer, fork_server  # noqa: E402
 
-settings.update({"runs_dir": str(Path(_HOME.name) / "runs")})  # else the folder of whoever asked first
-
 # Fuzzing: as thorough as it gets, and a few examples for `make test-fast`.
 hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
@@ -94,8 +93,12 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _inside_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths (``runs/detect/…``) land in the test's own folder."""
+    """Relative paths (``runs/detect/…``) land in the test's own folder, and so do runs that are given no folder."""
     monkeypatch.chdir(tmp_path)
+    dict.update(settings, runs_dir=str(tmp_path / "ultralytics" / "runs"))
+    new = settings.file_path.with_suffix(".new")
+    new.write_text(json.dumps(settings))
+    new.replace(settings.file_path)  # at once: a process that an earlier test left may be reading it
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,9 @@ def _state(run: Run, process: RecordedProcess | None) -> State:
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """All run folders in and below some folders, the one with the last sign of life first."""
-    found = {path.resolve(): path for folder in folders for path in _walk(folder)}
+    found: dict[Path, Path] = {}
+    for path in (path for folder in folders for path in _walk(folder)):
+        found.setdefault(path.resolve(), path)  # under its first name: the short one, where Ultralytics' folder is ours
     return list(found.values())
 
 
