@@ -137,7 +137,7 @@ class Command:
         """
         if self.ours is not None:
             name, *rest = self.ours
-            given = cli.commands[name].make_context(name, rest, resilient_parsing=False).params
+            given = cli.get_command(None, name).make_context(name, rest, resilient_parsing=False).params
             settings = given.pop("settings", ())
             if name == "train":
                 options = {k: v for k, v in given.items() if v not in (None, False) and k not in ("dry_run", "resume")}

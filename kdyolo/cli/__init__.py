@@ -11,16 +11,6 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli import (  # noqa: F401 - each adds its commands
-    checkpoints,
-    compare,
-    data,
-    demo,
-    evaluate,
-    jobs,
-    study,
-    train,
-)
 from kdyolo.cli.base import cli, echo, escaped_log
 from kdyolo.errors import LONGEST, ConfigError, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, honour_launch

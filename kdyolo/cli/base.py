@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from kdyolo._version import __version__
+from kdyolo.cli.sections import SectionedGroup
 from kdyolo.errors import collect_mistakes
 from kdyolo.utils.text import json_text, printable_lines, quoted
 
@@ -18,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.metrics.coco_metrics, which is heavy to import
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kdyolo")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def cli() -> None:

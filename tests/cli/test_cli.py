@@ -9,10 +9,11 @@ from click.testing import CliRunner
 
 import kdyolo
 from kdyolo.cli import cli, main
+from kdyolo.cli.sections import SECTIONS
 from kdyolo.runs.process_control import Terminated
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
-COMMANDS = sorted(cli.commands)
+COMMANDS = [name for section in SECTIONS.values() for name in section]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

@@ -19,7 +19,7 @@ def test_the_readme_shows_what_is_printed(study):
     comparison = compare(study)
     for arm in ("frozen", "low-lr"):
         assert f"{arm:<6}  {verdict(comparison, arm).words}\n" in section
-    for parameter in cli.commands["compare"].params:
+    for parameter in cli.get_command(None, "compare").params:
         option = parameter.opts[0]
         assert option in ("runs", "--debug") or f"`{option}" in section or f", `{option}" in section, option
 

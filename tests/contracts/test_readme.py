@@ -22,7 +22,7 @@ SHELL = [line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "bash" 
 @pytest.mark.parametrize("line", [line for line in SHELL if "kdyolo " in line])
 def test_kdyolo_commands_parse(line):
     _, name, *arguments = shlex.split(line[line.index("kdyolo ") :])
-    cli.commands[name].make_context(name, arguments)  # raises on an unknown option or a missing value
+    cli.get_command(None, name).make_context(name, arguments)  # raises on an unknown option or a missing value
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("make ")])
@@ -56,7 +56,7 @@ def test_names_in_every_python_block_exist():
 def test_options_of_evaluation_are_described():
     section = README[README.index("## Evaluating") : README.index("## Numbers")]
     for command in ("val", "score"):
-        for parameter in cli.commands[command].params:
+        for parameter in cli.get_command(None, command).params:
             option = parameter.opts[0]
             common = ("--model", "--data", "--imgsz", "--batch", "--device", "--split", "--debug", "--help")
             assert option in common or not option.startswith("--") or f"`{option}" in section, option
@@ -65,7 +65,9 @@ def test_options_of_evaluation_are_described():
 def test_the_table_of_options_is_complete():
     table = README[README.index("## Options of") : README.index("**Recipes.**")]
     named = set(re.findall(r"`(--[a-z-]+)", table))
-    options = {name for parameter in cli.commands["train"].params for name in parameter.opts if name.startswith("--")}
+    options = {
+        name for parameter in cli.get_command(None, "train").params for name in parameter.opts if name.startswith("--")
+    }
     assert options - {"--debug", "--help"} - {"--freeze-epochs"} <= named
     assert named <= options
     assert all(f"`{key}`" in table for key in OPTION_NAMES if key != "freeze_epochs")

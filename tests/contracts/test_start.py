@@ -76,11 +76,11 @@ def test_what_starts_at_once_imports_neither_torch_nor_ultralytics(tmp_path):
     (tmp_path / "empty").mkdir()
     run = write_run(tmp_path / "runs" / "one", planned=5)
     (run / "train.log").write_text("first line\nlast line\n")
-    given = json.dumps([sorted(cli.commands), light_modules(), HEAVY, HEAVY_FOR_HELP])
+    given = json.dumps([cli.list_commands(None), light_modules(), HEAVY, HEAVY_FOR_HELP])
     done = run_command(sys.executable, "-c", CODE, given, cwd=tmp_path)
     outputs = json.loads(done.stdout)
     assert outputs["completion"] == "plain,train\n"
     assert outputs["kdyolo ps"] == "no runs in empty\n"
     assert "runs/one" in outputs["kdyolo ps with runs"]
     assert outputs["kdyolo logs"].endswith("last line\n")
-    assert all(f"kdyolo {name}" in outputs[f"kdyolo {name} --help"] for name in cli.commands)
+    assert all(f"kdyolo {name}" in outputs[f"kdyolo {name} --help"] for name in cli.list_commands(None))

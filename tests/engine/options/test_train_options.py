@@ -73,7 +73,7 @@ def test_a_field_more_is_an_option_of_the_command() -> None:
 
 
 def test_the_command_has_every_option_with_its_help() -> None:
-    parameters = {p.name: p for p in cli.commands["train"].params if isinstance(p, click.Option)}
+    parameters = {p.name: p for p in cli.get_command(None, "train").params if isinstance(p, click.Option)}
     assert [name for name in parameters if name not in ("detach", "debug")] == list(command_options())
     for name, found in command_options().items():
         assert parameters[name].help == found.help
