@@ -39,7 +39,7 @@ def test_the_command_writes_the_report(study, tmp_path):
     result = CliRunner().invoke(cli, ["compare", str(study), "--out", "report", "--format", "json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["title"] == "does-it-help"
-    assert "shown with 3 seeds" in (tmp_path / "report" / "report.html").read_text()
+    assert "a significant gain with 3 seeds" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_options_of_the_command_arrive(study):

@@ -126,6 +126,7 @@ def test_killed_half_way_and_finished_by_a_second_call(write, tmp_path, checkpoi
         assert run.log.is_file()
 
     page = (folder / "report/report.html").read_text(encoding="utf-8")
+    assert study.comparison().title == study.file.name
     verdict = study.comparison().differences[0]
     assert (verdict.arm, verdict.baseline, verdict.metric) == ("frozen", "random", "mAP50-95")
     assert verdict.words in html.unescape(page)

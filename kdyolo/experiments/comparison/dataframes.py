@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DIFFERENCE_COLUMNS = (
     *("metric", "arm", "baseline", "difference", "low", "high", "level", "n", "paired"),
-    *("p_value", "p_adjusted", "shown", "seeds_needed", "words"),
+    *("p_value", "p_adjusted", "significant", "seeds_needed", "words"),
 )
 
 
@@ -61,7 +61,7 @@ def differences_frame(comparison: ComparisonResult) -> pd.DataFrame:
             "paired": d.paired,
             "p_value": d.p_value,
             "p_adjusted": d.p_adjusted,
-            "shown": d.shown,
+            "significant": d.significant,
             "seeds_needed": d.seeds_needed,
             "words": d.words,
         }

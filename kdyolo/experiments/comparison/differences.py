@@ -23,12 +23,12 @@ METHOD = (
     "baseline are taken seed by seed and have the paired t interval and test (ibid.) where two or more seeds are "
     "common to both arms; else Welch's interval and test (Welch 1947, Biometrika 34:28–35). Intervals are of one "
     "difference at a time; p-values are adjusted for the number of arms within each metric (Holm 1979, Scandinavian "
-    "Journal of Statistics 6:65–70), and a difference counts as shown if its adjusted p-value is below "
-    f"{1 - LEVEL:.2f}. Seeds needed: the fewest per arm with which a true difference of the size found would be shown "
-    f"in {POWER:.0%} of studies (Cohen 1988, Statistical Power Analysis for the Behavioral Sciences; noncentral t, "
-    "level divided by the number of arms compared); the size found is itself uncertain, so it is a rough number. Seeds "
-    "are taken for a sample of all that could be drawn, their values for normally distributed; images are the same in "
-    "all runs, so nothing is said about other images. Computed with SciPy."
+    "Journal of Statistics 6:65–70), and a difference counts as significant if its adjusted p-value is below "
+    f"{1 - LEVEL:.2f}. Seeds needed: the fewest per arm with which a true difference of the size found would be "
+    f"significant in {POWER:.0%} of studies (Cohen 1988, Statistical Power Analysis for the Behavioral Sciences; "
+    "noncentral t, level divided by the number of arms compared); the size found is itself uncertain, so it is a rough "
+    "number. Seeds are taken for a sample of all that could be drawn, their values for normally distributed; images "
+    "are the same in all runs, so nothing is said about other images. Computed with SciPy."
 )
 
 
@@ -44,7 +44,7 @@ class Difference:
         paired: Whether runs of the same seed were subtracted; else Welch's interval.
         p_value: Two-sided p-value of "no difference", as if there were no other arm; NaN if the interval has no ends.
         p_adjusted: The p-value adjusted for the number of arms (Holm).
-        shown: Whether ``p_adjusted`` is below 1 − level.
+        significant: Whether ``p_adjusted`` is below 1 − level.
         seeds_needed: Seeds per arm that would show a difference of this size in 80 % of studies; None if unknown.
         words: The verdict as a sentence.
     """
@@ -56,7 +56,7 @@ class Difference:
     paired: bool
     p_value: float
     p_adjusted: float
-    shown: bool
+    significant: bool
     seeds_needed: int | None
     words: str
 
@@ -75,7 +75,7 @@ def find_differences(arms: Sequence[Arm], baseline: Arm, metrics: Sequence[str])
         effects = [_effect(arm, baseline, metric, len(others)) for arm in others]
         adjusted = holm([effect.p_value for effect in effects])
         for arm, effect, p in zip(others, effects, adjusted, strict=True):
-            shown = p < 1 - effect.interval.level  # NaN is not
+            significant = p < 1 - effect.interval.level  # NaN is not
             difference = Difference(
                 arm=arm.name,
                 baseline=baseline.name,
@@ -84,7 +84,7 @@ def find_differences(arms: Sequence[Arm], baseline: Arm, metrics: Sequence[str])
                 paired=effect.paired,
                 p_value=effect.p_value,
                 p_adjusted=p,
-                shown=shown,
+                significant=significant,
                 seeds_needed=effect.seeds_needed,
                 words="",
             )
@@ -120,7 +120,7 @@ def _counts(arm: Arm, baseline: Arm, metric: str) -> tuple[int, int]:
 
 
 def _verdict(difference: Difference, counts: tuple[int, int], arms: int) -> str:
-    """``+0.8 mAP, 95% CI −0.1…+1.7: not shown with 3 seeds; about 7 seeds would show a gain of this size``."""
+    """``+0.8 mAP, 95% CI −0.1…+1.7: not significant with 3 seeds; about 7 seeds would show a gain of this size``."""
     interval = difference.interval
     unit = "mAP" if difference.metric == "mAP50-95" else difference.metric
     if not interval.known:
@@ -132,9 +132,9 @@ def _verdict(difference: Difference, counts: tuple[int, int], arms: int) -> str:
         f"{interval.n} seeds" if difference.paired or counts[0] == counts[1] else f"{counts[0]} and {counts[1]} seeds"
     )
     kind = "gain" if interval.estimate > 0 else "loss"
-    if difference.shown:
-        return f"{text}a {kind}, shown with {seeds} (p = {_p(difference.p_adjusted)})"
-    text += f"not shown with {seeds}"
+    if difference.significant:
+        return f"{text}a significant {kind} with {seeds} (p = {_p(difference.p_adjusted)})"
+    text += f"not significant with {seeds}"
     if difference.p_value < 1 - interval.level:
         text += f" once {arms} arms are accounted for (p = {_p(difference.p_adjusted)})"
     if difference.seeds_needed is None:

@@ -119,20 +119,34 @@ def unpaired_effect(
         level: Coverage of the interval.
         alpha: Significance level that the seeds needed are counted for; ``1 − level``, if not given.
     """
-    n = min(len(arm), len(baseline))
-    estimate = math.fsum(arm) / len(arm) - math.fsum(baseline) / len(baseline)
-    spreads = [_standard_deviation(arm), _standard_deviation(baseline)]
-    if n < 2 or not any(spreads):
-        return Effect(Interval(estimate, level=level, n=n), math.nan, paired=False, seeds_needed=None)
+    interval = welch_interval(arm, baseline, level)
+    if not interval.known:
+        return Effect(interval, math.nan, paired=False, seeds_needed=None)
     from scipy import stats
 
-    test = stats.ttest_ind(arm, baseline, equal_var=False)
-    ends = test.confidence_interval(level)
-    interval = Interval(estimate, float(ends.low), float(ends.high), level, n)
-    variances = [spread**2 for spread in spreads]
+    p_value = float(stats.ttest_ind(arm, baseline, equal_var=False).pvalue)
+    variances = [_standard_deviation(values) ** 2 for values in (arm, baseline)]
     freedom = sum(variances) ** 2 / sum(v**2 for v in variances)  # Welch's, per (n − 1), for arms of equal size
-    needed = seeds_needed(estimate / math.sqrt(sum(variances)), freedom, alpha or 1 - level)
-    return Effect(interval, float(test.pvalue), paired=False, seeds_needed=needed)
+    needed = seeds_needed(interval.estimate / math.sqrt(sum(variances)), freedom, alpha or 1 - level)
+    return Effect(interval, p_value, paired=False, seeds_needed=needed)
+
+
+def welch_interval(arm: Sequence[float], baseline: Sequence[float], level: float = LEVEL) -> Interval:
+    """The difference of two means and Welch's interval (Welch 1947); without ends where nothing has a spread.
+
+    Args:
+        arm: A value for each seed.
+        baseline: A value for each of its seeds, which may be others.
+        level: Coverage of the interval.
+    """
+    n = min(len(arm), len(baseline))
+    estimate = math.fsum(arm) / len(arm) - math.fsum(baseline) / len(baseline)
+    if n < 2 or not (_standard_deviation(arm) or _standard_deviation(baseline)):
+        return Interval(estimate, level=level, n=n)
+    from scipy import stats
+
+    ends = stats.ttest_ind(arm, baseline, equal_var=False).confidence_interval(level)
+    return Interval(estimate, float(ends.low), float(ends.high), level, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -89,7 +89,7 @@ class Unfreezing:
 
 
 def panels(arms: Sequence[Arm]) -> list[Panel]:
-    """Every quantity that some run has: mAP first, then losses, then learning rates of every group."""
+    """Every quantity that some run has, and that is not zero throughout: mAP, then losses, then learning rates."""
     found = [
         _panel("mAP50-95", "quality", arms, MAP),
         _panel("mAP50", "quality", arms, MAP50),
@@ -99,7 +99,7 @@ def panels(arms: Sequence[Arm]) -> list[Panel]:
     for name in names:
         title = _LOSSES.get(name, name.replace("_", " "))
         found += [_panel(f"{title}, {kind}", "loss", arms, f"{kind}/{name}") for kind in ("train", "val")]
-    return [panel for panel in [*found, *_rates(arms)] if panel.curves]
+    return [panel for panel in [*found, *_rates(arms)] if _shows_something(panel)]
 
 
 def frozen_spans(arms: Sequence[Arm]) -> list[FrozenSpan]:
@@ -124,6 +124,11 @@ def unfreezings(arms: Sequence[Arm]) -> list[Unfreezing]:
                 what = "backbone" if len(parts) == len(PARTS) else ", ".join(parts)
                 found.setdefault((epoch + 1, what), []).append(arm.name)
     return [Unfreezing(epoch - 0.5, epoch, what, tuple(names)) for (epoch, what), names in sorted(found.items())]
+
+
+def _shows_something(panel: Panel) -> bool:
+    values = (value for curve in panel.curves for _, line in curve.seeds for value in line)
+    return any(value != 0 and not math.isnan(value) for value in values)
 
 
 def _phases(arm: Arm) -> list[tuple[float, float, int]]:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +34,7 @@ from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
 from kdyolo.experiments.report.curves import Curve
 from kdyolo.experiments.report.sample_images import Samples, samples
+from kdyolo.runs.files import RESULTS_NAME
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import format_duration
 
@@ -89,6 +90,8 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
         .render(
             comparison=comparison,
             styles=of_arm,
+            head=head_facts(comparison),
+            main=plotly_charts.by_effect(comparison),
             metrics=_metrics(comparison),
             panels=panels,
             spans=phases,
@@ -96,6 +99,7 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
             charts={name: _json(figure) for name, figure in figures.items()},
             shown_classes=plotly_charts.MOST_BARS,
             samples=pictures,
+            without_pictures=_by_reason(pictures.missing),
             official=_official_names(comparison),
             running=[run_name(run) for arm in comparison.arms for run in arm.runs if not run.finished],
             settings=htmlsafe_json_dumps({"refresh": refresh}),
@@ -121,6 +125,38 @@ def _official_names(comparison: ComparisonResult) -> list[str]:
     return list(dict.fromkeys(name for values in comparison.official.values() for name in values))
 
 
+def head_facts(comparison: ComparisonResult) -> dict[str, str]:
+    """What the runs have in common, or each of what they have, that a reader wants to know first.
+
+    Args:
+        comparison: Comparison to describe.
+
+    Returns:
+        Name of the fact (data, model, epochs, image size, validation images, trained) → its value.
+    """
+    runs = [run for arm in comparison.arms for run in arm.runs]
+    trained = sorted({date.fromtimestamp((run.path / RESULTS_NAME).stat().st_mtime).isoformat() for run in runs})
+    values: dict[str, list[Any]] = {
+        "data": [Path(str(run.args["data"])).stem for run in runs if run.args.get("data")],
+        "model": [
+            Path(str(model)).stem for run in runs if (model := (run.record or {}).get("model") or run.args["model"])
+        ],
+        "epochs": [run.planned_epochs for run in runs],
+        "image size": [f"{run.args['imgsz']} px" for run in runs if run.args.get("imgsz")],
+        "validation images": [f"{run.scores['images']:,}" for run in runs if run.scores and "images" in run.scores],
+        "trained": [trained[0] if len(trained) == 1 else f"{trained[0]} to {trained[-1]}"],
+    }
+    return {fact: ", ".join(map(str, dict.fromkeys(found))) for fact, found in values.items() if found}
+
+
+def _by_reason(missing: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason → arms that it holds for, so that one error is told once."""
+    found: dict[str, list[str]] = {}
+    for arm, reason in missing.items():
+        found.setdefault(reason, []).append(arm)
+    return found
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -136,6 +172,7 @@ def _environment() -> Environment:
         interval=interval,
         duration=format_duration,
         number=number,
+        rounded=rounded,
         setting=format_setting,
     )
     environment.globals.update(last=_last, best=_best, nothing=NOTHING)
@@ -180,6 +217,11 @@ def interval(value: Interval, sign: bool = False) -> str:
 def number(value: float, digits: int = 1) -> str:
     """Decimals, or a dash."""
     return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def rounded(value: float) -> str:
+    """Four significant digits, with a true minus sign, or a dash."""
+    return NOTHING if math.isnan(value) else f"{value:.4g}".replace("-", "−")
 
 
 def format_setting(value: Any) -> str:

@@ -7,16 +7,19 @@ some HTML in texts for markup, so each goes through :func:`literal`.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from kdyolo.experiments.comparison.cost_and_classes import ClassDifference
-from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.differences import Difference, points
 from kdyolo.experiments.comparison.result import ComparisonResult
+from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report.arm_styles import ArmStyle
 from kdyolo.experiments.report.curves import Curve, FrozenSpan, Line, Panel, Unfreezing
+from kdyolo.experiments.report.difference_curves import DifferenceCurve, difference_curves
 
 SHADE = 0.16  # opacity behind epochs in which the whole backbone is frozen
 GREY = "128, 128, 128"
@@ -26,6 +29,10 @@ POINTS = 100  # differences are in points of 0–100, as everybody gives them
 LONGEST_LABEL = 32  # characters
 BAR_HEIGHT = 22  # pixels
 ROW_HEIGHT = 56
+CURVE_HEIGHT, SMALL_HEIGHT = 360, 240
+MOST_TICKS = 8
+ZOOMED = 1 / 3  # share of the epochs, at the end, that the zoom shows
+FEWEST_ZOOMED = 5  # epochs: with fewer at the end there is nothing to zoom into
 
 
 def literal(text: str) -> str:
@@ -39,7 +46,7 @@ def label(text: str) -> str:
 
 
 def differences_chart(differences: Sequence[Difference], styles: Mapping[str, ArmStyle]) -> go.Figure:
-    """Dots with whiskers, a row for each arm, and a line at no difference; in points of mAP."""
+    """Dots with whiskers and their values, a row for each arm, and a line at no difference; in points of mAP."""
     figure = go.Figure()
     for row, d in enumerate(differences):
         style, interval = styles[d.arm], d.interval
@@ -61,9 +68,20 @@ def differences_chart(differences: Sequence[Difference], styles: Mapping[str, Ar
             name=literal(d.arm),
             showlegend=False,
         )
+    low, high = _reach([value for d in differences for value in (d.interval.estimate, *_ends(d.interval))])
+    for row, d in enumerate(differences):
+        right = POINTS * d.interval.estimate > (low + high) / 2  # the text runs towards the middle, where there is room
+        figure.add_annotation(
+            x=POINTS * d.interval.estimate,
+            y=row,
+            yshift=17,
+            xanchor="right" if right else "left",
+            text=_value_text(d),
+            showarrow=False,
+        )
     figure.add_vline(x=0, line={"width": 2, "color": f"rgb({GREY})"})
     figure.update_layout(height=90 + ROW_HEIGHT * len(differences), hovermode="closest")
-    figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, tickformat="+.3~g")
+    figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, **_signed_axis(low, high))
     figure.update_yaxes(**_rows([d.arm for d in differences]), range=[len(differences) - 0.5, -0.5])
     return _plain(figure)
 
@@ -72,6 +90,81 @@ def panel_chart(
     panel: Panel, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing], styles: Mapping[str, ArmStyle]
 ) -> go.Figure:
     """Thin lines for seeds, a thick one for their mean; frozen epochs shaded, a line at each change."""
+    figure = _seeds_and_means(panel, styles)
+    end = last_epoch(panel)
+    _mark_phases(figure, phases, changes)
+    if panel.kind == "quality":
+        _name_unfreezings(figure, changes, end)
+    height = CURVE_HEIGHT if panel.kind == "quality" else SMALL_HEIGHT
+    figure.update_layout(height=height, hovermode="x unified", showlegend=False)
+    figure.update_xaxes(**_epoch_axis(1, end))
+    figure.update_yaxes(rangemode="tozero" if panel.kind != "loss" else "normal", tickformat="~g", automargin=True)
+    return _plain(figure)
+
+
+def zoomed_chart(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure | None:
+    """The last third of a panel's epochs, its axis from the lowest value there to the highest; None if too short."""
+    end = last_epoch(panel)
+    start = math.floor(end * (1 - ZOOMED)) + 1
+    lines = [line for curve in panel.curves for line in (*curve.seeds, curve.mean)]
+    values = [v for line in lines for e, v in zip(*line, strict=True) if e >= start and not math.isnan(v)]
+    if end - start + 1 < FEWEST_ZOOMED or not values:
+        return None
+    figure = _seeds_and_means(panel, styles)
+    room = 0.08 * (max(values) - min(values)) or 0.01
+    figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", showlegend=False)
+    figure.update_xaxes(**_epoch_axis(start, end))
+    figure.update_yaxes(range=[min(values) - room, max(values) + room], tickformat="~g", automargin=True)
+    return _plain(figure)
+
+
+def difference_curves_chart(
+    found: Sequence[DifferenceCurve],
+    phases: Sequence[FrozenSpan],
+    changes: Sequence[Unfreezing],
+    styles: Mapping[str, ArmStyle],
+) -> go.Figure:
+    """Mean difference to the baseline over the epochs, in points, with the band of its interval."""
+    figure = go.Figure()
+    for curve in found:
+        style = styles[curve.arm]
+        meta = {"color": style.color, "arm": curve.arm}
+        known = [(e, i) for e, i in zip(curve.epochs, curve.intervals, strict=True) if i.known]
+        if known:  # up along the lower ends and back along the upper ones
+            figure.add_scatter(
+                x=[e for e, _ in known] + [e for e, _ in reversed(known)],
+                y=[POINTS * i.low for _, i in known] + [POINTS * i.high for _, i in reversed(known)],
+                mode="lines",
+                line={"width": 0},
+                fill="toself",
+                hoverinfo="skip",
+                name=literal(curve.arm),
+                meta={**meta, "role": "band"},
+            )
+        figure.add_scatter(
+            x=curve.epochs,
+            y=[POINTS * interval.estimate for interval in curve.intervals],
+            mode="lines+markers",
+            line={"width": 3, "dash": style.dash},
+            marker={"size": 8, "symbol": style.symbol, "maxdisplayed": MARKERS_ON_A_LINE},
+            name=literal(curve.arm),
+            meta={**meta, "role": "mean"},
+        )
+    _mark_phases(figure, phases, changes)
+    figure.add_hline(y=0, line={"width": 1.5, "color": f"rgb({GREY})"})
+    figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", showlegend=False)
+    figure.update_xaxes(**_epoch_axis(1, max(curve.epochs[-1] for curve in found)))
+    values = [v for c in found for i in c.intervals[len(c.intervals) // 10 :] for v in (i.estimate, *_ends(i))]
+    figure.update_yaxes(zeroline=False, automargin=True, hoverformat="+.2f", **_signed_axis(*_reach(values)))
+    return _plain(figure)
+
+
+def last_epoch(panel: Panel) -> int:
+    """The last epoch that any run of a panel has."""
+    return max(epochs[-1] for curve in panel.curves for epochs, _ in curve.seeds)
+
+
+def _seeds_and_means(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure:
     figure = go.Figure()
     for curve in panel.curves:
         style = styles[curve.arm]
@@ -88,17 +181,15 @@ def panel_chart(
                 meta={"color": style.color, "role": "seeds", "arm": curve.arm},
             )
         figure.add_scatter(**_mean(curve, style))
+    return figure
+
+
+def _mark_phases(figure: go.Figure, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing]) -> None:
     for span in phases:
         opacity = SHADE * span.fraction / len(phases) ** 0.5  # they lie over each other
         figure.add_vrect(span.start, span.end, fillcolor=f"rgba({GREY}, {opacity:.3f})", line_width=0, layer="below")
     for change in changes:
         figure.add_vline(change.at, line={"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"})
-    if panel.kind == "quality":
-        _name_unfreezings(figure, changes)
-    figure.update_layout(height=360 if panel.kind == "quality" else 240, hovermode="x unified", showlegend=False)
-    figure.update_xaxes(title="epoch")
-    figure.update_yaxes(rangemode="tozero" if panel.kind != "loss" else "normal", tickformat="~g", automargin=True)
-    return _plain(figure)
 
 
 def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go.Figure:
@@ -110,17 +201,14 @@ def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go
         x=values,
         y=list(range(len(ordered))),
         orientation="h",
-        text=[f"{value:+.1f}" for value in values],
+        text=[points(d.difference) for d in ordered],
         textposition="outside",
         cliponaxis=False,
         meta={"color": style.color, "role": "classes"},
         hoverinfo="skip",
     )
     figure.add_vline(x=0, line={"width": 1.5, "color": f"rgb({GREY})"})
-    room = 0.25 * max((abs(v) for v in values), default=1.0) or 1.0
-    figure.update_xaxes(
-        title="points of AP", range=[min(0.0, *values) - room, max(0.0, *values) + room], zeroline=False
-    )
+    figure.update_xaxes(title="points of AP", zeroline=False, **_signed_axis(*_reach([d.difference for d in ordered])))
     figure.update_yaxes(**_rows([d.name for d in ordered]), range=[-0.5, len(ordered) - 0.5])
     figure.update_layout(height=90 + BAR_HEIGHT * len(ordered), bargap=0.25)
     return _plain(figure)
@@ -134,6 +222,12 @@ def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifferenc
     return ordered[: MOST_BARS // 2] + ordered[-(MOST_BARS // 2) :]
 
 
+def by_effect(comparison: ComparisonResult) -> list[Difference]:
+    """Differences in the metric asked for, the greatest gain first."""
+    main = [d for d in comparison.differences if d.metric == comparison.metric]
+    return sorted(main, key=lambda d: -d.interval.estimate)
+
+
 def all_charts(
     comparison: ComparisonResult,
     panels: Sequence[Panel],
@@ -142,14 +236,61 @@ def all_charts(
     styles: Mapping[str, ArmStyle],
 ) -> dict[str, go.Figure]:
     """Id in the page → figure, in the order of the page."""
-    main = [d for d in comparison.differences if d.metric == comparison.metric]
+    main = by_effect(comparison)
     charts = {"chart-differences": differences_chart(main, styles)} if main else {}
     for number, panel in enumerate(panels):
         charts[f"chart-curve-{number}"] = panel_chart(panel, phases, changes, styles)
+    if found := difference_curves(comparison.arms, comparison.baseline):
+        charts["chart-curve-difference"] = difference_curves_chart(found, phases, changes, styles)
+    if panels and (zoomed := zoomed_chart(panels[0], styles)):
+        charts["chart-curve-zoomed"] = zoomed
     for number, arm in enumerate(comparison.arms):
-        if of_arm := [d for d in comparison.class_differences if d.arm == arm.name]:
+        of_arm = [d for d in comparison.class_differences if d.arm == arm.name]
+        if any(d.difference for d in of_arm):  # bars that are all zero show nothing
             charts[f"chart-classes-{number}"] = classes_chart(of_arm, styles[arm.name])
     return charts
+
+
+def _ends(interval: Interval) -> tuple[float, ...]:
+    return (interval.low, interval.high) if interval.known else ()
+
+
+def _value_text(difference: Difference) -> str:
+    """``"+0.9 (+0.6…+1.2)"``, in points."""
+    text, ends = points(difference.interval.estimate), _ends(difference.interval)
+    return f"{text} ({points(ends[0])}…{points(ends[1])})" if ends else text
+
+
+def _reach(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of differences, in points: it shows the values and 0, with room for what is written beside."""
+    low, high = POINTS * min(0.0, *values), POINTS * max(0.0, *values)
+    room = 0.2 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _signed_axis(low: float, high: float) -> dict[str, Any]:
+    """An axis in points whose ticks are written as everywhere else: ``−1``, ``0``, ``+1``."""
+    step = _nice_step(high - low, MOST_TICKS - 1)
+    ticks = [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    digits = max(0, -math.floor(math.log10(step)))
+    return {"range": [low, high], "tickvals": ticks, "ticktext": [_signed_tick(tick, digits) for tick in ticks]}
+
+
+def _signed_tick(value: float, digits: int) -> str:
+    text = points(value / POINTS, digits)
+    return "0" if float(text.replace("−", "-")) == 0 else text
+
+
+def _nice_step(width: float, most: int) -> float:
+    """The smallest of 1, 2, 5, 10, … × 10ⁿ of which at most ``most`` fit into a width."""
+    power = 10.0 ** math.floor(math.log10(width / most))
+    return next(factor * power for factor in (1, 2, 5, 10) if width / (factor * power) <= most)
+
+
+def _epoch_axis(start: int, end: int) -> dict[str, Any]:
+    """An axis that ends with the data, and has whole numbers only."""
+    step = max(1, round(_nice_step(max(end - start, 1), MOST_TICKS - 1)))
+    return {"title": "epoch", "range": [start - 0.5, end + 0.5], "dtick": step, "tick0": 0 if step > 1 else 1}
 
 
 def _rows(names: Sequence[str]) -> dict[str, Any]:
@@ -180,17 +321,20 @@ def _joined(lines: Sequence[Line]) -> tuple[list[int | None], list[float | None]
     return x, y
 
 
-def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing]) -> None:
-    """Texts at the upper end of the lines, each a step below the last, so that near ones do not overlap."""
+def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing], end: int) -> None:
+    """Texts at the upper end of the lines, each a step below the last, so that near ones do not overlap.
+
+    They run towards the middle of the axis, since what leaves it is cut.
+    """
     for place, change in enumerate(changes):
         figure.add_annotation(
             x=change.at,
             y=0.99 - 0.075 * (place % 8),
             yref="paper",
-            xanchor="left",
+            xanchor="left" if change.at < end / 2 else "right",
             yanchor="top",
             showarrow=False,
-            text=f" {change.parts} thaws: {label(', '.join(change.arms))}",
+            text=f" {change.parts} thaws: {label(', '.join(change.arms))} ",
             font={"size": 11},
         )
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -247,7 +248,11 @@ class Study:
             return None
         baseline = self.file.baseline
         trained = {run.arm.name for run in self.runs if run.folder in finished}
-        return compare_runs(*finished, baseline=baseline if baseline in trained else None, out=out, anyway=True)
+        compared = compare_runs(*finished, baseline=baseline if baseline in trained else None, anyway=True)
+        compared = replace(compared, title=self.file.name)  # runs one by one do not say of which study they are
+        if out is not None:
+            compared.write_report(out)
+        return compared
 
     def _report(self) -> None:
         import click

@@ -36,19 +36,19 @@ def test_means_and_differences_are_scipys(study):
 def test_the_verdict_in_words(study):
     comparison = compare(study)
     frozen, low = verdict(comparison, "frozen"), verdict(comparison, "low-lr")
-    assert frozen.words == "+0.9 mAP, 95% CI +0.6…+1.2: a gain, shown with 3 seeds (p = 0.012)"
+    assert frozen.words == "+0.9 mAP, 95% CI +0.6…+1.2: a significant gain with 3 seeds (p = 0.012)"
     assert frozen.p_adjusted == pytest.approx(2 * frozen.p_value)  # two arms against the baseline
-    assert frozen.shown
-    begin, end = "+0.1 mAP, 95% CI −0.4…+0.6: not shown with 3 seeds", "seeds would show a gain of this size"
+    assert frozen.significant
+    begin, end = "+0.1 mAP, 95% CI −0.4…+0.6: not significant with 3 seeds", "seeds would show a gain of this size"
     assert low.words == f"{begin}; about {low.seeds_needed} {end}"
-    assert not low.shown
+    assert not low.significant
     assert low.seeds_needed > 3
     assert {d.metric for d in comparison.differences} == {"mAP50-95", "mAP50", "official AP"}
 
 
 def test_a_loss_is_called_one(study):
     words = verdict(compare(study, baseline="frozen"), "random").words
-    assert words == "−0.9 mAP, 95% CI −1.2…−0.6: a loss, shown with 3 seeds (p = 0.012)"
+    assert words == "−0.9 mAP, 95% CI −1.2…−0.6: a significant loss with 3 seeds (p = 0.012)"
 
 
 def test_what_only_several_arms_hide_is_said(tmp_path):
@@ -61,9 +61,9 @@ def test_what_only_several_arms_hide_is_said(tmp_path):
     comparison = compare(*(tmp_path / arm for arm in gains))
     found = verdict(comparison, "x")
     assert found.p_value < 0.05 < found.p_adjusted
-    assert not found.shown
+    assert not found.significant
     assert re.search(
-        r"not shown with 3 seeds once 3 arms are accounted for \(p = 0\.\d+\); about \d+ seeds", found.words
+        r"not significant with 3 seeds once 3 arms are accounted for \(p = 0\.\d+\); about \d+ seeds", found.words
     )
     assert found.seeds_needed > 3
 
@@ -116,8 +116,8 @@ def test_one_run_per_arm_shows_nothing(pair):
     ("ends", "words"),
     [
         ((-0.001, 0.017), "+0.8 mAP, 95% CI −0.1…+1.7: not"),
-        ((0.0004, 0.017), "+0.87 mAP, 95% CI +0.04…+1.70: a gain"),  # with one digit its end would be 0.0
-        ((-0.0007, -0.0003), "−0.05 mAP, 95% CI −0.07…−0.03: a loss"),
+        ((0.0004, 0.017), "+0.87 mAP, 95% CI +0.04…+1.70: a significant gain"),  # with one digit its end would be 0.0
+        ((-0.0007, -0.0003), "−0.05 mAP, 95% CI −0.07…−0.03: a significant loss"),
     ],
 )
 def test_as_many_digits_as_show_the_side_of_zero(ends, words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from kdyolo.errors import RunError
 from kdyolo.experiments.compare import compare_runs
 from kdyolo.experiments.report import write_report
-from kdyolo.experiments.report.html_report import render
+from kdyolo.experiments.report.html_report import head_facts, render
 from kdyolo.experiments.report.sample_images import Samples
+from kdyolo.runs.files import MAP
 from tests.builders.browser import Page, chromium
 from tests.builders.studies import comparison_of, write_study
 
@@ -80,7 +82,9 @@ def test_the_differences_have_whiskers_and_a_zero_line(page):
 
 def test_every_arm_has_a_mean_and_seeds_in_every_panel(page):
     titles = page.tab.locator("#curves figcaption").all_inner_texts()
-    assert titles[:2] == ["mAP50-95", "mAP50"]
+    beside = ["mAP50-95: difference to random, points", "mAP50-95, the last epochs"]
+    assert titles[:4] == ["mAP50-95", *beside, "mAP50"]
+    titles = [title for title in titles if title not in beside]
     assert {"box loss, train", "box loss, val", "class loss, val"} <= set(titles)
     assert [t for t in titles if t.startswith("learning rate")] == [
         "learning rate: backbone weight, backbone bn, backbone bias",
@@ -89,6 +93,110 @@ def test_every_arm_has_a_mean_and_seeds_in_every_panel(page):
     for number in range(len(titles)):
         assert page.count(f"#chart-curve-{number} .scatterlayer .trace .lines path") == 3 * (3 + 1)
         assert page.count(f"#chart-curve-{number} .scatterlayer .trace .points path") > 3  # the mean has markers
+
+
+def test_the_head_says_what_was_trained_on_what(page, study):
+    facts = page.tab.locator("header .fact").all_inner_texts()
+    today = date.today().isoformat()
+    assert facts[:5] == [
+        "data coco", "model kdyolov8n", "epochs 20", "image size 64 px", "validation images 4"
+    ]  # fmt: skip
+    assert facts[5].startswith("trained 20")
+    assert facts[5] <= f"trained {today}"
+    longer = replace(study, arms=(*study.arms[:2], replace(study.arms[2], runs=(other(study.arms[2].runs[0]),))))
+    assert head_facts(longer)["epochs"] == "20, 40"
+    assert head_facts(longer)["model"] == "kdyolov8n, yolov8s"
+
+
+def other(run):
+    return replace(run, args={**run.args, "epochs": 40, "model": "yolov8s.pt"}, record=None)
+
+
+def test_arms_stand_in_the_order_of_their_effects_with_their_values(page, study):
+    arms = [d.arm for d in sorted(study.differences, key=lambda d: -d.interval.estimate) if d.metric == "mAP50-95"]
+    assert page.tab.locator("#verdict li .word").all_inner_texts() == arms == ["frozen10", "unfrozen"]
+    assert page.tab.locator("#chart-differences .ytick text").all_text_contents() == arms
+    values = page.tab.locator("#chart-differences .annotation-text").all_text_contents()
+    assert all(re.fullmatch(r"[+−]\d\.\d \([+−]\d\.\d…[+−]\d\.\d\)", value) for value in values)
+    for value, arm in zip(values, arms, strict=True):
+        words = next(d.words for d in study.differences if (d.arm, d.metric) == (arm, "mAP50-95"))
+        assert value.split()[0] == words.split()[0]
+
+
+def test_the_difference_over_the_epochs_has_its_band(page, study):
+    traces = page.evaluate("document.getElementById('chart-curve-difference').data.map(t => [t.meta, t.x, t.y])")
+    assert [(meta["arm"], meta["role"]) for meta, _, _ in traces] == [
+        (arm, role) for arm in ("unfrozen", "frozen10") for role in ("band", "mean")
+    ]
+    epochs, means = traces[3][1:]
+    assert epochs == list(range(1, 21))
+    runs = [
+        (a.columns[MAP][-1], b.columns[MAP][-1]) for a, b in zip(study.arms[2].runs, study.arms[0].runs, strict=True)
+    ]
+    differences = [100 * (a - b) for a, b in runs]
+    mean = sum(differences) / 3
+    assert means[-1] == pytest.approx(mean)
+    spread = (sum((d - mean) ** 2 for d in differences) / 2 / 3) ** 0.5  # standard error of three
+    low, high = traces[2][2][19], traces[2][2][20]  # the band goes up along its lower edge and back along its upper one
+    assert (low, high) == (
+        pytest.approx(mean - 4.30265 * spread, abs=1e-4),
+        pytest.approx(mean + 4.30265 * spread, abs=1e-4),
+    )
+    fill = page.evaluate("document.getElementById('chart-curve-difference').data[2].fillcolor")
+    assert re.fullmatch("#[0-9a-f]{8}", fill)
+
+
+def test_axes_end_with_the_data_and_epochs_are_whole_numbers(browser, report):
+    for width in (390, 1280):
+        page = Page(browser, report, width=width)
+        count = page.tab.locator("#curves .chart").count()
+        for name in [*range(count - 2), "difference"]:
+            assert page.evaluate(f"document.getElementById('chart-curve-{name}').layout.xaxis.range") == [0.5, 20.5]
+        assert page.evaluate("document.getElementById('chart-curve-zoomed').layout.xaxis.range") == [13.5, 20.5]
+        ticks = page.tab.locator("#curves .chart .xtick text").all_text_contents()
+        assert all(tick.isdecimal() and 1 <= int(tick) <= 20 for tick in ticks)
+        box = page.tab.locator("#chart-curve-0 .annotation-text").bounding_box()
+        plot = page.tab.locator("#chart-curve-0 .nsewdrag").bounding_box()
+        assert box["x"] >= plot["x"] - 1
+        assert box["x"] + box["width"] <= plot["x"] + plot["width"] + 1
+        page.close()
+
+
+def test_signs_and_zeros_are_set_as_in_the_text(page):
+    for chart in ("chart-differences", "chart-classes-1", "chart-curve-difference"):
+        axis = "ytick" if "curve" in chart else "xtick"
+        ticks = page.tab.locator(f"#{chart} .{axis} text").all_text_contents()
+        assert "0" in ticks
+        assert all(tick == "0" or re.fullmatch(r"[+−]\d+(\.\d+)?", tick) for tick in ticks)
+
+
+def test_metrics_and_targets_have_arms_as_columns(page, study):
+    for section, first in (("official", "metric"), ("targets", "mAP50-95")):
+        header = page.tab.locator(f"#{section} thead th").all_inner_texts()
+        assert [text.split()[-1] for text in header] == [first, *(arm.name for arm in study.arms)]
+    rows = page.tab.locator("#official tbody tr").all_inner_texts()
+    assert rows[0].split()[:2] == ["AP", f"{study.official['random']['AP'].estimate:.3f}"]
+
+
+def test_what_is_zero_throughout_is_not_drawn(study):
+    def zeroed(run):
+        names = ("train/dfl_loss", "val/dfl_loss")
+        return replace(run, columns={n: [0.0] * len(v) if n in names else v for n, v in run.columns.items()})
+
+    arms = tuple(replace(arm, runs=tuple(map(zeroed, arm.runs))) for arm in study.arms)
+    same = tuple(replace(c, difference=0.0, arm_ap=c.baseline_ap) for c in study.class_differences)
+    assert "distribution focal loss" in render(study, NO_PICTURES)
+    text = render(replace(study, arms=arms, class_differences=same), NO_PICTURES)
+    assert "distribution focal loss" not in text
+    assert "chart-classes-" not in text
+    assert text.count("No class has another AP than with random.") == 2
+
+
+def test_an_error_that_several_arms_share_is_told_once(study):
+    reason = "its best.pt is gone."
+    text = render(study, Samples((), "", {"random": reason, "frozen10": reason, "unfrozen": "Another reason."}))
+    assert text.count(reason) == 1
+    assert text.count("Another reason.") == 1
 
 
 def test_the_mean_is_the_mean_of_the_seeds(page, study):
@@ -157,7 +265,7 @@ def test_dark_mode_changes_page_and_charts_at_once(browser, report):
     page.close()
 
 
-@pytest.mark.parametrize("width", [360, 768])
+@pytest.mark.parametrize("width", [360, 390, 768])
 def test_narrow_screens_scroll_only_downwards(browser, report, width):
     page = Page(browser, report, width=width)
     assert page.evaluate("document.documentElement.scrollWidth") == width

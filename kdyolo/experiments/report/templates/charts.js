@@ -11,6 +11,7 @@
   function colored(trace) {
     const paint = color(`--arm-${trace.meta.color}`);
     const drawn = { ...trace, marker: { ...trace.marker, color: paint }, visible: !hidden.has(trace.meta.arm) };
+    if (trace.fill) drawn.fillcolor = paint + "2e"; // the same colour, nearly transparent
     if (trace.line) drawn.line = { ...trace.line, color: paint };
     if (trace.error_x) drawn.error_x = { ...trace.error_x, color: paint };
     return drawn;
