@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from kdyolo.models.yaml_layouts import family_of
 from kdyolo.utils.atomic import write_atomic
 
 LEVELS = ("P2", "P3", "P4", "P5")
+PADDED = 200  # grey of cells that lie in the padding of the letterbox
+HOW_TO_READ = (
+    "Colours: the three directions in which a level's features differ most within this image. Like colours are like",
+    "features. Trained: objects stand out as wholes. Random: edges and noise. Dead: one colour. Grey: padding.",
+)
 
 
 def draw_features(
@@ -27,9 +33,9 @@ def draw_features(
 ) -> Path:
     """Save a picture of a backbone's features: the image, and its feature maps at each level as colours.
 
-    Each map [C, H, W] is reduced to its three principal components over positions (PCA), shown as red, green and blue
-    between their 1st and 99th percentile. A backbone that is alive shows the image's objects; a random or dead one
-    shows noise or nothing.
+    Each map [C, H, W] is reduced to its three principal components (PCA) over the positions that lie in the image, not
+    in its padding, shown as red, green and blue between their 1st and 99th percentile. A backbone that is alive shows
+    the image's objects; a random or dead one shows noise or nothing. A line below the picture says so.
 
     Args:
         path: The checkpoint.
@@ -65,10 +71,11 @@ def draw_features(
         maps = backbone(tensor)
     panels = [_titled(square, "image")]
     for level, stride, features in zip(LEVELS, backbone.strides, maps, strict=True):
-        colours = cv2.resize(principal_colours(features[0]), (imgsz, imgsz), interpolation=cv2.INTER_NEAREST)
-        panels.append(_titled(colours.astype(np.uint8), f"{level}, stride {stride}, {features.shape[1]} channels"))
+        colours = principal_colours(features[0], _in_image(pixels.shape[:2], imgsz, stride, features.shape[2:]))
+        enlarged = cv2.resize(colours, (imgsz, imgsz), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        panels.append(_titled(enlarged, f"{level}, stride {stride}, {features.shape[1]} channels"))
     try:
-        _, picture = cv2.imencode(Path(out).suffix, np.concatenate(panels, axis=1))
+        _, picture = cv2.imencode(Path(out).suffix, _with_reading(np.concatenate(panels, axis=1)))
         write_atomic(Path(out), picture.data)
     except (cv2.error, OSError) as e:  # cv2's is of the name
         reason = f" ({e.strerror})" if isinstance(e, OSError) and e.strerror else ""
@@ -78,18 +85,55 @@ def draw_features(
     return Path(out)
 
 
-def principal_colours(features: Tensor) -> NDArray[np.uint8]:
-    """A feature map [C, H, W] → its first three principal components over positions, as an image [H, W, 3] in 0–255."""
-    channels, height, width = features.shape
-    rows = features.reshape(channels, -1).T.double()
+def principal_colours(features: Tensor, inside: Tensor | None = None) -> NDArray[np.uint8]:
+    """A feature map's first three principal components over positions, as colours.
+
+    Args:
+        features: Feature map [C, H, W].
+        inside: Positions [H, W] that the components are computed from, as booleans; the others become grey. All, if
+            not given.
+
+    Returns:
+        Image [H, W, 3] in 0–255.
+    """
+    _, height, width = features.shape
+    inside = torch.ones(height, width, dtype=torch.bool) if inside is None else inside
+    image: NDArray[np.uint8] = np.full((height, width, 3), PADDED, np.uint8)
+    colours = _colours(features[:, inside].T.double())
+    image[inside.numpy(), : colours.shape[1]] = colours
+    return image
+
+
+def _colours(rows: Tensor) -> NDArray[np.uint8]:
+    """Features [N, C] of N positions → their colours [N, 3]; fewer components where there are fewer positions."""
     rows = rows - rows.mean(0)
     _, _, axes = torch.linalg.svd(rows, full_matrices=False)
     axes = axes[:3] * axes[:3].gather(1, axes[:3].abs().argmax(1, keepdim=True)).sign()  # else the sign is arbitrary
     parts = rows @ axes.T
     low, high = torch.quantile(parts, torch.tensor([0.01, 0.99], dtype=parts.dtype), dim=0)
     scaled = ((parts - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    image: NDArray[np.uint8] = (scaled * 255).round().byte().reshape(height, width, -1).numpy()
-    return image
+    colours: NDArray[np.uint8] = (scaled * 255).round().byte().numpy()
+    return colours
+
+
+def _in_image(size: tuple[int, int], imgsz: int, stride: int, grid: Sequence[int]) -> Tensor:
+    """Cells [H, W] whose centre lies in the image, which the letterbox has placed in the middle of its square."""
+    scale = min(imgsz / size[0], imgsz / size[1])
+    rows, columns = (
+        ((torch.arange(cells) + 0.5) * stride - imgsz / 2).abs() < side * scale / 2
+        for cells, side in zip(grid, size, strict=True)
+    )
+    inside = rows[:, None] & columns[None, :]
+    return inside if inside.any() else torch.ones_like(inside)  # an image narrower than a cell
+
+
+def _with_reading(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with a line below that says how to read it."""
+    strip = np.full((20 * len(HOW_TO_READ) + 8, picture.shape[1], 3), 255, np.uint8)
+    for number, line in enumerate(HOW_TO_READ, start=1):
+        scale = min(0.5, 0.5 * (picture.shape[1] - 12) / (8.6 * len(line)))  # about 8.6 px for a letter at 0.5
+        cv2.putText(strip, line, (6, 20 * number - 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (60, 60, 60), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip], axis=0)
 
 
 def _titled(image: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from kdyolo.metrics.tide import ERRORS, ErrorKind, ErrorReport, ImageErrors
 WORST = 16
 SHOWN_SCORE = 0.25  # detections below this are counted but not drawn: they would hide the picture
 LABEL_HEIGHT = 15  # pixels: a box nearer to the upper edge has its label inside
+BAR = "#0072b2"  # one colour: the length of a bar says all
 COLORS: dict[ErrorKind, str] = {
     ErrorKind.RIGHT: "tab:green",
     ErrorKind.IGNORED: "tab:gray",
@@ -29,7 +30,7 @@ COLORS: dict[ErrorKind, str] = {
 
 
 def plot_errors(report: ErrorReport, path: Path) -> Path:
-    """A bar for every kind of error: AP50 that correcting it would add.
+    """A bar for every kind of error, the costliest first: AP50 that correcting it would add.
 
     Args:
         report: The TIDE analysis.
@@ -40,8 +41,9 @@ def plot_errors(report: ErrorReport, path: Path) -> Path:
     """
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axis = figure.add_subplot()
-    names = [f"{kind.name.lower()} ({report.count[kind]:,})" for kind in ERRORS]
-    bars = axis.barh(names, [report.loss[kind] for kind in ERRORS], color=[COLORS[kind] for kind in ERRORS])
+    kinds = sorted(ERRORS, key=lambda kind: -report.loss[kind])
+    names = [f"{kind.name.lower()} ({report.count[kind]:,})" for kind in kinds]
+    bars = axis.barh(names, [report.loss[kind] for kind in kinds], color=BAR)
     axis.bar_label(bars, fmt="%+.3f", padding=3)
     axis.invert_yaxis()
     axis.margins(x=0.15)

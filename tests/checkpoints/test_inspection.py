@@ -11,7 +11,7 @@ import torch
 from ultralytics import YOLO
 
 from kdyolo import compare_checkpoints, inspect_checkpoint
-from kdyolo.checkpoints.feature_maps import draw_features, principal_colours
+from kdyolo.checkpoints.feature_maps import PADDED, draw_features, principal_colours
 from kdyolo.cli import main
 from kdyolo.errors import CheckpointError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
@@ -105,13 +105,31 @@ def test_principal_components_as_colours():
     assert constant.shape == (3, 3, 3)
 
 
+def test_padding_has_no_say_in_the_colours():
+    torch.manual_seed(0)
+    features = torch.randn(7, 6, 9)
+    inside = torch.zeros(6, 9, dtype=torch.bool)
+    inside[1:5] = True
+    image = principal_colours(features, inside)
+    assert (image[[0, 5]] == PADDED).all()
+    assert (image[1:5] == principal_colours(features[:, 1:5])).all()
+    features[:, [0, 5]] = 1e6
+    assert (principal_colours(features, inside) == image).all()
+    assert principal_colours(torch.randn(5, 1, 2)).shape == (1, 2, 3)  # fewer positions than components
+
+
 def test_the_picture(checkpoint, tmp_path):
     picture = np.zeros((40, 80, 3), np.uint8)
     picture[10:30, 20:60] = (40, 200, 90)
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     drawn = cv2.imread(str(draw_features(checkpoint, tmp_path / "a.png", tmp_path / "out.png", imgsz=64)))
-    assert drawn.shape == (64 + 28, 5 * 64, 3)
-    assert len({drawn[28:, i * 64 : (i + 1) * 64].std() > 10 for i in range(5)}) == 1  # every panel shows something
+    assert drawn.shape == (28 + 64 + 48, 5 * 64, 3)  # titles, pictures, how to read them
+    panels = [drawn[28 : 28 + 64, i * 64 : (i + 1) * 64] for i in range(5)]
+    assert len({panel[16:48].std() > 10 for panel in panels}) == 1  # every panel shows something
+    for panel in panels[1:4]:  # the image lies in rows 16–48 of the square; P5 has two rows of cells, of half an image
+        assert (panel[:16] == PADDED).all()
+        assert (panel[48:] == PADDED).all()
+    assert drawn[28 + 64 :].min() < 200  # the line is there
     with pytest.raises(DatasetError, match="not an image"):
         draw_features(checkpoint, checkpoint, tmp_path / "out2.png")
     with pytest.raises(DatasetError, match="cannot be written"):
