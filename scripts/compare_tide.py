@@ -24,7 +24,8 @@ from coco_files import random_detections, random_ground_truth, write_json  # noq
 from tidecv import TIDE, Data  # noqa: E402
 
 from kdyolo.metrics import tide  # noqa: E402
-from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth  # noqa: E402
+from kdyolo.metrics.coco_files import read_ground_truth  # noqa: E402
+from kdyolo.metrics.ground_truth import GroundTruth  # noqa: E402
 from kdyolo.metrics.tide import ERRORS, find_errors  # noqa: E402
 
 NAMES = dict(zip(ERRORS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), strict=True))

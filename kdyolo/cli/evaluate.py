@@ -76,6 +76,13 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
 @evaluator_option
 @click.option("--category", multiple=True, metavar="NAME", help="Only this category, by name or id; may be repeated.")
+@click.option(
+    "--category-offset",
+    default="auto",
+    show_default=True,
+    metavar="N",
+    help="Add N to each category id of the predictions; from-0 or from-1: they count the categories; auto: recognised.",
+)
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")
 @click.option("--resamples", type=int, default=1000, show_default=True, help="Draws of the bootstrap.")
@@ -85,6 +92,7 @@ def score(
     files: Sequence[str],
     evaluator: Any,
     category: Sequence[str],
+    category_offset: str,
     per_class: bool,
     ci: bool,
     resamples: int,
@@ -101,7 +109,8 @@ def score(
     *predictions, annotations = files
     if len(predictions) == 2 and per_class:
         raise ConfigError("--per-class is for one results file: score each on its own.")
-    from kdyolo.metrics.coco_files import find_categories, read_detections, read_ground_truth
+    from kdyolo.metrics.coco_files import read_ground_truth
+    from kdyolo.metrics.ground_truth import find_categories
 
     truth = read_ground_truth(annotations)
     categories = find_categories(truth, category) if category else None
@@ -109,18 +118,28 @@ def score(
         from kdyolo.metrics.bootstrap import compare_coco
 
         echo(f"drawing the images {resamples:,} times for each model …", err=True)
-        options = {"evaluator": evaluator, "resamples": resamples, "seed": seed, "categories": categories}
-        comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
+        comparison = compare_coco(
+            predictions[0],
+            predictions[1],
+            annotations,
+            evaluator=evaluator,
+            resamples=resamples,
+            seed=seed,
+            categories=categories,
+            category_offset=category_offset,
+        )
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
         return
     from kdyolo.metrics.bootstrap import confidence
-    from kdyolo.metrics.coco_metrics import score_detections
+    from kdyolo.metrics.coco_metrics import score_results
+    from kdyolo.metrics.results.reading import read_detections
 
-    detections = read_detections(predictions[0])
-    scores = score_detections(truth, detections, evaluator, predictions[0], categories)
+    results = read_detections(predictions[0], truth, category_offset)
+    scores = score_results(truth, results, evaluator, categories)
     if ci:
         echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
-    intervals = confidence(truth, detections, resamples=resamples, seed=seed, categories=categories) if ci else None
+    found, draws = results.detections, {"resamples": resamples, "seed": seed}
+    intervals = confidence(truth, found, categories=categories, **draws) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
     else:

@@ -26,8 +26,8 @@ from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
 from kdyolo.engine.ranks.sharding import shard
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
-from kdyolo.metrics.coco_files import of_categories
 from kdyolo.metrics.coco_metrics import CocoScores, score_detections
+from kdyolo.metrics.ground_truth import of_categories
 from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME

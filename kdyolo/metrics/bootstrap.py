@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
-from kdyolo.metrics.coco_files import GroundTruth, check_detections, of_categories, read_detections, read_ground_truth
-from kdyolo.metrics.coco_metrics import CocoScores, score_detections
+from kdyolo.metrics.coco_files import read_ground_truth
+from kdyolo.metrics.coco_metrics import CocoScores, score_results
+from kdyolo.metrics.ground_truth import GroundTruth, check_detections, of_categories
 from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, Matches, match_detections
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
+from kdyolo.metrics.results.category_ids import AUTO
+from kdyolo.metrics.results.reading import read_detections
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -152,6 +155,7 @@ def compare_coco(
     seed: int = 0,
     level: float = LEVEL,
     categories: Sequence[int] | None = None,
+    category_offset: int | str = AUTO,
 ) -> CocoComparison:
     """Compare two results files on the same annotations, with a paired bootstrap over the images.
 
@@ -166,9 +170,10 @@ def compare_coco(
         seed: Seed of the draws.
         level: Coverage of the intervals, in 0–1.
         categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
+        category_offset: How the category ids of both files are read, as :func:`kdyolo.score_coco` takes it.
 
     Raises:
-        ConfigError: A number is out of range, or the evaluator is unknown.
+        ConfigError: A number is out of range, or the evaluator or the offset is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
     """
     _check_numbers(resamples, level)
@@ -176,9 +181,9 @@ def compare_coco(
     scores: list[CocoScores] = []
     accumulators: list[Accumulator] = []
     for path in (first, second):
-        detections = read_detections(path)
-        scores.append(score_detections(truth, detections, evaluator, str(path), categories))
-        accumulators.append(Accumulator(match_detections(*of_categories(truth, detections, categories))))
+        results = read_detections(path, truth, category_offset)
+        scores.append(score_results(truth, results, evaluator, categories))
+        accumulators.append(Accumulator(match_detections(*of_categories(truth, results.detections, categories))))
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
     pairs = zip(scores[0].metrics, scores[1].metrics, strict=True)
     difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)

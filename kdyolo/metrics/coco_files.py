@@ -1,61 +1,44 @@
-"""Ground truth and detections, read from COCO's two kinds of JSON and checked. No torch."""
+"""COCO annotation files of any tool, read as the ground truth of an evaluation. No torch."""
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
-from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.utils.plain_files import refuse_endless
+from kdyolo.coco_json.files import read_bytes, read_json_document
+from kdyolo.coco_json.records import RegularDocument, regular_document
+from kdyolo.coco_json.values import id_key, real_number
+from kdyolo.errors import DatasetError
+from kdyolo.metrics.differences import differences_of_ids, differences_of_values
+from kdyolo.metrics.ground_truth import Annotation, GroundTruth, Id, Key
 from kdyolo.utils.system import pause_gc
+from kdyolo.utils.text import quoted
 
 # An evaluator's precision has 97 KB for each category, whether it has objects or not: 10 IoU, 101 recalls, 12 kinds.
 MOST_CATEGORIES = 10_000
-MOST_UNZIPPED = 100  # bytes for one of a gzipped file; annotations have some 20
+EXPECTED = "COCO annotations: an object with images, annotations, categories"
+_MOST_MISTAKES = 5
+_LISTS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 _T = TypeVar("_T")
-_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what evaluators have room for
-_Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
 
 
-class Detection(TypedDict):
-    """One entry of a results file; ``bbox`` is left, top, width, height in pixels of the original image."""
-
-    image_id: _Int
-    category_id: _Int
-    bbox: _Box
-    score: float
-
-
-class _Required(TypedDict):
-    image_id: _Int
-    category_id: _Int
-    bbox: _Box
-
-
-class Annotation(_Required, total=False):
-    """One entry of ``annotations``; ``bbox`` as in :class:`Detection`, ``area`` in square pixels."""
-
-    area: float
-    iscrowd: _Int | bool
-
-
-class _Image(TypedDict):
-    id: _Int
+class _NamedImage(TypedDict):
+    id: Id
     file_name: str
 
 
+class _Image(_NamedImage, total=False):
+    width: Any
+    height: Any
+
+
 class _Category(TypedDict):
-    id: _Int
+    id: Id
     name: str
 
 
@@ -66,216 +49,172 @@ class _Instances(TypedDict):
 
 
 # Typed decoding skips what no evaluation needs, above all the polygons: 8× faster than json for instances_val2017.
-_GROUND_TRUTH = msgspec.json.Decoder(_Instances)
-_DETECTIONS = msgspec.json.Decoder(list[Detection])
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The objects of a set of images.
-
-    Attributes:
-        path: Annotation file, for messages.
-        images: Image id → ``file_name``, in ascending order of the ids, which is the order of all COCO evaluators.
-        categories: Category id → name, in ascending order of the ids.
-        annotations: Annotations of ``images`` and ``categories``, in the order of the file, all with ``area`` and
-            ``iscrowd``.
-        notes: Sentences that a person should read about how the file was read.
-    """
-
-    path: Path
-    images: dict[int, str]
-    categories: dict[int, str]
-    annotations: list[Annotation]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def objects(self) -> int:
-        """Number of annotations that count: all but crowd regions."""
-        return sum(not a["iscrowd"] for a in self.annotations)
-
-    def only(self, category_ids: Iterable[int]) -> GroundTruth:
-        """The same images with the objects of some categories.
-
-        Raises:
-            DatasetError: A category is not in the file.
-        """
-        wanted = sorted(set(category_ids))
-        if missing := [category for category in wanted if category not in self.categories]:
-            raise DatasetError(
-                f"{self.path}: expected the categories of the data set, but has none with id "
-                f"{', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}. Give the annotation file that "
-                "the data set was converted from."
-            )
-        kept = [a for a in self.annotations if a["category_id"] in set(wanted)]
-        return replace(self, categories={c: self.categories[c] for c in wanted}, annotations=kept)
+_DECODER = msgspec.json.Decoder(_Instances)
 
 
 def read_ground_truth(path: str | Path) -> GroundTruth:
     """Read COCO instance annotations for scoring.
 
+    What :mod:`kdyolo.coco_json` reads in one way is read so, and told in the notes; so is where pycocotools would read
+    it otherwise.
+
     Args:
         path: JSON file, also gzipped (``.gz``); UTF-8 with or without a byte-order mark.
 
     Raises:
-        DatasetError: The file cannot be read, or a record in it is wrong; the message names its place, e.g.
-            ``$.annotations[17].bbox``.
+        DatasetError: The file cannot be read, or records in it have no meaning; the message names their places, e.g.
+            ``$.annotations[17]``.
     """
     path = Path(path)
-    file: _Instances = _decode(path, _GROUND_TRUTH, "COCO annotations: an object with images, annotations, categories")
-    images = _by_id(path, "image", ((image["id"], image["file_name"]) for image in file["images"]))
-    categories = _by_id(path, "category", ((category["id"], category["name"]) for category in file["categories"]))
+    file = decode_typed(path, _DECODER)
+    if file is None or not _is_regular(file):
+        return _read_carefully(path)
+    annotations = file["annotations"]
+    notes = differences_of_ids(ids := [annotation.get("id") for annotation in annotations])
+    return _ground_truth(
+        path,
+        dict(sorted((image["id"], image["file_name"]) for image in file["images"])),
+        {category["id"]: category["name"] for category in file["categories"]},
+        annotations,
+        notes,
+        sizes=_sizes(file["images"]),
+        irregular=bool(notes) or None in ids or not all("iscrowd" in a for a in annotations),
+    )
+
+
+def decode_typed(path: Path, decoder: msgspec.json.Decoder[_T]) -> _T | None:
+    """The typed content of a JSON file; None where it is not as the types say.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    data = read_bytes(path)
+    try:
+        with pause_gc():
+            return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_regular(file: _Instances) -> bool:
+    """Whether nothing is to be made up or decided: each id once, areas, finite numbers, crowds or not."""
+    for records in (file["images"], file["categories"]):
+        if not records or len({record["id"] for record in records}) < len(records):
+            return False
+    return all(
+        "area" in a and math.isfinite(sum(a["bbox"]) + a["area"]) and a.get("iscrowd", 0) in (0, 1)
+        for a in file["annotations"]
+    )
+
+
+def _ground_truth(
+    path: Path,
+    images: dict[int, str],
+    categories: dict[int, str],
+    annotations: list[Annotation],
+    notes: list[str],
+    **more: Any,
+) -> GroundTruth:
     if len(categories) > MOST_CATEGORIES:
         raise DatasetError(
             f"{path}: expected at most {MOST_CATEGORIES:,} categories, for each of which an evaluator takes 97 KB; "
             f"found {len(categories):,}. Keep those that have objects."
         )
-    notes = []
-    annotations = [a for a in file["annotations"] if a["image_id"] in images and a["category_id"] in categories]
-    if lost := len(file["annotations"]) - len(annotations):
-        notes.append(f"{lost} annotations belong to no image or category of the file and do not count")
-    without_area = 0
-    for index, annotation in enumerate(annotations):
-        if not all(map(math.isfinite, annotation["bbox"])):
-            raise DatasetError(f"{path}: $.annotations[{index}].bbox is not finite: {annotation['bbox']}. Correct it.")
+    kept = [a for a in annotations if a["image_id"] in images and a["category_id"] in categories]
+    if lost := len(annotations) - len(kept):
+        notes.append(f"{lost:,} annotations belong to no image or category of the file and do not count")
+    for annotation in kept:
         annotation.setdefault("iscrowd", 0)
-        if "area" not in annotation:
-            without_area += 1
-            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-    if without_area:
-        notes.append(f"{without_area} annotations have no area: that of their box decides between small, medium, large")
-    return GroundTruth(path, images, categories, annotations, tuple(notes))
+    return GroundTruth(path, images, dict(sorted(categories.items())), kept, tuple(notes), **more)
 
 
-def read_detections(path: str | Path) -> list[Detection]:
-    """Read a COCO results file, of any tool: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+def _sizes(images: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, float]]:
+    """Image id → width and height, where both are numbers above 0."""
+    sizes = {}
+    for image in images:
+        width, height = real_number(image.get("width")), real_number(image.get("height"))
+        if width and height and width > 0 < height:
+            sizes[image["id"]] = (width, height)
+    return sizes
 
-    Raises:
-        DatasetError: The file cannot be read, a record in it is wrong, or a box has a negative side.
-    """
-    path = Path(path)
-    detections: list[Detection] = _decode(
-        path, _DETECTIONS, "COCO results: a list of image_id, category_id, bbox [left, top, width, height] and score"
+
+# ---- the careful way -------------------------------------------------------------------------------------------------
+
+
+def _read_carefully(path: Path) -> GroundTruth:
+    """Read what is irregular, record by record."""
+    document = read_json_document(path, EXPECTED)
+    _refuse_other_files(path, document)
+    regular = _regular(path, document)
+    written = {ids: {id_key(r["id"]): r["id"] for r in document[ids]} for ids in ("images", "categories")}
+    found = {
+        "image_id": {written["images"][key]: number for key, number in regular.image_ids.items()},
+        "category_id": {written["categories"][key]: number for key, number in regular.category_ids.items()},
+    }
+    names = {image["id"]: image.get("file_name") for image in regular.images}
+    of_images = {number: key for key, number in regular.image_ids.items()}
+    return _ground_truth(
+        path,
+        {image: names[image] or str(of_images[image]) for image in _in_order(found["image_id"])},
+        {category["id"]: str(category["name"]) for category in regular.categories},
+        regular.annotations,
+        [
+            *regular.repairs.notes(),
+            *differences_of_ids(annotation.get("id") for annotation in document["annotations"]),
+            *differences_of_values(document, regular.annotations, found),
+        ],
+        sizes=_sizes(regular.images),
+        unnamed=frozenset(image for image, name in names.items() if not name),
+        own_images=_changed(regular.image_ids),
+        own_categories=_changed(regular.category_ids),
+        irregular=True,
     )
-    for index, detection in enumerate(detections):
-        left, top, width, height = detection["bbox"]
-        if width < 0 or height < 0 or not math.isfinite(left + top + width * height + detection["score"]):
-            raise DatasetError(
-                f"{path}: $[{index}].bbox must be left, top, width, height in pixels, found {detection['bbox']}. "
-                "Convert corners (x1, y1, x2, y2) to widths and heights first."
-            )
-    return detections
 
 
-def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth, source: str) -> list[str]:
-    """Compare the ids of detections with those of the ground truth.
+def _refuse_other_files(path: Path, document: Any) -> None:
+    if isinstance(document, list) and any(isinstance(entry, dict) and "score" in entry for entry in document[:1]):
+        raise DatasetError(
+            f"{path}: expected {EXPECTED}; found a list of predictions with scores. The order is kdyolo score "
+            "PRED.json ANN.json: are the two files exchanged?"
+        )
+    if not isinstance(document, dict):
+        raise DatasetError(f"{path}: expected {EXPECTED}; found {quoted(document)}.")
+    if missing := [name for name in _LISTS.values() if not isinstance(document.get(name), list)]:
+        found = ", ".join(map(repr, list(document)[:8])) or "nothing"
+        raise DatasetError(f"{path}: expected {EXPECTED}; has no list of {', '.join(missing)}, only {quoted(found)}.")
+    for kind in ("image", "category"):
+        if not document[_LISTS[kind]]:
+            raise DatasetError(f"{path}: has no {kind}. Expected {EXPECTED}.")
 
-    Args:
-        detections: Records as :func:`read_detections` returns them.
-        truth: Ground truth that they will be compared with.
-        source: Name of the detections in messages.
 
-    Returns:
-        Notes for a person: detections of categories that the ground truth lacks do not count, as in pycocotools.
+def _regular(path: Path, document: Any) -> RegularDocument:
+    """The document in one form.
 
     Raises:
-        DatasetError: A detection belongs to no image of the ground truth, or none has a category of it.
+        DatasetError: Records have no meaning; the message has the first of them, and how many there are.
     """
-    image_ids: set[int] = set()
-    categories: dict[int, int] = {}
-    for detection in detections:
-        image_ids.add(detection["image_id"])
-        categories[detection["category_id"]] = categories.get(detection["category_id"], 0) + 1
-    if unknown := sorted(image_ids - truth.images.keys()):
+    mistakes: list[str] = []
+
+    def invalid(kind: str, index: int, _: Any, reason: str, detail: str) -> None:
+        mistakes.append(f"$.{_LISTS[kind]}[{index}]: {detail or reason}")
+
+    regular = regular_document(document, invalid)
+    if mistakes:
+        more = f"; and {len(mistakes) - _MOST_MISTAKES:,} more" if len(mistakes) > _MOST_MISTAKES else ""
         raise DatasetError(
-            f"{source}: {len(unknown)} of its {len(image_ids)} image ids are not in {truth.path}, e.g. {unknown[0]}. "
-            "Expected results on these images; are they of another split?"
+            f"{path}: {len(mistakes):,} records cannot be read: {'; '.join(mistakes[:_MOST_MISTAKES])}{more}. Correct "
+            "or remove them."
         )
-    lost = {category: count for category, count in categories.items() if category not in truth.categories}
-    if lost and len(lost) == len(categories):
-        given, known = (", ".join(map(str, list(ids)[:5])) for ids in (sorted(lost), truth.categories))
-        raise DatasetError(
-            f"{source}: none of its category ids ({given}, …) is in {truth.path}, which has {known}, …. "
-            "Expected category ids of the annotation file, not class indices."
-        )
-    if lost:
-        count, example = sum(lost.values()), min(lost)
-        return [f"{count} detections of categories that {truth.path.name} lacks (id {example}) do not count"]
-    return []
+    return regular
 
 
-def of_categories(
-    truth: GroundTruth, detections: Sequence[Detection], category_ids: Iterable[int] | None
-) -> tuple[GroundTruth, Sequence[Detection]]:
-    """Only the objects and the detections of some categories, on all images: what ``catIds`` is in pycocotools.
-
-    Args:
-        truth: Images, categories and objects.
-        detections: Detections on these images.
-        category_ids: Ids of the categories; None for all.
-
-    Raises:
-        DatasetError: A category is not in the ground truth.
-    """
-    if category_ids is None:
-        return truth, detections
-    only = truth.only(category_ids)
-    return only, [d for d in detections if d["category_id"] in only.categories]
+def _in_order(written: Mapping[Any, int]) -> list[int]:
+    """Ids in the order in which evaluators go through the images, which decides between equal scores."""
+    if all(isinstance(key, str) for key in written):
+        return [written[key] for key in sorted(written)]
+    return sorted(written.values())
 
 
-def find_categories(truth: GroundTruth, wanted: Iterable[str]) -> list[int]:
-    """Ids of categories that are given by their names or by their ids.
-
-    Raises:
-        ConfigError: There is none of that name or id.
-    """
-    ids = {name: category for category, name in truth.categories.items()}
-    found = {each: ids.get(each, int(each) if each.isdecimal() else None) for each in wanted}
-    if unknown := [each for each, category in found.items() if category not in truth.categories]:
-        listed = ", ".join(f"{category} ({name})" for category, name in list(truth.categories.items())[:5])
-        raise ConfigError(
-            f"{truth.path} has no category {', '.join(map(repr, unknown))}: expected names or ids of its "
-            f"{len(truth.categories)} categories: {listed}{', …' if len(truth.categories) > 5 else ''}."
-        )
-    return sorted({category for category in found.values() if category is not None})
-
-
-def _decode(path: Path, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:
-    refuse_endless(path, error=DatasetError)
-    try:
-        data = path.read_bytes()
-        data = _unzipped(path, data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{path}: cannot be read: {reason}. Expected {expected}.") from error
-    try:
-        with pause_gc():
-            return decoder.decode(data.removeprefix(codecs.BOM_UTF8))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(f"{path}: {error}. Expected {expected}.") from error
-
-
-def _unzipped(path: Path, data: bytes) -> bytes:
-    most = max(1 << 24, MOST_UNZIPPED * len(data))
-    with gzip.open(io.BytesIO(data)) as file:
-        unzipped = file.read(most + 1)
-    if len(unzipped) > most:
-        raise DatasetError(
-            f"{path}: refused, it unpacks to more than {MOST_UNZIPPED} times its {len(data):,} bytes, as no "
-            "annotations do; this may be a bomb. If it is what it should be, unpack it with gunzip."
-        )
-    return unzipped
-
-
-def _by_id(path: Path, kind: str, records: Iterable[tuple[int, str]]) -> dict[int, str]:
-    """Id → name, sorted by id."""
-    found: dict[int, str] = {}
-    for record_id, name in records:
-        if record_id in found:
-            raise DatasetError(
-                f"{path}: two records have the {kind} id {record_id}: {found[record_id]!r} and {name!r}."
-            )
-        found[record_id] = name
-    if not found:
-        raise DatasetError(f"{path}: has no {kind}. Expected COCO annotations with images and categories.")
-    return dict(sorted(found.items()))
+def _changed(ids: Mapping[Key, int]) -> dict[Key, int]:
+    """Ids in the file → ids in use; empty where both are the same."""
+    return {} if all(key == number for key, number in ids.items()) else dict(ids)

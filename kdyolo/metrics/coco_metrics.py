@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.errors import ConfigError
-from kdyolo.metrics.coco_files import (
-    Detection,
-    GroundTruth,
-    check_detections,
-    of_categories,
-    read_detections,
-    read_ground_truth,
-)
+from kdyolo.metrics.coco_files import read_ground_truth
+from kdyolo.metrics.evaluators import evaluate, evaluate_files
+from kdyolo.metrics.ground_truth import Detection, GroundTruth, check_detections, of_categories
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, Evaluator
+from kdyolo.metrics.results.category_ids import AUTO
+from kdyolo.metrics.results.reading import Results, read_detections
 from kdyolo.utils.system import pause_gc
-from kdyolo.utils.text import printable, shortened
+from kdyolo.utils.text import printable, quoted, shortened
 
 
 @dataclass(frozen=True)
@@ -161,21 +156,51 @@ def score_coco(
     *,
     evaluator: Evaluator = DEFAULT_EVALUATOR,
     categories: Sequence[int] | None = None,
+    category_offset: int | str = AUTO,
 ) -> CocoScores:
     """Score a results file of any detector against COCO annotations.
 
     Args:
-        predictions: COCO results: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        predictions: COCO results: a JSON list of ``image_id``, ``category_id``, ``bbox`` and ``score``, or stock
+            Ultralytics' ``predictions.json``.
         annotations: COCO instance annotations (JSON). All of its images count, with their crowds and areas.
-        evaluator: The package that computes the metrics.
+        evaluator: The package that computes the metrics; ``"pycocotools"`` gives its own numbers of the files also
+            where kdyolo, which says so in the notes, reads an annotation otherwise.
+        categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
+        category_offset: Number to add to each category id of the predictions; ``"from-0"`` or ``"from-1"`` where they
+            are the places of the categories in the order of their ids; ``"auto"`` recognises these by boxes.
+
+    Raises:
+        ConfigError: The evaluator or the offset is unknown.
+        DatasetError: A file is not what it should be, or they do not belong together.
+    """
+    truth = read_ground_truth(annotations)
+    return score_results(truth, read_detections(predictions, truth, category_offset), evaluator, categories)
+
+
+def score_results(
+    truth: GroundTruth,
+    results: Results,
+    evaluator: str = DEFAULT_EVALUATOR,
+    categories: Sequence[int] | None = None,
+) -> CocoScores:
+    """Score the detections of a results file.
+
+    Args:
+        truth: Images, categories and objects. All of its images count.
+        results: Results that were read for this ground truth.
+        evaluator: One of :data:`EVALUATORS`.
         categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
 
     Raises:
         ConfigError: The evaluator is unknown.
-        DatasetError: A file is not what it should be, or they do not belong together.
+        DatasetError: The ground truth lacks one of the categories.
     """
-    truth = read_ground_truth(annotations)
-    return score_detections(truth, read_detections(predictions), evaluator, str(predictions), categories)
+    as_it_is = None if results.translated else results.path
+    reread = as_it_is if truth.irregular or results.irregular else None
+    scores = score_detections(truth, results.detections, evaluator, str(results.path), categories, reread=reread)
+    known = len(truth.notes)
+    return replace(scores, notes=(*scores.notes[:known], *results.notes, *scores.notes[known:]))
 
 
 def score_detections(
@@ -184,6 +209,7 @@ def score_detections(
     evaluator: str = DEFAULT_EVALUATOR,
     source: str = "the predictions",
     categories: Sequence[int] | None = None,
+    reread: Path | None = None,
 ) -> CocoScores:
     """Score detections in memory.
 
@@ -193,6 +219,7 @@ def score_detections(
         evaluator: One of :data:`EVALUATORS`.
         source: Name of the detections in messages.
         categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
+        reread: Results file that pycocotools reads in its own way instead of the detections; None for these.
 
     Raises:
         ConfigError: The evaluator is unknown.
@@ -200,11 +227,15 @@ def score_detections(
             one of those that count.
     """
     if evaluator not in EVALUATORS:
-        raise ConfigError(f"unknown evaluator {evaluator!r}: expected one of {', '.join(EVALUATORS)}.")
+        raise ConfigError(f"--evaluator {quoted(evaluator)}: expected one of {', '.join(EVALUATORS)}.")
     notes = check_detections(detections, truth, source)
     truth, detections = of_categories(truth, detections, categories)
     with pause_gc():
-        stats, precision = _evaluate(truth, detections, evaluator)
+        if evaluator == "pycocotools" and (truth.irregular or reread):
+            (stats, precision), note = evaluate_files(truth, detections, reread)
+            notes.append(note)
+        else:
+            stats, precision = evaluate(truth, detections, evaluator)
     metrics: dict[str, Any] = {attribute: float(value) for (attribute, *_), value in zip(METRICS, stats, strict=True)}
     return CocoScores(
         **metrics,
@@ -216,74 +247,6 @@ def score_detections(
         notes=(*truth.notes, *notes),
         categories=None if categories is None else tuple(truth.categories.values()),
     )
-
-
-def _evaluate(
-    truth: GroundTruth, detections: Sequence[Detection], evaluator: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The twelve metrics; precision [10 IoU thresholds, 101 recalls, categories, 4 areas, 3 limits], −1 for none."""
-    coco_type, eval_type = _classes(evaluator)
-    datasets = _as_datasets(truth, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        apis = []
-        for dataset in datasets:
-            api = coco_type()
-            api.dataset = dataset
-            api.createIndex()
-            apis.append(api)
-        evaluation = eval_type(*apis, iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
-
-
-def _classes(evaluator: str) -> tuple[Any, Any]:
-    if evaluator == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    import faster_coco_eval
-
-    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
-
-
-def _as_datasets(truth: GroundTruth, detections: Sequence[Detection]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What both evaluators take, in dictionaries of their own, as they write into them.
-
-    Images are numbered 1, 2, … in the order of their ids, and annotations in that of the file: an annotation with id 0
-    is never matched in pycocotools, ids above 2⁵³ run together in faster-coco-eval, and objects of one id are one.
-    """
-    number = {image_id: index for index, image_id in enumerate(truth.images, 1)}
-    shared = {
-        "images": [{"id": index} for index in number.values()],
-        "categories": [{"id": category, "name": name} for category, name in truth.categories.items()],
-    }
-    objects = [
-        {
-            "id": index,
-            "image_id": number[a["image_id"]],
-            "category_id": a["category_id"],
-            "bbox": a["bbox"],
-            "area": a["area"],
-            "iscrowd": int(a["iscrowd"]),
-        }
-        for index, a in enumerate(truth.annotations, 1)
-    ]
-    found = [
-        {
-            "id": index,
-            "image_id": number[d["image_id"]],
-            "category_id": d["category_id"],
-            "bbox": d["bbox"],
-            "score": d["score"],
-            "area": d["bbox"][2] * d["bbox"][3],
-            "iscrowd": 0,
-        }
-        for index, d in enumerate(detections, 1)
-    ]
-    return {**shared, "annotations": objects}, {**shared, "annotations": found}
 
 
 def _class_scores(truth: GroundTruth, precision: NDArray[np.float64]) -> tuple[ClassScores, ...]:

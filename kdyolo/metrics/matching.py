@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask
 
-from kdyolo.metrics.coco_files import Detection, GroundTruth
+from kdyolo.metrics.ground_truth import Detection, GroundTruth, area_of
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = ("all", "small", "medium", "large")
@@ -98,6 +98,7 @@ def match_detections(truth: GroundTruth, detections: Sequence[Detection]) -> Mat
     area = np.array([a["area"] for a in truth.annotations], dtype=np.float64)
     counts = ~crowd & _in_ranges(area)
     score = np.array([d["score"] for d in detections], dtype=np.float64)
+    detection_area = np.array([area_of(d) for d in detections], dtype=np.float64)
 
     pair = boxes.image * len(truth.categories) + boxes.category
     chosen = np.flatnonzero(boxes.category >= 0)
@@ -128,7 +129,7 @@ def match_detections(truth: GroundTruth, detections: Sequence[Detection]) -> Mat
         image=boxes.image[detection],
         category=boxes.category[detection],
         rank=rank[order],
-        inside=_in_ranges(boxes.box[detection, 2] * boxes.box[detection, 3]),
+        inside=_in_ranges(detection_area[detection]),
         hit=np.array([place[hit[0]] for hit in hits], dtype=np.int64),
         matched=np.array([hit[1] for hit in hits], dtype=bool).reshape(shape),
         ignored=np.array([hit[2] for hit in hits], dtype=bool).reshape(shape),

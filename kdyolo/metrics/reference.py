@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from kdyolo.errors import DatasetError
-from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
+from kdyolo.metrics.coco_files import read_ground_truth
+from kdyolo.metrics.ground_truth import GroundTruth
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-from kdyolo.metrics.coco_files import Detection, GroundTruth
+from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match_detections
 
 FOREGROUND, BACKGROUND = 0.5, 0.1

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
-from kdyolo.metrics.coco_files import Detection, GroundTruth
+from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.tide import ERRORS, ErrorKind, ErrorReport, ImageErrors
 
 WORST = 16

@@ -78,7 +78,7 @@ def test_two_files_are_compared(capsys, files):
         (["ann"], 2, ["found 1 files"]),
         (["a", "b", "ann", "c"], 2, ["found 4 files"]),
         (["a", "nowhere.json"], 1, ["nowhere.json", "cannot be read"]),
-        (["ann", "a"], 1, ["0.json", "Expected COCO annotations"]),
+        (["ann", "a"], 1, ["0.json", "expected COCO annotations", "exchanged"]),
         (["a", "b", "ann", "--per-class"], 2, ["--per-class"]),
         (["a", "ann", "--ci", "--resamples", "0"], 2, ["resamples"]),
         (["a", "ann", "--evaluator", "mine"], 2, ["faster-coco-eval"]),

@@ -61,7 +61,8 @@ SIGNATURES = {
     "compare_coco": (
         "(first: 'str | Path', second: 'str | Path', annotations: 'str | Path', *, "
         "evaluator: 'Evaluator' = 'faster-coco-eval', resamples: 'int' = 1000, seed: 'int' = 0, "
-        "level: 'float' = 0.95, categories: 'Sequence[int] | None' = None) -> 'CocoComparison'"
+        "level: 'float' = 0.95, categories: 'Sequence[int] | None' = None, category_offset: 'int | str' = 'auto') "
+        "-> 'CocoComparison'"
     ),
     "compare_runs": (
         "(*runs: 'str | Path', baseline: 'str | Path | None' = None, out: 'str | Path | None' = None, "
@@ -96,7 +97,8 @@ SIGNATURES = {
     "read_run": "(path: 'str | Path') -> 'Run'",
     "score_coco": (
         "(predictions: 'str | Path', annotations: 'str | Path', *, "
-        "evaluator: 'Evaluator' = 'faster-coco-eval', categories: 'Sequence[int] | None' = None) -> 'CocoScores'"
+        "evaluator: 'Evaluator' = 'faster-coco-eval', categories: 'Sequence[int] | None' = None, "
+        "category_offset: 'int | str' = 'auto') -> 'CocoScores'"
     ),
     "to_coco": ("(dataset: 'str | Path', out: 'str | Path', *, split: 'str | None' = None) -> 'ExportSummary'"),
     "write_model_card": "(run: 'str | Path', out: 'str | Path | None' = None) -> 'Path'",

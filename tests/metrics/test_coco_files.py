@@ -9,7 +9,7 @@ import os
 import pytest
 
 from kdyolo.errors import DatasetError
-from kdyolo.metrics.coco_files import read_detections, read_ground_truth
+from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.coco_metrics import score_coco, score_detections
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
@@ -46,12 +46,14 @@ def test_missing_areas_are_said(files, tmp_path):
 
 def wrong_files():
     detection = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
-    yield "no list", {"annotations": []}, ["Expected COCO results", "list"]
-    yield "string id", [detection, {**detection, "image_id": "1"}], ["$[1].image_id", "int"]
+    yield "no list", {"found": []}, ["expected COCO results", "list", "'found'"]
+    yield "no entries", [1, "a"], ["$[0] is 1", "$[1] is 'a'"]
+    yield "no id", [detection, {**detection, "image_id": None}], ["$[1].image_id is None"]
     yield "no score", [{k: v for k, v in detection.items() if k != "score"}], ["$[0]", "score"]
     yield "three numbers", [{**detection, "bbox": [0, 0, 5]}], ["$[0].bbox"]
     yield "corners", [{**detection, "bbox": [50, 50, -40, 5]}], ["left, top, width, height", "corners"]
-    yield "NaN", [{**detection, "score": float("nan")}], ["Expected COCO results"]
+    yield "NaN", [detection, {**detection, "score": float("nan")}], ["$[1].score is NaN", "1 of 2 entries"]
+    yield "NaN box", [{**detection, "bbox": [0, float("nan"), 1, 1]}], ["$[0].bbox", "which has NaN"]
     yield "infinite", [{**detection, "bbox": [0, 0, 1e308, 1e308]}], ["$[0].bbox"]
     yield "another split", [{**detection, "image_id": 999_999}], ["999999", "another split"]
     yield "class indices", [{**detection, "category_id": 0}], ["category ids", "not class indices"]
@@ -74,10 +76,13 @@ def test_wrong_predictions_are_one_clear_error(files, tmp_path, content, words):
     [
         (lambda t: t.pop("categories"), ["categories"]),
         (lambda t: t.update(images=[]), ["has no image"]),
-        (lambda t: t["images"].append(t["images"][0]), ["two records have the image id"]),
-        (lambda t: t["categories"].append(t["categories"][0]), ["two records have the category id"]),
+        (lambda t: t["images"].append({**t["images"][0], "width": 7}), ["$.images[40]", "image id"]),
+        (lambda t: t["categories"].append({**t["categories"][0], "name": "x"}), ["$.categories[5]", "category id"]),
         (lambda t: t["annotations"][3].pop("bbox"), ["$.annotations[3]", "bbox"]),
-        (lambda t: t["annotations"][3].update(category_id="cat"), ["$.annotations[3].category_id"]),
+        (lambda t: t["annotations"][3].update(bbox=[float("nan"), 1, 2, 3]), ["$.annotations[3]", "NaN"]),
+        (lambda t: t["annotations"][3].update(iscrowd=0.5), ["$.annotations[3]", "iscrowd"]),
+        (lambda t: [a.update(bbox=None) for a in t["annotations"]], ["$.annotations[4]", " more", "records cannot"]),
+        (lambda t: t["annotations"][3].update(category_id="cat"), ["$.annotations[3]", "category_id is 'cat'"]),
     ],
 )
 def test_wrong_annotations_are_one_clear_error(files, tmp_path, change, words):
@@ -101,7 +106,7 @@ def test_files_that_are_no_json(files, tmp_path, content):
 
 def test_detections_of_other_categories_are_counted_and_said(files):
     truth = read_ground_truth(files[1])
-    detections = read_detections(files[0])
+    detections = json.loads(files[0].read_text())
     extra = [{**detections[0], "category_id": 1234}] * 3
     scores = score_detections(truth, [*detections, *extra])
     assert scores.metrics == score_detections(truth, detections).metrics
@@ -112,7 +117,7 @@ def test_some_categories_only(files):
     truth = read_ground_truth(files[1])
     wanted = list(truth.categories)[1:3]
     full = {c.category_id: c for c in score_coco(*files).per_class}
-    part = score_detections(truth.only(wanted), read_detections(files[0]))
+    part = score_detections(truth.only(wanted), json.loads(files[0].read_text()))
     assert part.per_class == tuple(full[c] for c in wanted)
     with pytest.raises(DatasetError, match="none with id 1234"):
         truth.only([1234])

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.metrics.coco_files import read_detections, read_ground_truth
+from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.coco_metrics import score_coco, score_detections
 from kdyolo.metrics.names import EVALUATORS, NAMES
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
@@ -76,7 +76,7 @@ def test_chosen_categories_are_what_cat_ids_are_in_pycocotools(files, evaluator,
 
 
 def test_a_chosen_category_may_have_no_detection_but_must_exist(files):
-    truth, detections = read_ground_truth(files[1]), read_detections(files[0])
+    truth, detections = read_ground_truth(files[1]), json.loads(files[0].read_text())
     first, second = list(truth.categories)[:2]
     others = [d for d in detections if d["category_id"] != first]
     assert score_detections(truth, others, categories=[first]).ap == 0
@@ -130,16 +130,19 @@ def test_evaluators_agree_on_any_data(tmp_path_factory, seed, images, categories
     assert [c.ap for c in fast.per_class] == pytest.approx([c.ap for c in reference.per_class], abs=1e-9)
 
 
-@pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_an_object_with_id_0_counts_as_any_other(files, evaluator):
+def test_an_object_with_id_0_counts_as_any_other_and_the_note_says_so(files):
     """Where pycocotools itself takes a match with annotation 0 for no match."""
     predictions, annotations = files
     truth = json.loads(annotations.read_text())
-    expected = score_coco(predictions, annotations, evaluator=evaluator)
+    expected = score_coco(predictions, annotations)
     for index, annotation in enumerate(truth["annotations"]):
         annotation["id"] = index
-    found = score_coco(predictions, write_json(annotations, truth), evaluator=evaluator)
+    found = score_coco(predictions, write_json(annotations, truth))
     assert found.metrics == expected.metrics
+    assert found.notes[0].startswith("1 annotation has the id 0: here it counts as any other, while pycocotools")
+    own = score_coco(predictions, annotations, evaluator="pycocotools")
+    assert own.metrics == tuple(by_hand(annotations, predictions).stats) != expected.metrics
+    assert own.notes[-1].startswith("these are pycocotools' own numbers")
 
 
 def test_huge_image_ids_do_not_run_together(files):
@@ -162,13 +165,13 @@ def test_no_detections_and_no_objects(files, evaluator):
     truth = read_ground_truth(files[1])
     nothing_found = score_detections(truth, [], evaluator)
     assert nothing_found.metrics == (0.0,) * 12
-    nothing_there = score_detections(replace(truth, annotations=[]), read_detections(files[0]), evaluator)
+    nothing_there = score_detections(replace(truth, annotations=[]), json.loads(files[0].read_text()), evaluator)
     assert nothing_there.metrics == (-1.0,) * 12
     assert score_detections(replace(truth, annotations=[]), [], evaluator).metrics == (-1.0,) * 12
 
 
 def test_detections_are_not_changed(files):
-    detections = read_detections(files[0])
+    detections = json.loads(files[0].read_text())
     before = json.dumps(detections)
     for evaluator in EVALUATORS:
         score_detections(read_ground_truth(files[1]), detections, evaluator)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdyolo.errors import DatasetError
-from kdyolo.metrics.coco_files import GroundTruth
+from kdyolo.metrics.ground_truth import GroundTruth
 from kdyolo.metrics.reference import build_reference, image_ids
 from tests.builders.coco_results import random_ground_truth, write_json
 

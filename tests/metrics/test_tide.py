@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kdyolo.metrics.coco_files import GroundTruth, read_ground_truth
+from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.coco_metrics import score_detections
+from kdyolo.metrics.ground_truth import GroundTruth
 from kdyolo.metrics.tide import ERRORS, ErrorKind, find_errors
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 

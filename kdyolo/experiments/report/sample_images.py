@@ -17,9 +17,10 @@ from kdyolo.data.image_names import image_files
 from kdyolo.errors import DatasetError
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.report.sample_predictions import SHOWN_SCORE, NoPredictions, predict_samples
-from kdyolo.metrics.coco_files import Detection, GroundTruth, check_detections, read_detections
+from kdyolo.metrics.ground_truth import Detection, GroundTruth, check_detections
 from kdyolo.metrics.matching import match_detections
 from kdyolo.metrics.reference import Reference, build_reference
+from kdyolo.metrics.results.reading import read_detections
 from kdyolo.runs.files import PREDICTIONS_NAME
 from kdyolo.runs.history import Run
 
@@ -135,7 +136,10 @@ def samples(arms: Sequence[Arm], count: int = COUNT) -> Samples:
     kept = {name: run for name, run in runs.items() if _keeps_predictions(run)}
     try:
         reference = _reference(next(iter((kept or runs).values())))
-        found = {name: _find(reference.truth, read_detections(_file(run)), run) for name, run in kept.items()}
+        found = {
+            name: _find(reference.truth, read_detections(_file(run), reference.truth).detections, run)
+            for name, run in kept.items()
+        }
     except (DatasetError, OSError) as error:  # files may have moved since; the report says so and has all else
         return Samples((), "", dict.fromkeys(runs, str(error)))
     truth, files = reference.truth, {image: Path(file) for file, image in reference.image_ids.items()}

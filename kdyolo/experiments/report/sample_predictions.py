@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdyolo.errors import KDYOLOError
-from kdyolo.metrics.coco_files import Detection
+from kdyolo.metrics.ground_truth import Detection
 from kdyolo.runs.files import BEST_NAME, weights_file
 from kdyolo.runs.history import Run
 

@@ -1,0 +1,226 @@
+"""Category ids of results tied to a ground truth: as they are, by name, shifted by one, or numbered by their places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.metrics.ground_truth import GroundTruth, Key
+from kdyolo.metrics.results.entries import Entries
+from kdyolo.metrics.results.mistakes import SampledImages
+from kdyolo.utils.text import quoted
+
+AUTO = "auto"
+FROM_0, FROM_1 = "from-0", "from-1"
+# A reading other than the ids' own needs so many pairs of an object and the detection on it whose categories agree, of
+# all pairs such a share, and so many times as many as the ids' own reading; fewer where ids are none of the categories.
+_PAIRS, _SHARE, _TIMES = 4, 0.2, 5
+_PAIRS_IF_LOST, _TIMES_IF_LOST = 2, 3
+_SHOWN = 4  # ids in a message
+
+
+def checked_offset(given: int | str) -> int | str:
+    """A category offset as it is used: a number, or one of the words for it.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given in (AUTO, FROM_0, FROM_1):
+        return given
+    try:
+        return int(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--category-offset {quoted(given)}: expected a whole number, {AUTO}, {FROM_0} or {FROM_1}."
+        ) from error
+
+
+def tie_categories(
+    entries: Entries, truth: GroundTruth, sample: SampledImages, offset: int | str
+) -> tuple[dict[Key, int], list[str]]:
+    """Find the category of each category id.
+
+    Args:
+        entries: Entries of a results file.
+        truth: Ground truth that they will be compared with.
+        sample: Objects and detections of some images, by which a shift is recognised.
+        offset: What :func:`checked_offset` returns.
+
+    Returns:
+        Category of each id; a number that stands for none stays what it is. And notes if ids were translated.
+
+    Raises:
+        DatasetError: A text is no category, or it is not clear what the numbers stand for.
+    """
+    counts = Counter(record["category_id"] for record in entries.records)
+    tied, notes = _by_own_table(entries, truth, counts)
+    if tied:
+        return tied, notes
+    tied = _by_text(entries, truth, counts)
+    numbers = {key: count for key, count in counts.items() if isinstance(key, int) and key not in tied}
+    if not numbers:
+        return tied, notes
+    if offset == AUTO:
+        reading = _recognised(entries, truth, sample, numbers)
+    elif isinstance(offset, str):
+        reading = _by_place(truth, offset)
+    else:
+        reading = _shifted(truth, offset)
+    ids = {key: key if (found := reading.of(key)) is None else found for key in numbers}
+    if any(key != category for key, category in ids.items()):
+        notes.append(_renumbered(entries, truth, ids, reading, offset))
+    return tied | ids, notes
+
+
+def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[dict[Key, int], list[str]]:
+    """By the names in the file's own table of categories, where all used ones are there under other ids."""
+    id_of = {name: category for category, name in truth.categories.items()}
+    names = {key: entries.category_names.get(key) for key in counts}
+    tied = {key: id_of[name] for key, name in names.items() if name in id_of}
+    if len(tied) < len(counts) or all(truth.category_of(key) == category for key, category in tied.items()):
+        return {}, []
+    key, category = next((k, c) for k, c in tied.items() if truth.category_of(k) != c)
+    note = (
+        f"{entries.path.name} has a table of categories of its own with other ids: matched by name (e.g. its "
+        f"{quoted(key)}, {quoted(names[key])}, is {quoted(truth.category_keys.get(category, category))} in "
+        f"{truth.path.name})"
+    )
+    return tied, [note]
+
+
+def _by_text(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> dict[Key, int]:
+    """Ids of the file that are texts, and texts that are names of categories."""
+    id_of = {name: category for category, name in truth.categories.items()}
+    tied = {key: category for key in counts if (category := truth.own_categories.get(key)) is not None}
+    texts = [key for key in counts if isinstance(key, str) and key not in tied]
+    if unknown := [key for key in texts if key not in id_of]:
+        known = ", ".join(
+            f"{quoted(truth.category_keys.get(c, c))} ({quoted(n)})" for c, n in list(truth.categories.items())[:_SHOWN]
+        )
+        raise DatasetError(
+            f"{entries.path}: {len(unknown)} of its category ids are neither ids nor names of {truth.path}, e.g. "
+            f"{quoted(unknown[0])}; it has {known}, …. Expected the ids of the annotation file."
+        )
+    return {**tied, **{key: id_of[str(key)] for key in texts}}
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A way to read the numbers of categories.
+
+    Attributes:
+        option: Its name in ``--category-offset``.
+        meaning: What the numbers are, in words.
+        of: Category that a number stands for; None for none.
+    """
+
+    option: str
+    meaning: str
+    of: Callable[[int], int | None]
+
+
+def _shifted(truth: GroundTruth, offset: int) -> _Reading:
+    def category(number: int) -> int | None:
+        return number + offset if number + offset in truth.categories else None
+
+    return _Reading(str(offset), f"shifted by {-offset:+}" if offset else "those of the annotation file", category)
+
+
+def _by_place(truth: GroundTruth, option: str) -> _Reading:
+    first, ids = int(option == FROM_1), list(truth.categories)
+
+    def category(number: int) -> int | None:
+        return ids[number - first] if first <= number < first + len(ids) else None
+
+    return _Reading(option, f"places in the order of the ids, counted from {first}", category)
+
+
+def _recognised(entries: Entries, truth: GroundTruth, sample: SampledImages, numbers: Mapping[int, int]) -> _Reading:
+    """The reading that the ids, and the boxes of objects and detections, speak for.
+
+    Raises:
+        DatasetError: The ids fit no category as they are, or only some, and boxes do not say what they stand for.
+    """
+    own = _shifted(truth, 0)
+    lost = [number for number in numbers if own.of(number) is None]
+    others = _fitting(truth, numbers)
+    if not others:
+        if len(lost) == len(numbers):
+            raise _none_fits(entries, truth, lost)
+        return own
+    pairs = sample.pairs()
+    agreeing = {
+        r.option: [key for key, category in pairs if isinstance(key, int) and r.of(key) == category]
+        for r in (own, *others)
+    }
+    best = max(others, key=lambda reading: len(agreeing[reading.option]))
+    for_own, for_best = len(agreeing[own.option]), len(agreeing[best.option])
+    few, times = (_PAIRS_IF_LOST, _TIMES_IF_LOST) if lost else (_PAIRS, _TIMES)
+    if len(lost) == len(numbers):
+        few = 1
+    several = lost or len(set(agreeing[best.option])) > 1
+    if several and for_best >= max(few, _SHARE * len(pairs), times * for_own):
+        return best
+    if not lost or for_own >= max(1, times * for_best):
+        return own
+    raise _ambiguous(entries, truth, lost, others, len(pairs))
+
+
+def _fitting(truth: GroundTruth, numbers: Mapping[int, int]) -> list[_Reading]:
+    """The readings, other than the ids' own, in which each number is a category; of equal ones the first."""
+    candidates = (_shifted(truth, -1), _shifted(truth, 1), _by_place(truth, FROM_1), _by_place(truth, FROM_0))
+    known = {tuple(numbers)}
+    fitting = []
+    for reading in candidates:
+        found = tuple(reading.of(number) for number in numbers)
+        if None not in found and found not in known:
+            known.add(found)  # type: ignore[arg-type]
+            fitting.append(reading)
+    return fitting
+
+
+def _renumbered(
+    entries: Entries, truth: GroundTruth, ids: Mapping[int, int], reading: _Reading, offset: int | str
+) -> str:
+    examples = [
+        f"{key} → {category} ({quoted(truth.categories[category])})"
+        for key, category in sorted(ids.items())
+        if category in truth.categories
+    ]
+    shown = ", ".join(examples[:3]) + (", …" if len(examples) > 3 else "")
+    if offset != AUTO:
+        return f"{entries.path.name}: category ids read with --category-offset {offset}: {shown}"
+    return (
+        f"{entries.path.name}: category ids are {reading.meaning}, as boxes show, and are corrected: {shown}; "
+        "--category-offset 0 takes them as they are"
+    )
+
+
+def _none_fits(entries: Entries, truth: GroundTruth, lost: Sequence[int]) -> DatasetError:
+    return DatasetError(
+        f"{entries.path}: none of its category ids ({_listed(lost)}) is in {truth.path}, which has "
+        f"{_listed(list(truth.categories))}. Expected category ids of the annotation file; --category-offset N adds N "
+        "to each id."
+    )
+
+
+def _ambiguous(
+    entries: Entries, truth: GroundTruth, lost: Sequence[int], others: Sequence[_Reading], pairs: int
+) -> DatasetError:
+    choices = "; ".join(f"--category-offset {r.option} if they are {r.meaning}" for r in others)
+    return DatasetError(
+        f"{entries.path}: category ids {_listed(lost)} are not in {truth.path}, which has "
+        f"{_listed(list(truth.categories))}, and the {pairs} objects that are found do not show what they stand for. "
+        f"Expected category ids of the annotation file, not class indices. Say which: {choices}; --category-offset 0 "
+        "takes them as they are, and the others do not count."
+    )
+
+
+def _listed(ids: Sequence[int]) -> str:
+    ordered = sorted(ids)
+    return ", ".join(map(str, ordered[:_SHOWN])) + (", …" if len(ordered) > _SHOWN else "")

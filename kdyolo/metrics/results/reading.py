@@ -1,0 +1,77 @@
+"""Reading of a results file for a ground truth: its detections with the ids there, and what a person should know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdyolo.metrics.ground_truth import Detection, GroundTruth, Key
+from kdyolo.metrics.results.category_ids import AUTO, checked_offset, tie_categories
+from kdyolo.metrics.results.entries import read_entries
+from kdyolo.metrics.results.image_ids import ImageTie, tie_images
+from kdyolo.metrics.results.mistakes import SampledImages, check_boxes, notes_on_scores
+
+
+@dataclass(frozen=True)
+class Results:
+    """Detections of one results file, with the ids of a ground truth.
+
+    Attributes:
+        path: The results file.
+        detections: Its detections, in the order of the file, all on images of the ground truth.
+        notes: Sentences that a person should read about how the file was read.
+        irregular: Whether pycocotools would read the file otherwise, or not at all.
+        translated: Whether ids were changed for a reason that the notes tell, which pycocotools is spared.
+    """
+
+    path: Path
+    detections: list[Detection]
+    notes: tuple[str, ...] = ()
+    irregular: bool = False
+    translated: bool = False
+
+
+def read_detections(path: str | Path, truth: GroundTruth, category_offset: int | str = AUTO) -> Results:
+    """Read a results file of any tool for a ground truth.
+
+    Args:
+        path: COCO results (JSON, also gzipped), or stock Ultralytics' ``predictions.json``.
+        truth: Ground truth that they will be compared with.
+        category_offset: Number to add to each category id; ``"from-0"`` or ``"from-1"`` where ids are the places of the
+            categories in the order of the ground truth's ids; ``"auto"`` recognises these.
+
+    Raises:
+        ConfigError: The offset is none of these.
+        DatasetError: The file cannot be read or does not belong to the ground truth, or has one of the usual mistakes
+            by which the result would be meaningless.
+    """
+    offset = checked_offset(category_offset)
+    entries = read_entries(path)
+    records: Any = entries.records
+    if not records:
+        return Results(entries.path, records, entries.notes, entries.irregular)
+    images, image_notes = tie_images(entries, truth)
+    sample = SampledImages.of(records, images, truth)
+    check_boxes(entries, sample, truth)
+    categories, category_notes = tie_categories(entries, truth, sample, offset)
+    notes = (*entries.notes, *image_notes, *category_notes, *notes_on_scores(records))
+    detections = _translated(records, images, categories)
+    irregular = entries.irregular or detections is not records
+    return Results(entries.path, detections, notes, irregular, bool(image_notes or category_notes))
+
+
+def _translated(records: Any, images: ImageTie, categories: Mapping[Key, int]) -> list[Detection]:
+    same = all(key == image for (key, _), image in images.items())
+    if same and all(key == category for key, category in categories.items()):
+        return records  # type: ignore[no-any-return]
+    translated: list[Any] = [
+        {
+            **record,
+            "image_id": images[record["image_id"], record.get("file_name")],
+            "category_id": categories[record["category_id"]],
+        }
+        for record in records
+    ]
+    return translated
