@@ -195,7 +195,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def _read_reference(self, data: dict[str, Any]) -> Reference | None:
         named = self.evaluation.annotations
         if named is not None and not Path(named).is_file():
-            raise ConfigError(f"annotations {named}: no such file.")
+            raise ConfigError(f"--annotations {named}: no such file.")
         dataset, split = from_ultralytics(data), self.args.split or "val"
         path = Path(named) if named else find_annotations(dataset, split)
         classes = self._classes(dataset)
@@ -254,7 +254,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         self.gdict = None
         if self._reference is not None:
             self.is_coco = self.is_lvis = False
-            self.class_map = self._reference.category_ids
+            keys = self._reference.truth.category_keys
+            self.class_map = [keys.get(category, category) for category in self._reference.category_ids]
             if len(model.names) > len(self.class_map):
                 raise DatasetError(
                     f"the model has {len(model.names)} classes, the data set {len(self.class_map)}. Expected a model "
@@ -267,9 +268,9 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         start = len(self.jdict)
         super().pred_to_json(predn, pbatch)
         if self._reference is not None:
-            image_id = self._reference.image_ids[pbatch["im_file"]]
+            image_id, truth = self._reference.image_ids[pbatch["im_file"]], self._reference.truth
             for detection in self.jdict[start:]:
-                detection.update(image_id=image_id, file_name=self._reference.truth.images[image_id])
+                detection.update(image_id=truth.image_keys.get(image_id, image_id), file_name=truth.images[image_id])
 
     def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
         """Count a batch's detections; keep its losses apart, so that they can be added up in order over all ranks."""
@@ -314,7 +315,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
 
     def _official(self, reference: Reference) -> dict[str, float]:
         """Score the collected detections, print the result and return it by column."""
-        detections: Any = self.jdict
+        detections = reference.truth.in_use(self.jdict)
         found = score_detections(reference.truth, detections, self.evaluation.evaluator, categories=reference.chosen)
         scores = replace(found, precision=self.precision)
         self.scores = self.metrics.coco = scores
@@ -341,8 +342,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         from kdyolo.metrics.tide import find_errors
         from kdyolo.metrics.tide_plots import draw_worst, plot_errors
 
-        collected: Any = self.jdict
-        truth, detections = of_categories(reference.truth, collected, reference.chosen)
+        found = reference.truth.in_use(self.jdict)
+        truth, detections = of_categories(reference.truth, found, reference.chosen)
         report = find_errors(truth, detections)
         self.metrics.errors = report
         LOGGER.info(report.table())

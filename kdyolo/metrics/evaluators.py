@@ -18,8 +18,6 @@ from kdyolo.metrics.results.entries import raw_list
 from kdyolo.utils.text import quoted
 
 Measured = tuple[NDArray[np.float64], NDArray[np.float64]]
-# What pycocotools, which checks nothing, raises about records that it cannot use.
-_CANNOT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def evaluate(truth: GroundTruth, detections: Sequence[Detection], evaluator: str) -> Measured:
@@ -52,18 +50,15 @@ def evaluate_files(truth: GroundTruth, detections: Sequence[Detection], results:
         the records as kdyolo reads them.
     """
     coco_type, eval_type = _classes("pycocotools")
+    document = read_json_document(truth.path)
+    entries = raw_list(read_json_document(results)) if results else None
     try:
+        own = _api(coco_type, document)
         with contextlib.redirect_stdout(io.StringIO()):
-            document = read_json_document(truth.path)
-            own = _api(coco_type, document)
-            keys = _keys(document, "categories", truth.category_keys)
-            found = (
-                own.loadRes(raw_list(read_json_document(results)))
-                if results
-                else _found(own, document, truth, detections)
-            )
-            measured = _run(eval_type, own, found, [keys[category] for category in truth.categories])
-    except _CANNOT as error:
+            found = _found(own, document, truth, detections) if entries is None else own.loadRes(entries)
+        keys = _keys(document, "categories", truth.category_keys)
+        measured = _run(eval_type, own, found, [keys[category] for category in truth.categories])
+    except Exception as error:  # of any kind: pycocotools checks nothing, and raises this class itself
         what = f"{type(error).__name__}: {quoted(error)}"
         note = f"pycocotools itself cannot read these files ({what}): it was given the records as kdyolo reads them"
         return evaluate(truth, detections, "pycocotools"), note

@@ -100,6 +100,16 @@ class GroundTruth:
         """Category id → the id in the file's own writing, where that is another."""
         return {category: key for key, category in self.own_categories.items()}
 
+    def in_use(self, detections: list[Any]) -> list[Detection]:
+        """Detections with the ids in use, of those with the file's own."""
+        if not (self.own_images or self.own_categories):
+            return detections
+        records: list[Any] = [
+            {**d, "image_id": self.image_of(d["image_id"]), "category_id": self.category_of(d["category_id"])}
+            for d in detections
+        ]
+        return records
+
     @property
     def objects(self) -> int:
         """Number of annotations that count: all but crowd regions."""

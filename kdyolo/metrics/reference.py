@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.coco_files import read_ground_truth
@@ -88,9 +89,19 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
         truth: Ground truth with the names of the images.
         files: Absolute paths of the image files.
 
+    Where that does not lead to all files, as with URLs, paths of another machine or an ending in other case, the last
+    part of the names decides, if no two share it.
+
     Raises:
-        DatasetError: An image of the JSON has no file or the other way round; both would falsify the result.
+        DatasetError: An image of the JSON has no file or the other way round; both would falsify the result. Or images
+            have no ``file_name``.
     """
+    if truth.unnamed:
+        raise DatasetError(
+            f"{truth.path}: {len(truth.unnamed):,} of its {len(truth.images):,} images have no file_name, by which "
+            "they are tied to the images of the data set. Add it, or name another file: --annotations, or "
+            "'annotations' in the data set YAML."
+        )
     id_of = dict(zip(_relative(list(truth.images.values())), truth.images, strict=True))
     common = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
     best: dict[str, int] = {}
@@ -100,6 +111,8 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
         best = found if len(found) > len(best) else best
         if len(best) == len(files):
             break
+    else:
+        best = _by_base_name(truth, files) or best
     if unknown := [file for file in files if file not in best]:
         raise DatasetError(
             f"{truth.path}: {len(unknown)} of {len(files)} images of the data set are not in it, e.g. {unknown[0]}; "
@@ -114,6 +127,20 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
             "set, or name a file of these images only: --annotations, or 'annotations' in the data set YAML."
         )
     return best
+
+
+def _by_base_name(truth: GroundTruth, files: Sequence[str]) -> dict[str, int] | None:
+    """Image file → image id by the last part of names, without case; None where it leads not to all, or to several."""
+    id_of = {_base_name(name): image for image, name in truth.images.items()}
+    bases = {_base_name(file): file for file in files}
+    if len(id_of) < len(truth.images) or len(bases) < len(files) or not bases.keys() <= id_of.keys():
+        return None
+    return {file: id_of[base] for base, file in bases.items()}
+
+
+def _base_name(name: str) -> str:
+    path = urlsplit(name).path if "://" in name else name
+    return unquote(path.replace("\\", "/")).rpartition("/")[2].casefold()
 
 
 def _relative(names: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ FROM_0, FROM_1 = "from-0", "from-1"
 # all pairs such a share, and so many times as many as the ids' own reading; fewer where ids are none of the categories.
 _PAIRS, _SHARE, _TIMES = 4, 0.2, 5
 _PAIRS_IF_LOST, _TIMES_IF_LOST = 2, 3
+_PAIRS_OF_ONE = 10  # where all pairs are of one category
 _SHOWN = 4  # ids in a message
 
 
@@ -160,11 +161,12 @@ def _recognised(entries: Entries, truth: GroundTruth, sample: SampledImages, num
     }
     best = max(others, key=lambda reading: len(agreeing[reading.option]))
     for_own, for_best = len(agreeing[own.option]), len(agreeing[best.option])
+    for_second = max(len(found) for option, found in agreeing.items() if option != best.option)
     few, times = (_PAIRS_IF_LOST, _TIMES_IF_LOST) if lost else (_PAIRS, _TIMES)
     if len(lost) == len(numbers):
         few = 1
-    several = lost or len(set(agreeing[best.option])) > 1
-    if several and for_best >= max(few, _SHARE * len(pairs), times * for_own):
+    several = lost or len(set(agreeing[best.option])) > 1 or for_best >= _PAIRS_OF_ONE
+    if several and for_best >= max(few, _SHARE * len(pairs), times * for_second):
         return best
     if not lost or for_own >= max(1, times * for_best):
         return own
