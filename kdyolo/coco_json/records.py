@@ -12,6 +12,7 @@ from kdyolo.coco_json.values import flag, id_key, real_number
 from kdyolo.utils.text import quoted
 
 Key = int | str
+_IDENTITY = ("file_name", "name", "width", "height")  # two records that agree in these are one
 Invalid = Callable[[str, int, Any, str, str], None]  # kind of record, index, id, reason, detail
 
 
@@ -85,7 +86,7 @@ def _numbered(
         if key is None:
             given = record.get("id") if isinstance(record, dict) else record
             invalid(kind, index, given, "id", f"id is {quoted(given)}, no id")
-        elif key in found and found[key] == record:
+        elif key in found and all(found[key].get(name) == record.get(name) for name in _IDENTITY):
             repairs.counts[f"{kind} records stand there twice, identically: read once"] += 1
         elif key in found:
             invalid(kind, index, key, "repeated id", f"two records have the {kind} id {quoted(key)}")

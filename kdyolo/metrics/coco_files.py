@@ -167,6 +167,7 @@ def _read_carefully(path: Path) -> GroundTruth:
         unnamed=frozenset(image for image, name in names.items() if not name),
         own_images=_changed(regular.image_ids),
         own_categories=_changed(regular.category_ids),
+        text_categories=frozenset(number for key, number in found["category_id"].items() if key != id_key(key)),
         irregular=True,
     )
 

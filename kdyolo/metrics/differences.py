@@ -67,6 +67,28 @@ def differences_of_values(
     ]
 
 
+def differences_of_categories(counts: Mapping[Any, int], texts: Mapping[Any, int], known: Iterable[int]) -> list[str]:
+    """A note on predictions whose category id is a number here and its text in the annotations, or the other way round.
+
+    Args:
+        counts: Category id → number of predictions.
+        texts: Category id → number of predictions that have it as text.
+        known: Category ids that the annotation file has as texts.
+    """
+    in_file = set(known)
+    other = sum(
+        count - texts.get(category, 0) if category in in_file else texts.get(category, 0)
+        for category, count in counts.items()
+    )
+    if not other:
+        return []
+    have = "1 prediction has" if other == 1 else f"{other:,} predictions have"
+    return [
+        f"{have} a category_id that is a number where the annotations have a text, or the other way round: pycocotools "
+        f"takes it for another ({OWN})"
+    ]
+
+
 def _found(raw: Any, ids: Mapping[Any, Any]) -> Any:
     """What pycocotools finds under an id; None for nothing."""
     return ids.get(raw) if isinstance(raw, (int, float, str)) else None

@@ -68,6 +68,7 @@ class GroundTruth:
         unnamed: Images without a ``file_name``; the name in ``images`` is their id.
         own_images: Id in the file → image id, where the file has texts for ids; empty where ids are the file's own.
         own_categories: Id in the file → category id, in the same way.
+        text_categories: Category ids that are numbers but stand in the file as texts.
         irregular: Whether pycocotools would read the file otherwise, or not at all.
     """
 
@@ -80,6 +81,7 @@ class GroundTruth:
     unnamed: frozenset[int] = frozenset()
     own_images: dict[Key, int] = field(default_factory=dict)
     own_categories: dict[Key, int] = field(default_factory=dict)
+    text_categories: frozenset[int] = frozenset()
     irregular: bool = False
 
     def image_of(self, key: Key) -> int | None:

@@ -71,15 +71,11 @@ def _without(kind: str, key: str, keep: Callable[[dict[str, Any]], bool] = lambd
     return change
 
 
-def _crowd(value: int) -> Any:
-    return lambda rng: [float(value), str(value), f"{value}.0", bool(value)][rng.integers(4)]
-
-
 def _iscrowd(rng: np.random.Generator, truth: dict[str, Any], _: Records) -> None:
     for annotation in _some(rng, truth["annotations"]):
-        annotation["iscrowd"] = (
-            None if not annotation["iscrowd"] and rng.random() < 0.3 else _crowd(annotation["iscrowd"])(rng)
-        )
+        value = int(annotation.get("iscrowd") or 0)
+        forms = [float(value), str(value), f"{value}.0", bool(value), *([] if value else [None])]
+        annotation["iscrowd"] = forms[rng.integers(len(forms))]
 
 
 def _ids_anew_in_every_image(rng: np.random.Generator, truth: dict[str, Any], _: Records) -> None:

@@ -16,7 +16,6 @@ from kdyolo.coco_json.segmentations import box_and_area
 from kdyolo.coco_json.values import id_key, real_number
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.coco_files import decode_typed
-from kdyolo.metrics.differences import OWN
 from kdyolo.metrics.ground_truth import Box, Id, Key
 from kdyolo.utils.text import quoted
 
@@ -51,6 +50,7 @@ class Entries:
         notes: Sentences that a person should read about how the file was read.
         irregular: Whether pycocotools may read the file otherwise, or not at all.
         category_names: Category id → name, if the file brings a table of its own.
+        text_categories: Category id → number of entries that have this number as text.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class Entries:
     notes: tuple[str, ...] = ()
     irregular: bool = False
     category_names: Mapping[Key, str] = field(default_factory=dict)
+    text_categories: Mapping[Key, int] = field(default_factory=dict)
 
 
 def read_entries(path: str | Path) -> Entries:
@@ -93,7 +94,7 @@ def _read_document(path: Path) -> Entries:
         _refuse_other_files(path, document, entries)
     reader = _Reader(path, _images_of(document))
     records = reader.read(entries or [])
-    return Entries(path, records, reader.notes(), True, _categories_of(document))
+    return Entries(path, records, reader.notes(), True, _categories_of(document), reader.text_categories)
 
 
 def _refuse_other_files(path: Path, document: Any, entries: list[Any] | None) -> None:
@@ -137,13 +138,16 @@ class _Reader:
     Args:
         path: The results file, for messages.
         file_names: Image id → file name, where the file has a table of images.
+
+    Attributes:
+        text_categories: Category id → number of entries that have this number as text.
     """
 
     def __init__(self, path: Path, file_names: Mapping[Key, str]) -> None:
         self.path = path
         self._file_names = file_names
         self._texts = 0
-        self._text_categories = 0
+        self.text_categories: Counter[Key] = Counter()
         self._boxes_of: Counter[str] = Counter()
         self._by_masks = False
 
@@ -175,11 +179,6 @@ class _Reader:
         notes = []
         if self._texts:
             notes.append(f"{self._texts:,} predictions have a number as text: read as the number")
-        if self._text_categories:
-            notes.append(
-                f"{self._text_categories:,} of these have category_id as text, which pycocotools takes for other "
-                f"categories than numbers ({OWN})"
-            )
         for kind, count in self._boxes_of.items():
             notes.append(f"{count:,} predictions have no bbox: scored with the box of their {kind}")
         return tuple(notes)
@@ -195,10 +194,12 @@ class _Reader:
         score = real_number(entry.get("score"))
         if score is None:
             raise _Unreadable(f".score is {_shown(entry, 'score')}, no number")
-        record = {"image_id": image, "category_id": _id(entry, "category_id"), "score": score}
+        category = _id(entry, "category_id")
+        record: dict[str, Any] = {"image_id": image, "category_id": category, "score": score}
         texts = [key for key in record if isinstance(entry.get(key), str) and not isinstance(record[key], str)]
         self._texts += bool(texts)
-        self._text_categories += "category_id" in texts
+        if "category_id" in texts:
+            self.text_categories[category] += 1
         name = name if isinstance(name, str) else self._file_names.get(image)
         if name is not None:
             record["file_name"] = name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdyolo.metrics.differences import differences_of_categories
 from kdyolo.metrics.ground_truth import Detection, GroundTruth, Key
 from kdyolo.metrics.results.category_ids import AUTO, checked_offset, tie_categories
-from kdyolo.metrics.results.entries import read_entries
+from kdyolo.metrics.results.entries import Entries, read_entries
 from kdyolo.metrics.results.image_ids import ImageTie, tie_images
 from kdyolo.metrics.results.mistakes import SampledImages, check_boxes, notes_on_scores
 
@@ -56,10 +58,17 @@ def read_detections(path: str | Path, truth: GroundTruth, category_offset: int |
     sample = SampledImages.of(records, images, truth)
     check_boxes(entries, sample, truth)
     categories, category_notes = tie_categories(entries, truth, sample, offset)
-    notes = (*entries.notes, *image_notes, *category_notes, *notes_on_scores(records))
+    notes = (*entries.notes, *image_notes, *category_notes, *_differences(entries, truth), *notes_on_scores(records))
     detections = _translated(records, images, categories)
     irregular = entries.irregular or detections is not records
     return Results(entries.path, detections, notes, irregular, bool(image_notes or category_notes))
+
+
+def _differences(entries: Entries, truth: GroundTruth) -> list[str]:
+    if not (entries.text_categories or truth.text_categories):
+        return []
+    counts = Counter(record["category_id"] for record in entries.records)
+    return differences_of_categories(counts, entries.text_categories, truth.text_categories)
 
 
 def _translated(records: Any, images: ImageTie, categories: Mapping[Key, int]) -> list[Detection]:

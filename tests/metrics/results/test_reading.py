@@ -89,7 +89,7 @@ TOLD = {
     "masks": "2 predictions have no bbox: scored with the box of their mask",
     "keypoints": "2 predictions have no bbox: scored with the box of their keypoints",
     "rotated": "2 predictions have no bbox: scored with the box of their rotated box",
-    "text categories": "2 of these have category_id as text, which pycocotools takes for other categories",
+    "text categories": "2 predictions have a category_id that is a number where the annotations have a text",
     "names of images": "pred.json: image ids are made of file names, as stock Ultralytics does",
 }
 
