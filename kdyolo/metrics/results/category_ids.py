@@ -12,6 +12,7 @@ from kdyolo.metrics.results.entries import Entries
 from kdyolo.metrics.results.mistakes import SampledImages
 from kdyolo.utils.text import quoted
 
+CategoryTie = dict[Key, int | None]
 AUTO = "auto"
 FROM_0, FROM_1 = "from-0", "from-1"
 # A reading other than the ids' own needs so many pairs of an object and the detection on it whose categories agree, of
@@ -40,7 +41,7 @@ def checked_offset(given: int | str) -> int | str:
 
 def tie_categories(
     entries: Entries, truth: GroundTruth, sample: SampledImages, offset: int | str
-) -> tuple[dict[Key, int], list[str]]:
+) -> tuple[CategoryTie, list[str]]:
     """Find the category of each category id.
 
     Args:
@@ -50,16 +51,17 @@ def tie_categories(
         offset: What :func:`checked_offset` returns.
 
     Returns:
-        Category of each id; a number that stands for none stays what it is. And notes if ids were translated.
+        Category of each id; of what stands for none, the number itself, or None for a text. And notes on ids that were
+        translated or stand for none.
 
     Raises:
-        DatasetError: A text is no category, or it is not clear what the numbers stand for.
+        DatasetError: No text is a category, or it is not clear what the numbers stand for.
     """
     counts = Counter(record["category_id"] for record in entries.records)
     tied, notes = _by_own_table(entries, truth, counts)
     if tied:
         return tied, notes
-    tied = _by_text(entries, truth, counts)
+    tied, notes = _by_text(entries, truth, counts)
     numbers = {key: count for key, count in counts.items() if isinstance(key, int) and key not in tied}
     if not numbers:
         return tied, notes
@@ -69,20 +71,24 @@ def tie_categories(
         reading = _by_place(truth, offset)
     else:
         reading = _shifted(truth, offset)
-    ids = {key: key if (found := reading.of(key)) is None else found for key in numbers}
-    if any(key != category for key, category in ids.items()):
+    ids = {key: reading.of(key) for key in numbers}
+    if set(ids.values()) == {None}:
+        raise _none_fits(entries, truth, list(numbers))
+    if any(category not in (None, truth.category_of(key)) for key, category in ids.items()):
         notes.append(_renumbered(entries, truth, ids, reading, offset))
-    return tied | ids, notes
+    if truth.own_categories:
+        return tied | ids, notes
+    return tied | {key: key if category is None else category for key, category in ids.items()}, notes
 
 
-def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[dict[Key, int], list[str]]:
+def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[CategoryTie, list[str]]:
     """By the names in the file's own table of categories, where all used ones are there under other ids."""
     id_of = {name: category for category, name in truth.categories.items()}
     names = {key: entries.category_names.get(key) for key in counts}
-    tied = {key: id_of[name] for key, name in names.items() if name in id_of}
+    tied: CategoryTie = {key: id_of[name] for key, name in names.items() if name in id_of}
     if len(tied) < len(counts) or all(truth.category_of(key) == category for key, category in tied.items()):
         return {}, []
-    key, category = next((k, c) for k, c in tied.items() if truth.category_of(k) != c)
+    key, category = next((k, c) for k, c in tied.items() if c is not None and truth.category_of(k) != c)
     note = (
         f"{entries.path.name} has a table of categories of its own with other ids: matched by name (e.g. its "
         f"{quoted(key)}, {quoted(names[key])}, is {quoted(truth.category_keys.get(category, category))} in "
@@ -91,20 +97,29 @@ def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int
     return tied, [note]
 
 
-def _by_text(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> dict[Key, int]:
-    """Ids of the file that are texts, and texts that are names of categories."""
+def _by_text(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[CategoryTie, list[str]]:
+    """Ids of the annotation file that are texts, and texts that are names of categories."""
     id_of = {name: category for category, name in truth.categories.items()}
-    tied = {key: category for key in counts if (category := truth.own_categories.get(key)) is not None}
-    texts = [key for key in counts if isinstance(key, str) and key not in tied]
-    if unknown := [key for key in texts if key not in id_of]:
-        known = ", ".join(
-            f"{quoted(truth.category_keys.get(c, c))} ({quoted(n)})" for c, n in list(truth.categories.items())[:_SHOWN]
-        )
-        raise DatasetError(
-            f"{entries.path}: {len(unknown)} of its category ids are neither ids nor names of {truth.path}, e.g. "
-            f"{quoted(unknown[0])}; it has {known}, …. Expected the ids of the annotation file."
-        )
-    return {**tied, **{key: id_of[str(key)] for key in texts}}
+    tied: CategoryTie = {
+        key: id_of.get(key) if (own := truth.category_of(key)) is None else own
+        for key in counts
+        if isinstance(key, str)
+    }
+    unknown = {key: counts[key] for key, category in tied.items() if category is None}
+    if not unknown:
+        return tied, []
+    if len(unknown) < len(counts):
+        count, example = sum(unknown.values()), next(iter(unknown))
+        return tied, [
+            f"{count:,} detections of categories that {truth.path.name} lacks ({quoted(example)}) do not count"
+        ]
+    known = ", ".join(
+        f"{quoted(truth.category_keys.get(c, c))} ({quoted(n)})" for c, n in list(truth.categories.items())[:_SHOWN]
+    )
+    raise DatasetError(
+        f"{entries.path}: none of its category ids ({_listed(list(unknown))}) is an id or a name in {truth.path}, "
+        f"which has {known}, …. Expected the ids of the annotation file."
+    )
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -127,7 +142,7 @@ class _Reading:
 
 def _shifted(truth: GroundTruth, offset: int) -> _Reading:
     def category(number: int) -> int | None:
-        return number + offset if number + offset in truth.categories else None
+        return truth.category_of(number + offset)
 
     return _Reading(str(offset), f"shifted by {-offset:+}" if offset else "those of the annotation file", category)
 
@@ -176,23 +191,24 @@ def _recognised(entries: Entries, truth: GroundTruth, sample: SampledImages, num
 def _fitting(truth: GroundTruth, numbers: Mapping[int, int]) -> list[_Reading]:
     """The readings, other than the ids' own, in which each number is a category; of equal ones the first."""
     candidates = (_shifted(truth, -1), _shifted(truth, 1), _by_place(truth, FROM_1), _by_place(truth, FROM_0))
-    known = {tuple(numbers)}
+    own = _shifted(truth, 0)
+    known = {tuple(own.of(number) for number in numbers)}
     fitting = []
     for reading in candidates:
         found = tuple(reading.of(number) for number in numbers)
         if None not in found and found not in known:
-            known.add(found)  # type: ignore[arg-type]
+            known.add(found)
             fitting.append(reading)
     return fitting
 
 
 def _renumbered(
-    entries: Entries, truth: GroundTruth, ids: Mapping[int, int], reading: _Reading, offset: int | str
+    entries: Entries, truth: GroundTruth, ids: Mapping[int, int | None], reading: _Reading, offset: int | str
 ) -> str:
     examples = [
-        f"{key} → {category} ({quoted(truth.categories[category])})"
+        f"{key} → {quoted(truth.category_keys.get(category, category))} ({quoted(truth.categories[category])})"
         for key, category in sorted(ids.items())
-        if category in truth.categories
+        if category is not None
     ]
     shown = ", ".join(examples[:3]) + (", …" if len(examples) > 3 else "")
     if offset != AUTO:
@@ -206,7 +222,7 @@ def _renumbered(
 def _none_fits(entries: Entries, truth: GroundTruth, lost: Sequence[int]) -> DatasetError:
     return DatasetError(
         f"{entries.path}: none of its category ids ({_listed(lost)}) is in {truth.path}, which has "
-        f"{_listed(list(truth.categories))}. Expected category ids of the annotation file; --category-offset N adds N "
+        f"{_listed(_own_ids(truth))}. Expected category ids of the annotation file; --category-offset N adds N "
         "to each id."
     )
 
@@ -217,12 +233,17 @@ def _ambiguous(
     choices = "; ".join(f"--category-offset {r.option} if they are {r.meaning}" for r in others)
     return DatasetError(
         f"{entries.path}: category ids {_listed(lost)} are not in {truth.path}, which has "
-        f"{_listed(list(truth.categories))}, and the {pairs} objects that are found do not show what they stand for. "
+        f"{_listed(_own_ids(truth))}, and the {pairs} objects that are found do not show what they stand for. "
         f"Expected category ids of the annotation file, not class indices. Say which: {choices}; --category-offset 0 "
         "takes them as they are, and the others do not count."
     )
 
 
-def _listed(ids: Sequence[int]) -> str:
-    ordered = sorted(ids)
-    return ", ".join(map(str, ordered[:_SHOWN])) + (", …" if len(ordered) > _SHOWN else "")
+def _own_ids(truth: GroundTruth) -> list[Key]:
+    """The ids of the categories as the annotation file has them."""
+    return [truth.category_keys.get(category, category) for category in truth.categories]
+
+
+def _listed(ids: Sequence[Key]) -> str:
+    ordered = sorted(ids)  # all numbers, or all texts
+    return ", ".join(quoted(key) for key in ordered[:_SHOWN]) + (", …" if len(ordered) > _SHOWN else "")

@@ -71,7 +71,7 @@ def _differences(entries: Entries, truth: GroundTruth) -> list[str]:
     return differences_of_categories(counts, entries.text_categories, truth.text_categories)
 
 
-def _translated(records: Any, images: ImageTie, categories: Mapping[Key, int]) -> list[Detection]:
+def _translated(records: Any, images: ImageTie, categories: Mapping[Key, int | None]) -> list[Detection]:
     same = all(key == image for (key, _), image in images.items())
     if same and all(key == category for key, category in categories.items()):
         return records  # type: ignore[no-any-return]
@@ -82,5 +82,6 @@ def _translated(records: Any, images: ImageTie, categories: Mapping[Key, int]) -
             "category_id": categories[record["category_id"]],
         }
         for record in records
+        if categories[record["category_id"]] is not None
     ]
     return translated

@@ -143,7 +143,7 @@ REFUSED = {
         changed(image_id=[1, 2], file_name=["b.jpg", "a.jpg"]),
         ["image_id and file_name disagree for 2 images", "'b.jpg' has the image_id 1, which is 'a.jpg'"],
     ),
-    "no category": (changed(category_id=["bird", "dog"]), ["neither ids nor names", "'bird'", "1 ('cat')"]),
+    "no category": (changed(category_id=["fish", "bird"]), ["none of its category ids ('bird', 'fish')", "1 ('cat')"]),
     "far ids": (changed(category_id=[17, 18]), ["none of its category ids (17, 18)", "--category-offset N"]),
 }
 
@@ -154,6 +154,27 @@ def test_what_is_refused(tmp_path, name):
     with pytest.raises(DatasetError, match=r"pred\.json") as error:
         score(tmp_path, found)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_categories_that_the_ground_truth_lacks_do_not_count(tmp_path):
+    for other in ("bird", 99):
+        scores = score(tmp_path, [*FOUND, {**FOUND[0], "category_id": other, "score": 1}])
+        assert scores.ap == 1.0
+        assert scores.notes[0].startswith("1 detections of categories that ann.json lacks")
+
+
+def test_places_of_categories_whose_ids_are_texts(tmp_path):
+    truth = copy.deepcopy(TRUTH)
+    for record in truth["categories"]:
+        record["id"] = f"c{record['id']}"
+    for annotation in truth["annotations"]:
+        annotation["category_id"] = f"c{annotation['category_id']}"
+    scores = score(tmp_path, FOUND, truth)
+    assert scores.ap == 1.0
+    assert "counted from 1, as boxes show" in scores.notes[-1]
+    assert score(tmp_path, changed(category_id=["c1", "c2"]), truth).notes == scores.notes[:1]
+    with pytest.raises(DatasetError, match=r"none of its category ids \(1, 2\) is in .* has 'c1', 'c2'"):
+        score(tmp_path, FOUND, truth, category_offset=0)
 
 
 def test_predictions_given_as_ground_truth(tmp_path):
