@@ -193,7 +193,7 @@ def compare_coco(
 def _check_numbers(resamples: int, level: float) -> None:
     mistakes = []
     if resamples < 1:
-        mistakes.append(f"resamples must be at least 1, found {resamples}.")
+        mistakes.append(f"--resamples {resamples}: expected at least 1.")
     if not 0 < level < 1:
         mistakes.append(f"level must lie between 0 and 1, found {level}.")
     if mistakes:

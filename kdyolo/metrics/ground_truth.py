@@ -201,7 +201,7 @@ def find_categories(truth: GroundTruth, wanted: Iterable[str]) -> list[int]:
     if unknown := [each for each, category in found.items() if category not in truth.categories]:
         listed = ", ".join(f"{category} ({name})" for category, name in list(truth.categories.items())[:5])
         raise ConfigError(
-            f"{truth.path} has no category {', '.join(map(repr, unknown))}: expected names or ids of its "
+            f"--category: {truth.path} has no category {', '.join(map(repr, unknown))}: expected names or ids of its "
             f"{len(truth.categories)} categories: {listed}{', …' if len(truth.categories) > 5 else ''}."
         )
     return sorted({category for category in found.values() if category is not None})

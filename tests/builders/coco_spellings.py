@@ -78,7 +78,8 @@ def _iscrowd(rng: np.random.Generator, truth: dict[str, Any], _: Records) -> Non
         annotation["iscrowd"] = forms[rng.integers(len(forms))]
 
 
-def _ids_anew_in_every_image(rng: np.random.Generator, truth: dict[str, Any], _: Records) -> None:
+def ids_anew_in_every_image(_: np.random.Generator | None, truth: dict[str, Any], __: Records) -> None:
+    """Annotations of each image are counted from 0: an id 0 in each, and repeated ones."""
     seen: dict[Any, int] = {}
     for annotation in truth["annotations"]:
         image = str(annotation["image_id"])
@@ -140,7 +141,7 @@ SPELLINGS: dict[str, Spelling] = {
     "no iscrowd": _without("annotations", "iscrowd", keep=lambda record: bool(record.get("iscrowd"))),
     "no annotation ids": _without("annotations", "id"),
     "annotation ids as text": _each("annotations", "id", str, lambda i: f"a{i}"),
-    "annotation ids anew in every image": _ids_anew_in_every_image,
+    "annotation ids anew in every image": ids_anew_in_every_image,
     "no area": _without("annotations", "area"),
     "area as text, null, NaN": _each("annotations", "area", str, lambda _: None, lambda _: float("nan")),
     "boxes of objects as text": _each("annotations", "bbox", _box_as_text),

@@ -24,6 +24,7 @@ from kdyolo.data.coco_to_yolo import CocoSplit
 from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.names import NAMES
 from kdyolo.metrics.tide import ErrorKind
+from tests.builders.coco_spellings import ids_anew_in_every_image
 from tests.builders.training import FAST
 from tests.cli.test_cli import fails
 from tests.metrics.test_coco_metrics import by_hand, by_hand_per_class
@@ -213,6 +214,36 @@ def test_a_named_file_for_a_stock_data_set(seeing, shop, random_model, tmp_path)
         data=str(plain(data, tmp_path)), annotations=annotations, save_dir=str(tmp_path / "b"), **QUIET
     )
     assert found.coco == expected
+
+
+def test_a_json_of_another_tool_is_read_as_score_reads_it(seeing, shop, random_model, tmp_path, monkeypatch):
+    """Texts for ids, and ids of annotations anew in every image: predictions have the ids of that file."""
+    monkeypatch.setattr("kdyolo.metrics.tide_plots.draw_worst", lambda *_: [])
+    data, annotations = shop
+    expected = KDYOLO(random_model).val(data=str(data), save_dir=str(tmp_path / "a"), **QUIET).coco
+    content = load(annotations)
+    ids_anew_in_every_image(None, content, [])
+    for record in (*content["images"], *content["annotations"]):
+        key = "image_id" if "image_id" in record else "id"
+        record[key] = f"image {record[key]:012d}"
+    for record in (*content["categories"], *content["annotations"]):
+        key = "category_id" if "category_id" in record else "id"
+        record[key] = f"category {record[key]:04d}"
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(content))
+    stock = str(plain(data, tmp_path))
+    for evaluator in ("faster-coco-eval", "pycocotools"):
+        folder = tmp_path / evaluator
+        model, options = KDYOLO(random_model), {"evaluator": evaluator, "errors": True}
+        found = model.val(data=stock, annotations=odd, save_dir=str(folder), **options, **QUIET)
+        predictions = folder / "predictions.json"
+        own = by_hand(odd, predictions).stats
+        assert {p["image_id"] for p in load(predictions)} <= {image["id"] for image in content["images"]}
+        assert found.coco.metrics == pytest.approx(own if evaluator == "pycocotools" else expected.metrics, abs=1e-9)
+        assert own[0] != pytest.approx(expected.ap, abs=1e-3)
+        assert found.errors.ap50 == pytest.approx(expected.ap50, abs=1e-9)
+        assert score_coco(predictions, odd, evaluator=evaluator).metrics == found.coco.metrics
+        assert "have the id 0: here" in load(folder / "coco_metrics.json")["notes"][-2 - (evaluator == "pycocotools")]
 
 
 def test_a_stock_data_set_without_json_says_so(seeing, shapes, tmp_path, caplog, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,28 @@ def test_no_two_files_are_one_image(names):
     files = [f"/x/images/a/{name}" for name in names]
     found = image_ids(truth_of(*names), files)
     assert sorted(found.values()) == list(range(10, 10 + len(names)))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["https://a.b/c/1.jpg?size=full", "https://a.b/d/2.jpg"],
+        ["C:\\data\\val\\1.jpg", "D:\\2.jpg"],
+        ["/elsewhere/x/1.JPG", "y/2.jpg"],
+        ["my%20folder/1.jpg", "2.jpg"],
+    ],
+)
+def test_names_of_other_machines_by_their_last_part(names):
+    files = ["/data/images/val/1.jpg", "/data/images/val/2.jpg"]
+    assert image_ids(truth_of(*names), files) == {files[0]: 10, files[1]: 11}
+    with pytest.raises(DatasetError, match="images of the data set are not in it"):
+        image_ids(truth_of(*names, "q/1.jpg"), [*files, "/data/images/val/z/1.jpg"])
+
+
+def test_images_without_names_are_one_clear_error():
+    truth = replace(truth_of("10", "1.jpg"), unnamed=frozenset({10}))
+    with pytest.raises(DatasetError, match=r"1 of its 2 images have no file_name.*--annotations"):
+        image_ids(truth, ["/data/10.jpg", "/data/1.jpg"])
 
 
 def test_images_must_be_the_same():
