@@ -151,11 +151,11 @@ def _read_carefully(path: Path) -> GroundTruth:
         "image_id": {written["images"][key]: number for key, number in regular.image_ids.items()},
         "category_id": {written["categories"][key]: number for key, number in regular.category_ids.items()},
     }
-    names = {image["id"]: image.get("file_name") for image in regular.images}
+    named = {image["id"]: image["file_name"] for image in regular.images if isinstance(image.get("file_name"), str)}
     of_images = {number: key for key, number in regular.image_ids.items()}
     return _ground_truth(
         path,
-        {image: names[image] or str(of_images[image]) for image in _in_order(found["image_id"])},
+        {image: named.get(image) or str(of_images[image]) for image in _in_order(found["image_id"])},
         {category["id"]: str(category["name"]) for category in regular.categories},
         regular.annotations,
         [
@@ -164,7 +164,7 @@ def _read_carefully(path: Path) -> GroundTruth:
             *differences_of_values(document, regular.annotations, found),
         ],
         sizes=_sizes(regular.images),
-        unnamed=frozenset(image for image, name in names.items() if not name),
+        unnamed=frozenset(image for image in of_images if not named.get(image)),
         own_images=_changed(regular.image_ids),
         own_categories=_changed(regular.category_ids),
         text_categories=frozenset(number for key, number in found["category_id"].items() if key != id_key(key)),

@@ -245,5 +245,5 @@ def _own_ids(truth: GroundTruth) -> list[Key]:
 
 
 def _listed(ids: Sequence[Key]) -> str:
-    ordered = sorted(ids)  # all numbers, or all texts
+    ordered = sorted(ids, key=lambda key: (isinstance(key, str), key))
     return ", ".join(quoted(key) for key in ordered[:_SHOWN]) + (", …" if len(ordered) > _SHOWN else "")
