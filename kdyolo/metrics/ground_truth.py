@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -134,7 +136,7 @@ class GroundTruth:
         return replace(self, categories={c: self.categories[c] for c in wanted}, annotations=kept)
 
 
-def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth, source: str) -> list[str]:
+def check_detections(detections: Sequence[Mapping[str, Any]], truth: GroundTruth, source: str) -> list[str]:
     """Compare the ids of detections with those of the ground truth.
 
     Args:
@@ -148,11 +150,8 @@ def check_detections(detections: Iterable[Mapping[str, Any]], truth: GroundTruth
     Raises:
         DatasetError: A detection belongs to no image of the ground truth, or none has a category of it.
     """
-    image_ids: set[int] = set()
-    categories: dict[int, int] = {}
-    for detection in detections:
-        image_ids.add(detection["image_id"])
-        categories[detection["category_id"]] = categories.get(detection["category_id"], 0) + 1
+    image_ids = set(map(itemgetter("image_id"), detections))
+    categories = Counter(map(itemgetter("category_id"), detections))
     if unknown := sorted(image_ids - truth.images.keys()):
         raise DatasetError(
             f"{source}: {len(unknown)} of its {len(image_ids)} image ids are not in {truth.path}, e.g. {unknown[0]}. "

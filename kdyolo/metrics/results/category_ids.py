@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
@@ -57,7 +58,7 @@ def tie_categories(
     Raises:
         DatasetError: No text is a category, or it is not clear what the numbers stand for.
     """
-    counts = Counter(record["category_id"] for record in entries.records)
+    counts = Counter(map(itemgetter("category_id"), entries.records))
     tied, notes = _by_own_table(entries, truth, counts)
     if tied:
         return tied, notes

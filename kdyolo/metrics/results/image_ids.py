@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
+from typing import Any
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
@@ -31,7 +33,7 @@ def tie_images(entries: Entries, truth: GroundTruth) -> tuple[ImageTie, list[str
     Raises:
         DatasetError: An entry belongs to no image, or its id and its file name to two.
     """
-    pairs: list[_Pair] = list(dict.fromkeys((r["image_id"], r.get("file_name")) for r in entries.records))
+    pairs = _pairs(entries.records)
     by_id = {pair: image for pair in pairs if (image := truth.image_of(pair[0])) is not None}
     names = _Names(truth)
     other = [p for p in by_id if p[1] and names.find(*p) not in (None, by_id[p])]
@@ -49,6 +51,14 @@ def tie_images(entries: Entries, truth: GroundTruth) -> tuple[ImageTie, list[str
             "or leave file_name out."
         )
     raise _unknown_images(entries, truth, pairs, by_name if len(by_name) > len(by_id) else by_id, names)
+
+
+def _pairs(records: Sequence[Any]) -> list[_Pair]:
+    """The different image ids and file names."""
+    try:
+        return list(dict.fromkeys(map(itemgetter("image_id", "file_name"), records)))
+    except KeyError:  # some have no file name
+        return list(dict.fromkeys((record["image_id"], record.get("file_name")) for record in records))
 
 
 class _Names:

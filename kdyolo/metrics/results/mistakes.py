@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,9 @@ def check_boxes(entries: Entries, sample: SampledImages, truth: GroundTruth) -> 
         DatasetError: Sides are negative, numbers too large to compute with, or boxes have another form.
     """
     records, path = entries.records, entries.path
-    boxes = np.fromiter(chain.from_iterable(r["bbox"] for r in records), np.float64, 4 * len(records)).reshape(-1, 4)
+    boxes = np.fromiter(chain.from_iterable(map(itemgetter("bbox"), records)), np.float64, 4 * len(records)).reshape(
+        -1, 4
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         usable = np.isfinite(boxes.sum(axis=1) + boxes[:, 2] * boxes[:, 3]) & (boxes[:, 2:] >= 0).all(axis=1)
     if not usable.all():
@@ -241,7 +244,7 @@ def _farthest(truth: GroundTruth) -> float:
 
 def notes_on_scores(records: Sequence[Any]) -> list[str]:
     """Notes on scores that are no probabilities, or all the same; they are used as they are."""
-    scores = np.fromiter((r["score"] for r in records), np.float64, len(records))
+    scores = np.fromiter(map(itemgetter("score"), records), np.float64, len(records))
     low, high = float(scores.min()), float(scores.max())
     if len(scores) >= _SAME and low == high:
         return [f"all {len(scores):,} scores are {low:g}: their order in the file decides, and AP says little"]

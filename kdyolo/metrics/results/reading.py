@@ -14,6 +14,7 @@ from kdyolo.metrics.results.category_ids import AUTO, checked_offset, tie_catego
 from kdyolo.metrics.results.entries import Entries, read_entries
 from kdyolo.metrics.results.image_ids import ImageTie, tie_images
 from kdyolo.metrics.results.mistakes import SampledImages, check_boxes, notes_on_scores
+from kdyolo.utils.system import pause_gc
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ def read_detections(path: str | Path, truth: GroundTruth, category_offset: int |
         DatasetError: The file cannot be read or does not belong to the ground truth, or has one of the usual mistakes
             by which the result would be meaningless.
     """
-    offset = checked_offset(category_offset)
-    entries = read_entries(path)
+    with pause_gc():
+        return _read(read_entries(path), truth, checked_offset(category_offset))
+
+
+def _read(entries: Entries, truth: GroundTruth, offset: int | str) -> Results:
     records: Any = entries.records
     if not records:
         return Results(entries.path, records, entries.notes, entries.irregular)
