@@ -15,6 +15,7 @@ from kdyolo.coco_json.values import id_key, real_number
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.differences import differences_of_ids, differences_of_values
 from kdyolo.metrics.ground_truth import Annotation, GroundTruth, Id, Key
+from kdyolo.metrics.truth_mistakes import check_truth
 from kdyolo.utils.system import pause_gc
 from kdyolo.utils.text import quoted
 
@@ -77,7 +78,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
         {category["id"]: category["name"] for category in file["categories"]},
         annotations,
         notes,
-        sizes=_sizes(file["images"]),
+        _sizes(file["images"]),
         irregular=bool(notes) or None in ids or not all("iscrowd" in a for a in annotations),
     )
 
@@ -113,6 +114,7 @@ def _ground_truth(
     categories: dict[int, str],
     annotations: list[Annotation],
     notes: list[str],
+    sizes: dict[int, tuple[float, float]],
     **more: Any,
 ) -> GroundTruth:
     if len(categories) > MOST_CATEGORIES:
@@ -125,7 +127,8 @@ def _ground_truth(
         notes.append(f"{lost:,} annotations belong to no image or category of the file and do not count")
     for annotation in kept:
         annotation.setdefault("iscrowd", 0)
-    return GroundTruth(path, images, dict(sorted(categories.items())), kept, tuple(notes), **more)
+    notes += check_truth(path, kept, sizes)
+    return GroundTruth(path, images, dict(sorted(categories.items())), kept, tuple(notes), sizes, **more)
 
 
 def _sizes(images: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, float]]:
@@ -163,7 +166,7 @@ def _read_carefully(path: Path) -> GroundTruth:
             *differences_of_ids(annotation.get("id") for annotation in document["annotations"]),
             *differences_of_values(document, regular.annotations, found),
         ],
-        sizes=_sizes(regular.images),
+        _sizes(regular.images),
         unnamed=frozenset(image for image in of_images if not named.get(image)),
         own_images=_changed(regular.image_ids),
         own_categories=_changed(regular.category_ids),

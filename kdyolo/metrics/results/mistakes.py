@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,32 +188,40 @@ def check_boxes(entries: Entries, sample: SampledImages, truth: GroundTruth) -> 
     Raises:
         DatasetError: Sides are negative, numbers too large to compute with, or boxes have another form.
     """
-    records, path = entries.records, entries.path
-    boxes = np.fromiter(chain.from_iterable(map(itemgetter("bbox"), records)), np.float64, 4 * len(records)).reshape(
-        -1, 4
-    )
+    flat = chain.from_iterable(map(itemgetter("bbox"), entries.records))
+    boxes = np.fromiter(flat, np.float64, 4 * len(entries.records)).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         usable = np.isfinite(boxes.sum(axis=1) + boxes[:, 2] * boxes[:, 3]) & (boxes[:, 2:] >= 0).all(axis=1)
     if not usable.all():
         index = int(usable.argmin())
         raise DatasetError(
-            f"{path}: $[{index}].bbox must be left, top, width, height in pixels, found {records[index]['bbox']}. "
-            "Convert corners (x1, y1, x2, y2) to widths and heights first."
+            f"{entries.path}: $[{index}].bbox must be left, top, width, height in pixels, found "
+            f"{entries.records[index]['bbox']}. Convert corners (x1, y1, x2, y2) to widths and heights first."
         )
-    if boxes.max() <= _SHARES and _farthest(truth) > _PIXELS:
-        forms = sorted(_IN_SHARES, key=sample.fit, reverse=True)
-        form = f" as {forms[0].name}" if sample.fit(forms[0]) > _GAIN else ""
-        raise DatasetError(
-            f"{path}: boxes are shares of the image{form}: no number in them is above {boxes.max():.4g}, while objects "
-            f"reach to {_farthest(truth):.6g}. Expected left, top, width, height in pixels of the original image: "
-            "multiply by its width and height"
-            + (f", after turning {forms[0].name} into these." if form and forms[0] is not _IN_SHARES[0] else ".")
-        )
+    _refuse_shares(entries.path, float(boxes.max()), sample, truth)
     in_order = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean() > 1 - _STRAY
     if in_order and _has_form(sample, _CORNERS):
         raise _wrong_form(entries, sample, _CORNERS, "[x1, y1, x2 − x1, y2 − y1]")
     if _has_form(sample, _CENTRES):
         raise _wrong_form(entries, sample, _CENTRES, "[x − width / 2, y − height / 2, width, height]")
+
+
+def _refuse_shares(path: Path, largest: float, sample: SampledImages, truth: GroundTruth) -> None:
+    """Refuse boxes in shares of the image beside objects in pixels, and the other way round."""
+    if largest <= _SHARES and _farthest(truth) > _PIXELS:
+        form = max(_IN_SHARES, key=sample.fit)
+        known = sample.fit(form) > _GAIN
+        turned = f", after turning {form.name} into these" if known and form is not _IN_SHARES[0] else ""
+        raise DatasetError(
+            f"{path}: boxes are shares of the image{f' as {form.name}' if known else ''}: no number in them is above "
+            f"{largest:.4g}, while objects reach to {_farthest(truth):.6g}. Expected left, top, width, height in "
+            f"pixels of the original image: multiply by its width and height{turned}."
+        )
+    if largest > _PIXELS and truth.annotations and all(max(a["bbox"]) <= _SHARES for a in truth.annotations):
+        raise DatasetError(
+            f"{path}: boxes are in pixels, up to {largest:.6g}, while those of {truth.path} are shares of the image, "
+            f"up to {_farthest(truth):.4g}. Expected pixels in both: multiply the latter by the sides of their images."
+        )
 
 
 def _has_form(sample: SampledImages, form: _Form) -> bool:
