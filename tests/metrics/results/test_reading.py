@@ -431,3 +431,38 @@ def test_good_noisy_and_random_detections_are_taken_as_they_are(shared, tmp_path
         assert results.notes == ()
         assert not results.irregular
         assert results.detections == found
+
+
+# ---- the files that failed -----------------------------------------------------------------------------------------
+
+CASES = {
+    "float_cat": None,
+    "gt_nobbox": "1 annotations have no bbox",
+    "gt_nocatname": None,
+    "gt_nofilename": None,
+    "gt_nullarea": "1 annotations have no area",
+    "gt_strids": None,
+    "id0": "1 annotation has the id 0",
+    "wrapped": None,
+}
+WRONG_CASES = {"normalised": "shares of the image", "segm_only": "damaged RLE", "xyxy": "corners x1, y1, x2, y2"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_that_failed_before(shared, case):
+    files = (shared / f"cases/score/{case}.{kind}.json" for kind in ("dt", "gt"))
+    scores = score_coco(*files)
+    assert (scores.ap, scores.ap_small, scores.objects) == (1.0, 1.0, 2)
+    assert CASES[case] is None or any(note.startswith(CASES[case]) for note in scores.notes), scores.notes
+
+
+@pytest.mark.parametrize("case", WRONG_CASES)
+def test_files_that_meant_nothing_before(shared, case):
+    files = (shared / f"cases/score/{case}.{kind}.json" for kind in ("dt", "gt"))
+    with pytest.raises(DatasetError, match=WRONG_CASES[case]):
+        score_coco(*files)
+
+
+def test_pycocotools_own_number_of_an_object_0(shared):
+    files = [shared / f"cases/score/id0.{kind}.json" for kind in ("dt", "gt")]
+    assert score_coco(*files, evaluator="pycocotools").ap == by_hand(*reversed(files)).stats[0] == 0.5
