@@ -81,7 +81,7 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
     default="auto",
     show_default=True,
     metavar="N",
-    help="Add N to each category id of the predictions; from-0 or from-1: they count the categories; auto: recognised.",
+    help="Add N to each category id of the predictions; from-0, from-1, coco: they stand for places of the categories.",
 )
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")

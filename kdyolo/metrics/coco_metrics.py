@@ -168,7 +168,8 @@ def score_coco(
             where kdyolo, which says so in the notes, reads an annotation otherwise.
         categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
         category_offset: Number to add to each category id of the predictions; ``"from-0"`` or ``"from-1"`` where they
-            are the places of the categories in the order of their ids; ``"auto"`` recognises these by boxes.
+            are the places of the categories in the order of their ids, ``"coco"`` where they are COCO's ids for these
+            places; ``"auto"`` recognises these by boxes.
 
     Raises:
         ConfigError: The evaluator or the offset is unknown.

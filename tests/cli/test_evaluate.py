@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_two_files_are_compared(capsys, files):
     assert json.loads(printed(capsys, *files, *options, "--json")) == expected.to_dict()
 
 
+def test_shifted_categories_are_corrected_told_and_overruled(capsys, files, tmp_path):
+    shift = min(read_ground_truth(files[2]).categories) - 7
+    shifted = [{**d, "category_id": d["category_id"] - shift} for d in json.loads(Path(files[0]).read_text())]
+    other = str(write_json(tmp_path / "shifted.json", shifted))
+    expected = score_coco(files[0], files[2])
+    option = f"--category-offset={shift}"
+    found = json.loads(printed(capsys, other, files[2], option, "--json"))
+    assert [found[name] for name in NAMES] == list(expected.metrics)
+    assert f"shifted.json: category ids read with --category-offset {shift}: 7 → " in found["notes"][0]
+    assert f"note: {found['notes'][0]}\n" in printed(capsys, other, files[2], option)
+    both = json.loads(printed(capsys, other, other, files[2], option, "--resamples", "2", "--json"))
+    assert both["first"]["notes"] == both["second"]["notes"] == found["notes"]
+    for arguments in ((other, files[2]), (other, files[1], files[2])):
+        code, error = fails(capsys, "score", *arguments)
+        assert code == 1
+        assert "--category-offset" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -82,6 +101,9 @@ def test_two_files_are_compared(capsys, files):
         (["a", "b", "ann", "--per-class"], 2, ["--per-class"]),
         (["a", "ann", "--ci", "--resamples", "0"], 2, ["resamples"]),
         (["a", "ann", "--evaluator", "mine"], 2, ["faster-coco-eval"]),
+        (["a", "ann", "--category-offset", "x"], 2, ["--category-offset 'x'", "auto"]),
+        (["ann", "ann"], 1, ["expected predictions, found COCO annotations", "exchanged"]),
+        (["ann", "a", "ann"], 1, ["expected predictions, found COCO annotations", "exchanged"]),
         (["a", "ann", "--category", "cat", "--category", "999"], 2, ["no category 'cat', '999'", "class "]),
     ],
 )

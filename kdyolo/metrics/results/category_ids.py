@@ -15,7 +15,9 @@ from kdyolo.utils.text import quoted
 
 CategoryTie = dict[Key, int | None]
 AUTO = "auto"
-FROM_0, FROM_1 = "from-0", "from-1"
+FROM_0, FROM_1, FROM_COCO = "from-0", "from-1", "coco"
+# The ids of COCO's 80 categories, which stock Ultralytics gives to the classes of whatever lies at COCO's usual paths.
+_COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 # A reading other than the ids' own needs so many pairs of an object and the detection on it whose categories agree, of
 # all pairs such a share, and so many times as many as the ids' own reading; fewer where ids are none of the categories.
 _PAIRS, _SHARE, _TIMES = 4, 0.2, 5
@@ -30,13 +32,13 @@ def checked_offset(given: int | str) -> int | str:
     Raises:
         ConfigError: It is neither.
     """
-    if given in (AUTO, FROM_0, FROM_1):
+    if given in (AUTO, FROM_0, FROM_1, FROM_COCO):
         return given
     try:
         return int(given)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"--category-offset {quoted(given)}: expected a whole number, {AUTO}, {FROM_0} or {FROM_1}."
+            f"--category-offset {quoted(given)}: expected a whole number, {AUTO}, {FROM_0}, {FROM_1} or {FROM_COCO}."
         ) from error
 
 
@@ -149,19 +151,20 @@ def _shifted(truth: GroundTruth, offset: int) -> _Reading:
 
 
 def _by_place(truth: GroundTruth, option: str) -> _Reading:
-    first, ids = int(option == FROM_1), list(truth.categories)
-
-    def category(number: int) -> int | None:
-        return ids[number - first] if first <= number < first + len(ids) else None
-
-    return _Reading(option, f"places in the order of the ids, counted from {first}", category)
+    ids = list(truth.categories)
+    if option == FROM_COCO:
+        places = dict(zip(_COCO_IDS, ids, strict=False))
+        return _Reading(option, "COCO's ids, given to the categories in the order of their ids", places.get)
+    first = int(option == FROM_1)
+    meaning = f"places in the order of the ids, counted from {first}"
+    return _Reading(option, meaning, dict(enumerate(ids, first)).get)
 
 
 def _recognised(entries: Entries, truth: GroundTruth, sample: SampledImages, numbers: Mapping[int, int]) -> _Reading:
     """The reading that the ids, and the boxes of objects and detections, speak for.
 
     Raises:
-        DatasetError: The ids fit no category as they are, or only some, and boxes do not say what they stand for.
+        DatasetError: The ids stand for other categories than their own, and boxes do not say for which.
     """
     own = _shifted(truth, 0)
     lost = [number for number in numbers if own.of(number) is None]
@@ -170,28 +173,31 @@ def _recognised(entries: Entries, truth: GroundTruth, sample: SampledImages, num
         if len(lost) == len(numbers):
             raise _none_fits(entries, truth, lost)
         return own
-    pairs = sample.pairs()
-    agreeing = {
-        r.option: [key for key, category in pairs if isinstance(key, int) and r.of(key) == category]
-        for r in (own, *others)
-    }
-    best = max(others, key=lambda reading: len(agreeing[reading.option]))
-    for_own, for_best = len(agreeing[own.option]), len(agreeing[best.option])
-    for_second = max(len(found) for option, found in agreeing.items() if option != best.option)
+    pairs = [(key, category) for key, category in sample.pairs() if isinstance(key, int)]
+    best = max(others, key=lambda reading: sum(reading.of(key) == category for key, category in pairs))
+    found = {key for key, category in pairs if best.of(key) == category}
+    for_best, for_own = _votes(pairs, best, own)
     few, times = (_PAIRS_IF_LOST, _TIMES_IF_LOST) if lost else (_PAIRS, _TIMES)
-    if len(lost) == len(numbers):
-        few = 1
-    several = lost or len(set(agreeing[best.option])) > 1 or for_best >= _PAIRS_OF_ONE
-    if several and for_best >= max(few, _SHARE * len(pairs), times * for_second):
-        return best
-    if not lost or for_own >= max(1, times * for_best):
+    enough = max(1 if len(lost) == len(numbers) else few, _SHARE * len(pairs), times * for_own)
+    if for_best >= enough and (lost or len(found) > 1 or for_best >= _PAIRS_OF_ONE):
+        rivals = (_votes(pairs, best, rival) for rival in others if rival is not best)
+        if all(mine >= max(1, times * theirs) for mine, theirs in rivals):
+            return best
+    elif not lost or for_own >= max(1, times * for_best):
         return own
     raise _ambiguous(entries, truth, lost, others, len(pairs))
 
 
+def _votes(pairs: Sequence[tuple[int, int]], first: _Reading, second: _Reading) -> tuple[int, int]:
+    """Numbers of the pairs whose categories agree in the one reading only, and in the other only."""
+    read = [(first.of(key) == category, second.of(key) == category) for key, category in pairs]
+    return sum(a and not b for a, b in read), sum(b and not a for a, b in read)
+
+
 def _fitting(truth: GroundTruth, numbers: Mapping[int, int]) -> list[_Reading]:
     """The readings, other than the ids' own, in which each number is a category; of equal ones the first."""
-    candidates = (_shifted(truth, -1), _shifted(truth, 1), _by_place(truth, FROM_1), _by_place(truth, FROM_0))
+    by_place = (_by_place(truth, option) for option in (FROM_1, FROM_0, FROM_COCO))
+    candidates = (_shifted(truth, -1), _shifted(truth, 1), *by_place)
     own = _shifted(truth, 0)
     known = {tuple(own.of(number) for number in numbers)}
     fitting = []
@@ -232,11 +238,16 @@ def _ambiguous(
     entries: Entries, truth: GroundTruth, lost: Sequence[int], others: Sequence[_Reading], pairs: int
 ) -> DatasetError:
     choices = "; ".join(f"--category-offset {r.option} if they are {r.meaning}" for r in others)
+    if lost:
+        wrong = (
+            f"category ids {_listed(lost)} are not in {truth.path}, which has {_listed(_own_ids(truth))}, and the "
+            f"{pairs} objects that are found do not show what they stand for"
+        )
+    else:
+        wrong = f"category ids are others than those of the {pairs} objects that are found, in more than one way"
     return DatasetError(
-        f"{entries.path}: category ids {_listed(lost)} are not in {truth.path}, which has "
-        f"{_listed(_own_ids(truth))}, and the {pairs} objects that are found do not show what they stand for. "
-        f"Expected category ids of the annotation file, not class indices. Say which: {choices}; --category-offset 0 "
-        "takes them as they are, and the others do not count."
+        f"{entries.path}: {wrong}. Expected category ids of the annotation file, not class indices. Say which: "
+        f"{choices}; --category-offset 0 takes them as they are, and those that are no category do not count."
     )
 
 

@@ -43,7 +43,8 @@ def read_detections(path: str | Path, truth: GroundTruth, category_offset: int |
         path: COCO results (JSON, also gzipped), or stock Ultralytics' ``predictions.json``.
         truth: Ground truth that they will be compared with.
         category_offset: Number to add to each category id; ``"from-0"`` or ``"from-1"`` where ids are the places of the
-            categories in the order of the ground truth's ids; ``"auto"`` recognises these.
+            categories in the order of the ground truth's ids, ``"coco"`` where they are COCO's ids for these places;
+            ``"auto"`` recognises these.
 
     Raises:
         ConfigError: The offset is none of these.
