@@ -10,6 +10,7 @@ from typing import Any
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
 from kdyolo.metrics.results.entries import Entries
+from kdyolo.metrics.results.mistakes import GAIN, SampledImages
 from kdyolo.utils.text import did_you_mean, quoted
 
 _Pair = tuple[Key, str | None]
@@ -21,7 +22,8 @@ def tie_images(entries: Entries, truth: GroundTruth) -> tuple[ImageTie, list[str
     """Find the image of each entry.
 
     Ids decide where all of them are the ground truth's and no file name says otherwise. Stock Ultralytics makes ids of
-    file names (``frame_01.jpg`` → ``"frame_01"``, ``000017.jpg`` → 17): those are matched by name.
+    file names (``frame_01.jpg`` → ``"frame_01"``, ``000017.jpg`` → 17): those are matched by name. Where there are
+    numbers only, which are ids and names of different images, the boxes decide.
 
     Args:
         entries: Entries of a results file.
@@ -34,23 +36,28 @@ def tie_images(entries: Entries, truth: GroundTruth) -> tuple[ImageTie, list[str
         DatasetError: An entry belongs to no image, or its id and its file name to two.
     """
     pairs = _pairs(entries.records)
-    by_id = {pair: image for pair in pairs if (image := truth.image_of(pair[0])) is not None}
     names = _Names(truth)
-    other = [p for p in by_id if p[1] and names.find(*p) not in (None, by_id[p])]
-    if len(by_id) == len(pairs) and not other:
-        return by_id, []
+    by_id = {pair: image for pair in pairs if (image := truth.image_of(pair[0])) is not None}
     by_name = {pair: image for pair in pairs if (image := names.find(*pair)) is not None}
     whole = len(by_name) == len(pairs) == len(set(by_name.values()))
-    if whole and (len(by_id) < len(pairs) or all(_is_made_of_name(*pair) for pair in pairs)):
-        return by_name, [_by_names(entries, truth, pairs[0], by_name[pairs[0]])]
-    if len(by_id) == len(pairs):
-        key, name = other[0]
-        raise DatasetError(
-            f"{entries.path}: image_id and file_name disagree for {len(other):,} images: {quoted(name)} has the "
-            f"image_id {key}, which is {quoted(truth.images[by_id[other[0]]])} in {truth.path}. Correct one of them, "
-            "or leave file_name out."
-        )
-    raise _unknown_images(entries, truth, pairs, by_name if len(by_name) > len(by_id) else by_id, names)
+    made_of_names = all(_is_made_of_name(*pair) for pair in pairs)
+    other = [pair for pair, image in by_id.items() if pair[1] and by_name.get(pair, image) != image]
+    if len(by_id) == len(pairs) and not other:
+        if made_of_names and names and not by_name:
+            raise _another_split(entries, truth, pairs[0])
+        if not (whole and by_name != by_id and _fits_better(entries, truth, by_name, by_id)):
+            return by_id, []
+    elif not (whole and (len(by_id) < len(pairs) or made_of_names)):
+        if len(by_id) == len(pairs):
+            raise _contradiction(entries, truth, other, by_id[other[0]])
+        raise _unknown_images(entries, truth, pairs, by_name if len(by_name) > len(by_id) else by_id, names)
+    return by_name, [_by_names(entries, truth, pairs[0], by_name[pairs[0]])]
+
+
+def _fits_better(entries: Entries, truth: GroundTruth, first: ImageTie, second: ImageTie) -> bool:
+    """Whether boxes lie on the objects of the images that they have in the first way of the two."""
+    fits = [SampledImages.of(entries.records, tie, truth).fit() for tie in (first, second)]
+    return fits[0] > fits[1] + GAIN
 
 
 def _pairs(records: Sequence[Any]) -> list[_Pair]:
@@ -81,6 +88,10 @@ class _Names:
                 number = int(forms[2])
                 self._numbers[number] = None if number in self._numbers else image
 
+    def __len__(self) -> int:
+        """Number of the different names, without folders and endings."""
+        return len(self._indices[2])
+
     def find(self, key: Key, name: str | None = None) -> int | None:
         """The one image that the file name leads to, else the id taken for a name; None for none, or for several."""
         if name is None and isinstance(key, int):
@@ -103,7 +114,9 @@ def _forms(name: str) -> tuple[str, str, str]:
 
 def _is_made_of_name(key: Key, name: str | None) -> bool:
     """Whether an id is what Ultralytics makes of the file name."""
-    stem = _forms(name or "")[2]
+    if name is None:
+        return False
+    stem = _forms(name)[2]
     return key == (int(stem) if stem.isdecimal() else stem)
 
 
@@ -114,6 +127,23 @@ def _by_names(entries: Entries, truth: GroundTruth, pair: _Pair, image: int) -> 
         f"{entries.path.name}: image ids are made of file names, as stock Ultralytics does, so images are matched by "
         f"name (e.g. {what} is {quoted(truth.images[image])}, image {truth.image_keys.get(image, image)!r} of "
         f"{truth.path.name})"
+    )
+
+
+def _another_split(entries: Entries, truth: GroundTruth, pair: _Pair) -> DatasetError:
+    return DatasetError(
+        f"{entries.path}: none of its file names is in {truth.path}, e.g. {quoted(pair[1])}; there are "
+        f"{len(truth.images):,}, e.g. {quoted(next(iter(truth.images.values())))}. Its image ids are made of these "
+        "names and are ids of other images there. Expected results on these images; are they of another split?"
+    )
+
+
+def _contradiction(entries: Entries, truth: GroundTruth, pairs: Sequence[_Pair], image: int) -> DatasetError:
+    key, name = pairs[0]
+    return DatasetError(
+        f"{entries.path}: image_id and file_name disagree for {len(pairs):,} images: {quoted(name)} has the image_id "
+        f"{quoted(key)}, which is {quoted(truth.images[image])} in {truth.path}. Correct one of them, or leave "
+        "file_name out."
     )
 
 

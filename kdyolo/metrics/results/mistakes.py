@@ -25,7 +25,7 @@ _PIXELS = 10.0  # objects in pixels reach farther than this
 _BEYOND = 0.02  # share of a side that a box in pixels may reach out of the image
 # Mean IoU by which another form of the boxes must be better to be what is meant; where boxes reach out of their images,
 # so many of so many at least, less is enough. Of detections that are right, noisy or random, no form gains 0.02.
-_GAIN, _GAIN_IF_BEYOND = 0.25, 0.05
+GAIN, _GAIN_IF_BEYOND = 0.25, 0.05
 _BEYOND_SHARE, _FEWEST = 0.05, 10
 _STRAY = 0.02  # share of the boxes that may contradict a form
 _SAME = 10  # equal scores that are no chance
@@ -134,7 +134,7 @@ class SampledImages:
             ]
         return pairs
 
-    def fit(self, form: _Form) -> float:
+    def fit(self, form: _Form = _AS_ASKED) -> float:
         """Mean of the best IoUs of objects with a detection, boxes read in a form; 0 for none.
 
         In each image they are as many as there are objects, or detections if these are fewer.
@@ -210,7 +210,7 @@ def _refuse_shares(path: Path, largest: float, sample: SampledImages, truth: Gro
     """Refuse boxes in shares of the image beside objects in pixels, and the other way round."""
     if largest <= _SHARES and _farthest(truth) > _PIXELS:
         form = max(_IN_SHARES, key=sample.fit)
-        known = sample.fit(form) > _GAIN
+        known = sample.fit(form) > GAIN
         turned = f", after turning {form.name} into these" if known and form is not _IN_SHARES[0] else ""
         raise DatasetError(
             f"{path}: boxes are shares of the image{f' as {form.name}' if known else ''}: no number in them is above "
@@ -230,7 +230,7 @@ def _has_form(sample: SampledImages, form: _Form) -> bool:
         return False
     gain = sample.fit(form) - sample.fit(_AS_ASKED)
     out = sample.size >= _FEWEST and sample.share_beyond(_AS_ASKED) > _BEYOND_SHARE
-    return gain > (_GAIN_IF_BEYOND if out else _GAIN)
+    return gain > (_GAIN_IF_BEYOND if out else GAIN)
 
 
 def _wrong_form(entries: Entries, sample: SampledImages, form: _Form, wanted: str) -> DatasetError:

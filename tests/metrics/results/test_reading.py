@@ -324,8 +324,15 @@ def test_stock_ultralytics_predictions_of_any_data_set(tmp_path, naming, numberi
     assert len(scores.notes) == 1 + (numbering != "from 1")
     assert score(tmp_path, stock, truth, category_offset="from-1").metrics == expected.metrics
     unnamed = [{k: v for k, v in d.items() if k != "file_name"} for d in stock]  # as Ultralytics wrote before 8.3
-    if naming != "numbers that are ids of other images":
-        assert score(tmp_path, unnamed, truth).metrics == expected.metrics
+    assert score(tmp_path, unnamed, truth).metrics == expected.metrics
+
+
+def test_stock_predictions_of_another_split_whose_ids_occur(tmp_path):
+    found = changed(image_id=[1, 2], file_name=["000001.jpg", "000002.jpg"])
+    with pytest.raises(DatasetError, match=r"none of its file names is in .* e\.g\. '000001\.jpg'.*another split"):
+        score(tmp_path, found)
+    drawn = changed(file_name=["drawn 1.png", "drawn 2.png"])  # names of something else say nothing
+    assert (score(tmp_path, drawn).ap, score(tmp_path, drawn).notes) == (1.0, ())
 
 
 def test_names_that_stand_for_two_images_are_refused(tmp_path):
