@@ -71,7 +71,10 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     if file is None or not _is_regular(file):
         return _read_carefully(path)
     annotations = file["annotations"]
-    notes = differences_of_ids(ids := [annotation.get("id") for annotation in annotations])
+    ids = [annotation.get("id") for annotation in annotations]
+    unique = set(ids)
+    regular = len(unique) == len(ids) and not unique & {0, None}
+    notes = [] if regular else differences_of_ids(ids)
     return _ground_truth(
         path,
         dict(sorted((image["id"], image["file_name"]) for image in file["images"])),
@@ -79,7 +82,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
         annotations,
         notes,
         _sizes(file["images"]),
-        irregular=bool(notes) or None in ids or not all("iscrowd" in a for a in annotations),
+        irregular=not (regular and all("iscrowd" in annotation for annotation in annotations)),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -199,9 +199,7 @@ def score_results(
     """
     as_it_is = None if results.translated else results.path
     reread = as_it_is if truth.irregular or results.irregular else None
-    scores = score_detections(truth, results.detections, evaluator, str(results.path), categories, reread=reread)
-    known = len(truth.notes)
-    return replace(scores, notes=(*scores.notes[:known], *results.notes, *scores.notes[known:]))
+    return _score(truth, results.detections, evaluator, categories, results.notes, reread)
 
 
 def score_detections(
@@ -210,7 +208,6 @@ def score_detections(
     evaluator: str = DEFAULT_EVALUATOR,
     source: str = "the predictions",
     categories: Sequence[int] | None = None,
-    reread: Path | None = None,
 ) -> CocoScores:
     """Score detections in memory.
 
@@ -220,16 +217,27 @@ def score_detections(
         evaluator: One of :data:`EVALUATORS`.
         source: Name of the detections in messages.
         categories: Ids of the categories that count, as ``catIds`` of pycocotools; None for all.
-        reread: Results file that pycocotools reads in its own way instead of the detections; None for these.
 
     Raises:
         ConfigError: The evaluator is unknown.
         DatasetError: Detections are on images that the ground truth lacks, or of none of its categories; or it lacks
             one of those that count.
     """
+    return _score(truth, detections, evaluator, categories, check_detections(detections, truth, source))
+
+
+def _score(
+    truth: GroundTruth,
+    detections: Sequence[Detection],
+    evaluator: str,
+    categories: Sequence[int] | None,
+    notes: Iterable[str],
+    reread: Path | None = None,
+) -> CocoScores:
+    """Score checked detections; ``reread`` is their file, for pycocotools to read it in its own way."""
     if evaluator not in EVALUATORS:
         raise ConfigError(f"--evaluator {quoted(evaluator)}: expected one of {', '.join(EVALUATORS)}.")
-    notes = check_detections(detections, truth, source)
+    notes = [*truth.notes, *notes]
     truth, detections = of_categories(truth, detections, categories)
     with pause_gc():
         if evaluator == "pycocotools" and (truth.irregular or reread):
@@ -245,7 +253,7 @@ def score_detections(
         objects=truth.objects,
         detections=len(detections),
         evaluator=f"{evaluator} {version(evaluator)}",
-        notes=(*truth.notes, *notes),
+        notes=tuple(notes),
         categories=None if categories is None else tuple(truth.categories.values()),
     )
 

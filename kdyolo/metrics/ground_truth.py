@@ -104,6 +104,14 @@ class GroundTruth:
         """Category id → the id in the file's own writing, where that is another."""
         return {category: key for key, category in self.own_categories.items()}
 
+    @cached_property
+    def named_by_ids(self) -> bool:
+        """Whether each image's id is the number that its file is named by, as in COCO's own files."""
+        return not self.own_images and all(
+            (stem := name.rpartition("/")[2].rpartition(".")[0]).isdecimal() and int(stem) == image
+            for image, name in self.images.items()
+        )
+
     def in_use(self, detections: list[Any]) -> list[Detection]:
         """Detections with the ids in use, of those with the file's own."""
         if not (self.own_images or self.own_categories):
@@ -166,7 +174,7 @@ def check_detections(detections: Sequence[Mapping[str, Any]], truth: GroundTruth
         )
     if lost:
         count, example = sum(lost.values()), min(lost)
-        return [f"{count} detections of categories that {truth.path.name} lacks (id {example}) do not count"]
+        return [f"{count:,} detections of categories that {truth.path.name} lacks (id {example}) do not count"]
     return []
 
 

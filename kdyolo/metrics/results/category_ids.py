@@ -79,6 +79,9 @@ def tie_categories(
         raise _none_fits(entries, truth, list(numbers))
     if any(category not in (None, truth.category_of(key)) for key, category in ids.items()):
         notes.append(_renumbered(entries, truth, ids, reading, offset))
+    if lost := [key for key, category in ids.items() if category is None]:
+        count = sum(numbers[key] for key in lost)
+        notes.append(f"{count:,} detections of categories that {truth.path.name} lacks (id {min(lost)}) do not count")
     if truth.own_categories:
         return tied | ids, notes
     return tied | {key: key if category is None else category for key, category in ids.items()}, notes

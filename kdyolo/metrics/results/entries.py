@@ -25,18 +25,21 @@ WRAPPERS = ("annotations", "predictions", "results", "detections")
 _MOST_MISTAKES = 5
 
 
-class _Required(TypedDict):
+class _Entry(TypedDict):
     image_id: Id | str
     category_id: Id
     bbox: Box
     score: float
 
 
-class _Entry(_Required, total=False):
+class _NamedEntry(_Entry, total=False):
     file_name: str
 
 
-_ENTRIES = msgspec.json.Decoder(list[_Entry])
+_DECODERS: dict[bool, msgspec.json.Decoder[Any]] = {
+    False: msgspec.json.Decoder(list[_Entry]),
+    True: msgspec.json.Decoder(list[_NamedEntry]),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Entries:
             ``score`` as finite numbers, ``file_name`` where there is one, and ``area`` where the box is that of a mask.
         notes: Sentences that a person should read about how the file was read.
         irregular: Whether pycocotools may read the file otherwise, or not at all.
+        named: Whether entries may have a ``file_name``.
         category_names: Category id → name, if the file brings a table of its own.
         text_categories: Category id → number of entries that have this number as text.
     """
@@ -57,23 +61,24 @@ class Entries:
     records: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
     irregular: bool = False
+    named: bool = True
     category_names: Mapping[Key, str] = field(default_factory=dict)
     text_categories: Mapping[Key, int] = field(default_factory=dict)
 
 
-def read_entries(path: str | Path) -> Entries:
+def read_entries(path: str | Path, named: bool = True) -> Entries:
     """Read a results file.
 
     Args:
         path: JSON file, also gzipped: a list of entries, or an object that has it under one of :data:`WRAPPERS`.
+        named: Whether ``file_name`` is wanted, which takes time and memory.
 
     Raises:
         DatasetError: The file cannot be read, is no results file, or entries in it have no meaning.
     """
     path = Path(path)
-    typed = decode_typed(path, _ENTRIES)
-    records: Any = typed
-    return _read_document(path) if records is None else Entries(path, records)
+    records = decode_typed(path, _DECODERS[named])
+    return _read_document(path) if records is None else Entries(path, records, named=named)
 
 
 def raw_list(document: Any) -> list[Any] | None:
@@ -94,7 +99,14 @@ def _read_document(path: Path) -> Entries:
         _refuse_other_files(path, document, entries)
     reader = _Reader(path, _images_of(document))
     records = reader.read(entries or [])
-    return Entries(path, records, reader.notes(), True, _categories_of(document), reader.text_categories)
+    return Entries(
+        path,
+        records,
+        reader.notes(),
+        irregular=True,
+        category_names=_categories_of(document),
+        text_categories=reader.text_categories,
+    )
 
 
 def _refuse_other_files(path: Path, document: Any, entries: list[Any] | None) -> None:

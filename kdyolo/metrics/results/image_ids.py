@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
-from typing import Any
 
 from kdyolo.errors import DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
@@ -35,9 +34,11 @@ def tie_images(entries: Entries, truth: GroundTruth) -> tuple[ImageTie, list[str
     Raises:
         DatasetError: An entry belongs to no image, or its id and its file name to two.
     """
-    pairs = _pairs(entries.records)
-    names = _Names(truth)
+    pairs = _pairs(entries)
     by_id = {pair: image for pair in pairs if (image := truth.image_of(pair[0])) is not None}
+    if len(by_id) == len(pairs) and truth.named_by_ids and not any(name for _, name in pairs):
+        return by_id, []
+    names = _Names(truth)
     by_name = {pair: image for pair in pairs if (image := names.find(*pair)) is not None}
     whole = len(by_name) == len(pairs) == len(set(by_name.values()))
     made_of_names = all(_is_made_of_name(*pair) for pair in pairs)
@@ -60,12 +61,11 @@ def _fits_better(entries: Entries, truth: GroundTruth, first: ImageTie, second: 
     return fits[0] > fits[1] + GAIN
 
 
-def _pairs(records: Sequence[Any]) -> list[_Pair]:
+def _pairs(entries: Entries) -> list[_Pair]:
     """The different image ids and file names."""
-    try:
-        return list(dict.fromkeys(map(itemgetter("image_id", "file_name"), records)))
-    except KeyError:  # some have no file name
-        return list(dict.fromkeys((record["image_id"], record.get("file_name")) for record in records))
+    if not entries.named:
+        return [(key, None) for key in dict.fromkeys(map(itemgetter("image_id"), entries.records))]
+    return list(dict.fromkeys((record["image_id"], record.get("file_name")) for record in entries.records))
 
 
 class _Names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,18 @@ def read_detections(path: str | Path, truth: GroundTruth, category_offset: int |
         DatasetError: The file cannot be read or does not belong to the ground truth, or has one of the usual mistakes
             by which the result would be meaningless.
     """
+    offset = checked_offset(category_offset)
     with pause_gc():
-        return _read(read_entries(path), truth, checked_offset(category_offset))
+        return _read(_entries(path, truth), truth, offset)
+
+
+def _entries(path: str | Path, truth: GroundTruth) -> Entries:
+    """The entries; without file names where ids made of names, as stock Ultralytics', are those of the ground truth."""
+    if truth.named_by_ids:
+        entries = read_entries(path, named=False)
+        if truth.images.keys() >= set(map(itemgetter("image_id"), entries.records)):
+            return entries
+    return read_entries(path)
 
 
 def _read(entries: Entries, truth: GroundTruth, offset: int | str) -> Results:
