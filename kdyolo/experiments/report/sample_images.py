@@ -137,7 +137,7 @@ def samples(arms: Sequence[Arm], count: int = COUNT) -> Samples:
     try:
         reference = _reference(next(iter((kept or runs).values())))
         found = {
-            name: _find(reference.truth, read_detections(_file(run), reference.truth).detections, run)
+            name: _find(reference.truth, read_detections(_file(run), reference.truth, 0).detections, run)
             for name, run in kept.items()
         }
     except (DatasetError, OSError) as error:  # files may have moved since; the report says so and has all else
