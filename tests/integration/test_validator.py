@@ -17,6 +17,7 @@ import yaml
 from ultralytics import YOLO
 from ultralytics.engine import validator
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.tasks import yaml_model_load
 
 from kdyolo import KDYOLO, KDValidator, convert_coco, score_coco
 from kdyolo.cli import main
@@ -244,6 +245,41 @@ def test_a_json_of_another_tool_is_read_as_score_reads_it(seeing, shop, random_m
         assert found.errors.ap50 == pytest.approx(expected.ap50, abs=1e-9)
         assert score_coco(predictions, odd, evaluator=evaluator).metrics == found.coco.metrics
         assert "have the id 0: here" in load(folder / "coco_metrics.json")["notes"][-2 - (evaluator == "pycocotools")]
+
+
+def test_predictions_of_stock_val_are_scored_as_ours(seeing, shapes, tmp_path):
+    """Whose image ids are names, and whose category ids are numbers of the classes."""
+    description = yaml_model_load("yolov8n.yaml")
+    (tmp_path / "yolov8n.yaml").write_text(yaml.safe_dump({**description, "nc": 3, "yaml_file": None}))
+    YOLO(tmp_path / "yolov8n.yaml").save(tmp_path / "three.pt")
+    options = {"data": str(shapes), **QUIET, "imgsz": 64, "split": "train"}
+    ours = KDYOLO(tmp_path / "three.pt").val(save_dir=str(tmp_path / "ours"), **options).coco
+    YOLO(tmp_path / "three.pt").val(save_dir=str(tmp_path / "stock"), save_json=True, **options)
+    stock, annotations = tmp_path / "stock/predictions.json", load(tmp_path / "ours/coco_metrics.json")["annotations"]
+    assert {d["category_id"] for d in load(stock)} == {1, 2, 3}
+    scores = score_coco(stock, annotations)
+    assert scores.metrics == pytest.approx(ours.metrics, abs=1e-9)
+    assert 0.2 < scores.ap < 0.9
+    other = load(Path(annotations))
+    ids = {image["id"]: 100 + number for number, image in enumerate(other["images"])}
+    for image in other["images"]:
+        image["id"], image["file_name"] = ids[image["id"]], f"else/{image['file_name']}"
+    for category in other["categories"]:
+        category["id"] = 10 * category["id"] + 7
+    for annotation in other["annotations"]:
+        annotation["image_id"] = ids[annotation["image_id"]]
+        annotation["category_id"] = 10 * annotation["category_id"] + 7
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    again = score_coco(stock, tmp_path / "other.json")
+    assert again.metrics == pytest.approx(ours.metrics, abs=1e-9)
+    assert len(again.notes) == 2
+
+
+def test_stock_predictions_whose_names_lost_their_folders_are_refused(seeing, shop, random_model, tmp_path):
+    data, annotations = shop
+    YOLO(random_model).val(data=str(data), save_dir=str(tmp_path), save_json=True, **QUIET)
+    with pytest.raises(DatasetError, match=r"image ids are not in .* e\.g\. .*\.jpg"):
+        score_coco(tmp_path / "predictions.json", annotations)
 
 
 def test_a_stock_data_set_without_json_says_so(seeing, shapes, tmp_path, caplog, capsys):
