@@ -114,20 +114,13 @@ def score(
 
     truth = read_ground_truth(annotations)
     categories = find_categories(truth, category) if category else None
+    draws = {"resamples": resamples, "seed": seed}
     if len(predictions) == 2:
         from kdyolo.metrics.bootstrap import compare_coco
 
         echo(f"drawing the images {resamples:,} times for each model …", err=True)
-        comparison = compare_coco(
-            predictions[0],
-            predictions[1],
-            annotations,
-            evaluator=evaluator,
-            resamples=resamples,
-            seed=seed,
-            categories=categories,
-            category_offset=category_offset,
-        )
+        options: Any = {"evaluator": evaluator, "categories": categories, "category_offset": category_offset, **draws}
+        comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
         return
     from kdyolo.metrics.bootstrap import confidence
@@ -138,8 +131,7 @@ def score(
     scores = score_results(truth, results, evaluator, categories)
     if ci:
         echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
-    found, draws = results.detections, {"resamples": resamples, "seed": seed}
-    intervals = confidence(truth, found, categories=categories, **draws) if ci else None
+    intervals = confidence(truth, results.detections, categories=categories, **draws) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
     else:

@@ -85,12 +85,12 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
     Names there are relative to a folder of images, and may have folders in them. That folder is looked for upwards from
     the files' common folder, so that ``a/1.jpg`` and ``b/1.jpg`` stay apart, and so do ``1.jpg`` and ``a/1.jpg``.
 
+    Where that does not lead to all files, as with URLs, paths of another machine or an ending in other case, the last
+    part of the names decides, if no two share it.
+
     Args:
         truth: Ground truth with the names of the images.
         files: Absolute paths of the image files.
-
-    Where that does not lead to all files, as with URLs, paths of another machine or an ending in other case, the last
-    part of the names decides, if no two share it.
 
     Raises:
         DatasetError: An image of the JSON has no file or the other way round; both would falsify the result. Or images
@@ -102,6 +102,27 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
             "they are tied to the images of the data set. Add it, or name another file: --annotations, or "
             "'annotations' in the data set YAML."
         )
+    best = _by_whole_name(truth, files)
+    if len(best) < len(files):
+        best = _by_base_name(truth, files) or best
+    if unknown := [file for file in files if file not in best]:
+        raise DatasetError(
+            f"{truth.path}: {len(unknown)} of {len(files)} images of the data set are not in it, e.g. {unknown[0]}; "
+            f"it has {len(truth.images)}, e.g. {next(iter(truth.images.values()))}. Expected the annotation file of "
+            "these images (same file names)."
+        )
+    if missing := sorted(truth.images.keys() - set(best.values())):
+        raise DatasetError(
+            f"{truth.path}: {len(missing)} of its {len(truth.images)} images are not in the data set, e.g. "
+            f"{truth.images[missing[0]]} (id {missing[0]}): missing or unreadable files, a part of the split, or "
+            "records that the conversion skipped. Official metrics count all images of the file: complete the data "
+            "set, or name a file of these images only: --annotations, or 'annotations' in the data set YAML."
+        )
+    return best
+
+
+def _by_whole_name(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
+    """Image file → image id by names relative to the folder above the files that leads to most of them."""
     id_of = dict(zip(_relative(list(truth.images.values())), truth.images, strict=True))
     common = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
     best: dict[str, int] = {}
@@ -111,21 +132,6 @@ def image_ids(truth: GroundTruth, files: Sequence[str]) -> dict[str, int]:
         best = found if len(found) > len(best) else best
         if len(best) == len(files):
             break
-    else:
-        best = _by_base_name(truth, files) or best
-    if unknown := [file for file in files if file not in best]:
-        raise DatasetError(
-            f"{truth.path}: {len(unknown)} of {len(files)} images of the data set are not in it, e.g. {unknown[0]}; "
-            f"it has {len(id_of)}, e.g. {next(iter(id_of))}. Expected the annotation file of these "
-            "images (same file names)."
-        )
-    if missing := sorted(truth.images.keys() - set(best.values())):
-        raise DatasetError(
-            f"{truth.path}: {len(missing)} of its {len(truth.images)} images are not in the data set, e.g. "
-            f"{truth.images[missing[0]]} (id {missing[0]}): missing or unreadable files, a part of the split, or "
-            "records that the conversion skipped. Official metrics count all images of the file: complete the data "
-            "set, or name a file of these images only: --annotations, or 'annotations' in the data set YAML."
-        )
     return best
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
@@ -66,25 +67,10 @@ def tie_categories(
         return tied, notes
     tied, notes = _by_text(entries, truth, counts)
     numbers = {key: count for key, count in counts.items() if isinstance(key, int) and key not in tied}
-    if not numbers:
-        return tied, notes
-    if offset == AUTO:
-        reading = _recognised(entries, truth, sample, numbers)
-    elif isinstance(offset, str):
-        reading = _by_place(truth, offset)
-    else:
-        reading = _shifted(truth, offset)
-    ids = {key: reading.of(key) for key in numbers}
-    if set(ids.values()) == {None}:
-        raise _none_fits(entries, truth, list(numbers))
-    if any(category not in (None, truth.category_of(key)) for key, category in ids.items()):
-        notes.append(_renumbered(entries, truth, ids, reading, offset))
-    if lost := [key for key, category in ids.items() if category is None]:
-        count = sum(numbers[key] for key in lost)
-        notes.append(f"{count:,} detections of categories that {truth.path.name} lacks (id {min(lost)}) do not count")
-    if truth.own_categories:
-        return tied | ids, notes
-    return tied | {key: key if category is None else category for key, category in ids.items()}, notes
+    if numbers:
+        ids, more = _by_number(entries, truth, sample, offset, numbers)
+        tied, notes = tied | ids, notes + more
+    return tied, notes
 
 
 def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[CategoryTie, list[str]]:
@@ -105,20 +91,23 @@ def _by_own_table(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int
 
 def _by_text(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) -> tuple[CategoryTie, list[str]]:
     """Ids of the annotation file that are texts, and texts that are names of categories."""
+    notes = []
     id_of = {name: category for category, name in truth.categories.items()}
     tied: CategoryTie = {
         key: id_of.get(key) if (own := truth.category_of(key)) is None else own
         for key in counts
         if isinstance(key, str)
     }
-    unknown = {key: counts[key] for key, category in tied.items() if category is None}
-    if not unknown:
-        return tied, []
-    if len(unknown) < len(counts):
-        count, example = sum(unknown.values()), next(iter(unknown))
-        return tied, [
-            f"{count:,} detections of categories that {truth.path.name} lacks ({quoted(example)}) do not count"
+    named = [key for key, category in tied.items() if category is not None and truth.category_of(key) is None]
+    if named:
+        category = truth.category_keys.get(tied[named[0]] or 0, tied[named[0]])
+        notes = [
+            f"{entries.path.name}: category ids are names, matched with those of {truth.path.name} (e.g. "
+            f"{quoted(named[0])} is {quoted(category)} there)"
         ]
+    unknown = {key: counts[key] for key, category in tied.items() if category is None}
+    if len(unknown) < len(counts):
+        return tied, [*notes, *_lost(truth, unknown)]
     known = ", ".join(
         f"{quoted(truth.category_keys.get(c, c))} ({quoted(n)})" for c, n in list(truth.categories.items())[:_SHOWN]
     )
@@ -126,6 +115,14 @@ def _by_text(entries: Entries, truth: GroundTruth, counts: Mapping[Key, int]) ->
         f"{entries.path}: none of its category ids ({_listed(list(unknown))}) is an id or a name in {truth.path}, "
         f"which has {known}, …. Expected the ids of the annotation file."
     )
+
+
+def _lost(truth: GroundTruth, counts: Mapping[Any, int]) -> list[str]:
+    """A note on ids that stand for no category, if there are any."""
+    if not counts:
+        return []
+    count, example = sum(counts.values()), min(counts)
+    return [f"{count:,} detections of categories that {truth.path.name} lacks (id {quoted(example)}) do not count"]
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -144,6 +141,26 @@ class _Reading:
     option: str
     meaning: str
     of: Callable[[int], int | None]
+
+
+def _by_number(
+    entries: Entries, truth: GroundTruth, sample: SampledImages, offset: int | str, counts: Mapping[int, int]
+) -> tuple[CategoryTie, list[str]]:
+    """Numbers, in the reading that is asked for or recognised."""
+    if offset == AUTO:
+        reading = _recognised(entries, truth, sample, counts)
+    else:
+        reading = _by_place(truth, offset) if isinstance(offset, str) else _shifted(truth, offset)
+    ids = {key: reading.of(key) for key in counts}
+    lost = {key: counts[key] for key, category in ids.items() if category is None}
+    if len(lost) == len(counts):
+        raise _none_fits(entries, truth, list(lost))
+    notes = _lost(truth, lost)
+    if any(category not in (None, truth.category_of(key)) for key, category in ids.items()):
+        notes.insert(0, _renumbered(entries, truth, ids, reading, offset))
+    # A number in use may stand for a text in the file: then what is lost must not get it.
+    tie: CategoryTie = dict(ids)
+    return tie if truth.own_categories else tie | {key: key for key in lost}, notes
 
 
 def _shifted(truth: GroundTruth, offset: int) -> _Reading:

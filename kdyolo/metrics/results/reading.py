@@ -77,7 +77,8 @@ def _read(entries: Entries, truth: GroundTruth, offset: int | str) -> Results:
     notes = (*entries.notes, *image_notes, *category_notes, *_differences(entries, truth), *notes_on_scores(records))
     detections = _translated(records, images, categories)
     irregular = entries.irregular or detections is not records
-    return Results(entries.path, detections, notes, irregular, bool(image_notes or category_notes))
+    other = any(truth.category_of(key) != c for key, c in categories.items() if c in truth.categories)
+    return Results(entries.path, detections, notes, irregular, translated=bool(image_notes) or other)
 
 
 def _differences(entries: Entries, truth: GroundTruth) -> list[str]:

@@ -91,6 +91,7 @@ TOLD = {
     "keypoints": "2 predictions have no bbox: scored with the box of their keypoints",
     "rotated": "2 predictions have no bbox: scored with the box of their rotated box",
     "text categories": "2 predictions have a category_id that is a number where the annotations have a text",
+    "names of categories": "pred.json: category ids are names, matched with those of ann.json (e.g. 'cat' is 1 there)",
     "names of images": "pred.json: image ids are made of file names, as stock Ultralytics does",
 }
 
