@@ -71,9 +71,9 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     if file is None or not _is_regular(file):
         return _read_carefully(path)
     annotations = file["annotations"]
-    ids = [annotation.get("id") for annotation in annotations]
+    ids = [annotation["id"] for annotation in annotations if "id" in annotation]
     unique = set(ids)
-    regular = len(unique) == len(ids) and not unique & {0, None}
+    regular = len(unique) == len(annotations) and 0 not in unique
     notes = [] if regular else differences_of_ids(ids)
     return _ground_truth(
         path,
@@ -166,7 +166,7 @@ def _read_carefully(path: Path) -> GroundTruth:
         regular.annotations,
         [
             *regular.repairs.notes(),
-            *differences_of_ids(annotation.get("id") for annotation in document["annotations"]),
+            *differences_of_ids(annotation["id"] for annotation in document["annotations"] if "id" in annotation),
             *differences_of_values(document, regular.annotations, found),
         ],
         _sizes(regular.images),

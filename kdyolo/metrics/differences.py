@@ -18,9 +18,9 @@ def differences_of_ids(ids: Iterable[Any]) -> list[str]:
     up by their ids, so that of several with one id the last is counted again and again.
 
     Args:
-        ids: ``id`` of each annotation as the file has it; None where there is none.
+        ids: ``id`` of each annotation that has one, as the file has it.
     """
-    times = Counter(each for each in ids if isinstance(each, (int, float, str)))
+    times = Counter(each for each in ids if each is None or isinstance(each, (int, float, str)))
     zeros = sum(count for each, count in times.items() if each is False or real_number(each) == 0)
     repeated = sum(count for count in times.values() if count > 1)
     notes = []

@@ -159,8 +159,8 @@ def _by_number(
     if any(category not in (None, truth.category_of(key)) for key, category in ids.items()):
         notes.insert(0, _renumbered(entries, truth, ids, reading, offset))
     # A number in use may stand for a text in the file: then what is lost must not get it.
-    tie: CategoryTie = dict(ids)
-    return tie if truth.own_categories else tie | {key: key for key in lost}, notes
+    kept: CategoryTie = {} if truth.own_categories else {key: key for key in lost}
+    return {key: kept.get(key, category) for key, category in ids.items()}, notes
 
 
 def _shifted(truth: GroundTruth, offset: int) -> _Reading:
