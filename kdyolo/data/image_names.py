@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -114,9 +115,11 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     for path in paths:
         if path.is_dir():
             folders.append(path)
-            files |= {p for p in path.rglob("*") if p.is_file()}
-        elif path.suffix == ".txt" and path.is_file():
-            files |= {path.parent / line for line in _lines(path)}
+            # Ultralytics' own search: links to folders are followed, and what is hidden (macOS' "._a.jpg") is no image.
+            found = glob.iglob(f"{glob.escape(str(path))}/**/*.*", recursive=True)  # noqa: PTH207
+            files |= {p for name in found if (p := Path(name)).is_file()}
+        elif path.suffix[1:].lower() not in IMAGE_SUFFIXES and path.is_file():
+            files |= {_listed(path, line) for line in _lines(path)}
             folders.append(path.parent / "images" / path.stem)  # where kdyolo convert puts them
         elif path.is_file():
             files.add(path)
@@ -130,6 +133,16 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     inside = len(folders) == 1 and all(p.is_relative_to(folders[0]) for p in images)
     folder = folders[0] if inside else Path(os.path.commonpath([p.parent for p in images]))
     return folder, [p.relative_to(folder).as_posix() for p in images]
+
+
+def _listed(path: Path, line: str) -> Path:
+    """The image that a line of a list means.
+
+    One that starts with ``./`` stands beside the list; another one where Ultralytics looks, in the working directory,
+    or else beside the list too.
+    """
+    here = Path(line).absolute()
+    return here if not line.startswith("./") and os.path.isfile(here) else path.parent / line  # noqa: PTH113
 
 
 def _lines(path: Path) -> list[str]:
