@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ import yaml
 from kdyolo.errors import DatasetError
 from kdyolo.utils.plain_files import read_file
 from kdyolo.utils.text import quoted
-from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml
+from kdyolo.utils.yaml_files import MOST_BYTES, MOST_VALUES, load_yaml
 
 MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
 ROLES = ("train", "val", "test")
+LABEL_KEYS = ("task", "kpt_shape", "kpt_names", "skeleton")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Dataset:
         recorded_ids: Class index 0…nc−1 → COCO category id, ascending; None where the YAML has none.
         images: Role (train, val, test) → folders, lists or image files, as the YAML names them.
         recorded_annotations: Role → COCO JSON that the split was converted from, as the YAML names it.
+        label_settings: What the YAML says on the form of its labels, as it stands there; see
+            :func:`kdyolo.data.label_files.label_form`.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class Dataset:
     recorded_ids: dict[int, int] | None
     images: dict[str, list[str]]
     recorded_annotations: dict[str, str]
+    label_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def category_ids(self) -> dict[int, int]:
@@ -53,8 +57,11 @@ class Dataset:
         return self.recorded_ids or {index: index + 1 for index in self.class_names}
 
     def places(self, split: str) -> list[Path]:
-        """Folders, lists or image files of a split, whether they exist or not; none if the YAML does not name it."""
-        return [self.root / name for name in self.images.get(split, ())]
+        """Folders, lists or image files of a split, whether they exist or not; none if the YAML does not name it.
+
+        Links are followed and ``../`` is left out where it leads nowhere, as Ultralytics' ``check_det_dataset`` does.
+        """
+        return [_place(self.root, name) for name in self.images.get(split, ())]
 
     def annotations(self, split: str) -> Path | None:
         """The COCO JSON that the YAML records for a split, whether it exists or not."""
@@ -87,20 +94,21 @@ def load_dataset(path: Path) -> Dataset:
         DatasetError: The YAML cannot be read, or lacks what is needed: a name for each class, a folder to start from
             that exists, and at least one split.
     """
-    content = _read(path)
-    names = _names(content.get("names"))
+    content = _with_val(_read(path))
+    names = _class_names(content)
     if not names:
         found = content.get("names")
         raise DatasetError(f"{path}: expected under 'names' a name for each class 0, 1, …, found {quoted(found)}.")
+    if content.get("nc") is not None and _whole(content["nc"]) != len(names):
+        raise DatasetError(
+            f"{path}: expected as many names as 'nc' says, found {len(names)} names and nc {quoted(content['nc'])}. "
+            "Correct the one that is wrong."
+        )
     ids = content.get("category_ids")
     if ids and _ids(ids, names) is None:
         raise DatasetError(
             f"{path}: expected a category id of its own for each class, found {quoted(ids)}. Correct the YAML."
         )
-    candidates = _roots(path, content)
-    root = next((candidate for candidate in candidates if candidate.is_dir()), None)
-    if root is None:
-        raise DatasetError(f"{path}: 'path' leads nowhere: there is no {candidates[0]}. Correct the YAML.")
     for role in ROLES:
         if content.get(role) and not _paths(content[role]):
             raise DatasetError(
@@ -109,7 +117,26 @@ def load_dataset(path: Path) -> Dataset:
     images = _images(content)
     if not images:
         raise DatasetError(f"{path}: expected at least one of the keys {', '.join(ROLES)}, found none of them.")
-    return Dataset(path, root, names, _ids(ids, names), images, _annotations(content))
+    root = _root(path, content, images)
+    return Dataset(path, root, names, _ids(ids, names), images, _annotations(content), _label_settings(content))
+
+
+def _root(path: Path, content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> Path:
+    """The first folder that the data set may lie in with images of a split there, else the first that exists.
+
+    Raises:
+        DatasetError: None of them exists.
+    """
+    candidates = _roots(path, content)
+    if content.get("path") and not _exists(candidates[0]) and not os.path.isabs(str(content["path"])):  # noqa: PTH117
+        from ultralytics.utils import DATASETS_DIR  # takes seconds; asked only where Ultralytics would look there too
+
+        candidates.insert(1, DATASETS_DIR / str(content["path"]))
+    folders = [candidate for candidate in candidates if candidate.is_dir()]
+    if not folders:
+        raise DatasetError(f"{path}: 'path' leads nowhere: there is no {candidates[0]}. Correct the YAML.")
+    named = [name for role in ("train", "val") for name in images.get(role, ())]
+    return next((root for root in folders if any(_exists(_place(root, name)) for name in named)), folders[0])
 
 
 def look_at_dataset(path: Path) -> Dataset:
@@ -121,7 +148,7 @@ def look_at_dataset(path: Path) -> Dataset:
     Raises:
         DatasetError: The file cannot be read or holds no keys at all.
     """
-    content = _read(path)
+    content = _with_val(_read(path))
     candidates = _roots(path, content)
     root = next((candidate for candidate in reversed(candidates) if candidate.exists()), candidates[0])
     return _dataset(path, root, content)
@@ -154,7 +181,7 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.utils import LOGGER
 
-    file = _file_of(str(data))
+    file = dataset_file(str(data))
     script = _read(file).get("download")
     try:
         found: dict[str, Any] = check_det_dataset(str(file), autodownload=False, split=split)
@@ -179,7 +206,7 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
         raise DatasetError(f"data {data}: its download failed ({type(e).__name__}: {str(e).strip()}).") from e
 
 
-def _file_of(data: str) -> Path:
+def dataset_file(data: str) -> Path:
     """The YAML that a path, folder or name means; looked for on this machine only."""
     from ultralytics.data.utils import find_dataset_yaml
     from ultralytics.utils.checks import check_file
@@ -261,22 +288,41 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _with_val(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with ``validation`` as ``val``, unless there is one, as Ultralytics renames it."""
+    if "val" in content or "validation" not in content:
+        return content
+    return {("val" if key == "validation" else key): value for key, value in content.items()}
+
+
 def _dataset(path: Path, root: Path, content: Mapping[str, Any]) -> Dataset:
     """What can be used of the content."""
-    count = content.get("nc")
-    unnamed = [f"class_{index}" for index in range(count)] if isinstance(count, int) else []  # as Ultralytics does
-    names = _names(content.get("names") or unnamed)
+    names = _class_names(content)
     ids = _ids(content.get("category_ids"), names)
-    return Dataset(path, root, names, ids, _images(content), _annotations(content))
+    return Dataset(path, root, names, ids, _images(content), _annotations(content), _label_settings(content))
 
 
-def _names(names: Any) -> dict[int, str]:
-    """Class index → name; nothing unless each class from 0 on has one."""
+def _class_names(content: Mapping[str, Any]) -> dict[int, str]:
+    """Class index → name; nothing unless each class from 0 on has one. Without names, those that Ultralytics gives."""
+    names = content.get("names")
+    if names is None:
+        return {index: f"class_{index}" for index in range(min(_whole(content.get("nc")) or 0, MOST_VALUES))}
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, Mapping) or sorted(names, key=str) != sorted(range(len(names)), key=str):
+    if not isinstance(names, Mapping):
         return {}
-    return {index: str(names[index]) for index in range(len(names))}
+    numbered = {_whole(key): str(name) for key, name in names.items()}
+    if len(numbered) < len(names) or numbered.keys() != set(range(len(names))):
+        return {}
+    return {index: numbered[index] for index in range(len(names))}
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also one written as text or with a point."""
+    try:
+        return int(float(value)) if float(value).is_integer() else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _ids(ids: Any, names: Mapping[int, str]) -> dict[int, int] | None:
@@ -290,6 +336,28 @@ def _roots(path: Path, content: Mapping[str, Any]) -> list[Path]:
     """Where the data set may lie, first as Ultralytics reads it, from the working directory; then beside the YAML."""
     given, beside = content.get("path"), path.absolute().parent
     return [beside] if not given else [Path(str(given)).absolute(), beside / str(given)]
+
+
+def _place(root: Path, name: str) -> Path:
+    """Where a path of the YAML leads, by the rule of Ultralytics' ``check_det_dataset``, whether there is anything."""
+    found = _real(root / name)
+    # Roboflow writes '../train/images' for a folder that is beside its YAML.
+    return _real(root / name[3:]) if name.startswith("../") and not _exists(found) else found
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
+
+
+def _real(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # of a zero byte, with which nothing exists
+        return path
+
+
+def _label_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: content[key] for key in LABEL_KEYS if content.get(key) is not None}
 
 
 def _images(content: Mapping[str, Any]) -> dict[str, list[str]]:

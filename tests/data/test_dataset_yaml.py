@@ -123,6 +123,59 @@ def test_classes_without_names_are_called_as_ultralytics_calls_them(tmp_path):
     assert look_at_dataset(write(tmp_path / "data.yaml", nc=2)).class_names == {0: "class_0", 1: "class_1"}
 
 
+def test_a_relative_folder_may_be_in_ultralytics_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("ultralytics.utils.DATASETS_DIR", tmp_path / "datasets")
+    path = write(tmp_path / "there/data.yaml", path="d", names=["a"], train="images", val="images")
+    (tmp_path / "datasets/d").mkdir(parents=True)
+    assert load_dataset(path).root == tmp_path / "datasets/d"
+    (tmp_path / "there/d/images").mkdir(parents=True)  # the only one that has the images
+    assert load_dataset(path).root == tmp_path / "there/d"
+    (tmp_path / "datasets/d/images").mkdir()
+    assert load_dataset(path).root == tmp_path / "datasets/d"
+
+
+@pytest.mark.parametrize("read", [load_dataset, look_at_dataset])
+def test_validation_is_val_as_for_ultralytics(tmp_path, read):
+    content = {"names": ["a"], "train": "t", "validation": "v"}
+    assert read(write(tmp_path / "data.yaml", **content)).images == {"train": ["t"], "val": ["v"]}
+    assert read(write(tmp_path / "data.yaml", **content, val="w")).images == {"train": ["t"], "val": ["w"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"names": {"0": "cat", "1": 5}}, ["cat", "5"]),
+        ({"names": {1: "dog", "0": "cat"}, "nc": "2"}, ["cat", "dog"]),
+        ({"names": ["cat"], "nc": 1.0}, ["cat"]),
+        ({"nc": 2}, ["class_0", "class_1"]),
+        ({"nc": "2", "names": None}, ["class_0", "class_1"]),
+    ],
+)
+def test_classes_as_ultralytics_names_them(tmp_path, content, names):
+    from ultralytics.data.utils import check_det_dataset
+
+    (tmp_path / "images").mkdir()
+    path = write(tmp_path / "data.yaml", train="images", val="images", **content)
+    assert load_dataset(path).class_names == dict(enumerate(names)) == check_det_dataset(str(path))["names"]
+
+
+@pytest.mark.parametrize("nc", [1, 3, 1.5, "many"])
+def test_names_and_their_number_that_differ_are_refused(tmp_path, nc):
+    with pytest.raises(DatasetError, match="as many names as 'nc' says, found 2 names and nc"):
+        load_dataset(write(tmp_path / "data.yaml", names=["a", "b"], nc=nc, train="x"))
+
+
+def test_places_follow_links_and_leave_out_two_points_that_lead_nowhere(tmp_path):
+    (tmp_path / "raw/images").mkdir(parents=True)
+    (tmp_path / "d/train/images").mkdir(parents=True)
+    (tmp_path / "d/images").symlink_to(tmp_path / "raw/images")
+    dataset = load_dataset(
+        write(tmp_path / "d/data.yaml", names=["a"], train="../train/images", val="images", test="../raw/images")
+    )
+    assert dataset.places("train") == [tmp_path / "d/train/images"]
+    assert dataset.places("val") == dataset.places("test") == [tmp_path / "raw/images"]
+
+
 def test_a_relative_folder_starts_where_training_does_and_for_looking_beside_the_yaml(tmp_path, monkeypatch):
     path = write(tmp_path / "there/data.yaml", path="d", names=["a"], train="x")
     here, beside = tmp_path / "here", tmp_path / "there"
