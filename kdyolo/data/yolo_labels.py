@@ -8,14 +8,10 @@ it is at most :data:`NOTHING` of the image; coordinates are fractions of the ima
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
-
-from kdyolo.errors import DatasetError
-from kdyolo.utils.plain_files import refuse_endless
 
 Box = tuple[float, float, float, float]
 
@@ -97,8 +93,6 @@ def label_path(split: str, file_name: str) -> str:
 
 _FEWEST_DECIMALS, _MOST_DECIMALS = 2, 9
 
-_TOLERANCE = 0.01  # beyond the image, as Ultralytics grants it
-
 V = TypeVar("V")
 
 
@@ -109,10 +103,15 @@ class Label:
     Attributes:
         index: Class index, 0…nc−1.
         coordinates: Box cx, cy, w, h, or corners x1, y1, x2, y2, … of a polygon; fractions of the image.
+        keypoints: x1, y1, v1, x2, y2, v2, … of a pose, with x and y as fractions of the image and v as COCO's
+            visibility: 0 not labelled, 1 hidden, 2 visible. Empty for an object without a pose.
+        rotated: Whether the corners are those of a rotated box (OBB).
     """
 
     index: int
     coordinates: tuple[float, ...]
+    keypoints: tuple[float, ...] = ()
+    rotated: bool = False
 
     @property
     def is_polygon(self) -> bool:
@@ -121,8 +120,14 @@ class Label:
 
     @property
     def text(self) -> str:
-        """The line as the converter writes it."""
+        """The line as the converter writes it, without keypoints."""
         return f"{self.index} {' '.join(f'{value:.6f}' for value in self.coordinates)}\n"
+
+    @property
+    def row(self) -> bytes:
+        """The same for two lines exactly if Ultralytics takes one for a duplicate of the other: in 32-bit floats."""
+        values = (self.index, *self.coordinates, *self.keypoints)
+        return struct.pack(f"{len(values)}f", *(value + 0.0 for value in values))  # + 0.0 makes -0.0 plain
 
     def box(self, width: int, height: int) -> Box:
         """Left, top, width, height in pixels, with the fewest decimals that give the same label again."""
@@ -133,56 +138,80 @@ class Label:
             left, top, w, h = (round(value, decimals) + 0.0 for value in exact)  # + 0.0 makes -0.0 plain
             return left, top, w, h
 
-        return _shortest(at, lambda box: label_line(self.index, clip_box(box, width, height), width, height), self.text)
+        def line_of(box: Box) -> str | None:
+            return label_line(self.index, clip_box(box, width, height), width, height)
+
+        def whole_line_of(box: Box) -> str | None:  # of one that reaches beyond the image, which the label says too
+            return label_line(self.index, box, width, height)
+
+        return _shortest(at, (line_of, whole_line_of), self.text)
 
     def polygon(self, width: int, height: int) -> dict[str, Any]:
-        """``segmentation``, ``bbox`` and ``area`` of a polygon, in pixels."""
+        """``segmentation``, ``bbox`` and ``area`` of a polygon or a rotated box, in pixels."""
 
         def at(decimals: int) -> list[float]:
-            return [round(v * (height if i % 2 else width), decimals) for i, v in enumerate(self.coordinates)]
+            return _in_pixels(self.coordinates, 2, width, height, decimals)
 
-        corners = _shortest(at, lambda corners: polygon_line(self.index, corners, width, height), self.text)
+        def line_of(corners: list[float]) -> str | None:
+            return polygon_line(self.index, corners, width, height)
+
+        def whole_line_of(corners: list[float]) -> str:
+            return Label(self.index, tuple(v / (height if i % 2 else width) for i, v in enumerate(corners))).text
+
+        corners = _shortest(at, (line_of, whole_line_of), self.text)
+        if self.rotated and not _is_quadrangle(corners):
+            corners = _smallest_rectangle(corners)
         xs, ys = corners[::2], corners[1::2]
         area = abs(sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys, strict=True)))) / 2
         bounds = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
         return {"segmentation": [corners], "bbox": bounds, "area": area}
 
+    def pose(self, width: int, height: int) -> dict[str, Any]:
+        """``keypoints`` and ``num_keypoints``, with x and y in pixels; nothing for an object without a pose."""
+        if not self.keypoints:
+            return {}
 
-def _shortest(at: Callable[[int], V], label_of: Callable[[V], str | None], text: str) -> V:
-    for decimals in range(_FEWEST_DECIMALS, _MOST_DECIMALS):
-        if label_of(at(decimals)) == text:
-            return at(decimals)
+        def at(decimals: int) -> list[float]:
+            return _in_pixels(self.keypoints, 3, width, height, decimals)
+
+        def text_of(points: list[float]) -> str:
+            return _six_decimals(v / (width, height, 1)[i % 3] for i, v in enumerate(points))
+
+        points = _shortest(at, (text_of,), _six_decimals(self.keypoints))
+        points[2::3] = [int(v) for v in points[2::3]]
+        return {"keypoints": points, "num_keypoints": sum(v > 0 for v in points[2::3])}
+
+
+def _is_quadrangle(corners: Sequence[float]) -> bool:
+    """Whether these are four corners that go around a convex figure, in either direction."""
+    points = [corners[i : i + 2] for i in range(0, len(corners), 2)]
+    triples = [(points[i - 2], points[i - 1], point) for i, point in enumerate(points)]
+    turns = [(b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]) for a, b, c in triples]
+    return len(points) == 4 and (min(turns) >= 0 or max(turns) <= 0)
+
+
+def _smallest_rectangle(corners: Sequence[float]) -> list[float]:
+    """The corners of the rectangle of the smallest area around points, which Ultralytics takes for a rotated box."""
+    import cv2  # only for what stands in an odd order
+    import numpy as np
+
+    rectangle = cv2.minAreaRect(np.array(corners, dtype=np.float32).reshape(-1, 2))
+    return [round(float(value), _FEWEST_DECIMALS) for value in cv2.boxPoints(rectangle).ravel()]
+
+
+def _in_pixels(values: Sequence[float], step: int, width: int, height: int, decimals: int) -> list[float]:
+    """Points in pixels, rounded; from the third on, the numbers of a point stay what they are."""
+    return [round(v * (width, height, 1)[i % step], decimals) + 0.0 for i, v in enumerate(values)]
+
+
+def _six_decimals(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.6f}" for value in values)
+
+
+def _shortest(at: Callable[[int], V], lines: Sequence[Callable[[V], str | None]], text: str) -> V:
+    """What has the fewest decimals of which one of the functions gives the text; the first one that can decides."""
+    for line_of in lines:
+        for decimals in range(_FEWEST_DECIMALS, _MOST_DECIMALS):
+            if line_of(at(decimals)) == text:
+                return at(decimals)
     return at(_MOST_DECIMALS)
-
-
-def read_labels(path: Path, classes: Mapping[int, object]) -> list[Label]:
-    """The lines of a label file; none where there is no file, as for Ultralytics.
-
-    Raises:
-        DatasetError: A line is no label of these classes.
-    """
-    refuse_endless(path, error=DatasetError)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}.") from error
-    return [_parse(path, number, line, classes) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _parse(path: Path, number: int, line: str, classes: Mapping[int, object]) -> Label:
-    fields = line.split()
-    try:
-        index, *values = map(float, fields)
-    except ValueError:
-        index, values = math.nan, []
-    is_box, is_polygon = len(values) == 4, len(values) >= 6 and len(values) % 2 == 0
-    if not (is_box or is_polygon) or not all(-_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
-        raise DatasetError(
-            f"{path}, line {number}: expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 …' with coordinates from 0 "
-            f"to 1, found {line[:80]!r}. Correct the label."
-        )
-    if index not in classes:
-        raise DatasetError(f"{path}, line {number}: expected a class from 0 to {len(classes) - 1}, found {fields[0]}.")
-    return Label(int(index), tuple(values))

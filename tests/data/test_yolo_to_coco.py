@@ -1,7 +1,10 @@
 """to_coco: there and back is the identity; labels of any origin become COCO that reads back to the same labels."""
 
+import gzip
 import json
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from tests.builders.coco import (
     box,
     image,
     make_split,
+    photo,
     seeded,
     yolo_dataset,
 )
@@ -88,6 +92,153 @@ def test_any_yolo_data_set(tmp_path):
         1: [2, 2, [40.0, 15.0, 20.0, 20.0], 400.0, 0, None],
         2: [3, 1, [10.0, 5.0, 10.0, 5.0], 25.0, 0, [[10.0, 5.0, 20.0, 10.0, 10.0, 10.0]]],
     }
+
+
+def test_a_name_in_gz_is_compressed(tmp_path):
+    path = yolo_dataset(tmp_path / "d", {"a.jpg": "0 0.5 0.5 0.2 0.2\n"})
+    to_coco(path, tmp_path / "out.json")
+    for _ in range(2):  # to the same bytes each time
+        to_coco(path, tmp_path / "out.json.gz")
+        compressed = (tmp_path / "out.json.gz").read_bytes()
+        assert gzip.decompress(compressed) == (tmp_path / "out.json").read_bytes()
+    assert compressed[4:8] == bytes(4)
+
+
+def yolo_files(root: Path, files: dict[str, str | None], **content) -> Path:
+    """A hand-made data set: place of an image → its label, and a YAML with this content."""
+    for name, text in files.items():
+        photo(root / name, (100, 80))
+        label = Path("labels".join(f"/{name}".rsplit("images", 1))[1:]).with_suffix(".txt")
+        if text is not None:
+            (root / label).parent.mkdir(parents=True, exist_ok=True)
+            (root / label).write_text(text)
+    path = root / content.pop("yaml", "data.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"names": ["cat", "dog"], **content}))
+    return path
+
+
+ROW = "0 0.5 0.5 0.2 0.2\n"
+TREE = {"images/train/a.jpg": ROW, "images/val/b.jpg": "1 0.5 0.5 0.25 0.5\n"}
+ROBOFLOW = {"train/images/a.jpg": ROW, "valid/images/b.jpg": ROW}
+VARIATIONS = {
+    "folders": (TREE, {"train": "images/train", "val": "images/val"}),
+    "below": (TREE, {"train": "images", "val": "images"}),
+    "Roboflow": (ROBOFLOW, {"train": "../train/images", "val": "../valid/images", "test": "../test/images", "nc": 2}),
+    "beside": (TREE, {"train": "../images/train", "val": "../images/val", "yaml": "cfg/data.yaml"}),
+    "validation": (TREE, {"train": "images/train", "validation": "images/val"}),
+    "several": (TREE, {"train": ["images/train", "images/val"], "val": ["images/val"]}),
+    "an empty test": (TREE, {"train": "images/train", "val": "images/val", "test": None}),
+    "text keys": (TREE, {"train": "images/train", "val": "images/val", "names": {"0": "cat", "1": "dog"}}),
+    "nc alone": (TREE, {"train": "images/train", "val": "images/val", "names": None, "nc": 2}),
+    "a path": (TREE, {"path": "d", "train": "images/train", "val": "images/val", "yaml": "cfg/data.yaml"}),
+    "hidden files": ({**TREE, "images/train/._a.jpg": None}, {"train": "images/train", "val": "images/val"}),
+    "suffixes": ({**TREE, "images/train/c.PNG": ROW}, {"train": "images/train", "val": "images/val"}),
+    "without labels": ({**TREE, "images/val/c.jpg": None}, {"train": "images/train", "val": "images/val"}),
+    "not below images": ({"pictures/a.jpg": ROW, "images/b.jpg": ROW}, {"train": "pictures", "val": "images"}),
+    "a list": (TREE, {"train": "train.txt", "val": "images/val"}),
+    "a list of another suffix": (TREE, {"train": "train.lst", "val": "images/val"}),
+    "one name twice": (
+        {"train/images/a.jpg": ROW, "val/images/a.jpg": ROW * 2},
+        {"train": "train/images", "val": "val/images"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", VARIATIONS)
+def test_what_ultralytics_takes_is_taken(tmp_path, monkeypatch, kind):
+    """The images and the number of objects that Ultralytics' own data set class finds."""
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    files, content = VARIATIONS[kind]
+    path = yolo_files(tmp_path / "d", files, **content)
+    for suffix in ("txt", "lst"):
+        (tmp_path / f"d/train.{suffix}").write_text("./images/train/a.jpg\nd/images/val/b.jpg\n\n")
+    monkeypatch.chdir(tmp_path)  # where lines without ./ start for Ultralytics
+    data = check_det_dataset(str(path), autodownload=False)
+    expected: dict[str, int] = {}
+    for place in (data["train"], data["val"]):
+        images = YOLODataset(img_path=place, data=data, task="detect", augment=False)
+        expected |= {str(Path(label["im_file"]).absolute()): len(label["cls"]) for label in images.labels}
+    result = to_coco(path, tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    objects = Counter(a["image_id"] for a in found["annotations"])
+    assert Counter((Path(i["file_name"]).name, objects[i["id"]]) for i in found["images"]) == Counter(
+        (Path(name).name, number) for name, number in expected.items()
+    )
+    assert len({i["file_name"] for i in found["images"]}) == len(expected) == result.images
+    assert [c["name"] for c in found["categories"]] == list(data["names"].values())
+
+
+def test_lines_of_a_list_that_start_nowhere_stand_beside_it(tmp_path):
+    path = yolo_files(tmp_path / "d", TREE, train="train.txt", val="images/val")
+    (tmp_path / "d/train.txt").write_text("images/train/a.jpg\n")
+    result = to_coco(path, tmp_path / "out.json")
+    assert (result.images, result.annotations) == (2, 2)
+
+
+def test_an_image_in_two_splits_is_written_once(tmp_path):
+    path = yolo_files(tmp_path / "d", TREE, train="images", val="images/val")
+    result = to_coco(path, tmp_path / "out.json")
+    assert (result.images, result.annotations) == (2, 2)
+    assert result.notes == ("1 images are in several splits; each is written once.",)
+    assert to_coco(path, tmp_path / "val.json", split="val").images == 1
+
+
+def test_converted_splits_that_share_images_come_back_once(tmp_path):
+    for split in ("train", "val"):
+        make_split(tmp_path / "root", split, [image(4, f"{split}.jpg")], [box(1 + (split == "val"), image_id=4)])
+    summary = convert_coco(tmp_path / "root", tmp_path / "out")
+    content = yaml.safe_load(summary.yaml.read_text())
+    content |= {"val": content["train"], "test": "nowhere", "annotations": {"train": content["annotations"]["train"]}}
+    summary.yaml.write_text(yaml.safe_dump(content | {"train": [content["train"], content["train"]]}))
+    result = to_coco(summary.yaml, tmp_path / "out.json")
+    assert (result.images, result.annotations, result.restored) == (1, 1, 1)
+    assert [note.split(";")[0] for note in result.notes] == [
+        f"test is left out: there is no {tmp_path / 'out/nowhere'}.",
+        "1 images are in several splits",
+    ]
+
+
+def test_a_missing_test_split_is_told_and_refused_when_asked_for(tmp_path):
+    path = yolo_files(tmp_path / "d", TREE, train="images/train", val="images/val", test="images/test")
+    assert to_coco(path, tmp_path / "out.json").notes == (
+        f"test is left out: there is no {tmp_path / 'd/images/test'}.",
+    )
+    with pytest.raises(DatasetError, match="images/test: expected a folder with images"):
+        to_coco(path, tmp_path / "out.json", split="test")
+    path = yolo_files(tmp_path / "d", TREE, train="images/none", val="images/val")
+    with pytest.raises(DatasetError, match="images/none: expected a folder with images"):
+        to_coco(path, tmp_path / "out.json")
+
+
+def test_file_names_that_splits_share_say_the_split(tmp_path):
+    files = {"train/images/a.jpg": ROW, "val/images/a.jpg": "1 0.5 0.5 0.5 0.5\n"}
+    to_coco(yolo_files(tmp_path / "d", files, train="train/images", val="val/images"), tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    names = {i["id"]: i["file_name"] for i in found["images"]}
+    assert {names[a["image_id"]]: a["category_id"] for a in found["annotations"]} == {
+        "train/images/a.jpg": 1,
+        "val/images/a.jpg": 2,
+    }
+
+
+def test_the_folder_stands_for_the_yaml_in_it(tmp_path):
+    yolo_files(tmp_path / "d", TREE, train="images/train", val="images/val")
+    assert to_coco(tmp_path / "d", tmp_path / "out.json").images == 2
+    with pytest.raises(DatasetError, match="does not exist"):
+        to_coco(tmp_path / "no-such-name", tmp_path / "out.json")
+
+
+def test_labels_that_repeat_are_restored_as_often_as_the_original_has_them(tmp_path):
+    make_split(tmp_path / "root", "train", [image(5)], [box(1, image_id=5), box(2, image_id=5)])
+    summary = convert_coco(tmp_path / "root", tmp_path / "out")
+    label = tmp_path / "out/labels/train/a.txt"
+    label.write_text(label.read_text() + label.read_text().splitlines()[0])
+    result = to_coco(summary.yaml, tmp_path / "back.json")
+    assert (result.annotations, result.restored) == (2, 2)
+    assert result.notes == ("1 labels repeat another one of their image and are left out, as by Ultralytics.",)
 
 
 def test_size_is_the_one_that_is_seen(tmp_path):
