@@ -6,6 +6,7 @@ exits with a non-zero code; ``--debug`` shows the traceback as well.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,18 +15,30 @@ T = TypeVar("T")
 LONGEST = 20_000  # characters of a message; what a file brings may be of any length
 LONGEST_MISTAKE = 2_000  # characters of one of several mistakes
 MOST_MISTAKES = 200
+# What a terminal obeys or does not show: control characters (also those from 0x80 on), marks that turn the direction
+# of writing, that have no width or end a line, halves of characters (from file names that are no UTF-8), tags.
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 class KDYOLOError(Exception):
     """Base class of every error that kdyolo raises on purpose.
 
     A message is cut in its middle where it is longer than :data:`LONGEST`: quotations are short where they are written,
-    and this is for those that were forgotten.
+    and this is for those that were forgotten. What a terminal would obey in it, as names and files may bring it along,
+    becomes Python's escapes for it, whoever prints the message.
     """
 
     def __init__(self, message: str = "") -> None:
         """Make an error of a message for a person."""
-        super().__init__(_without_middle(message, LONGEST))
+        super().__init__(CONTROL.sub(_escaped, _without_middle(message, LONGEST)))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character of :data:`CONTROL` as Python writes it; ends of lines and tabs stay."""
+    character = found[0]
+    return character if character in "\n\t" else character.encode("unicode_escape").decode("ascii")
 
 
 def _without_middle(text: str, most: int) -> str:

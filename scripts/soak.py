@@ -63,7 +63,7 @@ def epochs(folder: Path, data: Path, number: int) -> bool:
 def rewrites(folder: Path, data: Path, number: int) -> bool:
     """A report watched while its run goes on; a sample after each time that it is written."""
     from kdyolo.experiments.compare import compare_runs
-    from kdyolo.experiments.watch import watch
+    from kdyolo.experiments.watch import SHORTEST, watch
 
     other = write_full_run(folder / "watched" / "other", epochs=number, seed=1, data=data)
     run = write_full_run(folder / "watched" / "run", epochs=number + 2, done=1, data=data)
@@ -78,35 +78,49 @@ def rewrites(folder: Path, data: Path, number: int) -> bool:
             raise KeyboardInterrupt
         return compare_runs(run, other, anyway=True)
 
-    watch(compare, [run, other], folder / "report", interval=0.1, tell=lambda line: None)
+    watch(compare, [run, other], folder / "report", interval=SHORTEST, tell=lambda line: None)
     return levels_off(f"{len(samples) - 1} rewrites of a report", samples[2:])
 
 
+def rows_of(study: Path) -> list[int]:
+    """Epochs in ``results.csv`` of each run of a study."""
+    return [len(path.read_text().splitlines()) - 1 for path in sorted(study.glob("a/*/results.csv"))]
+
+
 def kills(folder: Path, data: Path, number: int) -> bool:
-    """A study that dies again and again, and is called again: in the end its runs are whole, and nothing is left."""
-    content = {"name": "s", "data": str(data), "base": {**TINY, "epochs": 3, "val": False}, "seeds": [0, 1]}
+    """A study that dies again and again, and is called again: in the end its runs are whole, and nothing is left.
+
+    Each call is ended once it has added one to three epochs, in turn by Ctrl-C and by SIGKILL, so that none finishes.
+    """
+    length = 2 * number + 4
+    content = {"name": "s", "data": str(data), "base": {**TINY, "epochs": length, "val": False}, "seeds": [0, 1]}
     content |= {"arms": {"a": {"random_init": True}}, "devices": ["cpu"], "baseline": "a"}
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "kdyolo", "study", "study.yaml"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
-    sizes = []
+    study, sizes, done, early = folder / "studies" / "s", list[int](), list[int](), 0
     for turn in range(number):
+        wanted = sum(rows_of(study)) + 1 + turn % 3
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(4 + turn % 5 * 2)
+        until = time.monotonic() + 120
+        while process.poll() is None and sum(rows_of(study)) < wanted and time.monotonic() < until:
+            time.sleep(0.02)
+        early += process.poll() is not None or sum(rows_of(study)) < wanted
         process.send_signal(signal.SIGKILL if turn % 2 else signal.SIGINT)
         process.wait()
-        sizes.append(sum(1 for _ in (folder / "studies").rglob("*")) if (folder / "studies").exists() else 0)
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    rows = [len(path.read_text().splitlines()) - 1 for path in sorted(folder.glob("studies/s/a/*/results.csv"))]
-    left = [
-        path.name for pattern in ("*.tmp", "pid.txt", "resume.pt", ".*") for path in (folder / "studies").rglob(pattern)
-    ]
-    whole = done.returncode == 0 and rows == [3, 3] and not left
+        sizes.append(sum(1 for _ in study.rglob("*")))
+        done.append(sum(rows_of(study)))
+    last = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    rows = rows_of(study)
+    left = [path.name for pattern in ("*.tmp", "pid.txt", "resume.pt", ".*") for path in study.rglob(pattern)]
+    whole = last.returncode == 0 and rows == [length, length] and not left and not early and done == sorted(done)
     print(
-        f"{number} kills of a study: files {sizes}, then epochs {rows}, left behind {left}{'' if whole else '  WRONG'}"
+        f"{number} kills of a study, {early} of calls that had ended or stood still: files {sizes}, epochs {done}, "
+        f"then {rows}; left behind {left}{'' if whole else '  WRONG'}",
+        flush=True,
     )
-    if done.returncode:
-        print(done.stderr[-2000:])
+    if last.returncode:
+        print(last.stderr[-2000:])
     return whole
 
 
@@ -117,6 +131,9 @@ def main() -> None:
     parser.add_argument("--rewrites", type=int, default=200)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, and so what they start
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name).resolve()
         data = convert_coco(draw_dataset(folder / "root", {"train": 4, "val": 2}, imgsz=32), folder / "data").yaml

@@ -85,3 +85,8 @@ def test_other_errors_pass_through(error):
 
     with pytest.raises(type(error), match=str(error)):
         check()
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_every_message():
+    assert str(CheckpointError("a\x1b]0;b\x07\u202e\udcff\n\tc")) == "a\\x1b]0;b\\x07\\u202e\\udcff\n\tc"
+    assert "\x1b" not in str(ConfigError(["\x1b[2J", "b"]))

@@ -15,6 +15,7 @@ from kdyolo.errors import CheckpointError
 from kdyolo.models.arch import BN_COUNTER, FAMILIES, SCALES, Arch, backbone_rows
 from kdyolo.models.arch_matching import fitting_archs, foreign_detector
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
+from kdyolo.utils.text import quoted
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ def checkpoint_arch(checkpoint: BackboneCheckpoint, family: str | None = None, m
         name, shape = next(iter(checkpoint.shapes.items()))
         raise CheckpointError(
             f"{checkpoint.path}: nothing matched. Expected a {' / '.join(FAMILIES)} backbone of scale "
-            f"{', '.join(SCALES)}; found e.g. {checkpoint.origin[name]} with shape {list(shape)}."
+            f"{', '.join(SCALES)}; found e.g. {quoted(checkpoint.origin[name])} with shape {list(shape)}."
         )
     if foreign:
         raise CheckpointError(

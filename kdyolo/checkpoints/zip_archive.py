@@ -19,6 +19,8 @@ from kdyolo.utils.text import quoted
 
 CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
 CENTRAL_DIRECTORY_LIMIT = 2 << 20  # bytes: room for some ten thousand tensors; a large checkpoint holds two thousand
+DESCRIPTOR = 1 << 3  # flag of an entry whose sizes stand behind it, and not in the header before it
+ZIP64 = 0xFFFFFFFF  # in place of a size that stands elsewhere
 # What zipfile and struct raise for damaged archives: ``check_archive`` makes a CheckpointError with the cause of it.
 _DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 
@@ -108,6 +110,8 @@ def _check_unambiguous(path: Path, size: int, entries: Sequence[zipfile.ZipInfo]
         why = f"its archive holds {quoted(twice[0])} twice, so that what is checked need not be what is read"
     elif len({entry.filename.partition("/")[0] for entry in entries}) > 1:
         why = "its archive holds more than one folder"
+    elif led := [entry.filename for entry in entries if ".." in re.split(r"[/\\]", entry.filename)]:
+        why = f"its archive holds {quoted(led[0])}, a name that leads out of its folder"
     elif entries and min(entry.header_offset for entry in entries) != 0:
         why = "something stands before its archive"
     else:
@@ -125,9 +129,11 @@ def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[Span]:
     with path.open("rb") as file:
         for entry in entries:
             file.seek(entry.header_offset)
-            magic, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
+            magic, flags, size, name_length, extra_length = struct.unpack("<4s2xH14xIHH", file.read(30))
             if magic != b"PK\x03\x04" or file.read(name_length) != entry.orig_filename.encode():
                 raise zipfile.BadZipFile(f"{entry.filename} is not where the archive says")
+            if not flags & DESCRIPTOR and size not in (entry.file_size, ZIP64):
+                raise zipfile.BadZipFile(f"{entry.filename} has two sizes")
             start = entry.header_offset + 30 + name_length + extra_length
             spans.append(Span(start, start + entry.file_size, entry.CRC, entry.filename))
     spans.sort()

@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             echo(traceback.format_exc(), err=True)
         if isinstance(e, OSError) and e.errno in DISK:
             e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
+        if isinstance(e, ModuleNotFoundError) and e.name and e.name.partition(".")[0] != "kdyolo":
+            e = RunError(f"the package {e.name}, which this needs, is not installed. Install it, e.g. with pip.")
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
             sys.exit(EXIT_ERROR)

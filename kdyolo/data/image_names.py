@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -16,6 +17,7 @@ from kdyolo.utils.plain_files import refuse_endless
 IMAGE_SUFFIXES = frozenset(
     {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
 )
+MOST_BYTES = 1 << 30  # of an image file; OpenCV decodes no image of more pixels
 LARGEST = 10**9  # pixels a side: beyond any image, and well within what a float holds exactly
 # Names that need no closer look, such as 000000000009.jpg: path objects cost more than everything else here.
 _ORDINARY = re.compile(r"\w[\w-]*\.(?:jpe?g|png)", re.ASCII).fullmatch
@@ -143,6 +145,39 @@ def _listed(path: Path, line: str) -> Path:
     """
     here = Path(line).absolute()
     return here if not line.startswith("./") and os.path.isfile(here) else path.parent / line  # noqa: PTH113
+
+
+def refuse_odd_images(paths: Iterable[Path]) -> None:
+    """Refuse what has the name of an image and never ends, before Ultralytics reads some of a split's to time it.
+
+    What is missing, or no image though a file, is left to whoever opens it.
+
+    Args:
+        paths: Folders, text files with an image on each line, or images.
+
+    Raises:
+        DatasetError: A pipe or a device, or a file of more than :data:`MOST_BYTES`.
+    """
+    for path in paths:
+        if path.is_dir():
+            refuse_odd_images(p for p in path.rglob("*.*") if not p.is_dir())
+        elif path.suffix[1:].lower() in IMAGE_SUFFIXES:
+            _refuse_odd_image(path)
+        elif path.suffix == ".txt" and path.is_file():
+            refuse_odd_images(_listed(path, line) for line in _lines(path) if not line.endswith(".txt"))
+
+
+def _refuse_odd_image(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise DatasetError(f"{path}: expected an image, found a pipe or a device. Remove it, or name others.")
+    if status.st_size > MOST_BYTES:
+        raise DatasetError(
+            f"{path}: expected an image, found a file of {status.st_size:,} bytes. Remove it, or name others."
+        )
 
 
 def _lines(path: Path) -> list[str]:

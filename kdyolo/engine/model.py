@@ -7,7 +7,7 @@ digests: Ultralytics itself would build a fresh model from the YAML unless they 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from kdyolo.checkpoints.checks.exported_models import check_exported
+from kdyolo.checkpoints.checks.missing_models import refuse_missing
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
-from kdyolo.engine.predictor import StretchPredictor, resize_of
+from kdyolo.engine.predictor import StretchPredictor, images_named, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.devices import Machine, one_device
 from kdyolo.engine.start.detector_start import DetectorStart, held_start, read_start
 from kdyolo.engine.start.plan import plan_run
@@ -110,6 +111,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         super().__init__(name, task="detect", verbose=verbose)
         if type(self) is not kind or self.task != "detect":  # Ultralytics turns into another class, e.g. for RT-DETR
             raise ModelError(f"{name}: kdyolo takes YOLO detectors; this is one of {type(self).__name__}, {self.task}.")
+        self.add_callback("on_predict_start", refuse_odd_sources)
         self._note_weights()
 
     @property
@@ -137,6 +139,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
     def _load(self, weights: str, task: str | None = None) -> None:
         trust = self.start.options.trust
+        refuse_missing(weights)
         if not trust and not check_model_file_from_stem(weights).lower().endswith(".pt"):
             check_exported(weights)
         with stock_loading(trust):
@@ -239,6 +242,8 @@ class KDYOLO(YOLO):  # type: ignore[misc]
                 raise ModelError(f"this state dict is not that of {self.model_name}: {e}") from e
             self.predictor = None
             return self
+        if isinstance(weights, (str, Path)):
+            refuse_missing(weights)
         with stock_loading(self.start.options.trust):
             super().load(weights)
         if isinstance(weights, (str, Path)):
@@ -366,10 +371,13 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
         Raises:
             ConfigError: ``device`` is not understood, does not exist, or names several.
+            DatasetError: An image cannot be decoded, or is a pipe, a device or larger than any image.
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-        return super().predict(source, stream, predictor, **kwargs)
+        with images_named(lambda: self.predictor.dataset):
+            results = super().predict(source, stream, predictor, **kwargs)
+        return streamed(results, lambda: self.predictor.dataset) if isinstance(results, Iterator) else results
 
 
 def _planned(

@@ -1,25 +1,68 @@
-"""Stretching images to the network's square instead of letterboxing them: what ``keep_ratio=False`` did elsewhere.
+"""Prediction: image files that hurt are refused, and images stretched where a model was trained so.
 
-Ultralytics letterboxes everywhere but in RT-DETR, whose data set stretches; its box arithmetic already knows one gain
-for each axis. So training and evaluation borrow that data set, and only prediction needs a class of its own.
+Stretching to the network's square in place of letterboxing is what ``keep_ratio=False`` did elsewhere. Ultralytics
+letterboxes everywhere but in RT-DETR, whose data set stretches; its box arithmetic already knows one gain for each
+axis. So training and evaluation borrow that data set, and only prediction needs a class of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import cv2
 from torch import Tensor, nn
+from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import ops
 
+from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.engine.options.train_options import LETTERBOX
+from kdyolo.errors import DatasetError
+from kdyolo.utils.text import quoted
 
 
 def resize_of(model: nn.Module) -> str:
     """How images were resized for a model in training, from what its checkpoint records: letterbox or stretch."""
     record = getattr(model, "yaml", {}).get("kd") or {}
     return str(record.get("settings", {}).get("resize", LETTERBOX))
+
+
+def refuse_odd_sources(predictor: BasePredictor) -> None:
+    """Refuse pipes, devices and files of any size among the images of a prediction, before they are read; a callback.
+
+    Raises:
+        DatasetError: There is one; the message names it.
+    """
+    refuse_odd_images(map(Path, getattr(predictor.dataset, "files", ())))
+
+
+@contextmanager
+def images_named(dataset: Callable[[], Any]) -> Iterator[None]:
+    """Turn OpenCV's refusal of an image into one that names the image.
+
+    Args:
+        dataset: The predictor's source, once there is one.
+
+    Raises:
+        DatasetError: OpenCV cannot decode an image, e.g. because it claims to be too large.
+    """
+    try:
+        yield
+    except cv2.error as e:
+        source = dataset()
+        files = getattr(source, "files", None)
+        name = files[min(source.count, len(files) - 1)] if files else "the source"
+        raise DatasetError(f"{name}: cannot be decoded: {quoted(e)}. Remove it, or name others.") from e
+
+
+def streamed(results: Iterable[Any], dataset: Callable[[], Any]) -> Iterator[Any]:
+    """Results that are computed while they are asked for, with images named as in :func:`images_named`."""
+    with images_named(dataset):
+        yield from results
 
 
 class StretchPredictor(DetectionPredictor):  # type: ignore[misc]

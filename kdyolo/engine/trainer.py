@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import STRETCH
 from kdyolo.engine.training import KDTraining
@@ -54,9 +56,10 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
             "batch_idx": torch.arange(images, device=self.device).repeat_interleave(boxes).float(),
         }
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+    def build_dataset(self, img_path: str | list[str], mode: str = "train", batch: int | None = None) -> Any:
         """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches."""
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
+        refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
         try:
             with label_caches_read_by(read_label_cache):
                 return build(self, img_path, mode, batch)

@@ -21,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
+from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
@@ -161,9 +162,10 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' data loader; on several ranks, this one's part of its batches."""
         return shard(super().get_dataloader(dataset_path, batch_size), batch_size)
 
-    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> Any:
+    def build_dataset(self, img_path: str | list[str], mode: str = "val", batch: int | None = None) -> Any:
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
+        refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
         with label_caches_read_by(read_label_cache):
             return build(self, img_path, mode, batch)
 

@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from kdyolo.errors import CONTROL
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
-# What a terminal obeys or does not show: control characters (also those from 0x80 on), marks that turn the direction
-# of writing, that have no width or end a line, halves of characters (from file names that are no UTF-8), tags.
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
 _LONGEST_WORD = 100  # characters; nobody misspells longer ones
 
 
@@ -33,7 +30,7 @@ def format_duration(seconds: float) -> str:
 
 def printable(text: str) -> str:
     """A name or a line as a terminal shows it unchanged: what it would obey as Python's escapes for it."""
-    return _CONTROL.sub(_escaped, text)
+    return CONTROL.sub(_escaped, text)
 
 
 def printable_lines(text: str, *, colours: bool = False) -> str:
@@ -45,7 +42,7 @@ def printable_lines(text: str, *, colours: bool = False) -> str:
     """
     pieces = _COLOUR.split(text)
     return "".join(
-        piece if colours and i % 2 else _CONTROL.sub(lambda found: _escaped(found, kept="\n\t"), piece)
+        piece if colours and i % 2 else CONTROL.sub(lambda found: _escaped(found, kept="\n\t"), piece)
         for i, piece in enumerate(pieces)
     )
 
@@ -53,7 +50,7 @@ def printable_lines(text: str, *, colours: bool = False) -> str:
 def json_text(value: Any) -> str:
     """Plain data as JSON that a terminal shows unchanged and that reads back as it was."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def _escaped(found: re.Match[str], kept: str = "") -> str:

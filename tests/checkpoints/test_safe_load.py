@@ -21,6 +21,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.checkpoints.zip_archive import file_sha256
 from kdyolo.errors import CheckpointError
 from tests.builders.checkpoints import EXPECTED, NAMES, resume_file, same, weights, written
@@ -279,3 +280,27 @@ def test_a_whole_stock_module_is_read(stock_model: Path) -> None:
     torch.save(content["model"], stock_model)
     found, expected = read_checkpoint(stock_model), content["model"].state_dict()
     assert torch.equal(found.tensors["0.conv.weight"], expected["model.0.conv.weight"].float())
+
+
+def test_a_header_that_states_another_size_is_damage(path: Path) -> None:
+    torch.save(weights(), path)
+    with zipfile.ZipFile(path) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:  # whose headers have sizes, unlike torch's own
+        for name, data in content.items():
+            archive.writestr(name, data)
+    load_content(path, lambda found: found)
+    raw = bytearray(path.read_bytes())
+    raw[22:26] = b"\xff\xff\xff\x7f"
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match="has two sizes"):
+        load_content(path, lambda found: found)
+
+
+def test_a_name_in_an_archive_that_leads_out_is_refused(path: Path) -> None:
+    torch.save(weights(), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/../../x", b"x")
+    with pytest.raises(CheckpointError, match="leads out of its folder"):
+        load_content(path, lambda found: found)

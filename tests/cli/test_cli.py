@@ -116,3 +116,14 @@ def test_exit_codes_of_a_command_that_a_signal_ended(monkeypatch, raised, code):
     with pytest.raises(SystemExit) as ended:
         main(["train", "--data", "coco.yaml"])
     assert ended.value.code == code
+
+
+def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
+    def opens(path, **how):
+        raise ModuleNotFoundError("No module named 'ai_edge_litert'", name="ai_edge_litert")
+
+    monkeypatch.setattr("kdyolo.checkpoints.inspection.inspect_checkpoint", opens)
+    code, error = fails(capsys, "inspect", "x.tflite")
+    assert code == 1
+    assert "the package ai_edge_litert, which this needs, is not installed" in error
+    assert "--debug" not in error

@@ -1,11 +1,12 @@
 """File names of images: Ultralytics' suffixes, and absolute names."""
 
 import json
+import os
 
 import pytest
 
 from kdyolo.data.coco_to_yolo import convert_coco
-from kdyolo.data.image_names import IMAGE_SUFFIXES
+from kdyolo.data.image_names import IMAGE_SUFFIXES, refuse_odd_images
 from kdyolo.data.yolo_labels import label_path
 from kdyolo.errors import DatasetError
 from tests.builders.coco import box, image, make_split, write_file
@@ -35,3 +36,25 @@ def test_names_follow_ultralytics():
     assert IMAGE_SUFFIXES == IMG_FORMATS
     for name in ("a.jpg", "sub/a.b.jpg", "images/a.jpg", "x/images/y/a.png"):
         assert img2label_paths([f"/out/images/train/{name}"]) == [f"/out/{label_path('train', name)}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such files")
+@pytest.mark.parametrize("kind", ["device", "pipe", "8 GB"])
+def test_what_never_ends_is_no_image(tmp_path, kind):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "sound.jpg").write_bytes(b"\xff\xd8")
+    (folder / "gone.jpg").symlink_to(tmp_path / "nothing")
+    odd, listed = folder / "odd.jpg", tmp_path / "list.txt"
+    listed.write_text("images/sound.jpg\nimages/gone.jpg\nimages/missing.jpg\nimages/odd.jpg\n")
+    refuse_odd_images([folder, listed])
+    if kind == "device":
+        odd.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        with odd.open("wb") as file:
+            file.truncate(8 << 30)
+    for paths in ([folder], [listed], [odd]):
+        with pytest.raises(DatasetError, match=r"odd\.jpg: expected an image, found a (pipe or a device|file of 8,5)"):
+            refuse_odd_images(paths)

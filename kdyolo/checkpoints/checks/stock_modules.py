@@ -84,7 +84,12 @@ def check_objects(path: Any, content: Any) -> None:
         if len(known) > MAX_OBJECTS:
             raise _refused(path, f"it holds more than {MAX_OBJECTS:,} objects")
         waiting += _inside(path, name, value, any(value is top for top in tops))
+    arguments = content.get("train_args") if isinstance(content, dict) else None
+    if not isinstance(arguments, (Mapping, IterableSimpleNamespace, type(None))):
+        raise _refused(path, f"its train_args are a {type(arguments).__name__}")
     for top in tops:
+        if not isinstance(stride := getattr(top, "stride", None), (Tensor, type(None))):
+            raise _refused(path, f"its model's stride is a {type(stride).__name__}")
         _check_model_description(path, getattr(top, "yaml", None))
 
 

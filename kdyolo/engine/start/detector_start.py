@@ -12,6 +12,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
+from kdyolo.checkpoints.checks.missing_models import refuse_missing
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
@@ -173,6 +174,7 @@ def load_weights(path: str, trust: bool) -> nn.Module:
     Raises:
         CheckpointError: The file is no such checkpoint.
     """
+    refuse_missing(path)
     with stock_loading(trust):
         model = YOLO(path).model
     if not isinstance(model, nn.Module):  # of other files, such as exported ones, Ultralytics keeps the name

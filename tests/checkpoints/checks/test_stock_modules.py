@@ -93,6 +93,9 @@ def changed(kind: str, model: DetectionModel) -> str:
     if kind == "description":
         model.yaml = "https://example.com/x.yaml"
         return "its description is a str"
+    if kind == "stride":
+        model.stride = "8"
+        return "its model's stride is a str"
     raise KeyError(kind)
 
 
@@ -101,7 +104,7 @@ def changed(kind: str, model: DetectionModel) -> str:
     [
         *HOOKED,
         *("method", "module in a method's place", "special name", "class", "model among layers", "tensor"),
-        "description",
+        *("description", "stride"),
     ],
 )
 def test_an_object_that_would_act_later_is_refused(tmp_path: Path, kind: str) -> None:
@@ -109,6 +112,14 @@ def test_an_object_that_would_act_later_is_refused(tmp_path: Path, kind: str) ->
     reason = changed(kind, model)
     with pytest.raises(CheckpointError, match=rf"evil\.pt: refused.*{reason}"):
         read_detector(saved(tmp_path / "evil.pt", model))
+
+
+def test_settings_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "evil.pt", detector())
+    torch.save({**torch.load(path, weights_only=False), "train_args": [1]}, path)
+    for opened in (read_detector, KDYOLO, lambda file: export_stock(file, tmp_path / "o.pt")):
+        with pytest.raises(CheckpointError, match=r"evil\.pt: refused, its train_args are a list"):
+            opened(path)
 
 
 def test_a_detector_as_it_is_saved_is_read_whole(tmp_path: Path) -> None:
