@@ -375,9 +375,13 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-        with images_named(lambda: self.predictor.dataset):
+        with images_named(lambda: getattr(self.predictor, "dataset", None)):
             results = super().predict(source, stream, predictor, **kwargs)
-        return streamed(results, lambda: self.predictor.dataset) if isinstance(results, Iterator) else results
+        return (
+            streamed(results, lambda: getattr(self.predictor, "dataset", None))
+            if isinstance(results, Iterator)
+            else results
+        )
 
 
 def _planned(
