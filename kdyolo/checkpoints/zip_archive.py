@@ -132,7 +132,7 @@ def _spans(path: Path, entries: Sequence[zipfile.ZipInfo]) -> list[Span]:
             magic, flags, size, name_length, extra_length = struct.unpack("<4s2xH14xIHH", file.read(30))
             if magic != b"PK\x03\x04" or file.read(name_length) != entry.orig_filename.encode():
                 raise zipfile.BadZipFile(f"{entry.filename} is not where the archive says")
-            if not flags & DESCRIPTOR and size not in (entry.file_size, ZIP64):
+            if size not in (entry.file_size, ZIP64, 0 if flags & DESCRIPTOR else ZIP64):
                 raise zipfile.BadZipFile(f"{entry.filename} has two sizes")
             start = entry.header_offset + 30 + name_length + extra_length
             spans.append(Span(start, start + entry.file_size, entry.CRC, entry.filename))

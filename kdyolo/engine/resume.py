@@ -34,6 +34,7 @@ from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.distributed import shared_evenly
+from kdyolo.utils.text import quoted
 from kdyolo.utils.yaml_files import check_values
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
@@ -282,7 +283,12 @@ def state_to_resume(last: Path) -> ResumeState:
     Raises:
         RunError: The run is going on, or see :func:`read_state`.
     """
-    folder = run_folder_of(last.resolve())
+    try:
+        folder = run_folder_of(last.resolve())
+    except (RuntimeError, OSError) as e:  # Python before 3.13 has a RuntimeError for links in a circle
+        raise RunError(
+            f"{last} cannot be resumed: a link leads nowhere ({quoted(e)}). Name the run itself."
+        ) from e
     refuse_running(folder)
     state = read_state(last)
     read_run(folder)  # so that a damaged file in it is found before anything is set up

@@ -16,6 +16,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from kdyolo.checkpoints.checks.missing_models import refuse_missing
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
@@ -34,6 +35,7 @@ from kdyolo.engine.resume import (
     restore_loss_weights,
     seed_epoch,
 )
+from kdyolo.engine.start.detector_start import is_yaml
 from kdyolo.engine.start.plan import RunPlan
 from kdyolo.engine.start.run_start import start_run
 from kdyolo.errors import DatasetError
@@ -223,6 +225,8 @@ class KDTraining(MeasuredTraining):
             if self.plan.start.weights is not None and self.model == self.plan.start.model:  # they are in memory
                 self.model = self.get_model(self.model, self.plan.start.weights, distributed.is_rank_zero())
                 return None
+            if isinstance(self.model, str) and not is_yaml(self.model):
+                refuse_missing(self.model)
             with stock_loading(self.settings.trust):
                 return super().setup_model()
         self.model = self.get_model(self._start.state.yaml, verbose=distributed.is_rank_zero())

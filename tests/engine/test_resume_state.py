@@ -14,7 +14,7 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.engine.optimizer import OptimizerSteps
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.engine.resume import ResumeState, read_state, resumed_settings, seed_epoch
+from kdyolo.engine.resume import ResumeState, read_state, resumed_settings, seed_epoch, state_to_resume
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.freezing import BackboneFreezer
@@ -293,3 +293,11 @@ def test_an_epoch_draws_what_follows_from_seed_epoch_and_attempt_and_from_nothin
     assert drawn(1, 2, 0) == first
     for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
         assert not set(zip(drawn(*other), first, strict=True)) & set(zip(first, first, strict=True)), other
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path):
+    last = tmp_path / "weights" / "last.pt"
+    last.parent.mkdir()
+    last.symlink_to(last)
+    with pytest.raises(RunError, match=r"last\.pt cannot be resumed"):
+        state_to_resume(last)

@@ -90,6 +90,8 @@ def check_objects(path: Any, content: Any) -> None:
     for top in tops:
         if not isinstance(stride := getattr(top, "stride", None), (Tensor, type(None))):
             raise _refused(path, f"its model's stride is a {type(stride).__name__}")
+        if not isinstance(names := getattr(top, "names", None), (Mapping, list, tuple, type(None))):
+            raise _refused(path, f"its classes' names are a {type(names).__name__}")
         _check_model_description(path, getattr(top, "yaml", None))
 
 

@@ -96,6 +96,9 @@ def changed(kind: str, model: DetectionModel) -> str:
     if kind == "stride":
         model.stride = "8"
         return "its model's stride is a str"
+    if kind == "names":
+        model.names = 3
+        return "its classes' names are a int"
     raise KeyError(kind)
 
 
@@ -104,7 +107,7 @@ def changed(kind: str, model: DetectionModel) -> str:
     [
         *HOOKED,
         *("method", "module in a method's place", "special name", "class", "model among layers", "tensor"),
-        *("description", "stride"),
+        *("description", "stride", "names"),
     ],
 )
 def test_an_object_that_would_act_later_is_refused(tmp_path: Path, kind: str) -> None:
