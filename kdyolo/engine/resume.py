@@ -286,9 +286,7 @@ def state_to_resume(last: Path) -> ResumeState:
     try:
         folder = run_folder_of(last.resolve())
     except (RuntimeError, OSError) as e:  # Python before 3.13 has a RuntimeError for links in a circle
-        raise RunError(
-            f"{last} cannot be resumed: a link leads nowhere ({quoted(e)}). Name the run itself."
-        ) from e
+        raise RunError(f"{last} cannot be resumed: a link leads nowhere ({quoted(e)}). Name the run itself.") from e
     refuse_running(folder)
     state = read_state(last)
     read_run(folder)  # so that a damaged file in it is found before anything is set up
