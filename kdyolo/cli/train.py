@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import click
 
 from kdyolo.cli.base import F, command, echo, key_values
 from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.engine.options.train_options import Kind, command_options
+from kdyolo.engine.options.train_options import command_options
 from kdyolo.engine.ranks.devices import read_rank
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LAST_NAME, weights_file
+from kdyolo.runs.lifecycle.options import Kind, Option
 from kdyolo.runs.process_control import ended_by_signals
 
 TYPES: dict[Kind, Any] = {
@@ -27,19 +28,23 @@ TYPES: dict[Kind, Any] = {
 }
 
 
-def _declared_options(function: F) -> F:
-    """The options that ``engine.options`` declares, in the order of the declaration."""
-    for name, found in reversed(command_options().items()):
-        kind = click.Choice(found.choices) if found.choices else TYPES[found.kind]
-        function = click.option(
-            *found.flags_of(name),
-            name,
-            type=kind,
-            is_flag=found.kind == "flag",
-            metavar=found.metavar,
-            help=found.help,
-        )(function)
-    return function
+def declared_options(options: Mapping[str, Option]) -> Callable[[F], F]:
+    """Give a command the options that are declared elsewhere, in the order of the declaration."""
+
+    def decorate(function: F) -> F:
+        for name, found in reversed(options.items()):
+            kind = click.Choice(found.choices) if found.choices else TYPES[found.kind]
+            function = click.option(
+                *found.flags_of(name),
+                name,
+                type=kind,
+                is_flag=found.kind == "flag",
+                metavar=found.metavar,
+                help=found.help,
+            )(function)
+        return function
+
+    return decorate
 
 
 @command(
@@ -49,7 +54,7 @@ def _declared_options(function: F) -> F:
     "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --epochs 12 lr0=0.02 hsv_h=0\n"
     "  kdyolo train --resume runs/detect/train --detach"
 )
-@_declared_options
+@declared_options(command_options())
 @detach_option
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bool, **options: Any) -> None:

@@ -1,0 +1,4 @@
+"""What every kind of run shares: how its options are declared.
+
+Not here: which options there are (``engine.options``, ``distillation.options``). May import: ``utils``.
+"""

@@ -1,0 +1,66 @@
+"""Declaration of an option as the metadata of a dataclass field: flag, help, and what it counts for. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Kind = Literal["text", "path", "flag", "integer", "number", "count"]
+Group = Literal["start", "freeze", "recipe", "run", "reading"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, beside its name and its default.
+
+    Attributes:
+        help: Text in the command's help.
+        group: Group of options that it is listed with; what ``KDYOLO`` takes is ``start`` and ``reading``.
+        kind: Kind of value on the command line; ``count`` is a whole number of at least 0.
+        choices: The values that are allowed, if they are few.
+        flags: Flags on the command line. Empty: the name with dashes.
+        metavar: Stand-in for the value in the help, instead of click's.
+        value: Stand-in for the value in README's table.
+        meaning: Text in README's table. Empty: listed with others as one of Ultralytics' options.
+        default_text: Default in README's table.
+        python: How Python code gives the option, in README's table. Empty: by its name.
+        before: Option of kdyolo that one of Ultralytics' is listed before.
+        reads: Whether it says how a backbone checkpoint is read, so that another value reads another checkpoint.
+        input_file: Whether the value may name a file that a run reads.
+        in_stock: Whether stock training is a training with this option at its default.
+        in_study: Whether two runs of a study are different trainings if only the words of this option differ. A
+            backbone is compared by its content instead, and a recipe by the settings that it gives.
+        in_arm: Whether runs that differ in it are different arms of a comparison.
+    """
+
+    help: str
+    group: Group = "run"
+    kind: Kind = "text"
+    choices: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    value: str = ""
+    meaning: str = ""
+    default_text: str = ""
+    python: str = ""
+    before: str = ""
+    reads: bool = False
+    input_file: bool = False
+    in_stock: bool = True
+    in_study: bool = True
+    in_arm: bool = True
+
+    def flags_of(self, name: str) -> tuple[str, ...]:
+        """The flags of the option with this name, e.g. ``("--backbone-lr",)``."""
+        return self.flags or (f"--{name.replace('_', '-')}",)
+
+
+def option(**attributes: Any) -> Mapping[str, Option]:
+    """Metadata of a dataclass field that is an option; see :class:`Option` for what it takes."""
+    return {"option": Option(**attributes)}
+
+
+def declared(options: type) -> dict[str, Option]:
+    """Name → declaration of every option that is a field of a dataclass, in the order of the fields."""
+    return {f.name: f.metadata["option"] for f in fields(options)}
