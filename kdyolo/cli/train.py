@@ -32,7 +32,7 @@ def declared_options(options: Mapping[str, Option]) -> Callable[[F], F]:
     """Give a command the options that are declared elsewhere, in the order of the declaration."""
 
     def decorate(function: F) -> F:
-        for name, found in reversed(options.items()):
+        for name, found in reversed(list(options.items())):
             kind = click.Choice(found.choices) if found.choices else TYPES[found.kind]
             function = click.option(
                 *found.flags_of(name),

@@ -1,0 +1,138 @@
+"""Distilling a backbone: plan, run folder and loop put together, as one call for Python and the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdyolo.distillation.plan import DistillPlan, plan_distillation
+from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
+from kdyolo.distillation.run.loop import DistillLoop, Place
+from kdyolo.distillation.run.state import DistillState
+from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.errors import ConfigError
+from kdyolo.runs.files import RESULTS_NAME
+from kdyolo.runs.results_csv import drop_rows_after, read_results
+from kdyolo.utils import distributed
+from kdyolo.utils.system import cpu_threads
+
+RESUME_MAY_CHANGE = ("device", "workers")
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What a distillation left.
+
+    Attributes:
+        folder: The run folder.
+        backbone: The file that ``--backbone`` takes, of the epoch with the lowest loss on the held-out images.
+        columns: Column of ``results.csv`` → its values, one for each epoch.
+    """
+
+    folder: Path
+    backbone: Path
+    columns: Mapping[str, list[float]]
+
+
+def distill(
+    images: str | Path | Sequence[str | Path],
+    *,
+    teacher: str | Path | Teacher,
+    model: str | None = None,
+    **options: Any,
+) -> DistillResult:
+    """Distil a frozen teacher into a YOLO backbone, on images without labels.
+
+    Args:
+        images: Folders, lists of images (``.txt``) or images.
+        teacher: Name in timm, ``NAME:FILE`` with local weights, a checkpoint of a YOLO, or an object with the protocol
+            :class:`kdyolo.distillation.teachers.protocol.Teacher`.
+        model: Student, e.g. ``"yolov8s"``.
+        options: Other fields of :class:`kdyolo.distillation.options.DistillOptions`.
+
+    Returns:
+        The run folder, the backbone's file and the columns of ``results.csv``.
+
+    Raises:
+        KDYOLOError: Something is not what it should be; before anything is written, unless a disk fills up meanwhile.
+    """
+    given = {**options, **({"model": model} if model else {})}
+    place = this_place(given.get("device"))
+    if place.device.type == "cpu" and place.ranks == 1 and (threads := cpu_threads()):
+        torch.set_num_threads(threads)
+    return run(plan_distillation(images, teacher, given), place)
+
+
+def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -> DistillResult:
+    """Go on with an interrupted distillation, bit for bit as if it had not been interrupted (on a CPU).
+
+    Args:
+        folder: The run folder.
+        teacher: The teacher, where it was an object; else it is opened again.
+        changes: ``device`` and ``workers``, where they are others now.
+
+    Raises:
+        RunError: There is nothing to resume, or images or teacher have changed.
+        ConfigError: Something else is to change.
+    """
+    if wrong := [name for name in changes if name not in RESUME_MAY_CHANGE]:
+        raise ConfigError(f"--resume continues with the options of the run; {', '.join(wrong)} cannot change.")
+    path = Path(folder)
+    state = state_of(path)
+    options = {**state.options, **changes, "work_dir": str(path)}
+    place = this_place(options.get("device"))
+    if place.device.type == "cpu":
+        torch.set_num_threads(state.threads)
+    return run(plan_distillation(state.data, teacher or state.teacher, options), place, state)
+
+
+def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> DistillResult:
+    """Run a plan, from its beginning or from a state."""
+    if place.rank:
+        folder = distributed.broadcast(Path())
+        DistillLoop.of(plan, folder, place, state).train()
+        return DistillResult(folder, folder, {})
+    folder, created = (Path(str(plan.options.work_dir)), False) if state else new_folder(plan)
+    distributed.broadcast(folder)
+    with at_work(folder, created, resumed=state is not None) as log:
+        announce_distillation(plan)
+        if state is None:
+            describe(plan, folder)
+        else:
+            drop_rows_after(folder / RESULTS_NAME, state.epoch)
+        loop = DistillLoop.of(plan, folder, place, state)
+        log.hand_over(folder, place.ranks > 1)
+        loop.train()
+        backbone = finish(plan, folder)
+    return DistillResult(folder, backbone, read_results(folder / RESULTS_NAME)[0])
+
+
+def this_place(device: Any = None) -> Place:
+    """Where this process computes: alone, or as one of those that torchrun started.
+
+    Args:
+        device: ``cpu``, or the number of a GPU; None: the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    text = "" if device is None else str(device)
+    gpus = torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if not text:
+        found = torch.device(f"cuda:{local}") if gpus else torch.device("cpu")
+    elif text == "cpu":
+        found = torch.device("cpu")
+    elif text.isdigit() and int(text) < gpus:
+        found = torch.device(f"cuda:{text}")
+    else:
+        raise ConfigError(f"device: expected cpu or the number of a GPU (there are {gpus}), found {text!r}.")
+    if not distributed.is_distributed():
+        return Place(found)
+    distributed.init_process_group(found)
+    return Place(found, torch.distributed.get_rank(), torch.distributed.get_world_size())

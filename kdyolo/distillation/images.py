@@ -1,0 +1,83 @@
+"""Images to distil on: found, opened once, those that cannot be read left out, and some held out by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdyolo.data.image_names import image_files
+from kdyolo.data.image_verification import ImageVerifier
+from kdyolo.errors import DatasetError
+
+MOST_UNREADABLE = 0.05  # share of the images that may be left out
+_NAMED = 3  # unreadable images that an error names
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images to learn from, and images held out to measure what was learned.
+
+    Attributes:
+        train: Files to learn from, sorted.
+        held_out: Files that are never learned from, sorted.
+        unreadable: File → why it was left out.
+    """
+
+    train: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+    unreadable: dict[Path, str]
+
+    def summary(self) -> str:
+        """One line: how many images there are of each kind."""
+        skipped = f", {len(self.unreadable):,} unreadable ones left out" if self.unreadable else ""
+        return f"images: {len(self.train):,} to learn from, {len(self.held_out):,} held out{skipped}"
+
+
+def split_images(
+    paths: Sequence[Path], held_out: float, seed: int, batch: int, val_images: Sequence[Path] = ()
+) -> ImageSplit:
+    """Find the images, open each once, and hold some of them out.
+
+    Args:
+        paths: Folders, which are searched with all below them; lists of images (``.txt``); or images.
+        held_out: Share of the images to hold out, or their number where it is 1 or more.
+        seed: Seed of the choice.
+        batch: Images in a batch of the training, of which at least one must be had.
+        val_images: Images to hold out instead, given as ``paths`` are.
+
+    Raises:
+        DatasetError: There are no images, too few, or too many that cannot be read.
+    """
+    found, unreadable = _readable(paths)
+    if val_images:
+        kept, problems = _readable(val_images)
+        chosen, unreadable = set(kept), unreadable | problems
+        if both := chosen & set(found):
+            raise DatasetError(f"{len(both):,} images are held out and learned from, e.g. {min(both)}. Separate them.")
+        train = found
+    else:
+        count = int(held_out) if held_out >= 1 else max(round(held_out * len(found)), 2)
+        order = np.random.default_rng([seed, len(found)]).permutation(len(found))
+        chosen = {found[i] for i in order[:count]}
+        train = [path for path in found if path not in chosen]
+    if len(train) < batch or len(chosen) < 2:
+        raise DatasetError(
+            f"too few images: {len(train)} to learn from and {len(chosen)} held out. Expected at least one batch of "
+            f"{batch} and 2 held out: give more images, a smaller --batch, or another --held-out."
+        )
+    return ImageSplit(tuple(train), tuple(sorted(chosen)), unreadable)
+
+
+def _readable(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    folder, names = image_files(paths)
+    problems = ImageVerifier().problems(folder, names)
+    if len(problems) > max(MOST_UNREADABLE * len(names), 1):
+        named = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
+        raise DatasetError(
+            f"{len(problems):,} of {len(names):,} images cannot be read, e.g. {named}. Up to "
+            f"{MOST_UNREADABLE:.0%} are left out; mend or remove the others."
+        )
+    return [folder / name for name in names if name not in problems], {folder / n: why for n, why in problems.items()}

@@ -1,0 +1,106 @@
+"""Plan of a distillation: options, teacher, taps, student and images, each checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kdyolo.distillation.images import ImageSplit, split_images
+from kdyolo.distillation.options import HEAD_NAMES, LOSS_NAMES, RESIZES, DistillOptions
+from kdyolo.distillation.student import Student, build_student_backbone
+from kdyolo.distillation.taps import parse_taps
+from kdyolo.distillation.teachers.choice import open_teacher
+from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.utils.text import did_you_mean, quoted
+
+_DEEPEST = 32  # stride of the student's deepest level, of which its images must be a multiple
+_SHARES = ("crop", "flip", "colour", "mixup", "warmup")
+_COUNTS = ("epochs", "batch", "accumulate", "imgsz")
+
+
+@dataclass(frozen=True, eq=False)
+class DistillPlan:
+    """Everything that a distillation needs, read once and found to fit together.
+
+    Attributes:
+        options: The options.
+        data: Where the images come from, as it was given.
+        teacher_text: The teacher as it was given; of an object its name.
+        teacher: The teacher, with its weights.
+        taps: Level → index of the teacher's map.
+        student: The student, on the CPU.
+        untrained: Numbers of the student's layers that no tap reaches.
+        split: Images to learn from and images held out.
+    """
+
+    options: DistillOptions
+    data: tuple[str, ...]
+    teacher_text: str
+    teacher: Teacher
+    taps: dict[str, int]
+    student: Student
+    untrained: tuple[int, ...]
+    split: ImageSplit
+
+
+def plan_distillation(
+    images: str | Path | Sequence[str | Path], teacher: str | Path | Teacher, options: Mapping[str, Any]
+) -> DistillPlan:
+    """Read and check everything that a distillation needs; nothing is written.
+
+    Args:
+        images: Folders, lists of images (``.txt``) or images.
+        teacher: The teacher; see :func:`kdyolo.distillation.teachers.choice.open_teacher`.
+        options: Fields of :class:`DistillOptions` that differ from their defaults.
+
+    Raises:
+        KDYOLOError: Something is not what it should be.
+    """
+    import torch
+
+    known = check_options(options)
+    paths = [images] if isinstance(images, (str, Path)) else list(images)
+    val = [Path(known.val_images).expanduser()] if known.val_images else []
+    split = split_images([Path(p).expanduser() for p in paths], known.held_out, known.seed, known.batch, val)
+    found = open_teacher(teacher, known.teacher_size or known.imgsz)
+    taps = parse_taps(known.taps, found)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(known.seed)
+        backbone = build_student_backbone(known.model, known.backbone, taps)
+        student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
+        untrained = student.untrained_layers()
+    text = str(teacher) if isinstance(teacher, (str, Path)) else found.name
+    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split)
+
+
+def check_options(given: Mapping[str, Any]) -> DistillOptions:
+    """Options of a distillation, checked on their own.
+
+    Raises:
+        ConfigError: Every mistake in them.
+    """
+    names = [field.name for field in fields(DistillOptions)]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise ConfigError([f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in unknown])
+    options = DistillOptions(**given)
+    with collect_mistakes() as mistakes:
+        for name in _COUNTS:
+            if not isinstance(value := getattr(options, name), int) or value < 1:
+                mistakes.add(f"{name}: expected a whole number of at least 1, found {quoted(value)}.")
+        for name in _SHARES:
+            if not 0 <= getattr(options, name) <= 1:
+                mistakes.add(f"{name}: expected a share from 0 to 1, found {quoted(getattr(options, name))}.")
+        for name, choices in (("loss", LOSS_NAMES), ("head", HEAD_NAMES), ("resize", RESIZES)):
+            if (value := getattr(options, name)) not in choices:
+                mistakes.add(f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}.")
+        if isinstance(options.imgsz, int) and options.imgsz % _DEEPEST:
+            mistakes.add(f"imgsz: expected a multiple of {_DEEPEST}, the stride of P5; found {options.imgsz}.")
+        if options.lr <= 0:
+            mistakes.add(f"lr: expected a number above 0, found {options.lr}.")
+        if options.held_out <= 0:
+            mistakes.add(f"held_out: expected a share or a number above 0, found {options.held_out}.")
+    return options

@@ -1,0 +1,78 @@
+"""State of an interrupted distillation, from which resuming gives, bit for bit, what never stopping gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdyolo.checkpoints.safe_load import load_content
+from kdyolo.errors import CheckpointError, RunError
+from kdyolo.utils.atomic import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillState:
+    """Content of ``weights/resume.pt``, whose keys are these fields; every epoch starts from seeds of its own.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        options: Options of the run, as plain data.
+        data: Where the images come from.
+        teacher: The teacher as it was given.
+        teacher_digest: SHA-256 of the teacher's weights.
+        student: Tensors of backbone and heads by name.
+        optimizer: State of the optimizer.
+        scaler: State of the gradient scaler; empty where it is off.
+        statistics: Level → mean and deviation of each of the teacher's channels.
+        best: Lowest loss on the held-out images so far.
+        images: Number of images to learn from.
+        threads: Threads that torch computed with on the CPU.
+        ranks: Number of processes that trained.
+    """
+
+    epoch: int
+    options: dict[str, Any]
+    data: list[str]
+    teacher: str
+    teacher_digest: str
+    student: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    statistics: dict[str, list[Tensor]]
+    best: float
+    images: int
+    threads: int
+    ranks: int
+
+    def save(self, path: Path) -> None:
+        """Write the state, completely or not at all."""
+        buffer = BytesIO()
+        torch.save({field.name: getattr(self, field.name) for field in fields(self)}, buffer)
+        write_atomic(path, buffer.getbuffer(), flush=True)
+
+    @classmethod
+    def load(cls, path: Path) -> DistillState:
+        """Read a state, all tensors to the CPU.
+
+        Raises:
+            RunError: There is none, or the file is damaged.
+        """
+        if not path.is_file():
+            raise RunError(
+                f"{path.parent.parent}: cannot be resumed, there is no {path.name} in its weights. Either the run is "
+                "finished, or it was ended before its first epoch was saved: start it again with --exist-ok."
+            )
+        try:
+            content, _ = load_content(path, lambda found: found.data, map_large=False)
+        except CheckpointError as e:
+            raise RunError(f"{e} The run cannot go on from here.") from e
+        names = [field.name for field in fields(cls)]
+        if not isinstance(content, dict) or (missing := [name for name in names if name not in content]):
+            lacking = ", ".join(missing) if isinstance(content, dict) else "everything"
+            raise RunError(f"{path}: damaged or no distillation's ({lacking} missing). The run cannot go on from here.")
+        return cls(**{name: content[name] for name in names})

@@ -1,0 +1,40 @@
+"""Choice of a teacher: a name of timm, ``NAME:FILE``, a checkpoint of a YOLO, or a module of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.distillation.teachers.timm_teacher import timm_teacher
+from kdyolo.distillation.teachers.ultralytics_teacher import YoloTeacher
+from kdyolo.errors import ConfigError
+
+_ATTRIBUTES = ("name", "digest", "licence", "size", "mean", "std", "maps")
+
+
+def open_teacher(teacher: str | Path | Teacher, size: int) -> Teacher:
+    """A teacher that is ready to be called.
+
+    Args:
+        teacher: Name in timm; ``NAME:FILE`` with local weights; a ``.pt``, ``.pth`` or ``.safetensors`` of a YOLO; or
+            any object with the protocol, which keeps its own size.
+        size: Side of the images that a named teacher will get, in pixels.
+
+    Raises:
+        ConfigError: There is no such teacher, or the object lacks something of the protocol.
+        CheckpointError: The weights are not those of the teacher, or cannot be read.
+    """
+    if not isinstance(teacher, (str, Path)):
+        if missing := [name for name in _ATTRIBUTES if not hasattr(teacher, name)]:
+            raise ConfigError(f"teacher {type(teacher).__name__}: expected the Teacher protocol, it has no "
+                              f"{', '.join(missing)}.")  # fmt: skip
+        if not teacher.maps:
+            raise ConfigError(f"teacher {teacher.name}: it gives no feature maps.")
+        return teacher
+    text = str(teacher)
+    if text.endswith((".pt", ".pth", ".safetensors")) and ":" not in text.rpartition("/")[2]:
+        head, colon, _ = text.partition(":")
+        if not colon or "/" in head:
+            return YoloTeacher(Path(text), size)
+    name, colon, file = text.partition(":")
+    return timm_teacher(name, Path(file).expanduser() if colon else None, size)

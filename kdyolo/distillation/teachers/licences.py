@@ -1,0 +1,24 @@
+"""Licences of teachers: what is said of them at the start, and which forbid commercial use."""
+
+from __future__ import annotations
+
+_NON_COMMERCIAL = ("-nc", "non-commercial", "noncommercial", "research")
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether a licence, by its name, forbids commercial use."""
+    return any(word in (licence or "").lower() for word in _NON_COMMERCIAL)
+
+
+def licence_notice(name: str, licence: str | None) -> str:
+    """What to tell a person about a teacher's licence.
+
+    Args:
+        name: Name of the teacher.
+        licence: Its licence; None where unknown.
+    """
+    if licence is None:
+        return f"licence: that of {name}'s weights is not known here; look it up, it also concerns the backbone."
+    if is_non_commercial(licence):
+        return f"licence: {name}'s weights are under {licence}, which forbids commercial use, also of the backbone."
+    return f"licence: {name}'s weights are under {licence}; read it before you pass the backbone on."
