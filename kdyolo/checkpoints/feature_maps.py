@@ -69,11 +69,11 @@ def draw_features(
     tensor = torch.from_numpy(square[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         maps = backbone(tensor)
-    panels = [_titled(square, "image")]
+    panels = [titled(square, "image")]
     for level, stride, features in zip(LEVELS, backbone.strides, maps, strict=True):
         colours = principal_colours(features[0], _in_image(pixels.shape[:2], imgsz, stride, features.shape[2:]))
         enlarged = cv2.resize(colours, (imgsz, imgsz), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
-        panels.append(_titled(enlarged, f"{level}, stride {stride}, {features.shape[1]} channels"))
+        panels.append(titled(enlarged, f"{level}, stride {stride}, {features.shape[1]} channels"))
     try:
         _, picture = cv2.imencode(Path(out).suffix, _with_reading(np.concatenate(panels, axis=1)))
         write_atomic(Path(out), picture.data)
@@ -136,7 +136,8 @@ def _with_reading(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([picture, strip], axis=0)
 
 
-def _titled(image: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+def titled(image: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    """An image [H, W, 3] below a white strip of 28 pixels with its title."""
     strip = np.full((28, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, title, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([strip, image], axis=0)
