@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
+from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
 from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.run.state import DistillState
@@ -110,6 +111,28 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
         loop.train()
         backbone = finish(plan, folder)
     return DistillResult(folder, backbone, read_results(folder / RESULTS_NAME)[0])
+
+
+def preview(
+    images: str | Path | Sequence[str | Path], teacher: str | Path | Teacher, options: Mapping[str, Any]
+) -> str:
+    """Check everything, measure some steps, and say what a distillation will take; nothing is written or kept.
+
+    Args:
+        images: See :func:`distill`.
+        teacher: See :func:`distill`.
+        options: Fields of :class:`DistillOptions` that differ from their defaults.
+
+    Returns:
+        Lines for a person: images/s with and without the teacher, hours, and gigabytes.
+
+    Raises:
+        KDYOLOError: Something is not what it should be.
+    """
+    place = this_place(options.get("device"))
+    plan = plan_distillation(images, teacher, options)
+    announce_distillation(plan)
+    return measured_steps(DistillLoop(plan, Path(), place))
 
 
 def this_place(device: Any = None) -> Place:

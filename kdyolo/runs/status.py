@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdyolo.errors import KDYOLOError, RunError
+from kdyolo.runs.contents.readers import read_args
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, PID_NAME, RESULTS_NAME, ever_saved, is_run, resumable
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.pid_file import RecordedProcess, forget_process, read_process
@@ -273,10 +274,15 @@ def _next_step(path: Path) -> str:
     if status.state == "damaged":
         return f" It is damaged: {status.problem}"
     if status.state == "interrupted":
-        return f" Resume with: kdyolo train --resume {path}"
+        return f" Resume with: kdyolo {task_of(path)} --resume {path}"
     if status.state == "died":
         return " Nothing had been saved yet: start it again with --exist-ok."
     return f" It is {status.state}."
+
+
+def task_of(path: Path) -> Literal["train", "distill"]:
+    """The command that a run is of."""
+    return "distill" if read_args(path).get("task") == "distill" else "train"
 
 
 def seconds_left(run: Run, since: float = 0.0) -> float:

@@ -153,11 +153,11 @@ class DistillLoop:
         targets = self.source(views)
         waiting = nullcontext() if stepping or self.place.ranks == 1 else self.model.no_sync()  # type: ignore[operator]
         with waiting:
-            loss = self._losses(views, targets).mean()
+            loss = self.level_losses(views, targets).mean()
             self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _losses(self, views: Views, targets: list[LevelTarget]) -> Tensor:
+    def level_losses(self, views: Views, targets: list[LevelTarget]) -> Tensor:
         """Loss of each taught level."""
         kind, on = self._precision or torch.float32, self._precision is not None
         with torch.autocast(self.place.device.type, kind, enabled=on):
@@ -241,7 +241,7 @@ class DistillLoop:
         model, self.model = self.model, self.student.eval()
         total, count = torch.zeros(len(self.plan.taps), device=self.place.device), 0
         for views in self.held_out_batches():
-            total += self._losses(views, self.source(views)) * len(views.student)
+            total += self.level_losses(views, self.source(views)) * len(views.student)
             count += len(views.student)
         self.model = model.train()
         levels = (total / count).tolist()
