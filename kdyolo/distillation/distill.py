@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
 from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.run.state import DistillState
+from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import RESULTS_NAME
@@ -22,6 +24,8 @@ from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 
+LOGGER = logging.getLogger("ultralytics")
+FEATURES_NAME = "features.png"
 RESUME_MAY_CHANGE = ("device", "workers")
 
 
@@ -33,11 +37,13 @@ class DistillResult:
         folder: The run folder.
         backbone: The file that ``--backbone`` takes, of the epoch with the lowest loss on the held-out images.
         columns: Column of ``results.csv`` → its values, one for each epoch.
+        verdict: The verdict in words, with the numbers behind it.
     """
 
     folder: Path
     backbone: Path
     columns: Mapping[str, list[float]]
+    verdict: str = ""
 
 
 def distill(
@@ -109,8 +115,12 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
         loop = DistillLoop.of(plan, folder, place, state)
         log.hand_over(folder, place.ranks > 1)
         loop.train()
-        backbone = finish(plan, folder)
-    return DistillResult(folder, backbone, read_results(folder / RESULTS_NAME)[0])
+        loop.draw(folder / FEATURES_NAME)
+        columns, _ = read_results(folder / RESULTS_NAME)
+        said = verdict(columns, list(plan.taps))
+        LOGGER.info(f"verdict: {said}")
+        backbone = finish(plan, folder, said)
+    return DistillResult(folder, backbone, columns, said)
 
 
 def preview(

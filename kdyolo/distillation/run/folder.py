@@ -152,20 +152,20 @@ def announce_distillation(plan: DistillPlan) -> None:
         )
 
 
-def finish(plan: DistillPlan, folder: Path) -> Path:
+def finish(plan: DistillPlan, folder: Path, verdict: str) -> Path:
     """Write the backbone and the model card of a run whose epochs are over; then nothing is left to resume."""
     best = weights_file(folder, BEST_NAME)
     if not best.is_file():
         best = weights_file(folder, LAST_NAME)
     backbone = write_backbone(best, folder / BACKBONE_NAME)
     epoch = int(torch.load(best, map_location="cpu", weights_only=True)["meta"]["epoch"])
-    write_card(plan, folder, epoch)
+    write_card(plan, folder, epoch, verdict)
     weights_file(folder, STATE_NAME).unlink(missing_ok=True)
     LOGGER.info(f"backbone: {backbone} (epoch {epoch}). Train on it with: kdyolo train --backbone {backbone} …")
     return backbone
 
 
-def write_card(plan: DistillPlan, folder: Path, epoch: int) -> None:
+def write_card(plan: DistillPlan, folder: Path, epoch: int, verdict: str) -> None:
     """Write the model card of a distilled backbone."""
     metadata = backbone_metadata(plan, epoch)
     rows = [markdown_row((markdown_text(key), markdown_text(str(value)))) for key, value in metadata.items()]
@@ -174,6 +174,7 @@ def write_card(plan: DistillPlan, folder: Path, epoch: int) -> None:
         f"{metadata['arch']} distilled from {markdown_text(plan.teacher.name)}: "
         f"a backbone for `kdyolo train --backbone {BACKBONE_NAME}`. It takes RGB images in 0–1.",
         "\n".join(["| | |", "|---|---|", *rows]),
+        f"## What it learned\n\n{markdown_text(verdict)}",
         "## Licence",
         markdown_text(licence_notice(plan.teacher.name, plan.teacher.licence)),
         f"All of it stands in `{RECORD_NAME}` and in the metadata of `{BACKBONE_NAME}`.",

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
+from kdyolo.distillation.proof.feature_pictures import draw_feature_pairs
+from kdyolo.distillation.proof.feature_quality import FeatureQualityMeter
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
 from kdyolo.distillation.run.results import append_row
 from kdyolo.distillation.run.state import DistillState
@@ -122,8 +124,10 @@ class DistillLoop:
                 }
                 with finished_first():
                     self._save(row)
+                cosines = ", ".join(f"{level} {held_out[f'cosine/{level}']:.2f}" for level in self.plan.taps)
                 LOGGER.info(
-                    f"epoch {self.epoch}/{self.options.epochs}: loss {loss:.4f}, held out {held_out['val/loss']:.4f}"
+                    f"epoch {self.epoch}/{self.options.epochs}: loss {loss:.4f}, held out {held_out['val/loss']:.4f}, "
+                    f"centred cosine {cosines}"
                 )
 
     # ---- an epoch ----------------------------------------------------------------------------------------------------
@@ -237,16 +241,39 @@ class DistillLoop:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Loss on the held-out images, in all and of each level."""
+        """Loss and feature quality on the held-out images, in all and of each level."""
         model, self.model = self.model, self.student.eval()
         total, count = torch.zeros(len(self.plan.taps), device=self.place.device), 0
+        meters = {level: FeatureQualityMeter(len(self.held_out)) for level in self.plan.taps}
         for views in self.held_out_batches():
-            total += self.level_losses(views, self.source(views)) * len(views.student)
+            targets = self.source(views)
+            total += self.level_losses(views, targets) * len(views.student)
+            maps = self.student.features(views.student)
+            for meter, head, features, target in zip(
+                meters.values(), self.student.heads.values(), maps, targets, strict=True
+            ):
+                meter.update(head(features), target.values, target.weight, features)
             count += len(views.student)
         self.model = model.train()
         levels = (total / count).tolist()
         named = {f"val/loss_{level}": value for level, value in zip(self.plan.taps, levels, strict=True)}
-        return {"val/loss": sum(levels) / len(levels), **named}
+        proof = {level: meter.result() for level, meter in meters.items()}
+        cosines = {f"cosine/{level}": found.centred_cosine for level, found in proof.items()}
+        dead = {f"dead/{level}": found.dead_channels for level, found in proof.items()}
+        ranks = {f"rank/{level}": found.effective_rank for level, found in proof.items()}
+        return {"val/loss": sum(levels) / len(levels), **named, **cosines, **dead, **ranks}
+
+    @torch.no_grad()
+    def draw(self, path: Path, count: int = 4) -> None:
+        """Draw some held-out images with what the teacher says of them and what the student predicts."""
+        self.student.eval()
+        views = next(iter(self.held_out_batches()))
+        both = zip(self.plan.taps, self.source(views), self.student(views.student), strict=True)
+        levels = {
+            level: (target.values[:count], predicted[:count], target.weight[:count])
+            for level, target, predicted in both
+        }
+        draw_feature_pairs(views.student[:count], levels, path)
 
     def _save(self, row: dict[str, float]) -> None:
         """Row, checkpoints and state, the state last: until it is there, the epoch will be run again."""

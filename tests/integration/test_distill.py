@@ -1,0 +1,106 @@
+"""Distillation in the test's own process: what is learned is shown, resumed bit for bit, and taken by --backbone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdyolo.checkpoints.loading import load_backbone
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.distillation.distill import distill, resume
+from kdyolo.distillation.run.loop import DistillLoop
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
+from tests.builders.distillation import BlurTeacher, write_images
+
+OPTIONS: dict[str, Any] = {"model": "yolov8n", "imgsz": 64, "batch": 8, "device": "cpu", "held_out": 8}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), 32)
+
+
+def blur() -> BlurTeacher:
+    return BlurTeacher(64, (8, 16, 32))
+
+
+@pytest.fixture(scope="module")
+def learned(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return distill(images, teacher=blur(), epochs=12, work_dir=str(folder), **OPTIONS)
+
+
+def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
+    assert learned.columns["cosine/P3"][-1] > 0.1
+    assert learned.columns["cosine/P3"][-1] > learned.columns["cosine/P3"][0]
+    assert (learned.folder / "features.png").is_file()
+    assert learned.verdict.startswith("learned")
+    assert not (learned.folder / "weights" / "resume.pt").exists()
+
+
+def test_the_file_is_taken_without_a_further_word(learned: Any) -> None:
+    found = read_checkpoint(learned.backbone)
+    assert (found.teacher, str(found.input_norm), found.bn_eps, found.untrained) == ("blur", "0-1", 1e-3, ())
+    assert found.verified
+    assert load_backbone(learned.backbone).arch.name == "yolov8n"
+    assert read_checkpoint(learned.folder / "weights" / "last.pt").teacher == "blur"
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does, without any cleaning up by it."""
+
+
+def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = distill(images, teacher=blur(), epochs=3, work_dir=str(tmp_path / "whole"), accumulate=2, **OPTIONS)
+    train, calls = DistillLoop._train_epoch, []
+
+    def once(self: DistillLoop) -> float:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return train(self)
+
+    monkeypatch.setattr(DistillLoop, "_train_epoch", once)
+    with pytest.raises(Killed):
+        distill(images, teacher=blur(), epochs=3, work_dir=str(tmp_path / "cut"), accumulate=2, **OPTIONS)
+    again = resume(tmp_path / "cut", teacher=blur())
+    first, second = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole.columns["val/loss"] == again.columns["val/loss"]
+
+
+def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_path: Path) -> None:
+    found = distill(images, teacher=blur(), epochs=1, work_dir=str(tmp_path / "run"), taps="p4:s16", **OPTIONS)
+    assert read_checkpoint(found.backbone).untrained == ("7", "8", "9")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"imgsz": 100}, ConfigError, "multiple of 32"),
+        ({"batch": 64}, DatasetError, "too few images"),
+        ({"epoch": 3}, ConfigError, "epochs"),
+        ({"taps": "p3:nothing"}, ConfigError, "has no map"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    images: Path, tmp_path: Path, options: dict[str, Any], kind: type[KDYOLOError], says: str
+) -> None:
+    with pytest.raises(kind, match=says):
+        distill(images, teacher=blur(), **{**OPTIONS, "work_dir": str(tmp_path / "run"), **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_unreadable_images_are_refused_and_few_are_left_out(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "000.png").write_bytes(b"nothing")
+    done = distill(tmp_path / "images", teacher=blur(), epochs=1, work_dir=str(tmp_path / "run"), **OPTIONS)
+    assert "1 unreadable" in (done.folder / "train.log").read_text()
+    for n in range(1, 5):
+        (tmp_path / "images" / f"00{n}.png").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match="5 of 32 images cannot be read"):
+        distill(tmp_path / "images", teacher=blur(), work_dir=str(tmp_path / "other"), **OPTIONS)
