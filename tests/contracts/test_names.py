@@ -14,6 +14,7 @@ from tests.contracts.source import docstrings, modules
 
 # Names that may occur twice, and why.
 TWICE = {
+    "distill": "the command is called as what it calls",
     "export_stock": "the command is called as what it calls",
     "to_coco": "the command is called as what it calls",
 }
