@@ -15,7 +15,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "to-coco": ("data", "Write COCO annotations from the labels of a data set."),
     },
     "Train": {
-        "distill": ("distill", "Distil a foundation model into a backbone, on images without labels."),
+        "distill": ("distill", "Distil a foundation model into a backbone, without labels."),
         "train": ("train", "Train a detector on a distilled backbone."),
         "doctor": ("train", "Check this machine, a data set and a checkpoint."),
         "demo": ("demo", "Go the whole way once, on a small data set that is drawn."),

@@ -117,7 +117,7 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
         loop.train()
         loop.draw(folder / FEATURES_NAME)
         columns, _ = read_results(folder / RESULTS_NAME)
-        said = verdict(columns, list(plan.taps))
+        said = verdict(columns, loop.position_alone())
         LOGGER.info(f"verdict: {said}")
         backbone = finish(plan, folder, said)
     return DistillResult(folder, backbone, columns, said)

@@ -264,6 +264,26 @@ class DistillLoop:
         return {"val/loss": sum(levels) / len(levels), **named, **cosines, **dead, **ranks}
 
     @torch.no_grad()
+    def position_alone(self) -> dict[str, float]:
+        """Centred cosine, level by level, of predicting each cell's mean over training images, without looking."""
+        files = self.train_set.files[: self.options.batch * _STATISTICS]
+        still = ViewSet(files, self.held_out.options, self.options.seed)
+        size = self.options.batch
+        batches = [list(range(i, min(i + size, len(files)))) for i in range(0, len(files), size)]
+        sums: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        for views in self._load(still, batches):
+            for level, target in zip(self.plan.taps, self.source(views), strict=True):
+                sums[level] = sums.get(level, 0) + (target.values * target.weight).sum(0, keepdim=True)
+                weights[level] = weights.get(level, 0) + target.weight.sum(0, keepdim=True)
+        meters = {level: FeatureQualityMeter(len(self.held_out)) for level in self.plan.taps}
+        for views in self.held_out_batches():
+            for (level, meter), target in zip(meters.items(), self.source(views), strict=True):
+                mean = sums[level] / weights[level].clamp(min=1e-6)
+                meter.update(mean.expand_as(target.values), target.values, target.weight)
+        return {level: meter.result().centred_cosine for level, meter in meters.items()}
+
+    @torch.no_grad()
     def draw(self, path: Path, count: int = 4) -> None:
         """Draw some held-out images with what the teacher says of them and what the student predicts."""
         self.student.eval()

@@ -1,31 +1,36 @@
-"""Verdict of a distillation: learned, flat or collapsed, from the measures on held-out images."""
+"""Verdict of a distillation: learned, flat or collapsed, from the measures on held-out images.
+
+The centred cosine of a student that never looks at its images is not 0: teachers' features depend on where a cell lies
+(borders, padding, what usually stands in the middle). So a level has learned by what it has above that floor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-LEARNED = 0.05  # centred cosine from which on a level has learned; shuffled targets stay below
+LEARNED = 0.05  # centred cosine above the one of position alone from which on a level has learned
 _COLLAPSED = 2.0  # effective rank below which a level's features hardly vary
 
 
-def verdict(columns: Mapping[str, Sequence[float]], levels: Sequence[str]) -> str:
+def verdict(columns: Mapping[str, Sequence[float]], floors: Mapping[str, float]) -> str:
     """The verdict on the last epoch with the numbers behind it.
 
     Args:
         columns: Column of ``results.csv`` → its values, one for each epoch.
-        levels: Taught levels.
+        floors: Taught level → centred cosine of its position alone.
     """
+    levels = list(floors)
     last = {name: values[-1] for name, values in columns.items()}
     cosines = {level: last[f"cosine/{level}"] for level in levels}
     ranks = {level: last[f"rank/{level}"] for level in levels}
     dead = {level: last[f"dead/{level}"] for level in levels}
-    word = "learned" if min(cosines.values()) >= LEARNED else "flat"
-    if word == "flat" and max(cosines.values()) >= LEARNED:
-        word = f"learned at {', '.join(level for level, value in cosines.items() if value >= LEARNED)} only"
+    learned = [level for level in levels if cosines[level] >= floors[level] + LEARNED]
+    word = "flat" if not learned else "learned" if learned == levels else f"learned at {', '.join(learned)} only"
     if min(ranks.values()) < _COLLAPSED:
         word = "collapsed"
     numbers = "; ".join(
-        f"{level} centred cosine {cosines[level]:.2f}, effective rank {ranks[level]:.0f}, {dead[level]:.0%} dead"
+        f"{level} centred cosine {cosines[level]:.2f} (position alone {floors[level]:.2f}), "
+        f"effective rank {ranks[level]:.0f}, {dead[level]:.0%} dead"
         for level in levels
     )
-    return f"{word} ({numbers}; on held-out images, where predicting the mean gives cosine 0)"
+    return f"{word} ({numbers}; on held-out images)"
