@@ -16,6 +16,7 @@ from .engine.trainer import KDTrainer as KDTrainer
 from .engine.validator import KDValidator as KDValidator
 from .experiments.compare import compare as compare
 from .experiments.compare import compare_runs as compare_runs
+from .experiments.probe.probe import probe as probe
 from .experiments.report.html_report import write_report as write_report
 from .experiments.study.study import Study as Study
 from .metrics.bootstrap import compare_coco as compare_coco

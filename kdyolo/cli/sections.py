@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Compare": {
         "compare": ("compare", "Compare runs, with the uncertainty that comes from seeds."),
+        "probe": ("probe", "Compare backbones by what their features tell of objects."),
         "study": ("study", "Train every arm of a study with every seed, and compare."),
     },
     "Runs": {

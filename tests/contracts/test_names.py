@@ -16,6 +16,7 @@ from tests.contracts.source import docstrings, modules
 TWICE = {
     "distill": "the command is called as what it calls",
     "export_stock": "the command is called as what it calls",
+    "probe": "the command is called as what it calls",
     "to_coco": "the command is called as what it calls",
 }
 

@@ -90,6 +90,11 @@ SIGNATURES = {
         " -> 'DistilledBackbone'"
     ),
     "preflight": "(overrides: 'Mapping[str, Any]', folder: 'str | Path' = 'preflight') -> 'list[PhaseCost]'",
+    "probe": (
+        "(checkpoints: 'Sequence[str | Path]', data: 'str | Path', *, split: 'str' = 'val', imgsz: 'int' = 640, "
+        "resize: 'str' = 'letterbox', images: 'int | None' = 1000, batch: 'int' = 16, seed: 'int' = 0, "
+        "device: 'str' = 'cpu', **how: 'Any') -> 'ProbeResult'"
+    ),
     "read_checkpoint": (
         "(path: 'str | Path', bn_eps: 'float | None' = None, *, key_map: 'str | Path | None' = None, "
         "input_norm: 'str | None' = None, trust: 'bool' = False) -> 'BackboneCheckpoint'"
@@ -110,7 +115,7 @@ SIGNATURES = {
 # Names whose docstrings have an example that runs.
 WITH_EXAMPLE = (
     *("CocoSplit", "KDValidator", "TrainOptions"),
-    *("draw_features", "list_runs", "preflight", "read_run", "to_coco", "write_model_card", "write_report"),
+    *("draw_features", "list_runs", "preflight", "probe", "read_run", "to_coco", "write_model_card", "write_report"),
 )
 
 

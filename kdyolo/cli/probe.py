@@ -1,0 +1,42 @@
+"""``kdyolo probe``: checkpoints side by side, before a detector is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kdyolo.cli.base import command, print_result
+
+
+@command(
+    "  kdyolo probe ckpt.pth --data datasets/coco/coco.yaml\n"
+    "  kdyolo probe runs/distill/sam2-s/weights/*.pt ckpt.pth --data datasets/coco/coco.yaml --imgsz 320\n"
+    "  kdyolo probe ckpt.pth --data datasets/coco/coco.yaml --images 5000 --json"
+)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(), metavar="CKPT...")
+@click.option("--data", required=True, type=click.Path(), help="Dataset YAML with labels.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True,
+              help="Objects to classify; images that a backbone learned from flatter it.")  # fmt: skip
+@click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square that images are put in.")
+@click.option("--resize", type=click.Choice(["letterbox", "stretch"]), default="letterbox", show_default=True,
+              help="How images are put in it, as in training.")  # fmt: skip
+@click.option("--images", type=int, default=1000, show_default=True, help="Number of images, drawn by the seed.")
+@click.option("--batch", type=int, default=16, show_default=True, help="Images in a forward pass.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of images, folds and random networks.")
+@click.option("--device", default="cpu", show_default=True, help="Device of the forward passes, e.g. cuda:0.")
+@click.option("--bn-eps", type=float, help="BatchNorm epsilon of all, if the recognised one is wrong.")
+@click.option("--input-norm", metavar="NORM", help="Images the backbones know: 0-1, imagenet, or MEANS/STDS.")
+@click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
+@click.option("--trust", is_flag=True, help="Unpickle the files completely: RUNS ANY CODE that they bring.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def probe(checkpoints: Sequence[str], data: str, as_json: bool, **options: Any) -> None:
+    """Compare backbones by how well simple classifiers tell objects from their frozen features.
+
+    CKPT is anything that --backbone takes, or a trained detector. A random network is always among them.
+    """
+    from kdyolo.experiments.probe.probe import probe as run
+
+    result = run(checkpoints, data, **options)
+    print_result(result.to_dict() if as_json else result.table())

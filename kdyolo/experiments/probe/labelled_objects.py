@@ -1,0 +1,163 @@
+"""Labelled objects of a data set's images that backbones are probed with, placed as training places them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdyolo.data.dataset_yaml import load_dataset
+from kdyolo.data.image_names import image_files, label_file
+from kdyolo.data.image_verification import ImageVerifier, verify_image
+from kdyolo.data.yolo_labels import Label, read_labels
+from kdyolo.distillation.geometry import STRETCH, place
+from kdyolo.errors import DatasetError
+
+FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
+_SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class LabelledObjects:
+    """Objects whose class is to be told, by image.
+
+    Attributes:
+        files: Images with such objects.
+        labels: Labels of each image's objects.
+        class_names: Class index → name, of the classes that are asked for.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[tuple[Label, ...], ...]
+    class_names: dict[int, str]
+
+    @property
+    def classes(self) -> Tensor:
+        """Class of each object [N], counted from 0 over the classes that are asked for."""
+        place_of = {index: place for place, index in enumerate(self.class_names)}
+        return torch.tensor([place_of[label.index] for labels in self.labels for label in labels])
+
+    @property
+    def images(self) -> Tensor:
+        """Number of each object's image [N]."""
+        return torch.tensor([image for image, labels in enumerate(self.labels) for _ in labels])
+
+    def batches(self, imgsz: int, resize: str, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Images [B, 3, imgsz, imgsz], RGB in 0–1, and the boxes of each [n, 4]: left, top, right, bottom in pixels.
+
+        Args:
+            imgsz: Side of the square that images are put in, in pixels.
+            resize: ``letterbox`` or ``stretch``.
+            size: Images in a batch.
+
+        Raises:
+            DatasetError: An image can no longer be read.
+        """
+        for start in range(0, len(self.files), size):
+            loaded = [_load(file, imgsz, resize) for file in self.files[start : start + size]]
+            images = torch.stack([image for image, _ in loaded])
+            yield (
+                images,
+                [
+                    torch.tensor([_corners(label, area) for label in labels]).view(-1, 4)
+                    for labels, (_, area) in zip(self.labels[start : start + size], loaded, strict=True)
+                ],
+            )
+
+
+def find_objects(
+    data: Path, split: str, imgsz: int, resize: str, most_images: int | None = None, seed: int = 0
+) -> LabelledObjects:
+    """Find the objects of a split that are large enough and of classes that several images show.
+
+    Args:
+        data: Dataset YAML.
+        split: ``train``, ``val`` or ``test``.
+        imgsz: Side of the square that images are put in, in pixels: boxes below 8 pixels there are left out.
+        resize: ``letterbox`` or ``stretch``.
+        most_images: Number of images to draw by the seed; None: all.
+        seed: Seed of that draw.
+
+    Raises:
+        DatasetError: The data set cannot be read, has images that cannot, or too few labelled objects or classes.
+    """
+    dataset = load_dataset(data)
+    folder, names = image_files(dataset.roles(split)[split])
+    if most_images is not None and most_images < len(names):
+        chosen = np.random.default_rng([seed, len(names)]).permutation(len(names))[:most_images]
+        names = [names[i] for i in sorted(chosen)]
+    _check_readable(folder, names)
+    found = {folder / name: read_labels(label_file(folder / name), dataset.class_names) for name in names}
+    if not any(found.values()):
+        raise DatasetError(f"{data}: no labels: expected objects in the {split} images, found {len(names):,} without.")
+    large = {file: _large(of, file, imgsz, resize) for file, of in found.items() if of}
+    shown: dict[int, int] = {}
+    for labels in large.values():
+        for index in {label.index for label in labels}:
+            shown[index] = shown.get(index, 0) + 1
+    classes = {index: dataset.class_names[index] for index in sorted(shown) if shown[index] >= FEWEST_IMAGES}
+    kept = {file: tuple(label for label in labels if label.index in classes) for file, labels in large.items()}
+    kept = {file: labels for file, labels in kept.items() if labels}
+    objects = sum(map(len, kept.values()))
+    if objects < FEWEST_OBJECTS or len(classes) < FEWEST_CLASSES:
+        raise DatasetError(
+            f"{data}: too little to probe with in {split}: {objects} objects of {len(classes)} classes. Expected at "
+            f"least {FEWEST_OBJECTS} objects of {FEWEST_CLASSES} classes, each at least {_SMALLEST_SIDE:.0f} px wide "
+            f"and high at {imgsz} px, and of each class in {FEWEST_IMAGES} images. Give more images, another --split, "
+            "or a larger --imgsz."
+        )
+    return LabelledObjects(tuple(kept), tuple(kept.values()), classes)
+
+
+def _check_readable(folder: Path, names: list[str]) -> None:
+    problems = ImageVerifier().problems(folder, names)
+    if problems:
+        shown = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
+        raise DatasetError(
+            f"{len(problems):,} of {len(names):,} images cannot be read, e.g. {shown}. Mend or remove them."
+        )
+
+
+def _bounds(label: Label) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom as fractions of the image."""
+    if label.is_polygon:
+        xs, ys = label.coordinates[::2], label.coordinates[1::2]
+        return min(xs), min(ys), max(xs), max(ys)
+    cx, cy, w, h = label.coordinates
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+def _corners(label: Label, area: tuple[int, int, int, int]) -> list[float]:
+    """Left, top, right and bottom in pixels of the canvas, on which the image takes ``area``."""
+    left, top, width, height = area
+    x1, y1, x2, y2 = _bounds(label)
+    return [left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height]
+
+
+def _large(labels: list[Label], file: Path, imgsz: int, resize: str) -> list[Label]:
+    area = _area(file, imgsz, resize)
+    corners = [_corners(label, area) for label in labels]
+    wide = [min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE for x1, y1, x2, y2 in corners]
+    return [label for label, enough in zip(labels, wide, strict=True) if enough]
+
+
+def _area(file: Path, imgsz: int, resize: str) -> tuple[int, int, int, int]:
+    facts = verify_image(file)
+    scale = imgsz / max(facts.width, facts.height)
+    if resize == STRETCH:
+        return 0, 0, imgsz, imgsz
+    return 0, 0, round(facts.width * scale), round(facts.height * scale)
+
+
+def _load(file: Path, imgsz: int, resize: str) -> tuple[Tensor, tuple[int, int, int, int]]:
+    pixels = cv2.imread(str(file))
+    if pixels is None:
+        raise DatasetError(f"{file}: not an image that can be read.")
+    canvas, area = place(pixels.astype(np.uint8, copy=False), imgsz, resize)
+    return torch.from_numpy(canvas[..., ::-1].copy()).permute(2, 0, 1).float() / 255, area

@@ -1,0 +1,163 @@
+"""Probe: checkpoints side by side by what simple classifiers tell of objects from their frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdyolo.checkpoints.loading import checkpoint_arch, load_into
+from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.distillation.geometry import LETTERBOX, STRETCH
+from kdyolo.distillation.proof.object_features import join_levels, knn_predictions, pool_objects
+from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.experiments.probe.classification import image_folds, linear_predictions
+from kdyolo.experiments.probe.labelled_objects import LabelledObjects, find_objects
+from kdyolo.experiments.probe.result import ProbeResult, score_all
+from kdyolo.models.backbone import DistilledBackbone
+
+RESAMPLES = 1000
+
+
+def probe(
+    checkpoints: Sequence[str | Path],
+    data: str | Path,
+    *,
+    split: str = "val",
+    imgsz: int = 640,
+    resize: str = LETTERBOX,
+    images: int | None = 1000,
+    batch: int = 16,
+    seed: int = 0,
+    device: str = "cpu",
+    **how: Any,
+) -> ProbeResult:
+    """Compare backbones, before a detector is trained, by how well their features tell objects apart.
+
+    Features are pooled in the boxes of labelled objects, at each level and joined, and classified by 5 nearest
+    neighbours in other images and by a linear classifier, cross-validated by images: no object is ever told by another
+    one of its image. A random network of each scale is always among them.
+
+    Args:
+        checkpoints: Any files that ``--backbone`` takes, also trained detectors; others are compared with the first.
+        data: Dataset YAML.
+        split: Split whose objects are classified; images that a backbone has learned from flatter it.
+        imgsz: Side of the square that images are put in, in pixels, a multiple of 32.
+        resize: ``letterbox`` or ``stretch``, as in training.
+        images: Number of images to draw by the seed; None: all.
+        batch: Images in a forward pass.
+        seed: Seed of that draw, of folds, intervals and random networks.
+        device: Device of the forward passes.
+        **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
+            :func:`kdyolo.checkpoints.reader.read_checkpoint`.
+
+    Returns:
+        Accuracies with intervals, to print or to read by :meth:`ProbeResult.to_frame`.
+
+    Raises:
+        ConfigError: Options are wrong; the error names all of them.
+        CheckpointError: A file cannot be read or does not fill a backbone.
+        DatasetError: The data set is not what it should be, or has too few objects.
+
+    Examples:
+        >>> from kdyolo import probe
+        >>> probe(["ckpt.pth"], "datasets/coco/coco.yaml", split="train", imgsz=64).images
+        8
+    """
+    _check(checkpoints, imgsz, resize, images, batch, device)
+    objects = find_objects(Path(data), split, imgsz, resize, images, seed)
+    backbones = dict(_open_all(checkpoints, seed, how))
+    pooled = _pool_all(list(backbones.values()), objects, imgsz, resize, batch, device)
+    classes, image_numbers = objects.classes, objects.images
+    folds = image_folds(image_numbers, seed)
+    right = {}
+    for (name, backbone), levels in zip(backbones.items(), pooled, strict=True):
+        features = dict(zip((*backbone.levels, "joined"), (*levels, join_levels(levels)), strict=True))
+        for kind, values in features.items():
+            right[name, "knn", kind] = (knn_predictions(values, classes, image_numbers) == classes).numpy()
+            right[name, "linear", kind] = (linear_predictions(values, classes, folds) == classes).numpy()
+    settings = {"data": str(data), "split": split, "imgsz": imgsz, "resize": resize, "seed": seed}
+    return ProbeResult(
+        scores=score_all(right, image_numbers.numpy(), RESAMPLES, seed),
+        objects=len(classes),
+        images=len(objects.files),
+        classes=len(objects.class_names),
+        majority=float(classes.bincount().max()) / len(classes),
+        settings=settings,
+    )
+
+
+def _check(
+    checkpoints: Sequence[str | Path], imgsz: int, resize: str, images: int | None, batch: int, device: str
+) -> None:
+    if isinstance(checkpoints, (str, Path)):
+        raise ConfigError("checkpoints is a list of files; found one file alone. Put it in brackets.")
+    with collect_mistakes() as mistakes:
+        if not checkpoints:
+            mistakes.add("expected at least one checkpoint, found none.")
+        if imgsz < 32 or imgsz % 32:
+            mistakes.add(f"imgsz must be a multiple of 32; found {imgsz}.")
+        if resize not in (LETTERBOX, STRETCH):
+            mistakes.add(f"resize must be {LETTERBOX} or {STRETCH}; found {resize!r}.")
+        if images is not None and images < 1:
+            mistakes.add(f"images must be at least 1; found {images}.")
+        if batch < 1:
+            mistakes.add(f"batch must be at least 1; found {batch}.")
+        try:
+            torch.zeros(0, device=device)
+        except (RuntimeError, AssertionError) as e:
+            mistakes.add(f"device {device!r} cannot be used: {str(e).splitlines()[0]}. Expected e.g. cpu or cuda:0.")
+
+
+def _open_all(
+    checkpoints: Sequence[str | Path], seed: int, how: dict[str, Any]
+) -> Iterator[tuple[str, DistilledBackbone]]:
+    """Name → backbone, of each file, then a random network of each architecture among them."""
+    archs: dict[str, DistilledBackbone] = {}
+    names = _short_names([Path(path) for path in checkpoints])
+    for path, name in zip(checkpoints, names, strict=True):
+        checkpoint = read_checkpoint(path, **how)
+        arch = checkpoint_arch(checkpoint)
+        backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps)
+        load_into(backbone, checkpoint)
+        archs.setdefault(f"random {arch.name}", backbone)
+        yield name, backbone
+    for name, like in archs.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield name, DistilledBackbone(like.arch.name, like.arch.max_channels)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that differ from each other.
+
+    Raises:
+        ConfigError: A file is given twice.
+    """
+    wholes = [path.expanduser().absolute() for path in paths]
+    if twice := {str(path) for path in wholes if wholes.count(path) > 1}:
+        raise ConfigError(f"given more than once: {', '.join(sorted(twice))}.")
+    for depth in range(1, max((len(path.parts) for path in wholes), default=0) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in wholes]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, wholes))
+
+
+@torch.inference_mode()
+def _pool_all(
+    backbones: Sequence[DistilledBackbone], objects: LabelledObjects, imgsz: int, resize: str, batch: int, device: str
+) -> list[list[Tensor]]:
+    """Features [N, C] of all objects, of each level of each backbone; every image is read and passed once."""
+    for backbone in backbones:
+        backbone.to(device).eval()
+    parts: list[list[list[Tensor]]] = [[[] for _ in backbone.levels] for backbone in backbones]
+    for images, boxes in objects.batches(imgsz, resize, batch):
+        for backbone, kept in zip(backbones, parts, strict=True):
+            found = pool_objects(backbone(images.to(device)), backbone.strides, boxes)
+            for level, features in zip(kept, found, strict=True):
+                level.append(features.float().cpu())
+    return [[torch.cat(level) for level in kept] for kept in parts]

@@ -1,0 +1,58 @@
+"""The probe on real images orders random and trained, is repeatable, and names what is wrong with its input."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdyolo import convert_coco
+from kdyolo.cli import cli
+from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.experiments.probe.probe import probe
+
+
+def test_trained_is_above_random(shared, tmp_path) -> None:
+    data = convert_coco(shared / "coco128", tmp_path / "coco").yaml
+    found = probe([shared / "checkpoints/trained_n_clean.pth"], data, split="train", imgsz=320)
+    versus = found.score("random yolov8n").difference
+    assert versus.high < 0
+    assert (found.classes, found.images) == (38, 87)
+
+
+def test_a_probe_is_repeatable(shapes, checkpoint) -> None:
+    first, again = (probe([checkpoint], shapes, split="train", imgsz=64) for _ in range(2))
+    assert first == again
+    assert {score.checkpoint for score in first.scores} == {checkpoint.name, "random yolov8n"}
+    assert len(first.scores) == 2 * 2 * 4
+
+
+def test_all_wrong_options_are_named_at_once(shapes, checkpoint) -> None:
+    with pytest.raises(ConfigError) as error:
+        probe([checkpoint], shapes, imgsz=100, resize="crop", images=0, batch=0, device="nowhere")
+    assert len(error.value.mistakes) == 5
+
+
+def test_too_few_objects_are_one_error(shapes, checkpoint) -> None:
+    with pytest.raises(DatasetError, match=r"too little to probe with in train.*at least 10 objects of 2 classes"):
+        probe([checkpoint], shapes, split="train", imgsz=64, images=1)
+
+
+def test_unreadable_images_are_one_error(shapes, checkpoint, tmp_path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    (images / "a.jpg").write_bytes(b"none")
+    (labels / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "d.yaml").write_text("val: images\nnames: [a, b]\n")
+    with pytest.raises(DatasetError, match="1 of 1 images cannot be read"):
+        probe([checkpoint], tmp_path / "d.yaml")
+
+
+def test_files_given_twice_are_an_error(shapes, checkpoint) -> None:
+    with pytest.raises(ConfigError, match="more than once"):
+        probe([checkpoint, checkpoint], shapes, split="train", imgsz=64)
+
+
+def test_the_command_prints_json(shapes, checkpoint, capsys) -> None:
+    arguments = [str(checkpoint), "--data", str(shapes), "--split", "train", "--imgsz", "64", "--json"]
+    cli.main(["probe", *arguments], standalone_mode=False)
+    assert '"majority"' in capsys.readouterr().out

@@ -1,0 +1,48 @@
+"""Scores of a probe: accuracies, intervals over images, and differences on the same drawn images."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kdyolo.experiments.probe.result import ProbeResult, score_all
+
+IMAGES = np.repeat(np.arange(40), 3)
+
+
+def result(right) -> ProbeResult:
+    return ProbeResult(score_all(right, IMAGES, 500, 0), 120, 40, 3, 0.5, {"split": "val"})
+
+
+def hits(share: float) -> np.ndarray:
+    return np.arange(120) < share * 120
+
+
+def test_accuracy_and_difference_by_hand() -> None:
+    found = result({("a", "linear", "joined"): hits(0.75), ("b", "linear", "joined"): hits(0.5)})
+    a, b = found.score("a"), found.score("b")
+    assert (a.accuracy.estimate, b.accuracy.estimate) == (0.75, 0.5)
+    assert a.difference is None
+    assert b.difference.estimate == pytest.approx(-0.25)
+    # Of 40 images, 30 are right: a binomial share, deviation sqrt(0.75 · 0.25 / 40) = 0.0685.
+    assert a.accuracy.low == pytest.approx(0.75 - 1.96 * 0.0685, abs=0.03)
+    assert a.accuracy.high == pytest.approx(0.75 + 1.96 * 0.0685, abs=0.03)
+
+
+def test_the_same_images_are_drawn_for_both() -> None:
+    """Of two with the same hits the difference is exactly nothing, however wide the intervals are."""
+    same = result({("a", "knn", "P3"): hits(0.5), ("b", "knn", "P3"): hits(0.5)}).score("b", "knn", "P3")
+    assert (same.difference.low, same.difference.high) == (0, 0)
+    assert same.accuracy.high - same.accuracy.low > 0.2
+
+
+def test_frame_table_and_json() -> None:
+    found = result({("a", "linear", "joined"): hits(0.75), ("b", "linear", "joined"): hits(0.5)})
+    assert found.to_frame()["accuracy"].tolist() == [0.75, 0.5]
+    assert json.loads(json.dumps(found.to_dict()))["scores"][1]["difference"] == pytest.approx(-0.25)
+    assert "minus a" in found.table()
+    assert "-25.0 [" in found.table()
+    with pytest.raises(KeyError, match="no score of 'c'"):
+        found.score("c")
