@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, print_result
+from kdyolo.cli.base import command, echo, print_result
 
 
 @command(
@@ -30,8 +30,9 @@ from kdyolo.cli.base import command, print_result
 @click.option("--input-norm", metavar="NORM", help="Images the backbones know: 0-1, imagenet, or MEANS/STDS.")
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
 @click.option("--trust", is_flag=True, help="Unpickle the files completely: RUNS ANY CODE that they bring.")
+@click.option("--plot", type=click.Path(), metavar="FILE", help="Also a picture: .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def probe(checkpoints: Sequence[str], data: str, as_json: bool, **options: Any) -> None:
+def probe(checkpoints: Sequence[str], data: str, plot: str | None, as_json: bool, **options: Any) -> None:
     """Compare backbones by how well simple classifiers tell objects from their frozen features.
 
     CKPT is anything that --backbone takes, or a trained detector. A random network is always among them.
@@ -40,3 +41,7 @@ def probe(checkpoints: Sequence[str], data: str, as_json: bool, **options: Any) 
 
     result = run(checkpoints, data, **options)
     print_result(result.to_dict() if as_json else result.table())
+    if plot:
+        from kdyolo.experiments.probe.figure import draw_probe
+
+        echo(draw_probe(result, plot), err=as_json)

@@ -10,6 +10,7 @@ from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.experiments.probe.probe import probe
 
 
+@pytest.mark.slow
 def test_trained_is_above_random(shared, tmp_path) -> None:
     data = convert_coco(shared / "coco128", tmp_path / "coco").yaml
     found = probe([shared / "checkpoints/trained_n_clean.pth"], data, split="train", imgsz=320)

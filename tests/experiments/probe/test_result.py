@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from kdyolo.errors import RunError
+from kdyolo.experiments.probe.figure import draw_probe
 from kdyolo.experiments.probe.result import ProbeResult, score_all
 
 IMAGES = np.repeat(np.arange(40), 3)
@@ -46,3 +48,13 @@ def test_frame_table_and_json() -> None:
     assert "-25.0 [" in found.table()
     with pytest.raises(KeyError, match="no score of 'c'"):
         found.score("c")
+
+
+def test_the_figure_is_written_completely_or_not_at_all(tmp_path) -> None:
+    found = result({("a-name", "linear", "joined"): hits(0.75), ("b-name", "linear", "joined"): hits(0.5)})
+    text = draw_probe(found, tmp_path / "probe.svg").read_text()
+    assert text.startswith("<?xml")
+    assert draw_probe(found, tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(RunError, match="cannot be written"):
+        draw_probe(found, tmp_path / "probe.none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["probe.png", "probe.svg"]
