@@ -14,7 +14,8 @@ from torch import Tensor
 from kdyolo.data.dataset_yaml import load_dataset
 from kdyolo.data.image_names import image_files, label_file
 from kdyolo.data.image_verification import ImageVerifier, verify_image
-from kdyolo.data.yolo_labels import Label, read_labels
+from kdyolo.data.label_files import label_form, read_labels
+from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
 
@@ -93,7 +94,8 @@ def find_objects(
         chosen = np.random.default_rng([seed, len(names)]).permutation(len(names))[:most_images]
         names = [names[i] for i in sorted(chosen)]
     _check_readable(folder, names)
-    found = {folder / name: read_labels(label_file(folder / name), dataset.class_names) for name in names}
+    form = label_form(dataset)
+    found = {folder / name: read_labels(label_file(folder / name), form) for name in names}
     if not any(found.values()):
         raise DatasetError(f"{data}: no labels: expected objects in the {split} images, found {len(names):,} without.")
     large = {file: _large(of, file, imgsz, resize) for file, of in found.items() if of}
