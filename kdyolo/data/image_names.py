@@ -121,7 +121,7 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
             found = glob.iglob(f"{glob.escape(str(path))}/**/*.*", recursive=True)  # noqa: PTH207
             files |= {p for name in found if (p := Path(name)).is_file()}
         elif path.suffix[1:].lower() not in IMAGE_SUFFIXES and path.is_file():
-            files |= {_listed(path, line) for line in _lines(path)}
+            files |= _listed(path)
             folders.append(path.parent / "images" / path.stem)  # where kdyolo convert puts them
         elif path.is_file():
             files.add(path)
@@ -137,14 +137,16 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     return folder, [p.relative_to(folder).as_posix() for p in images]
 
 
-def _listed(path: Path, line: str) -> Path:
-    """The image that a line of a list means.
+def _listed(path: Path) -> set[Path]:
+    """The images that a list means.
 
-    One that starts with ``./`` stands beside the list; another one where Ultralytics looks, in the working directory,
-    or else beside the list too.
+    Lines that start with ``./`` stand beside the list; the others where Ultralytics looks, in the working directory, if
+    the first of them is there, or else beside the list too.
     """
-    here = Path(line).absolute()
-    return here if not line.startswith("./") and os.path.isfile(here) else path.parent / line  # noqa: PTH113
+    lines = _lines(path)
+    first = next((line for line in lines if not line.startswith("./")), None)
+    here = Path.cwd() if first is not None and os.path.isfile(first) else path.parent  # noqa: PTH113
+    return {(path.parent if line.startswith("./") else here) / line for line in lines}
 
 
 def refuse_odd_images(paths: Iterable[Path]) -> None:
@@ -164,7 +166,7 @@ def refuse_odd_images(paths: Iterable[Path]) -> None:
         elif path.suffix[1:].lower() in IMAGE_SUFFIXES:
             _refuse_odd_image(path)
         elif path.suffix == ".txt" and path.is_file():
-            refuse_odd_images(_listed(path, line) for line in _lines(path) if not line.endswith(".txt"))
+            refuse_odd_images(listed for listed in _listed(path) if listed.suffix != ".txt")
 
 
 def _refuse_odd_image(path: Path) -> None:
