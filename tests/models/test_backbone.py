@@ -441,7 +441,7 @@ def test_a_foreign_network_is_described_by_one_of_its_tensors(path: Path) -> Non
     torch.save({"module.0.weight": torch.ones(3, 2)}, path)
     with pytest.raises(
         CheckpointError,
-        match=r"yolov8 / yolo11 / yolo12 / yolo26 backbone of scale n, s.*module\.0\.weight with shape \[3, 2\]",
+        match=r"yolov8 / yolo11 / yolo12 / yolo26 backbone of scale n, s.*module\.0\.weight' with shape \[3, 2\]",
     ):
         checkpoint_arch(read_checkpoint(path))
 
