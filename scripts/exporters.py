@@ -186,7 +186,8 @@ def label_objects(data: Path) -> Objects:
     """The objects of the label files that stand beside the val images of a converted data set, read without kdyolo."""
     content = yaml.safe_load(data.read_text())
     found: Objects = {}
-    for image in sorted((data.parent / "images/val").rglob("*.*")):
+    files = (data.parent / "images/val").rglob("*.*")  # labels lie there too, where names have "images/" in them
+    for image in sorted(file for file in files if file.suffix != ".txt"):
         with Image.open(image) as opened:
             width, height = opened.size
         head, _, tail = str(image).rpartition("/images/")  # by Ultralytics' rule
@@ -344,6 +345,7 @@ class Cells:
         except Failure as reason:
             self.found[column] = "**fails**"
             self.problems[f"{self.row}, {column}"] = str(reason)
+            print(f"  {self.row}, {column}: {reason}", file=sys.stderr, flush=True)
         return self.found[column]
 
 
