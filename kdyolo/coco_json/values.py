@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 _LONGEST = 40  # characters of a number as text
+_WHOLE = re.compile(r"[+-]?\d+")
 
 
 def real_number(value: Any) -> float | None:
@@ -25,7 +27,7 @@ def whole_number(value: Any) -> int | None:
     """A whole number as ``1``, ``1.0``, ``"1"`` or ``"1.0"``; None for what has no or two meanings."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) <= _LONGEST:
+    if isinstance(value, str) and len(value) <= _LONGEST and _WHOLE.fullmatch(value.strip()):
         return int(value)  # above 2⁵³ a float would be another number
     number = real_number(value)
     return int(number) if number is not None and number.is_integer() else None
