@@ -1,7 +1,8 @@
 """Verdict of a distillation: learned, flat or collapsed, from the measures on held-out images.
 
 The centred cosine of a student that never looks at its images is not 0: teachers' features depend on where a cell lies
-(borders, padding, what usually stands in the middle). So a level has learned by what it has above that floor.
+(borders, padding, what usually stands in the middle). So a level has learned by what it has above that floor, or above
+0 where the floor lies below: being less wrong than position alone is nothing learned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def verdict(columns: Mapping[str, Sequence[float]], floors: Mapping[str, float])
     cosines = {level: last[f"cosine/{level}"] for level in levels}
     ranks = {level: last[f"rank/{level}"] for level in levels}
     dead = {level: last[f"dead/{level}"] for level in levels}
-    learned = [level for level in levels if cosines[level] >= floors[level] + LEARNED]
+    learned = [level for level in levels if cosines[level] >= max(floors[level], 0.0) + LEARNED]
     word = "flat" if not learned else "learned" if learned == levels else f"learned at {', '.join(learned)} only"
     if min(ranks.values()) < _COLLAPSED:
         word = "collapsed"

@@ -26,3 +26,9 @@ def columns(p3: float, p4: float, rank: float = 20.0) -> dict[str, list[float]]:
 )
 def test_a_level_has_learned_by_what_it_has_above_its_position(p3: float, p4: float, rank: float, says: str) -> None:
     assert verdict(columns(p3, p4, rank), {"P3": 0.14, "P4": 0.25}).startswith(says)
+
+
+def test_being_less_wrong_than_position_alone_is_nothing_learned() -> None:
+    floors = {"P3": -0.07, "P4": -0.2}
+    assert verdict(columns(-0.01, 0.04, 30), floors).startswith("flat")
+    assert verdict(columns(0.06, 0.04, 30), floors).startswith("learned at P3 only")
