@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdyolo.data.coco.json_chunks import FastPathUnavailable
 from kdyolo.data.coco.label_table import LabelTable, Selection, SplitLabels
 from kdyolo.data.coco.output_dir import HEADER, check_other_yamls, check_out
-from kdyolo.data.coco.reader import Annotations, read_annotations, without_invalid
-from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation
+from kdyolo.data.coco.reading.json_chunks import FastPathUnavailable
+from kdyolo.data.coco.reading.reader import Annotations, read_annotations, without_invalid
+from kdyolo.data.coco.reading.schema import AnnotationRecord, DetailedAnnotation
 from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_name, list_name
 from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_plain_name, pick_roles
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning

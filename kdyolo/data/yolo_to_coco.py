@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kdyolo.data.coco.reader import read_annotations
-from kdyolo.data.coco.schema import DetailedAnnotation, ImageRecord
+from kdyolo.data.coco.reading.reader import read_annotations
+from kdyolo.data.coco.reading.schema import DetailedAnnotation, ImageRecord
 from kdyolo.data.dataset_yaml import Dataset, dataset_file, load_dataset
 from kdyolo.data.image_names import image_files, label_file
 from kdyolo.data.label_files import LabelForm, label_form, read_labels

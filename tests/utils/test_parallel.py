@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from kdyolo.data.coco import json_chunks, split_writer
+from kdyolo.data.coco import split_writer
+from kdyolo.data.coco.reading import json_chunks
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
 from kdyolo.utils import parallel

@@ -23,10 +23,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.data.coco.json_chunks import FastPathUnavailable
 from kdyolo.data.coco.label_table import Counts, LabelTable, Selection, ToPolygon
-from kdyolo.data.coco.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
-from kdyolo.data.coco.validation import area_problem
+from kdyolo.data.coco.reading.json_chunks import FastPathUnavailable
+from kdyolo.data.coco.reading.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
+from kdyolo.data.coco.reading.validation import area_problem
 from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, box_corners, polygon_line
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from kdyolo.data.coco.schema import DetailedAnnotation
+from kdyolo.data.coco.reading.schema import DetailedAnnotation
 
 ToPolygon = Callable[[DetailedAnnotation, int, int], "list[float] | None"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ultralytics.data.converter import merge_multi_segment
 
-from kdyolo.data.coco.schema import DetailedAnnotation
+from kdyolo.data.coco.reading.schema import DetailedAnnotation
 
 
 def polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[float] | None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdyolo.data.coco.json_chunks import FastPathUnavailable
 from kdyolo.data.coco.label_batches import Labeller, millionths
 from kdyolo.data.coco.label_table import Selection, SplitLabels
-from kdyolo.data.coco.schema import AnnotationRecord, ImageRecord
+from kdyolo.data.coco.reading.json_chunks import FastPathUnavailable
+from kdyolo.data.coco.reading.schema import AnnotationRecord, ImageRecord
 from kdyolo.data.yolo_labels import clip_box, label_line
 from tests.builders.coco import box, image, make_split, seeded
 from tests.builders.commands import CHECKOUT

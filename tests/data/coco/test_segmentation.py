@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdyolo.data.coco.schema import DetailedAnnotation
+from kdyolo.data.coco.reading.schema import DetailedAnnotation
 from kdyolo.data.coco.segmentation import decode_mask, polygon_of
 from kdyolo.data.coco_to_yolo import convert_coco
 from tests.builders.coco import box, image, label_rows, make_split

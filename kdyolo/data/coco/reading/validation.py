@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kdyolo.data.coco.schema import (
+from kdyolo.data.coco.reading.schema import (
     AnnotationRecord,
     CategoryRecord,
     DetailedAnnotation,

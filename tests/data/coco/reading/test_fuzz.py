@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdyolo.cli import main
-from kdyolo.data.coco import json_chunks
+from kdyolo.data.coco.reading import json_chunks
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
 from tests.builders.coco import box, image, make_split, seeded, write_file

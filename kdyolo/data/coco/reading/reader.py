@@ -18,8 +18,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from kdyolo.data.coco.json_chunks import Chunk, FastPathUnavailable, cut
-from kdyolo.data.coco.schema import (
+from kdyolo.data.coco.reading.json_chunks import Chunk, FastPathUnavailable, cut
+from kdyolo.data.coco.reading.schema import (
     AnnotationRecord,
     CategoryRecord,
     DetailedAnnotation,
@@ -29,7 +29,7 @@ from kdyolo.data.coco.schema import (
     brief,
     not_coco,
 )
-from kdyolo.data.coco.validation import FindProblems, check_categories, usable_images, valid_annotations
+from kdyolo.data.coco.reading.validation import FindProblems, check_categories, usable_images, valid_annotations
 from kdyolo.data.image_names import normalise
 from kdyolo.errors import DatasetError
 from kdyolo.utils.plain_files import refuse_endless

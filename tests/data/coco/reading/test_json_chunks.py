@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from kdyolo.data.coco import json_chunks
-from kdyolo.data.coco.reader import _decode_head
+from kdyolo.data.coco.reading import json_chunks
+from kdyolo.data.coco.reading.reader import _decode_head
 from kdyolo.data.coco_to_yolo import convert_coco
 from tests.builders.coco import (
     CATEGORIES,
