@@ -32,18 +32,20 @@ def cli() -> None:
     """  # noqa: D301 - click wants the backspace itself
 
 
-def command(examples: str) -> Callable[[F], click.Command]:
+def command(examples: str, cls: type[click.Command] = click.Command) -> Callable[[F], click.Command]:
     """Make a function a subcommand with ``--debug``, and examples below its help that keep their lines.
 
     Args:
         examples: Lines of commands, each indented by two blanks.
+        cls: Class of the command.
     """
 
     def decorate(function: F) -> click.Command:
         function = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(
             function
         )
-        return cli.command(epilog=f"\b\nExamples:\n{examples}", context_settings={"max_content_width": 100})(function)
+        epilog, settings = f"\b\nExamples:\n{examples}", {"max_content_width": 100}
+        return cli.command(cls=cls, epilog=epilog, context_settings=settings)(function)
 
     return decorate
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdyolo.cli.base import command, echo
 from kdyolo.errors import ConfigError
 
+if TYPE_CHECKING:
+    from kdyolo.data.coco.reading.schema import SkipInvalid
+
+
+class _Convert(click.Command):
+    """A command whose ``--skip-invalid`` without ``=`` leaves the next word alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of the command line, as click does."""
+        return super().parse_args(ctx, [f"{word}=few" if word == "--skip-invalid" else word for word in args])
+
 
 @command(
     "  kdyolo convert COCO2017/ --out datasets/coco\n"
     "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
     "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop\n"
-    "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100"
+    "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100",
+    cls=_Convert,
 )
 @click.argument("root", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder to write.")
@@ -31,12 +43,21 @@ from kdyolo.errors import ConfigError
 @click.option("--annotations", multiple=True, type=click.Path(), help="COCO-format JSON of one split (repeatable).")
 @click.option("--images", multiple=True, type=click.Path(), help="Image folder of that split (repeatable).")
 @click.option("--split", multiple=True, help="Name of that split (repeatable).")
-@click.option("--skip-invalid", is_flag=True, help="Count invalid records and go on, instead of stopping.")
+@click.option(
+    "--skip-invalid",
+    is_flag=False,
+    flag_value="few",
+    type=click.Choice(["few", "any"]),
+    help="Leave out invalid records and count them. At most 5 % of a split's objects; with =any as many as there are.",
+)
 @click.option("--classes", metavar="NAME,NAME", help="Convert these categories only.")
 @click.option("--min-area", type=float, default=0.0, metavar="PX²", help="Leave out objects with a smaller area.")
 @click.option("--include-crowd", is_flag=True, help="Write crowd regions as ordinary objects.")
 @click.option("--segments", is_flag=True, help="Write polygons instead of boxes, for segmentation heads.")
 @click.option("--verify-images", is_flag=True, help="Open every image, and compare its size; then training need not.")
+@click.option(
+    "--keep-empty-categories", is_flag=True, help="Keep unused rows of supercategories, as Roboflow has them."
+)
 def convert(
     root: str | None,
     out: str,
@@ -44,11 +65,13 @@ def convert(
     images: Sequence[str],
     split: Sequence[str],
     classes: str | None,
+    skip_invalid: str | None,
     **options: Any,
 ) -> None:
     """Turn COCO annotations into an Ultralytics data set.
 
-    ROOT holds annotations/instances_*.json and the images, in either layout of the official archives.
+    ROOT holds annotations/instances_*.json and the images, as the official archives and CVAT have them, or
+    _annotations.coco.json in the folder of each split, as Roboflow has it.
     """
     from kdyolo.data.coco_to_yolo import CocoSplit, convert_coco
 
@@ -59,7 +82,8 @@ def convert(
         )
     sources = [CocoSplit(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
-    summary = convert_coco(root, out, sources=sources, classes=chosen, **options)
+    skip: SkipInvalid = "any" if skip_invalid == "any" else skip_invalid is not None
+    summary = convert_coco(root, out, sources=sources, classes=chosen, skip_invalid=skip, **options)
     echo(summary.table())
     echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 

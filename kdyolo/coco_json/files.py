@@ -16,6 +16,7 @@ from kdyolo.utils.system import pause_gc
 
 MOST_UNZIPPED = 100  # bytes for one of a gzipped file; annotations have some 20
 EXPECTED = "a COCO JSON file"
+_GZIP = b"\x1f\x8b"
 
 
 def read_bytes(path: Path, expected: str = EXPECTED) -> bytes:
@@ -31,11 +32,17 @@ def read_bytes(path: Path, expected: str = EXPECTED) -> bytes:
     refuse_endless(path, error=DatasetError)
     try:
         data = path.read_bytes()
-        data = _unzipped(path, data) if data[:2] == b"\x1f\x8b" else data
+        data = _unzipped(path, data) if data[:2] == _GZIP else data
     except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path}: cannot be read: {reason}. Expected {expected}.") from error
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a readable file is gzipped, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
 
 
 def read_json_document(path: Path, expected: str = EXPECTED) -> Any:

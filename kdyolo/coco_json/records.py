@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kdyolo.coco_json.segmentations import box_and_area
-from kdyolo.coco_json.values import flag, id_key, real_number
-from kdyolo.utils.text import quoted
+from kdyolo.coco_json.values import flag, id_key, real_number, shown
+from kdyolo.utils.text import counted, quoted
 
 Key = int | str
 _IDENTITY = ("file_name", "name", "width", "height")  # two records that agree in these are one
-Invalid = Callable[[str, int, Any, str, str], None]  # kind of record, index, id, reason, detail
+Kind = Literal["image", "annotation", "category"]
+Invalid = Callable[[Kind, int, Any, str, str], None]  # kind of record, index, id, reason in general, the values
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Repairs:
 
     def notes(self) -> list[str]:
         """A sentence for each kind."""
-        return [f"{count:,} {what}" for what, count in self.counts.items()]
+        return [counted(count, what) for what, count in self.counts.items()]
 
 
 @dataclass
@@ -37,39 +38,53 @@ class RegularDocument:
 
     Attributes:
         images: Records with a whole number as ``id``.
-        annotations: Records with whole numbers as ``image_id`` and ``category_id``, a box of four numbers, ``area`` and
-            ``iscrowd``.
-        categories: Records with a whole number as ``id``.
+        image_rows: Places of these records in the file, from 0.
+        annotations: Records with whole numbers as ``image_id`` and ``category_id`` (None where the file has no such
+            image or category), a box of four numbers, ``area`` and ``iscrowd``; ``id`` is as it is written.
+        annotation_rows: Places of these records in the file, from 0.
+        categories: Records with a whole number as ``id``, and a name.
+        category_rows: Places of these records in the file, from 0.
         image_ids: Id in the file → ``id`` in use.
         category_ids: Id in the file → ``id`` in use.
         repairs: What was read otherwise than it is written.
     """
 
     images: list[dict[str, Any]]
+    image_rows: list[int]
     annotations: list[Any]
+    annotation_rows: list[int]
     categories: list[dict[str, Any]]
+    category_rows: list[int]
     image_ids: dict[Key, int]
     category_ids: dict[Key, int]
     repairs: Repairs
 
 
-def regular_document(document: Mapping[str, list[Any]], invalid: Invalid) -> RegularDocument:
+def regular_document(
+    document: Mapping[str, list[Any]], invalid: Invalid, category_numbers: dict[Key, int] | None = None
+) -> RegularDocument:
     """Bring a document into one form.
 
     Args:
         document: Content of the file, with lists of images, annotations and categories.
         invalid: Called for each record that has no meaning, which is then left out.
+        category_numbers: Numbers of categories whose ids are texts, to which new ones are added: shared by files that
+            belong together. Without it, they are numbered from 1 in the order of the file.
     """
     repairs = Repairs()
-    images, image_ids = _numbered(document["images"], "image", repairs, invalid)
-    categories, category_ids = _numbered(document["categories"], "category", repairs, invalid)
-    annotations = []
+    images, image_rows, image_ids = _numbered(document["images"], "image", {}, repairs, invalid)
+    numbers = {} if category_numbers is None else category_numbers
+    categories, category_rows, category_ids = _numbered(document["categories"], "category", numbers, repairs, invalid)
+    annotations, rows = [], []
     for index, record in enumerate(document["annotations"]):
         try:
             annotations.append(_annotation(record, image_ids, category_ids, repairs))
+            rows.append(index)
         except _Invalid as reason:
             invalid("annotation", index, record.get("id") if isinstance(record, dict) else None, *reason.args)
-    return RegularDocument(images, annotations, categories, image_ids, category_ids, repairs)
+    return RegularDocument(
+        images, image_rows, annotations, rows, categories, category_rows, image_ids, category_ids, repairs
+    )
 
 
 class _Invalid(Exception):
@@ -77,57 +92,80 @@ class _Invalid(Exception):
 
 
 def _numbered(
-    records: list[Any], kind: str, repairs: Repairs, invalid: Invalid
-) -> tuple[list[dict[str, Any]], dict[Key, int]]:
-    """Records of images or categories with whole numbers as ids; identical ones once."""
+    records: list[Any], kind: Kind, numbers: dict[Key, int], repairs: Repairs, invalid: Invalid
+) -> tuple[list[dict[str, Any]], list[int], dict[Key, int]]:
+    """Records of images or categories with whole numbers as ids, identical ones once; their places; ids in use."""
     found: dict[Key, dict[str, Any]] = {}
+    rows = []
     for index, record in enumerate(records):
         key = id_key(record.get("id")) if isinstance(record, dict) else None
-        if key is None:
-            given = record.get("id") if isinstance(record, dict) else record
-            invalid(kind, index, given, "id", f"id is {quoted(given)}, no id")
+        if not isinstance(record, dict):
+            invalid(kind, index, None, "is no object", quoted(record))
+        elif key is None:
+            invalid(kind, index, record.get("id"), "has no id", "" if "id" not in record else shown(record["id"]))
         elif key in found and all(found[key].get(name) == record.get(name) for name in _IDENTITY):
-            repairs.counts[f"{kind} records stand there twice, identically: read once"] += 1
+            repairs.counts[f"{kind} record{{ stands|s stand}} there twice, identically: read once"] += 1
         elif key in found:
-            invalid(kind, index, key, "repeated id", f"two records have the {kind} id {quoted(key)}")
+            names = (found[key].get("file_name", found[key].get("name")), record.get("file_name", record.get("name")))
+            invalid(kind, index, key, f"repeated {kind} id", f"{shown(names[0])} has it too, this is {shown(names[1])}")
         else:
             found[key] = record
+            rows.append(index)
     texts = any(isinstance(key, str) for key in found)
-    ids = {key: number if texts else int(key) for number, key in enumerate(found, 1)}
+    respelt = sum(type(record["id"]) is not int for record in found.values())
     if texts:
-        repairs.counts[f"{kind} ids are texts: numbered in the order of the file"] += len(found)
+        repairs.counts[f"{kind} id{{ is a text|s are texts}}: numbered in the order of the file"] += len(found)
+    elif respelt:
+        repairs.counts[f"{kind} id{{ is|s are}} in another spelling of a whole number: read as such"] += respelt
+    ids = {key: numbers.setdefault(key, len(numbers) + 1) if texts else int(key) for key in found}
     named = kind == "category"
-    return [{**({"name": str(key)} if named else {}), **record, "id": ids[key]} for key, record in found.items()], ids
+    regular = [{**({"name": str(key)} if named else {}), **record, "id": ids[key]} for key, record in found.items()]
+    return regular, rows, ids
 
 
 def _annotation(
     record: Any, image_ids: Mapping[Key, int], category_ids: Mapping[Key, int], repairs: Repairs
 ) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise _Invalid("record", f"is {quoted(record)}, no object")
-    ids = {key: id_key(record.get(key)) for key in ("image_id", "category_id")}
-    for key, known in (("image_id", image_ids), ("category_id", category_ids)):
-        if ids[key] is None or (isinstance(ids[key], str) and ids[key] not in known):
-            raise _Invalid(key, f"{key} is {quoted(record.get(key))}, no id")
+        raise _Invalid("is no object", quoted(record))
+    image = _reference(record, "image", image_ids, repairs)
+    category = _reference(record, "category", category_ids, repairs)
     crowd = flag(record.get("iscrowd"))
     if crowd is None:
-        raise _Invalid("iscrowd", f"iscrowd is {quoted(record['iscrowd'])}, neither 0 nor 1")
-    if type(record.get("iscrowd")) not in (int, bool):
-        repairs.counts["annotations have no iscrowd of 0 or 1: read as such"] += 1
+        raise _Invalid("iscrowd is neither 0 nor 1", shown(record["iscrowd"]))
+    if "iscrowd" in record and type(record["iscrowd"]) not in (int, bool):
+        repairs.counts["annotation{ has|s have} no iscrowd of 0 or 1: read as such"] += 1
     box = _box(record, repairs)
     area = real_number(record.get("area"))
+    if area is not None and isinstance(record["area"], str):
+        repairs.counts["annotation{ has|s have} the area as a text: read as a number"] += 1
     if area is None:
         measured = box_and_area(record["segmentation"]) if record.get("segmentation") else ""
         area = box[2] * box[3] if isinstance(measured, str) else measured[1]
-        repairs.counts["annotations have no area: that of their outline or box counts"] += 1
+        repairs.counts["annotation{ has|s have} no area: that of the outline or box counts"] += 1
     return {
         "id": record.get("id"),
-        "image_id": image_ids.get(ids["image_id"] or 0),
-        "category_id": category_ids.get(ids["category_id"] or 0),
+        "image_id": image,
+        "category_id": category,
         "bbox": box,
         "area": area,
         "iscrowd": crowd,
     }
+
+
+def _reference(record: dict[str, Any], kind: Kind, known: Mapping[Key, int], repairs: Repairs) -> int | None:
+    """The id in use of an annotation's image or category; None where the file has none of this number."""
+    given = record.get(f"{kind}_id")
+    key = id_key(given)
+    if key is None:
+        raise _Invalid(f"{kind}_id is no id", shown(given))
+    if isinstance(key, str) and key not in known:
+        raise _Invalid(f"unknown {kind}", f"{kind}_id is {shown(given)}")
+    if isinstance(key, int) and type(given) is not int:
+        repairs.counts[
+            f"annotation{{ has|s have}} the {kind}_id in another spelling of a whole number: read as such"
+        ] += 1
+    return known.get(key)
 
 
 def _box(record: dict[str, Any], repairs: Repairs) -> list[float]:
@@ -135,10 +173,12 @@ def _box(record: dict[str, Any], repairs: Repairs) -> list[float]:
     if given is None or given == []:
         measured = box_and_area(record.get("segmentation"))
         if isinstance(measured, str):
-            raise _Invalid("bbox", f"no bbox, and segmentation {measured}")
-        repairs.counts["annotations have no bbox: that of their outline counts"] += 1
+            raise _Invalid("has no bbox", f"and its segmentation {measured}")
+        repairs.counts["annotation{ has|s have} no bbox: that of the outline counts"] += 1
         return measured[0]
     numbers = [number for value in given if (number := real_number(value)) is not None] if type(given) is list else []
     if len(numbers) != 4 or len(given) != 4:
-        raise _Invalid("bbox", f"bbox is {quoted(given).replace('nan', 'NaN')}, not four numbers")
+        raise _Invalid("bbox is not four finite numbers", shown(given))
+    if any(isinstance(value, str) for value in given):
+        repairs.counts["annotation{ has|s have} a bbox of texts: read as numbers"] += 1
     return numbers

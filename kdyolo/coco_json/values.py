@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
+
+from kdyolo.utils.text import quoted
 
 _LONGEST = 40  # characters of a number as text
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -47,3 +50,11 @@ def id_key(value: Any) -> int | str | None:
     if number is not None:
         return number
     return value if isinstance(value, str) and value.strip() else None
+
+
+def shown(value: Any) -> str:
+    """A value for a message: a number, a flag, null or a few of them as JSON writes it, anything else shortened."""
+    if isinstance(value, list) and len(value) <= 8 and not any(isinstance(part, (list, dict)) for part in value):
+        return f"[{', '.join(map(shown, value))}]"
+    simple = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**_LONGEST)
+    return json.dumps(value) if simple else quoted(value)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kdyolo.coco_json.records import Key
+from kdyolo.data.coco.categories import choose_categories, merge_categories
 from kdyolo.data.coco.label_table import LabelTable, Selection, SplitLabels
 from kdyolo.data.coco.output_dir import HEADER, check_other_yamls, check_out
+from kdyolo.data.coco.reading.annotations import Annotations
 from kdyolo.data.coco.reading.json_chunks import FastPathUnavailable
-from kdyolo.data.coco.reading.reader import Annotations, read_annotations, without_invalid
-from kdyolo.data.coco.reading.schema import AnnotationRecord, DetailedAnnotation
+from kdyolo.data.coco.reading.reader import read_annotations
+from kdyolo.data.coco.reading.schema import AnnotationRecord, DetailedAnnotation, SkipInvalid
 from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_name, list_name
 from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_plain_name, pick_roles
-from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, official_warning
+from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, refuse_empty_split, split_warnings
 from kdyolo.data.coco.transaction import commit
-from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.errors import ConfigError
 from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
 from kdyolo.utils.system import pause_gc
+from kdyolo.utils.text import quoted
 
 if TYPE_CHECKING:
     from kdyolo.data.coco.label_batches import Labeller
@@ -42,26 +45,31 @@ def convert_coco(
     name: str = "coco",
     link: Link = "symlink",
     sources: Sequence[CocoSplit] = (),
-    skip_invalid: bool = False,
+    skip_invalid: SkipInvalid = False,
     classes: Sequence[str] = (),
     min_area: float = 0.0,
     include_crowd: bool = False,
     segments: bool = False,
     verify_images: bool = False,
+    keep_empty_categories: bool = False,
 ) -> ConversionSummary:
     """Convert COCO detection annotations to an Ultralytics dataset, completely or not at all.
 
-    Nothing is written before everything was read and checked. Doing it again gives the same bytes.
+    Nothing is written before everything was read and checked. Doing it again gives the same bytes. What a tool writes
+    otherwise than COCO but with one meaning (ids as texts, images by URL, no box but an outline, …) is read so, and
+    told in the notes; ``out`` then gets a regular annotation file in place of a link to the original.
 
     Args:
-        root: COCO folder in the official layout: ``annotations/instances_<split>.json`` and the images in
-            ``images/<split>/`` or ``<split>/``. It is never written to. Give either this or ``sources``.
+        root: COCO folder in the official layout (``annotations/instances_<split>.json`` and the images in
+            ``images/<split>/``, ``<split>/`` or ``images/``) or in Roboflow's (``<split>/_annotations.coco.json``). It
+            is never written to. Give either this or ``sources``.
         out: Folder to write: a missing or empty one, or an earlier conversion, whose entries of the same splits are
             replaced.
         name: Name of the dataset YAML, ``<out>/<name>.yaml``.
         link: How images and annotation files get into ``out``: links to the originals, or copies.
         sources: The splits one by one, for any other layout.
-        skip_invalid: Whether invalid images and annotations are left out and counted, instead of raising.
+        skip_invalid: Whether invalid images and annotations are left out and counted, instead of raising. With True at
+            most 5 % of the objects of a split and no category with all of its objects; with "any" as many as there are.
         classes: Names of the categories to convert; all if empty. Classes are numbered by their category ids, as
             without a choice, and images without any of them stay as background.
         min_area: Smallest area in pixels²: annotations whose ``area`` (without one: that of the box) is smaller are
@@ -71,6 +79,8 @@ def convert_coco(
         verify_images: Whether every image is opened: one that cannot be read is invalid, one of another size than its
             record says is reported. Ultralytics' label cache is written as well, since that is what its first scan is
             for.
+        keep_empty_categories: Whether a category without annotations that is the supercategory of another one, or has
+            its name, becomes a class.
 
     Returns:
         Paths, classes and counts of what was written.
@@ -80,7 +90,7 @@ def convert_coco(
         DatasetError: The data is not what it should be (the message names file and record), or ``out`` cannot be
             written.
     """
-    _check_arguments(root, out, name, link, sources, min_area)
+    _check_arguments(root, out, name, link, sources, min_area, skip_invalid)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
     sources = (
         [CocoSplit(Path(s.annotations), Path(s.images), s.split) for s in sources]
@@ -92,22 +102,26 @@ def convert_coco(
     check_out(out, root, sources)
 
     inspector = _inspector() if verify_images else None
+    category_numbers: dict[Key, int] = {}
     read = partial(
         read_annotations,
         skip_invalid=skip_invalid,
-        detailed=min_area > 0 or segments,
-        areas=min_area > 0,
+        detailed=segments,
         problems=inspector.problems if inspector else None,
+        category_numbers=category_numbers,
     )
     data = [read(source.annotations, source.images) for source in sources]
-    categories = _merge_categories(data)
-    chosen = _choose(categories, classes)
-    class_of = dict.fromkeys(categories) | {category_id: index for index, category_id in enumerate(chosen)}
+    categories, notes = merge_categories(data, keep_empty_categories)
+    chosen = choose_categories(categories, classes)
+    listed = dict.fromkeys(key for of_split in data for key in of_split.categories)
+    class_of = listed | {category_id: index for index, category_id in enumerate(chosen)}
     selection = Selection(class_of, min_area, include_crowd, _polygon_of if segments else None)
     splits = [
         _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
         for source, of_split in zip(sources, data, strict=True)
     ]
+    for split in splits:
+        refuse_empty_split(split.source.annotations, split.source.split, split.summary())
 
     dataset = _dataset_yaml(out, roles, chosen)
     text = f"{HEADER}\n{yaml.dump(dataset, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)}"
@@ -119,12 +133,14 @@ def convert_coco(
     check()
     commit([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
     summaries = {split.source.split: split.summary() for split in splits}
-    warnings = [*_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
+    warnings = [*split_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
     if inspector:
         for split in splits:
             warnings += _use_findings(split, inspector, out, len(chosen))
     yaml_path = out / f"{name}.yaml"
-    return ConversionSummary(yaml_path, dataset["names"], dataset["category_ids"], roles, summaries, tuple(warnings))
+    return ConversionSummary(
+        yaml_path, dataset["names"], dataset["category_ids"], roles, summaries, tuple(warnings), tuple(notes)
+    )
 
 
 @dataclass(frozen=True)
@@ -136,9 +152,7 @@ class _Split:
     labels: SplitLabels
 
     def plan(self) -> SplitPlan:
-        annotations: Path | bytes = self.source.annotations.resolve()
-        if self.data.skipped_images or self.data.skipped_annotations:
-            annotations = without_invalid(self.data, self.source.images)
+        annotations = self.data.content() if self.data.content else self.source.annotations.resolve()
         names = [image.file_name for image in self.data.images.values()]
         return SplitPlan(self.source.split, annotations, self.source.images.resolve(), names, self.labels.files)
 
@@ -157,6 +171,7 @@ class _Split:
             unselected=counts.unselected,
             small=counts.small,
             box_fallback=counts.box_fallback,
+            notes=self.data.notes,
         )
 
 
@@ -233,59 +248,32 @@ def _use_findings(split: _Split, inspector: ImageVerifier, out: Path, classes: i
 
 
 def _check_arguments(
-    root: str | Path | None, out: str | Path | None, name: str, link: str, sources: Sequence[CocoSplit], min_area: float
+    root: str | Path | None,
+    out: str | Path | None,
+    name: str,
+    link: str,
+    sources: Sequence[CocoSplit],
+    min_area: float,
+    skip_invalid: object,
 ) -> None:
     mistakes = []
     if (root is None) == (not sources):
         found = "neither" if root is None else "both"
-        mistakes.append(f"expected either a COCO folder (root) or sources, found {found}: give exactly one of them")
+        mistakes.append(
+            f"expected either a COCO folder or --annotations, --images and --split, found {found}: give one of these"
+        )
     if out is None or not str(out):
-        mistakes.append("expected an output folder (out), found none: say where to write the dataset")
+        mistakes.append("expected an output folder (--out), found none: say where to write the dataset")
     if not is_plain_name(name):
-        mistakes.append(f"name {name!r} cannot name a file: use letters, digits, '_', '-', '.'")
+        mistakes.append(f"--name {name!r} cannot name a file: use letters, digits, '_', '-', '.'")
     if link not in LINKS:
-        mistakes.append(f"expected link to be one of {', '.join(LINKS)}, found {link!r}")
+        mistakes.append(f"expected --link to be one of {', '.join(LINKS)}, found {link!r}")
     if not 0 <= min_area < float("inf"):
-        mistakes.append(f"expected min_area to be a number of pixels², 0 or more, found {min_area}")
+        mistakes.append(f"expected --min-area to be a number of pixels², 0 or more, found {min_area}")
+    if skip_invalid not in (False, True, "any"):
+        mistakes.append(f"expected --skip-invalid or --skip-invalid=any, found {quoted(skip_invalid)}")
     if mistakes:
         raise ConfigError(mistakes)
-
-
-def _choose(categories: Mapping[int, str], classes: Sequence[str]) -> dict[int, str]:
-    """The categories to convert: those with these names, or all.
-
-    Raises:
-        ConfigError: No category has such a name; all such names at once.
-    """
-    mistakes = []
-    for name in classes:
-        if name not in categories.values():
-            close = get_close_matches(name, categories.values(), n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(list(categories.values())[:10])}…"
-            mistakes.append(f"no category is called {name!r}. {hint}")
-    if mistakes:
-        raise ConfigError(mistakes)
-    return {key: name for key, name in categories.items() if name in classes} if classes else dict(categories)
-
-
-def _merge_categories(data: Iterable[Annotations]) -> dict[int, str]:
-    """Category id → name over all splits, in ascending order of the ids, which is the order of the classes."""
-    names: dict[int, str] = {}
-    id_of: dict[str, int] = {}
-    for of_split in data:
-        for category_id, name in of_split.categories.items():
-            known = names.setdefault(category_id, name)
-            if known != name:
-                raise DatasetError(
-                    f"{of_split.path}: category id {category_id} is {name!r}, but {known!r} in another split. "
-                    "All splits must agree: correct the categories, or convert the splits separately."
-                )
-            if id_of.setdefault(name, category_id) != category_id:
-                raise DatasetError(
-                    f"{of_split.path}: category {name!r} has id {category_id}, but {id_of[name]} in another split. All "
-                    "splits must agree: correct the categories, or convert the splits separately."
-                )
-    return dict(sorted(names.items()))
 
 
 def _dataset_yaml(out: Path, roles: dict[str, str], categories: dict[int, str]) -> dict[str, Any]:
@@ -296,14 +284,3 @@ def _dataset_yaml(out: Path, roles: dict[str, str], categories: dict[int, str]) 
         "category_ids": dict(enumerate(categories)),
         "annotations": {role: annotations_name(split) for role, split in roles.items()},
     }
-
-
-def _warnings(roles: dict[str, str], splits: dict[str, SplitSummary], everything: bool) -> Iterable[str]:
-    if roles["train"] == roles["val"]:
-        yield (
-            f"there is only one split, {roles['train']!r}, so train and val both point to it: "
-            "mAP will be measured on the training images and says nothing about others"
-        )
-    for split, counts in splits.items():
-        if warning := official_warning(split, counts, everything):
-            yield warning

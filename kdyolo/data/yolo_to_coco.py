@@ -150,7 +150,7 @@ def _read_split(data: Dataset, role: str, paths: list[Path], out: Path) -> _Spli
         return _Split(folder, names)
     if out.exists() and not out.is_symlink() and out.samefile(source):
         raise DatasetError(f"{out}: the data set was converted from this very file. Choose another one to write.")
-    original = read_annotations(source, folder, skip_invalid=True, detailed=True, whole=True)
+    original = read_annotations(source, folder, skip_invalid="any", detailed=True, whole=True)
     annotations: dict[int, list[DetailedAnnotation]] = defaultdict(list)
     for annotation in chain.from_iterable(batch() for batch in original.batches):
         if isinstance(annotation, DetailedAnnotation) and annotation.category_id in data.category_ids.values():
@@ -204,7 +204,7 @@ def _unique(what: str, values: Iterable[K]) -> set[K]:
         if value in seen:
             raise DatasetError(
                 f"the splits of this data set share the {what} {value!r}, so one file cannot hold them all. "
-                "Write them one by one, with --split (split='val')."
+                "Write them one by one, with --split."
             )
         seen.add(value)
     return seen
@@ -257,8 +257,6 @@ class _Collector:
         self.restored += 1
         record: dict[str, Any] = msgspec.to_builtins(annotation)
         record["iscrowd"] = int(annotation.iscrowd)
-        if record["area"] is None:
-            record["area"] = annotation.bbox[2] * annotation.bbox[3]
         if record["segmentation"] is None:
             del record["segmentation"]
         return record

@@ -203,7 +203,7 @@ def _regular(path: Path, document: Any) -> RegularDocument:
     mistakes: list[str] = []
 
     def invalid(kind: str, index: int, _: Any, reason: str, detail: str) -> None:
-        mistakes.append(f"$.{_LISTS[kind]}[{index}]: {detail or reason}")
+        mistakes.append(f"$.{_LISTS[kind]}[{index}]: {reason}{detail and ': '}{detail}")
 
     regular = regular_document(document, invalid)
     if mistakes:

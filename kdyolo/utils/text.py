@@ -110,3 +110,8 @@ def _normal(value: Any) -> Any:
 def distinct(values: Iterable[Any]) -> list[Any]:
     """The different values among those given, in the order in which they first appear."""
     return list({canonical(value): value for value in values}.values())
+
+
+def counted(count: int, words: str) -> str:
+    """A number and what it counts: ``counted(1, "image{ has|s have} no size")`` is "1 image has no size"."""
+    return f"{count:,} {re.sub(r'{([^|}]*)[|]([^}]*)}', lambda found: found[1 if count == 1 else 2], words)}"

@@ -21,7 +21,8 @@ def image(image_id=1, file_name="a.jpg", width=100, height=50):
 
 
 def box(annotation_id=1, bbox=(10, 10, 20, 20), image_id=1, category_id=1, **more):
-    return {"id": annotation_id, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), **more}
+    head = {"id": annotation_id, "image_id": image_id, "category_id": category_id, "bbox": list(bbox)}
+    return {**head, "area": 100, **more}
 
 
 def write_file(root: Path, split: str, content: dict | str | bytes, names=(), folder="images/{}") -> CocoSplit:
@@ -38,9 +39,11 @@ def write_file(root: Path, split: str, content: dict | str | bytes, names=(), fo
     return CocoSplit(path, images, split)
 
 
-def make_split(root, split, images=None, annotations=(), categories=CATEGORIES, folder="images/{}") -> CocoSplit:
-    """A valid split: by default one background."""
+def make_split(root, split, images=None, annotations=None, categories=CATEGORIES, folder="images/{}") -> CocoSplit:
+    """A valid split: by default one image, and in the first image one box."""
     images = [image()] if images is None else list(images)
+    if annotations is None:
+        annotations = [box(image_id=images[0]["id"], category_id=categories[0]["id"])]
     document = {"info": {}, "images": images, "annotations": list(annotations), "categories": list(categories)}
     return write_file(root, split, document, [record["file_name"] for record in images], folder)
 
@@ -80,9 +83,7 @@ def document() -> dict:
     """Two images, three annotations with ids 40, 41, 42, two categories."""
     return {
         "images": [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 50} for i in (7, 8)],
-        "annotations": [
-            {"id": 40 + i, "image_id": 7, "category_id": 1, "bbox": [10, 10, 20, 20], "iscrowd": 0} for i in range(3)
-        ],
+        "annotations": [box(40 + i, image_id=7, iscrowd=0) for i in range(3)],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     }
 

@@ -71,9 +71,10 @@ SIGNATURES = {
     ),
     "convert_coco": (
         "(root: 'str | Path | None' = None, out: 'str | Path | None' = None, *, name: 'str' = 'coco', "
-        "link: 'Link' = 'symlink', sources: 'Sequence[CocoSplit]' = (), skip_invalid: 'bool' = False, "
+        "link: 'Link' = 'symlink', sources: 'Sequence[CocoSplit]' = (), skip_invalid: 'SkipInvalid' = False, "
         "classes: 'Sequence[str]' = (), min_area: 'float' = 0.0, include_crowd: 'bool' = False, "
-        "segments: 'bool' = False, verify_images: 'bool' = False) -> 'ConversionSummary'"
+        "segments: 'bool' = False, verify_images: 'bool' = False, keep_empty_categories: 'bool' = False) "
+        "-> 'ConversionSummary'"
     ),
     "draw_features": (
         "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, *, "

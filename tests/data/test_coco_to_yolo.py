@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kdyolo.data.coco_to_yolo import CocoSplit, convert_coco
-from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.errors import ConfigError
 from tests.builders.coco import (
     box,
     convert_one,
@@ -26,9 +26,9 @@ from tests.builders.commands import CHECKOUT, tree
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """A train split with one box, a val split with one background."""
-    make_split(tmp_path / "root", "train", [image()], [box()])
-    make_split(tmp_path / "root", "val", [image()])
+    """A train split with one box, a val split with one background beside an image with a box."""
+    make_split(tmp_path / "root", "train")
+    make_split(tmp_path / "root", "val", [image(), image(2, "b.jpg")], [box(image_id=2)])
     return tmp_path / "root"
 
 
@@ -134,7 +134,7 @@ def test_yaml_lists_and_annotations(root, tmp_path):
     assert summary.table() == str(summary)
     assert [line.split() for line in str(summary).splitlines()[1:3]] == [
         ["train", "train", "1", "0", "1", "0", "0", "0"],
-        ["val", "val", "1", "1", "0", "0", "0", "0"],
+        ["val", "val", "2", "1", "1", "0", "0", "0"],
     ]
     assert str(summary).splitlines()[3] == "2 classes"
     assert summary.warnings == ()
@@ -204,19 +204,17 @@ def test_area_is_the_annotations_own_or_that_of_the_box(tmp_path):
     boxes = [
         box(1, area=99),
         box(2, area=100),
-        box(3, bbox=(0, 0, 10, 10)),
-        box(4, bbox=(0, 0, 9, 10)),
+        box(3, bbox=(0, 0, 10, 10), area=None),
+        box(4, bbox=(0, 0, 9, 10), area=None),
         box(5, area=1e400),
     ]
     make_split(tmp_path / "root", "train", [image()], boxes)
     counts = convert_coco(tmp_path / "root", tmp_path / "out", min_area=100).splits["train"]
     assert (counts.boxes, counts.small) == (3, 2)
     make_split(tmp_path / "root", "train", [image()], [*boxes, box(6, area="big"), box(7, area=float("nan"))])
-    with pytest.raises(DatasetError, match=r"annotation 5 \(id 6\): area is not a number: 'big'"):
-        convert_coco(tmp_path / "root", tmp_path / "out", min_area=100)
-    counts = convert_coco(tmp_path / "root", tmp_path / "out", min_area=100, skip_invalid=True).splits["train"]
-    assert counts.skipped_annotations == {"area is not a number": 2}
-    assert convert_coco(tmp_path / "root", tmp_path / "out").splits["train"].boxes == 7  # nobody asked for areas
+    counts = convert_coco(tmp_path / "root", tmp_path / "out", min_area=100).splits["train"]
+    assert (counts.boxes, counts.small) == (5, 2)
+    assert counts.notes == ("5 annotations have no area: that of the outline or box counts",)
 
 
 def test_crowds_can_be_included(shared, tmp_path):
@@ -232,14 +230,14 @@ def test_unknown_classes_and_areas_are_told_together(shared, tmp_path):
     assert caught.value.mistakes[0] == "no category is called 'carr'. Did you mean 'car'?"
     assert caught.value.mistakes[1].startswith("no category is called 'x-ray'. There are person, ")
     for area in (-1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="expected min_area to be a number of pixels²"):
+        with pytest.raises(ConfigError, match="expected --min-area to be a number of pixels²"):
             convert_coco(shared / "coco128", tmp_path / "out", min_area=area)
 
 
 def test_splits_must_agree_about_categories(tmp_path):
     write(tmp_path / "root", document())
     path = write(tmp_path / "root", edited("categories", 1, name="bird"), "val2017")
-    message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid=True)
+    message = refusal(tmp_path / "root", tmp_path / "out", skip_invalid="any")
     assert message.startswith(f"{path}: category id 2 is 'bird', but 'dog' in another split")
     write(tmp_path / "root", edited("categories", 1, id=3), "val2017")
     message = refusal(tmp_path / "root", tmp_path / "out")

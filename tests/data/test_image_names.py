@@ -22,10 +22,13 @@ def test_absolute_names_inside_the_folder(tmp_path):
     lines = (tmp_path / "out/train.txt").read_text().splitlines()
     assert lines == ["./images/train/b.jpg", "./images/train/sub/a.jpg"]
     assert (tmp_path / "out/labels/train/sub/a.txt").read_text()
-    for name in (tmp_path / "root/images/other.jpg", folder / "../../../b.jpg"):
+    for name, reason in (
+        (tmp_path / "root/images/other.jpg", "file_name leaves the image folder"),
+        (folder / "../../../b.jpg", "image file is another record's too"),
+    ):
         document["images"][0]["file_name"] = str(name)
         write_file(tmp_path / "root", "train", document)
-        with pytest.raises(DatasetError, match="file_name leaves the image folder"):
+        with pytest.raises(DatasetError, match=reason):
             convert_coco(tmp_path / "root", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

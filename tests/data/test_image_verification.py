@@ -37,10 +37,10 @@ def test_images_that_cannot_be_used(tmp_path):
         convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
     assert not (tmp_path / "out").exists()
     (folder / "text.jpg").rename(tmp_path / "text.jpg")
-    missing = convert_coco(tmp_path / "root", tmp_path / "missing", verify_images=True, skip_invalid=True)
+    missing = convert_coco(tmp_path / "root", tmp_path / "missing", verify_images=True, skip_invalid="any")
     assert missing.splits["train"].skipped_images == {"image file is missing": 1, "image cannot be used": 1}
     (tmp_path / "text.jpg").rename(folder / "text.jpg")
-    result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True, skip_invalid=True)
+    result = convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True, skip_invalid="any")
     counts = result.splits["train"]
     assert counts.skipped_images == {"image cannot be used": 2}
     assert counts.skipped_annotations == {"its image was skipped": 2}

@@ -47,10 +47,11 @@ def test_rounding_noise_at_the_border_is_not_called_clipped(tmp_path):
     ],
 )
 def test_boxes_without_area_are_dropped(tmp_path, bbox):
-    summary, lines = convert_one(tmp_path, [box(bbox=bbox)])
+    images = [image(), image(2, "b.jpg")]
+    summary, lines = convert_one(tmp_path, [box(bbox=bbox), box(2, image_id=2)], images=images)
     counts = summary.splits["train"]
     assert lines == []
-    assert (counts.boxes, counts.empty, counts.clipped, counts.backgrounds) == (0, 1, 0, 1)
+    assert (counts.boxes, counts.empty, counts.clipped, counts.backgrounds) == (1, 1, 0, 1)
 
 
 coordinate = st.one_of(st.floats(-300, 300), st.integers(-300, 300), st.floats(allow_nan=False, allow_infinity=False))
@@ -70,10 +71,10 @@ annotation = st.fixed_dictionaries(
 @seeded(60)
 @given(records=st.lists(annotation, max_size=8), width=st.integers(1, 200), height=st.integers(1, 200))
 def test_labels_lie_in_the_image_and_nothing_is_lost(tmp_path, records, width, height):
-    annotations = [{"id": i, **record} for i, record in enumerate(records)]
+    annotations = [{"id": i, "area": 1, **record} for i, record in enumerate(records)] + [box(99, (0, 0, 1, 9), 2)]
     images = [image(1, "a.jpg", width, height), image(2, "b.jpg", 1, 200)]
     make_split(tmp_path / "root", "train", images, annotations)
-    summary = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid=True)
+    summary = convert_coco(tmp_path / "root", tmp_path / "out", skip_invalid="any")
     counts = summary.splits["train"]
     skipped = sum(counts.skipped_annotations.values())
     assert counts.boxes + counts.crowds + counts.empty + skipped == counts.annotations == len(annotations)
@@ -96,7 +97,8 @@ def test_boxes_inside_come_back_to_a_millionth(tmp_path, data):
     left, right = sorted(data.draw(st.lists(st.floats(0, width), min_size=2, max_size=2)))
     top, bottom = sorted(data.draw(st.lists(st.floats(0, height), min_size=2, max_size=2)))
     bbox = (left, top, right - left, bottom - top)
-    summary, lines = convert_one(tmp_path, [box(bbox=bbox)], images=[image(width=width, height=height)])
+    images = [image(width=width, height=height), image(2, "b.jpg")]
+    summary, lines = convert_one(tmp_path, [box(bbox=bbox), box(2, image_id=2)], images=images)
     assert summary.splits["train"].clipped == 0
     for line in lines:
         expected = [(left + right) / 2 / width, (top + bottom) / 2 / height, bbox[2] / width, bbox[3] / height]

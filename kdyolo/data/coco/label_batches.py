@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from kdyolo.data.coco.label_table import Counts, LabelTable, Selection, ToPolygon
 from kdyolo.data.coco.reading.json_chunks import FastPathUnavailable
 from kdyolo.data.coco.reading.schema import AnnotationRecord, DetailedAnnotation, ImageRecord
-from kdyolo.data.coco.reading.validation import area_problem
 from kdyolo.data.yolo_labels import NOISE_PX, NOTHING, box_corners, polygon_line
 
 Floats = NDArray[np.float64]
@@ -51,7 +50,8 @@ class Columns:
         ids: Ids of the annotations, as far as they lie in 0…2²⁴−1.
         far_ids: Ids beyond that range.
         crowd: [N] Whether the annotation is a crowd region.
-        records: The annotations themselves, where areas or polygons are asked for; else empty.
+        areas: [N] Areas in pixels², where they are asked for; else empty.
+        records: The annotations themselves, where polygons are asked for; else empty.
     """
 
     rows: Integers
@@ -60,6 +60,7 @@ class Columns:
     ids: Integers
     far_ids: Sequence[int]
     crowd: Bools
+    areas: Floats
     records: Sequence[DetailedAnnotation]
 
 
@@ -84,26 +85,25 @@ class Labeller:
         """Annotations as numbers: best for so few at a time that their objects stay in a core's own cache.
 
         Raises:
-            FastPathUnavailable: An annotation belongs to no image or to no category.
+            FastPathUnavailable: An annotation belongs to no image or to no category, or may be a crowd or not.
         """
         crowd = [annotation.iscrowd for annotation in annotations]
+        some = any(crowd)  # nearly always none
+        if some and not {*crowd} <= {0, 1}:
+            raise FastPathUnavailable
+        selection = self._selection
         return Columns(
             self._row_of([annotation.image_id for annotation in annotations]),
             self._class_of([annotation.category_id for annotation in annotations]),
             _floats([annotation.bbox for annotation in annotations]),
             *_near_and_far([annotation.id for annotation in annotations]),
-            np.array(crowd, bool)
-            if any(crowd)
-            else np.zeros(len(crowd), bool),  # that is quicker, and nearly always so
-            cast("Sequence[DetailedAnnotation]", annotations) if self._selection.needs_detail else (),
+            np.array(crowd, bool) if some else np.zeros(len(crowd), bool),  # which is quicker
+            np.array([annotation.area for annotation in annotations] if selection.min_area else ()),
+            cast("Sequence[DetailedAnnotation]", annotations) if selection.polygon_of else (),
         )
 
     def labels(self, parts: Sequence[Columns]) -> LabelTable:
-        """The lines of annotations that follow each other in the file.
-
-        Raises:
-            FastPathUnavailable: The area of an annotation is no number.
-        """
+        """The lines of annotations that follow each other in the file."""
         rows = np.concatenate([part.rows for part in parts])
         classes = np.concatenate([part.classes for part in parts])
         sizes = self._sizes.take(rows, axis=1)
@@ -132,15 +132,15 @@ class Labeller:
 
     def _choose(self, parts: Sequence[Columns], selected: Bools) -> tuple[Bools, int, int]:
         """Which of the selected annotations become labels if their boxes can; how many crowds and small ones do not."""
-        chosen, crowds, small = selected.copy(), 0, []
+        chosen, crowds, small = selected.copy(), 0, 0
         if not self._selection.include_crowd:
             chosen &= ~np.concatenate([part.crowd for part in parts])
             crowds = int(selected.sum() - chosen.sum())
         if self._selection.min_area:
-            records = [record for part in parts for record in part.records]
-            small = [i for i in np.flatnonzero(chosen).tolist() if _is_small(records[i], self._selection.min_area)]
-            chosen[small] = False
-        return chosen, crowds, len(small)
+            large = np.concatenate([part.areas for part in parts]) >= self._selection.min_area
+            small = int((chosen & ~large).sum())
+            chosen &= large
+        return chosen, crowds, small
 
     def _text(
         self,
@@ -209,13 +209,6 @@ def _ids(parts: Sequence[Columns]) -> tuple[int, frozenset[int]]:
     flags[near] = True
     bits = int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
     return bits, frozenset(i for part in parts for i in part.far_ids)
-
-
-def _is_small(annotation: DetailedAnnotation, min_area: float) -> bool:
-    if area_problem(annotation.area):
-        raise FastPathUnavailable
-    area = annotation.bbox[2] * annotation.bbox[3] if annotation.area is None else annotation.area
-    return bool(area < min_area)
 
 
 def clip_boxes(boxes: Floats, sizes: Floats) -> tuple[Floats, Bools]:

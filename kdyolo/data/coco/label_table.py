@@ -23,8 +23,7 @@ class Selection:
 
     Attributes:
         class_of: Category id → class index 0…nc−1, or None for a category that is left out.
-        min_area: Smallest area in pixels²; annotations whose ``area`` (without one: that of the box) is smaller are
-            left out.
+        min_area: Smallest area in pixels²; annotations whose ``area`` is smaller are left out.
         include_crowd: Whether crowd regions are written as ordinary objects.
         polygon_of: Function that gives the corners x1, y1, x2, y2, … of an annotation's polygon in pixels, for an image
             of some width and height, or None where it has none. Without the function, boxes are written.
@@ -34,11 +33,6 @@ class Selection:
     min_area: float = 0.0
     include_crowd: bool = False
     polygon_of: ToPolygon | None = None
-
-    @property
-    def needs_detail(self) -> bool:
-        """Whether areas or polygons of annotations are looked at."""
-        return self.min_area > 0 or self.polygon_of is not None
 
 
 @dataclass(frozen=True)

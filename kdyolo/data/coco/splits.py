@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from kdyolo.data.dataset_yaml import ROLES
+from kdyolo.data.image_names import IMAGE_SUFFIXES
 from kdyolo.errors import ConfigError, DatasetError
 
 _PREFIX = "instances_"
+_ROBOFLOW = "_annotations.coco"
+_SUFFIXES = (".json", ".json.gz")
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,57 @@ def is_plain_name(name: str) -> bool:
 
 
 def find_sources(root: Path) -> list[CocoSplit]:
-    """The splits of a folder in the official layout: ``annotations/instances_<split>.json`` and images beside it.
+    """The splits of a folder in one of the usual layouts.
+
+    These are COCO's own, ``annotations/instances_<split>.json`` and images beside it, which CVAT writes too; and
+    Roboflow's, ``<split>/_annotations.coco.json`` among the images. Files may be gzipped.
 
     Raises:
-        DatasetError: A folder or file is missing, or two image folders could belong to one split.
+        DatasetError: A folder or file is missing, or two files or image folders could belong to one split.
     """
+    exported = _json_files(root.glob(f"*/{_ROBOFLOW}*"))
     folder = root / "annotations"
+    if exported and not folder.is_dir():
+        return [CocoSplit(path, path.parent, path.parent.name) for path in exported]
     if not folder.is_dir():
         raise DatasetError(
-            f"{root}: expected a folder 'annotations' in it, found none. Give the folder that COCO's archives were "
-            "unpacked into, or name each annotation file and image folder as a source."
+            f"{root}: expected a folder 'annotations' in it (or {_ROBOFLOW}.json in the folder of each split), found "
+            "none. Give the folder that COCO's archives were unpacked into, or name each split with --annotations, "
+            "--images and --split."
         )
-    files = sorted(path for path in folder.glob(f"{_PREFIX}*.json") if path.is_file())
+    files = _json_files(folder.glob(f"{_PREFIX}*"))
     if not files:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DatasetError(
-            f"{folder}: expected a file instances_<split>.json, found {found}. Unpack COCO's annotations there, or "
-            "name each annotation file and image folder as a source."
+            f"{folder}: expected a file {_PREFIX}<split>.json, found {found}. Unpack COCO's annotations there, or name "
+            "each split with --annotations, --images and --split."
         )
-    splits = {path.stem.removeprefix(_PREFIX): path for path in files}
-    return [CocoSplit(path, _image_folder(root, split), split) for split, path in splits.items()]
+    splits = [(path, _bare(path).removeprefix(_PREFIX)) for path in files]
+    return [CocoSplit(path, _image_folder(root, split), split) for path, split in splits]
+
+
+def _json_files(paths: Iterable[Path]) -> list[Path]:
+    """The JSON files among these, in the order of their names.
+
+    Raises:
+        DatasetError: A file is there twice, plain and gzipped.
+    """
+    files = sorted(path for path in paths if path.name.endswith(_SUFFIXES) and path.is_file())
+    for one, other in pairwise(files):
+        if one.parent == other.parent and _bare(one) == _bare(other):
+            raise DatasetError(f"{one}: the same annotations could be in {other}. Move one of the files away.")
+    return files
+
+
+def _bare(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".json")
 
 
 def _image_folder(root: Path, split: str) -> Path:
     candidates = [root / "images" / split, root / split]
     present = [path for path in candidates if path.is_dir()]
+    if not present and _has_images(root / "images"):
+        return root / "images"  # one folder for all splits, as CVAT writes it
     if not present:
         raise DatasetError(
             f"{root}: expected the images of split {split!r} in {candidates[0]} or {candidates[1]}, found neither. "
@@ -76,9 +106,13 @@ def _image_folder(root: Path, split: str) -> Path:
     if len(present) == 2 and not present[0].samefile(present[1]):
         raise DatasetError(
             f"{root}: the images of split {split!r} could be those in {present[0]} or those in {present[1]}. "
-            "Remove or rename one of the folders, or name the image folder as a source."
+            "Remove or rename one of the folders, or name the image folder with --images."
         )
     return present[0]
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix[1:].lower() in IMAGE_SUFFIXES for path in folder.iterdir())
 
 
 def check_sources(sources: Sequence[CocoSplit]) -> None:
@@ -108,14 +142,16 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def pick_roles(splits: Sequence[str]) -> dict[str, str]:
-    """Role (train, val, test) → split; a single split is both train and val, as in Ultralytics' coco128.
+    """Role (train, val, test) → split, by how its name begins: ``Train``, ``valid``, ``Validation``, ``test2017``.
+
+    A single split is both train and val, as in Ultralytics' coco128.
 
     Raises:
         ConfigError: Several splits, of which none or several could be train or val, or several test.
     """
     if len(splits) == 1:
         return {"train": splits[0], "val": splits[0]}
-    candidates = {role: [split for split in splits if split.startswith(role)] for role in ROLES}
+    candidates = {role: [split for split in splits if split.lower().startswith(role)] for role in ROLES}
     mistakes = [
         f"expected one split for the role {role!r}, found {', '.join(found) or 'none'} among {', '.join(splits)}: "
         f"give exactly one split a name that starts with {role!r}"
@@ -123,5 +159,5 @@ def pick_roles(splits: Sequence[str]) -> dict[str, str]:
         if len(found) > 1 or (not found and role != "test")
     ]
     if mistakes:
-        raise ConfigError([*mistakes, "Name the splits train…, val… and test… with one source for each."])
+        raise ConfigError([*mistakes, "Name the splits train…, val… and test… (--split), with one source for each."])
     return {role: found[0] for role, found in candidates.items() if found}

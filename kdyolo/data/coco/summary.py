@@ -1,12 +1,15 @@
-"""Summary of a conversion: counts for each split, and a table for people."""
+"""Summary of a conversion: counts for each split, a table for people, and what they should be warned of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdyolo.errors import DatasetError
 from kdyolo.utils.text import printable
+
+MOST_CROWDS = 0.05  # of a split's objects; COCO's own have 1.2 %
 
 # Images, and images without any object, of the official files; from Ultralytics' and COCO's own label archives.
 OFFICIAL = {"train2017": (118_287, 1_021), "val2017": (5_000, 48)}
@@ -31,6 +34,7 @@ class SplitSummary:
         unselected: Number of annotations of classes that were not asked for.
         small: Number of annotations below the smallest area asked for.
         box_fallback: Number of written polygons that are the corners of the box, as the annotation has no usable one.
+        notes: Sentences on what was read otherwise than it is written.
     """
 
     annotations: int
@@ -45,6 +49,7 @@ class SplitSummary:
     unselected: int = 0
     small: int = 0
     box_fallback: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ConversionSummary:
         roles: Role (train, val and perhaps test) → split.
         splits: Split → its counts.
         warnings: Sentences that a person should read.
+        notes: Sentences on decisions about the data set as a whole.
     """
 
     yaml: Path
@@ -66,6 +72,7 @@ class ConversionSummary:
     roles: dict[str, str]
     splits: dict[str, SplitSummary]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def table(self) -> str:
         """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""
@@ -78,6 +85,8 @@ class ConversionSummary:
             lines += _skip_lines(split, "image", counts.skipped_images)
             lines += _skip_lines(split, "annotation", counts.skipped_annotations)
             lines += _selection_lines(split, counts)
+            lines += [f"note: {split}: {note}" for note in counts.notes]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(map(printable, [*lines, *(f"warning: {warning}" for warning in self.warnings)]))
 
     def _row(self, split: str) -> tuple[str, ...]:
@@ -108,6 +117,55 @@ def _selection_lines(split: str, counts: SplitSummary) -> list[str]:
         "outlines are those of the box, for want of a polygon": counts.box_fallback,
     }
     return [f"{split}: {count} {text}" for text, count in texts.items() if count]
+
+
+# --- What a person should know, or what must not be -------------------------------------------------------------------
+
+
+def refuse_empty_split(path: Path, split: str, counts: SplitSummary) -> None:
+    """Check that a split has an object to learn from or to be measured on.
+
+    Raises:
+        DatasetError: It has none; the message says why, and what to do.
+    """
+    if counts.boxes:
+        return
+    reasons = {
+        "are crowd regions (iscrowd 1), which --include-crowd writes as objects": counts.crowds,
+        "were left out as invalid": sum(counts.skipped_annotations.values()),
+        "have no area inside their image": counts.empty,
+        "are of other classes than --classes names": counts.unselected,
+        "are smaller than --min-area": counts.small,
+    }
+    found = "; ".join(f"{count:,} of {counts.annotations:,} {what}" for what, count in reasons.items() if count)
+    raise DatasetError(
+        f"{path}: expected an object in the split {split!r}, found none: {found or 'the file has no annotations'}. "
+        f"{'Correct that' if found else 'Give the file with the labels of this split'}, or leave the split out."
+    )
+
+
+def split_warnings(roles: Mapping[str, str], splits: Mapping[str, SplitSummary], everything: bool) -> Iterator[str]:
+    """What is odd about the splits.
+
+    Args:
+        roles: Role (train, val, test) → split.
+        splits: Split → its counts.
+        everything: Whether all classes and sizes were converted, so that images without labels can be compared.
+    """
+    if roles["train"] == roles["val"]:
+        yield (
+            f"there is only one split, {roles['train']!r}, so train and val both point to it: "
+            "mAP will be measured on the training images and says nothing about others"
+        )
+    for split, counts in splits.items():
+        objects = counts.boxes + counts.crowds
+        if counts.crowds > MOST_CROWDS * objects:
+            yield (
+                f"{split}: {counts.crowds:,} of {objects:,} objects are crowd regions (iscrowd 1) and become "
+                "background; CVAT and SAM mark every mask so. If they are objects, convert with --include-crowd"
+            )
+        if warning := official_warning(split, counts, everything):
+            yield warning
 
 
 def official_warning(split: str, counts: SplitSummary, everything: bool) -> str | None:

@@ -28,7 +28,7 @@ annotation = st.builds(
     image_id=st.sampled_from([7, -1, 2**70]),
     category_id=st.sampled_from([1, 11, 1300, 1301]),
     bbox=st.tuples(number, number, number, number),
-    iscrowd=st.sampled_from([0, 0, 0, 1, True, 2**70]),
+    iscrowd=st.sampled_from([0, 0, 0, 1, True]),
 )
 
 
@@ -62,7 +62,7 @@ def in_parts(annotations, images, cuts):
     st.lists(st.integers(0, 12), max_size=3),
 )
 @example([], [1] * 6, [])
-@example([AnnotationRecord(i, [7, -1][i % 2], 1, (1.0, 2.0, 3.0, 4.0 + i)) for i in range(8)], [9] * 6, [3, 5, 6])
+@example([AnnotationRecord(i, [7, -1][i % 2], 1, (1.0, 2.0, 3.0, 4.0 + i), 1.0) for i in range(8)], [9] * 6, [3, 5, 6])
 def test_batches_equal_one_by_one(annotations, sides, cuts):
     images = {
         image_id: ImageRecord(image_id, "a.jpg", width, height)
@@ -91,14 +91,14 @@ def test_batches_equal_one_by_one(annotations, sides, cuts):
 @example([-5, 6, -5], [])
 @example([-5, 6, -5], [1])
 def test_an_id_that_comes_twice_is_noticed(ids, cuts):
-    annotations = [AnnotationRecord(i, 7, 1, (1.0, 1.0, 2.0, 2.0)) for i in ids]
+    annotations = [AnnotationRecord(i, 7, 1, (1.0, 1.0, 2.0, 2.0), 4.0) for i in ids]
     labels = in_parts(annotations, {7: ImageRecord(7, "a.jpg", 9, 9)}, cuts)
     assert labels.ids_repeat == (len(set(ids)) < len(ids))
 
 
 @pytest.mark.parametrize("change", [{"image_id": i} for i in (8, 3, -1, -8, 2**70)] + [{"category_id": 2000}])
 def test_what_belongs_to_nothing_needs_a_closer_look(change):
-    record = {"id": 1, "image_id": 7, "category_id": 1, "bbox": (1.0, 1.0, 2.0, 2.0)} | change
+    record = {"id": 1, "image_id": 7, "category_id": 1, "bbox": (1.0, 1.0, 2.0, 2.0), "area": 4.0} | change
     with pytest.raises(FastPathUnavailable):
         Labeller({7: ImageRecord(7, "a.jpg", 9, 9)}, SELECTION).columns([AnnotationRecord(**record)])
 
@@ -106,7 +106,7 @@ def test_what_belongs_to_nothing_needs_a_closer_look(change):
 def test_ids_far_apart_take_no_table():
     images = {i: ImageRecord(i, f"{i}.jpg", 9, 9) for i in (5, 2**62)}
     labels = Labeller(images, SELECTION)
-    columns = labels.columns([AnnotationRecord(1, 2**62, 1, (1.0, 1.0, 2.0, 2.0))])
+    columns = labels.columns([AnnotationRecord(1, 2**62, 1, (1.0, 1.0, 2.0, 2.0), 4.0)])
     assert SplitLabels([labels.labels([columns])], 2).files(range(2)) == [
         b"",
         b"1 0.222222 0.222222 0.222222 0.222222\n",

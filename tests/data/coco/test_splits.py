@@ -20,7 +20,7 @@ from tests.builders.coco import (
 
 def test_incomplete_folders_are_named(tmp_path):
     root, out = tmp_path / "root", tmp_path / "out"
-    assert "expected a folder 'annotations' in it, found none" in refusal(root, out)
+    assert "expected a folder 'annotations' in it (or _annotations.coco.json in the folder" in refusal(root, out)
     (root / "annotations").mkdir(parents=True)
     (root / "annotations/captions_val2017.json").write_text("{}")
     assert "expected a file instances_<split>.json, found captions_val2017.json" in refusal(root, out)

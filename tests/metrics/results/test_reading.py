@@ -450,10 +450,10 @@ def test_good_noisy_and_random_detections_are_taken_as_they_are(shared, tmp_path
 
 CASES = {
     "float_cat": None,
-    "gt_nobbox": "1 annotations have no bbox",
+    "gt_nobbox": "1 annotation has no bbox",
     "gt_nocatname": None,
     "gt_nofilename": None,
-    "gt_nullarea": "1 annotations have no area",
+    "gt_nullarea": "1 annotation has no area",
     "gt_strids": None,
     "id0": "1 annotation has the id 0",
     "wrapped": None,

@@ -9,10 +9,11 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from kdyolo.coco_json.records import Kind
 from kdyolo.errors import DatasetError
 
 _LONGEST = 500  # characters of a quotation in a message
-Kind = Literal["image", "annotation", "category"]
+SkipInvalid = bool | Literal["any"]  # whether invalid records are left out: none, few, or any number of them
 
 
 class ImageRecord(msgspec.Struct, frozen=True, gc=False):
@@ -25,12 +26,13 @@ class ImageRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnnotationRecord(msgspec.Struct, frozen=True, gc=False):
-    """One entry of ``annotations``; ``bbox`` is left, top, width, height in pixels."""
+    """One entry of ``annotations``; ``bbox`` is left, top, width, height in pixels, ``area`` in pixels²."""
 
     id: int
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
+    area: float
     iscrowd: int | bool = 0
 
 
@@ -39,12 +41,12 @@ class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     name: str
+    supercategory: Any = None
 
 
 class DetailedAnnotation(AnnotationRecord, frozen=True, gc=False):
-    """An annotation with the fields that only some conversions ask for; both are checked where they are used."""
+    """An annotation with its outline, which only some conversions ask for; it is checked where it is used."""
 
-    area: Any = None
     segmentation: Any = None
 
 
@@ -56,13 +58,13 @@ class RecordLog:
         path: The annotation file.
         skip_invalid: Whether invalid images and annotations are counted instead of raising.
         skipped: Kind of record → reason → number of records left out.
-        skipped_image_ids: Ids of the images left out.
+        skipped_rows: Places, from 0, of the annotations left out.
     """
 
     path: Path
     skip_invalid: bool
     skipped: dict[Kind, Counter[str]] = field(default_factory=lambda: {"image": Counter(), "annotation": Counter()})
-    skipped_image_ids: set[int] = field(default_factory=set)
+    skipped_rows: list[int] = field(default_factory=list)
 
     def invalid(self, kind: Kind, index: int, record_id: object, reason: str, detail: str = "") -> None:
         """Take note of an invalid record.
@@ -79,13 +81,13 @@ class RecordLog:
         """
         if self.skip_invalid and kind != "category":
             self.skipped[kind][reason] += 1
-            if kind == "image" and isinstance(record_id, int):
-                self.skipped_image_ids.add(record_id)
+            if kind == "annotation":
+                self.skipped_rows.append(index)
             return
         name = f"{kind} {index} (no id)" if record_id is None else f"{kind} {index} (id {brief(repr(record_id))})"
         advice = "Correct the record"
         if kind != "category":
-            advice += ", or leave invalid records out with --skip-invalid (skip_invalid=True)"
+            advice += ", or leave invalid records out with --skip-invalid"
         raise DatasetError(f"{self.path}: {name}: {brief(reason)}{detail and ': '}{brief(detail)}. {advice}.")
 
 
