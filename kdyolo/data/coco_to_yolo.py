@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from kdyolo.data.coco.split_writer import LINKS, Link, SplitPlan, annotations_na
 from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_plain_name, pick_roles
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, refuse_empty_split, split_warnings
 from kdyolo.data.coco.transaction import commit
+from kdyolo.data.empty_splits import CROWDS
 from kdyolo.errors import ConfigError
 from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
@@ -120,10 +121,11 @@ def convert_coco(
         _Split(source, *_label(of_split, selection, partial(read, source.annotations, source.images, whole=True)))
         for source, of_split in zip(sources, data, strict=True)
     ]
+    summaries = {split.source.split: split.summary() for split in splits}
     for split in splits:
-        refuse_empty_split(split.source.annotations, split.source.split, split.summary())
+        refuse_empty_split(split.source.annotations, split.source.split, summaries[split.source.split])
 
-    dataset = _dataset_yaml(out, roles, chosen)
+    dataset = _dataset_yaml(out, roles, chosen, summaries)
     text = f"{HEADER}\n{yaml.dump(dataset, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)}"
 
     def check() -> None:
@@ -132,7 +134,6 @@ def convert_coco(
 
     check()
     commit([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
-    summaries = {split.source.split: split.summary() for split in splits}
     warnings = [*split_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
     if inspector:
         for split in splits:
@@ -276,11 +277,15 @@ def _check_arguments(
         raise ConfigError(mistakes)
 
 
-def _dataset_yaml(out: Path, roles: dict[str, str], categories: dict[int, str]) -> dict[str, Any]:
+def _dataset_yaml(
+    out: Path, roles: dict[str, str], categories: dict[int, str], summaries: Mapping[str, SplitSummary]
+) -> dict[str, Any]:
+    crowds = {role: summaries[split].many_crowds for role, split in roles.items() if summaries[split].many_crowds}
     return {
         "path": str(out),
         **{role: list_name(split) for role, split in roles.items()},
         "names": dict(enumerate(categories.values())),
         "category_ids": dict(enumerate(categories)),
         "annotations": {role: annotations_name(split) for role, split in roles.items()},
+        **({CROWDS: crowds} if crowds else {}),
     }

@@ -25,6 +25,7 @@ from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import get_cpu_info
 
+from kdyolo.data.empty_splits import crowd_warnings, refuse_unlabelled
 from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of, refuse_autobatch
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
@@ -108,7 +109,9 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
     if data:
         try:
             content = check_data(data)
+            refuse_unlabelled(content)
             lines.append(f"data    {data}: {content['nc']} classes, {content['train']}, {content['val']}")
+            lines += [f"warning {warning}" for warning in crowd_warnings(content)]
         except KDYOLOError as e:
             mistakes.append(str(e))
     if backbone:
@@ -173,6 +176,8 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
                 trainer.batch_size = max(trainer.batch_size // ranks, 1)
             trainer.set_up()
             LOGGER.info(_describe_data(trainer))
+            for warning in crowd_warnings(trainer.data):
+                LOGGER.warning(warning)
             LOGGER.info(_settle_batch(trainer, ranks, asked))
             if picture:
                 picture.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from torch import nn
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+from kdyolo.data.empty_splits import no_objects
 from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.options.train_options import STRETCH
@@ -57,14 +58,21 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         }
 
     def build_dataset(self, img_path: str | list[str], mode: str = "train", batch: int | None = None) -> Any:
-        """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches."""
+        """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches.
+
+        Raises:
+            DatasetError: There is no image, or no object in any of them.
+        """
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
         try:
             with label_caches_read_by(read_label_cache):
-                return build(self, img_path, mode, batch)
+                dataset = build(self, img_path, mode, batch)
         except FileNotFoundError as e:  # such as an image list that names none
             raise DatasetError(f"{mode} images: {str(e).strip().splitlines()[0]}") from e
+        if not any(len(label["cls"]) for label in dataset.labels):
+            raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))
+        return dataset
 
     def get_validator(self) -> KDValidator:
         """Replace ``get_validator``: kdyolo's, for every epoch and for ``best.pt``."""

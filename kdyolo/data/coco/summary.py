@@ -51,6 +51,12 @@ class SplitSummary:
     box_fallback: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def many_crowds(self) -> str:
+        """How many of the objects are crowd regions left out, in words, where it is more than a few; else nothing."""
+        objects = self.boxes + self.crowds
+        return f"{self.crowds:,} of {objects:,} objects" if self.crowds > MOST_CROWDS * objects else ""
+
 
 @dataclass(frozen=True)
 class ConversionSummary:
@@ -158,10 +164,9 @@ def split_warnings(roles: Mapping[str, str], splits: Mapping[str, SplitSummary],
             "mAP will be measured on the training images and says nothing about others"
         )
     for split, counts in splits.items():
-        objects = counts.boxes + counts.crowds
-        if counts.crowds > MOST_CROWDS * objects:
+        if counts.many_crowds:
             yield (
-                f"{split}: {counts.crowds:,} of {objects:,} objects are crowd regions (iscrowd 1) and become "
+                f"{split}: {counts.many_crowds} are crowd regions (iscrowd 1) and become "
                 "background; CVAT and SAM mark every mask so. If they are objects, convert with --include-crowd"
             )
         if warning := official_warning(split, counts, everything):
