@@ -63,6 +63,8 @@ def supervision_yolo(source: Path, out: Path) -> Layout:
     for split in SPLITS:
         data = sv.DetectionDataset.from_coco(str(source / split), str(source / f"{split}.json"))
         folder = out / split
+        for found in data.annotations.values():
+            found.mask = None  # else each part of an outline becomes an object of its own
         data.as_yolo(str(folder / "images"), str(folder / "labels"), str(out / "supervision.yaml"))
     return yolo_yaml(out, data.classes)
 

@@ -61,7 +61,10 @@ class RegularDocument:
 
 
 def regular_document(
-    document: Mapping[str, list[Any]], invalid: Invalid, category_numbers: dict[Key, int] | None = None
+    document: Mapping[str, list[Any]],
+    invalid: Invalid,
+    category_numbers: dict[Key, int] | None = None,
+    by_name: bool = False,
 ) -> RegularDocument:
     """Bring a document into one form.
 
@@ -70,11 +73,14 @@ def regular_document(
         invalid: Called for each record that has no meaning, which is then left out.
         category_numbers: Numbers of categories whose ids are texts, to which new ones are added: shared by files that
             belong together. Without it, they are numbered from 1 in the order of the file.
+        by_name: Whether categories are numbered by their names, whatever their ids.
     """
     repairs = Repairs()
     images, image_rows, image_ids = _numbered(document["images"], "image", {}, repairs, invalid)
     numbers = {} if category_numbers is None else category_numbers
     categories, category_rows, category_ids = _numbered(document["categories"], "category", numbers, repairs, invalid)
+    if by_name:
+        categories, category_ids = _by_name(categories, category_ids, numbers)
     annotations, rows = [], []
     for index, record in enumerate(document["annotations"]):
         try:
@@ -121,6 +127,15 @@ def _numbered(
     named = kind == "category"
     regular = [{**({"name": str(key)} if named else {}), **record, "id": ids[key]} for key, record in found.items()]
     return regular, rows, ids
+
+
+def _by_name(
+    categories: list[dict[str, Any]], ids: dict[Key, int], numbers: dict[Key, int]
+) -> tuple[list[dict[str, Any]], dict[Key, int]]:
+    """Categories and ids in use, with a number for each name."""
+    number_of = {c["id"]: numbers.setdefault(f"name {c['name']}", len(numbers) + 1) for c in categories}
+    renumbered = [{**category, "id": number_of[category["id"]]} for category in categories]
+    return renumbered, {key: number_of[number] for key, number in ids.items()}
 
 
 def _annotation(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kdyolo.coco_json.records import Key
-from kdyolo.data.coco.categories import choose_categories, merge_categories
+from kdyolo.data.coco.categories import choose_categories, merge_categories, numbered_apart, only_in_some
 from kdyolo.data.coco.label_table import LabelTable, Selection, SplitLabels
 from kdyolo.data.coco.output_dir import HEADER, check_other_yamls, check_out
 from kdyolo.data.coco.reading.annotations import Annotations
@@ -112,6 +112,10 @@ def convert_coco(
         category_numbers=category_numbers,
     )
     data = [read(source.annotations, source.images) for source in sources]
+    apart = numbered_apart(data)
+    if apart:
+        read = partial(read, by_name=True)
+        data = [read(source.annotations, source.images) for source in sources]
     categories, notes = merge_categories(data, keep_empty_categories)
     chosen = choose_categories(categories, classes)
     listed = dict.fromkeys(key for of_split in data for key in of_split.categories)
@@ -134,7 +138,10 @@ def convert_coco(
 
     check()
     commit([split.plan() for split in splits], f"{name}.yaml", text, out, link, check)
-    warnings = [*split_warnings(roles, summaries, everything=not (classes or min_area or include_crowd))]
+    warnings = [
+        *(only_in_some(data) if apart else ()),
+        *split_warnings(roles, summaries, everything=not (classes or min_area or include_crowd)),
+    ]
     if inspector:
         for split in splits:
             warnings += _use_findings(split, inspector, out, len(chosen))

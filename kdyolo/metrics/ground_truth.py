@@ -143,6 +143,18 @@ class GroundTruth:
         kept = [a for a in self.annotations if a["category_id"] in set(wanted)]
         return replace(self, categories={c: self.categories[c] for c in wanted}, annotations=kept)
 
+    def completed(self, names: Mapping[int, str]) -> GroundTruth:
+        """The same ground truth with these categories too, of which no object is in its images.
+
+        Tools list the categories that occur in a file, so that splits of one data set can differ in them.
+
+        Args:
+            names: Category id → name. Where no id is known the file is another data set's, and stays as it is.
+        """
+        if not names.keys() & self.categories.keys():
+            return self
+        return replace(self, categories=dict(sorted({**names, **self.categories}.items())))
+
 
 def check_detections(detections: Sequence[Mapping[str, Any]], truth: GroundTruth, source: str) -> list[str]:
     """Compare the ids of detections with those of the ground truth.

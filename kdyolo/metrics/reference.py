@@ -63,6 +63,8 @@ def build_reference(
         DatasetError: The file is not what it should be, or has not the classes or the images of the data set.
     """
     truth = read_ground_truth(annotations)
+    if category_ids:
+        truth = truth.completed(dict(zip(category_ids, names, strict=True)))
     ids = list(category_ids) if category_ids else _ids_by_name(names, truth)
     chosen = None if classes is None else [ids[index] for index in classes]
     return Reference(truth.only(ids), ids, image_ids(truth, files), chosen)

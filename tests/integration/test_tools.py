@@ -76,6 +76,24 @@ def test_val_reads_the_same(trained, data_sets, case):
     assert len(LABELS) == metrics.coco.images
 
 
+def test_a_split_that_lists_fewer_categories_is_evaluated(trained, tmp_path):
+    """As pylabel writes it: each file has the categories that occur in it."""
+    for split, number in (("train", 1), ("val", 0)):
+        document = regular()
+        document["images"] = document["images"][number:][:1] if split == "val" else document["images"]
+        if split == "val":
+            document["annotations"], document["categories"] = document["annotations"][:1], document["categories"][:1]
+        for record in document["images"]:
+            photo(tmp_path / "root/images" / split / record["file_name"], (100, 80))
+        path = tmp_path / f"root/annotations/instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document))
+    convert_coco(tmp_path / "root", tmp_path / "out")
+    metrics = trained.val(data=str(tmp_path / "out/coco.yaml"), imgsz=64, device="cpu", plots=False, save_json=True)
+    assert [scores.name for scores in metrics.coco.per_class] == ["cat", "dog"]
+    assert metrics.coco.per_class[1].ap == -1
+
+
 # --- Nobody trains on nothing -----------------------------------------------------------------------------------------
 
 

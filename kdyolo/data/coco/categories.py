@@ -12,6 +12,35 @@ from kdyolo.utils.text import quoted
 _MOST_NAMED = 5
 
 
+def numbered_apart(data: Sequence[Annotations]) -> bool:
+    """Whether splits number their categories each for itself, so that only the names tell which are the same.
+
+    FiftyOne and labelme2coco number the classes that occur in a file. A name with one id in a split and another in the
+    next shows that; where every name that splits share has one id, ids mean something, and two names of one id are an
+    error.
+    """
+    ids_of: dict[str, list[set[int]]] = {}
+    for of_split in data:
+        in_file: dict[str, set[int]] = {}
+        for key, name in of_split.categories.items():
+            in_file.setdefault(name, set()).add(key)
+        for name, ids in in_file.items():
+            ids_of.setdefault(name, []).append(ids)
+    return any(not set.intersection(*found) for found in ids_of.values())
+
+
+def only_in_some(data: Sequence[Annotations]) -> list[str]:
+    """Warnings about splits that were matched by the names of their categories."""
+    names = {of_split.path: {*of_split.categories.values()} for of_split in data}
+    warnings = ["the splits number their categories differently: matched by name, with new ids in the annotation files"]
+    for path, own in names.items():
+        missing = sorted(set().union(*names.values()) - own)
+        if missing:
+            shown = ", ".join(map(quoted, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
+            warnings.append(f"{path} has no category {shown}, which another split has")
+    return warnings
+
+
 def merge_categories(data: Sequence[Annotations], keep_empty: bool) -> tuple[dict[int, str], list[str]]:
     """Category id → name over all splits, in ascending order of the ids, which is the order of the classes.
 

@@ -47,6 +47,7 @@ def read_carefully(
     skip_invalid: SkipInvalid,
     problems: FindProblems | None,
     category_numbers: dict[Key, int] | None,
+    by_name: bool = False,
 ) -> Annotations:
     """Read a COCO file whose records may be written in any way that has one meaning.
 
@@ -57,7 +58,7 @@ def read_carefully(
     """
     document = _load_document(path)
     log = RecordLog(path, bool(skip_invalid))
-    regular = regular_document(document, log.invalid, category_numbers)
+    regular = regular_document(document, log.invalid, category_numbers, by_name)
     categories = _categories(regular, log)
     images, notes = find_images(regular, image_folder, problems, log)
     rows = list(_usable(regular, document["annotations"], images, log))
@@ -68,7 +69,7 @@ def read_carefully(
     if stripped := sum(map(_strip, (entry for name in _LISTS for entry in changed[name]))):
         notes.append(counted(stripped, _NOT_FINITE))
     skipped = dict(log.skipped["image"]), dict(log.skipped["annotation"])
-    as_it_is = not (notes or any(skipped) or is_gzipped(path))
+    as_it_is = not (notes or by_name or any(skipped) or is_gzipped(path))
     annotations = [_record(record_type, entry, document["annotations"][row]) for row, entry in rows]
     return Annotations(
         path,

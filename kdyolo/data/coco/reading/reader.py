@@ -63,6 +63,7 @@ def read_annotations(
     detailed: bool = False,
     problems: FindProblems | None = None,
     category_numbers: dict[Key, int] | None = None,
+    by_name: bool = False,
     whole: bool = False,
 ) -> Annotations:
     """Read a COCO file and check its records.
@@ -77,6 +78,7 @@ def read_annotations(
         problems: Function that gives the unusable images of a folder with the reasons; without it, an image that
             exists is usable.
         category_numbers: Numbers of categories whose ids are texts; shared by the splits of a data set.
+        by_name: Whether categories are numbered by their names, from ``category_numbers``, whatever their ids.
         whole: Whether everything is read now, and all of it checked.
 
     Raises:
@@ -85,13 +87,18 @@ def read_annotations(
     """
     record_type = DetailedAnnotation if detailed else AnnotationRecord
     refuse_endless(path, error=DatasetError)
+    carefully = partial(
+        read_carefully, path, image_folder, record_type, skip_invalid, problems, category_numbers, by_name
+    )
+    if by_name:
+        return carefully()
     if not whole:
         with suppress(FastPathUnavailable, OSError):  # what cannot be read says so below
             return _read_chunks(path, image_folder, record_type, problems)
     try:
         return _read_typed(path, image_folder, record_type, problems)
     except FastPathUnavailable:
-        return read_carefully(path, image_folder, record_type, skip_invalid, problems, category_numbers)
+        return carefully()
 
 
 def _read_chunks(

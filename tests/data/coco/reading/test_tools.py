@@ -129,6 +129,24 @@ def test_category_ids_that_are_texts_agree_in_all_splits(tmp_path):
         assert (tmp_path / f"out/labels/{split}/a.txt").read_text().startswith("1 ")
 
 
+def test_splits_that_number_their_categories_apart_are_matched_by_name(tmp_path):
+    """As FiftyOne and labelme2coco write them: the classes that occur in a file, from 0."""
+    rows = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 2, "name": "owl"}]
+    make_split(tmp_path / "root", "train", [image()], [box(i, category_id=i) for i in range(3)], rows)
+    rows = [{"id": 0, "name": "dog"}, {"id": 1, "name": "bee"}]
+    val = make_split(tmp_path / "root", "val", [image()], [box(i, category_id=i) for i in range(2)], rows)
+    summary = convert_coco(tmp_path / "root", tmp_path / "out")
+    assert summary.names == {0: "cat", 1: "dog", 2: "owl", 3: "bee"}
+    lines = (tmp_path / "out/labels/val/a.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "3"]
+    for split in ("train", "val"):
+        truth = COCO(str(tmp_path / f"out/annotations/instances_{split}.json"))
+        for index, key in summary.category_ids.items():
+            assert truth.cats.get(key, {"name": summary.names[index]})["name"] == summary.names[index]
+    assert "the splits number their categories differently: matched by name" in summary.warnings[0]
+    assert f"{val.annotations} has no category 'cat', 'owl', which another split has" in summary.warnings
+
+
 def test_names_that_are_numbers_are_classes(tmp_path):
     rows = [{"id": 1, "name": 7}, {"id": 2, "name": 7.5}]
     make_split(tmp_path / "root", "train", [image()], [box(1)], rows)
