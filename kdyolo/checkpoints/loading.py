@@ -221,4 +221,6 @@ def _why_not(report: LoadReport, nothing: bool) -> str:
         advice = f"The shapes fit {report.fits}: use --model kd{report.fits}.yaml."
     else:
         advice = "Check that the whole backbone was exported, or accept the rest random with --allow-partial."
+    if report.wrong_shape and report.fits != report.model:  # before all else, since it explains the rest
+        problem = f"a checkpoint of {report.fits}, the model is {report.model}; {problem}"
     return f"{report.path}: {problem} ({counts}).\n{report.table()}\n{advice}"
