@@ -27,6 +27,7 @@ from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.predictor import StretchPredictor, images_named, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.devices import Machine, one_device
@@ -39,7 +40,7 @@ from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
 from kdyolo.runs.process_control import ended_by_signals
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, signals_pass
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, runs_below_here, signals_pass
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -319,6 +320,8 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return super().export(**kwargs)
 
     @signals_pass()
+    @runs_below_here()
+    @foreign_errors_explained()
     def val(
         self,
         validator: Any = None,
@@ -375,7 +378,11 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-        with images_named(lambda: getattr(self.predictor, "dataset", None)):
+        with (
+            runs_below_here(),
+            foreign_errors_explained(),
+            images_named(lambda: getattr(self.predictor, "dataset", None)),
+        ):
             results = super().predict(source, stream, predictor, **kwargs)
         return (
             streamed(results, lambda: getattr(self.predictor, "dataset", None))
