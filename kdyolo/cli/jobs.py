@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdyolo.cli.base import command, echo, print_result
+from kdyolo.cli.base import GroupedOption, command, echo, json_option, print_result
+from kdyolo.cli.parsing.next_steps import short_path
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
 from kdyolo.utils.text import format_duration, printable
@@ -19,8 +20,14 @@ from kdyolo.utils.text import format_duration, printable
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
 
+CONTROL = "Controlling the run"  # title of a group of options
+
 detach_option = click.option(
-    "--detach", is_flag=True, help="Go on in the background once it has begun; the terminal may be closed."
+    "--detach",
+    cls=GroupedOption,
+    group=CONTROL,
+    is_flag=True,
+    help="Go on in the background once it has begun; the terminal may be closed.",
 )
 
 
@@ -45,21 +52,15 @@ def run_detached(dry_run: bool) -> None:
     except DidNotBegin as e:
         echo(e.output or f"Error: {e}", err=True)
         raise click.exceptions.Exit(e.code) from None
-    run = _short(folder)
+    run = short_path(folder)
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
     echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
     echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
 
 
-def _short(path: Path) -> Path:
-    """A path as one would type it here."""
-    path, here = path.resolve(), Path.cwd().resolve()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 @command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def ps(folders: Sequence[Path], as_json: bool) -> None:
     """List runs: phase, epoch, best mAP50-95, and whether the process lives.
 
@@ -89,7 +90,7 @@ def _row(run: RunStatus) -> tuple[str, ...]:
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
     left = "" if math.isnan(run.seconds_left) else format_duration(run.seconds_left)
-    return (str(_short(run.path)), run.summary, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
+    return (str(short_path(run.path)), run.summary, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
 
 
 def _print_table(runs: Sequence[RunStatus]) -> None:
