@@ -188,6 +188,13 @@ def load_backbone(
 
     Raises:
         CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint` and :func:`load_into`.
+
+    Examples:
+        >>> import torch
+        >>> from kdyolo import load_backbone
+        >>> backbone = load_backbone("ckpt.pth")
+        >>> [tuple(level.shape) for level in backbone(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
     """
     checkpoint = read_checkpoint(path, bn_eps, key_map=key_map, input_norm=input_norm, trust=trust)
     arch = checkpoint_arch(checkpoint, family)

@@ -156,7 +156,8 @@ def _resume(run: Path, given: dict[str, Any]) -> dict[str, Any]:
 def _trained(trainer: KDTrainer) -> dict[str, Any]:
     """Train, and say what came of it as plain data."""
     trainer.train()
-    return training_result(trainer.save_dir, str(trainer.plan.overrides["data"]), trainer.data.get("val"))
+    data = trainer.plan.overrides.get("data") or trainer.args.data
+    return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 
 
 @command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth")

@@ -39,6 +39,11 @@ class FreezeSchedule:
 
     Raises:
         ConfigError: Every mistake and contradiction found, in one error.
+
+    Examples:
+        >>> from kdyolo import FreezeSchedule
+        >>> FreezeSchedule(freeze_epochs=50, epochs=100).phase(49)
+        'backbone frozen'
     """
 
     freeze_epochs: int | Literal["all"] = 0
