@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal, TypeVar, get_args
 
-from kdyolo.utils.text import format_duration, printable, without_colours
+from kdyolo.utils.text import format_duration, printable, shortened, without_colours
 
 T = TypeVar("T")
 Verbosity = Literal["quiet", "normal", "verbose"]
@@ -123,7 +124,8 @@ class Progress:
         if time.monotonic() >= self._next and person_waits():
             self._next = time.monotonic() + INTERVAL
             self._drawn = True
-            print(f"\r\x1b[K{self.line(time.monotonic() - self._began)}", end="", file=sys.stderr, flush=True)
+            line = shortened(self.line(time.monotonic() - self._began), shutil.get_terminal_size().columns - 1)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def line(self, elapsed: float) -> str:
         """The line as it looks ``elapsed`` seconds after the start."""
