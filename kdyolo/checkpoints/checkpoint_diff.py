@@ -14,6 +14,7 @@ from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import printable, shortened
 
 
@@ -38,8 +39,8 @@ class StageDiff:
     worst: str | None
 
 
-@dataclass(frozen=True)
-class CheckpointDiff:
+@dataclass(frozen=True, repr=False)
+class CheckpointDiff(ShownAsTable):
     """Differences of two checkpoints.
 
     Attributes:
@@ -99,6 +100,11 @@ def compare_checkpoints(
 
     Raises:
         CheckpointError: A file cannot be read or holds no backbone.
+
+    Examples:
+        >>> from kdyolo import compare_checkpoints
+        >>> diff = compare_checkpoints("ckpt.pth", "ckpt.pth")
+        >>> print(diff.table())  # and diff.to_dict()
     """
     a, b = (read_checkpoint(path, **how) for path in (first, second))
     shapes = layer_shapes(checkpoint_arch(a, family_of(model)))

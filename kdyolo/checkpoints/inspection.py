@@ -16,6 +16,7 @@ from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import printable, shortened
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
@@ -49,8 +50,8 @@ class StageStats:
     dead: float
 
 
-@dataclass(frozen=True)
-class CheckpointSummary:
+@dataclass(frozen=True, repr=False)
+class CheckpointSummary(ShownAsTable):
     """What :func:`inspect_checkpoint` found.
 
     Attributes:
@@ -111,6 +112,11 @@ def inspect_checkpoint(path: str | Path, *, model: str | None = None, **how: Any
 
     Raises:
         CheckpointError: The file cannot be read or holds no backbone.
+
+    Examples:
+        >>> from kdyolo import inspect_checkpoint
+        >>> inspect_checkpoint("ckpt.pth").report.matched
+        162
     """
     checkpoint = read_checkpoint(path, **how)
     arch = checkpoint_arch(checkpoint, family_of(model))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import printable, shortened
 
 WHY_DOUBTFUL = (
@@ -16,8 +17,8 @@ WHY_DOUBTFUL = (
 _LONGEST = 1000  # characters of what comes from the file, a line each
 
 
-@dataclass(frozen=True)
-class LoadReport:
+@dataclass(frozen=True, repr=False)
+class LoadReport(ShownAsTable):
     """How a file's tensors fit a backbone: the counts that make a partial load visible.
 
     Attributes:

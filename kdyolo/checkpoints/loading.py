@@ -188,6 +188,13 @@ def load_backbone(
 
     Raises:
         CheckpointError: See :func:`kdyolo.checkpoints.reader.read_checkpoint` and :func:`load_into`.
+
+    Examples:
+        >>> import torch
+        >>> from kdyolo import load_backbone
+        >>> backbone = load_backbone("ckpt.pth")
+        >>> [tuple(level.shape) for level in backbone(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
     """
     checkpoint = read_checkpoint(path, bn_eps, key_map=key_map, input_norm=input_norm, trust=trust)
     arch = checkpoint_arch(checkpoint, family)
@@ -221,4 +228,6 @@ def _why_not(report: LoadReport, nothing: bool) -> str:
         advice = f"The shapes fit {report.fits}: use --model kd{report.fits}.yaml."
     else:
         advice = "Check that the whole backbone was exported, or accept the rest random with --allow-partial."
+    if report.wrong_shape and report.fits != report.model:  # before all else, since it explains the rest
+        problem = f"a checkpoint of {report.fits}, the model is {report.model}; {problem}"
     return f"{report.path}: {problem} ({counts}).\n{report.table()}\n{advice}"

@@ -133,6 +133,12 @@ def read_checkpoint(
         CheckpointError: The file cannot be read, needs more than plain tensors, holds no backbone tensor, holds one
             twice, or holds one that is not finite.
         ConfigError: ``key_map`` or ``input_norm`` cannot be understood.
+
+    Examples:
+        >>> from kdyolo import read_checkpoint
+        >>> checkpoint = read_checkpoint("ckpt.pth")
+        >>> len(checkpoint.tensors)
+        162
     """
     path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where this leaves "~nobody" alone
     if bn_eps == 0:

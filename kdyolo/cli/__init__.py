@@ -12,17 +12,15 @@ from collections.abc import Sequence
 import click
 
 from kdyolo.cli.base import cli, echo, escaped_log
-from kdyolo.errors import LONGEST, ConfigError, KDYOLOError, RunError
+from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
+from kdyolo.engine.foreign_errors import explained
+from kdyolo.errors import LONGEST, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
 from kdyolo.utils.text import shortened
 
 __all__ = ["cli", "main"]
 
-EXIT_USAGE = 2  # contradictory, unknown or misspelt options, as click uses it
-EXIT_ERROR = 1  # everything else that is wrong with what was given
-EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
-EXIT_TERMINATED = 143  # SIGTERM
 # What a disk says that is full or read-only, or whose files are not ours: no mistake of the program.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -45,19 +43,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             code = cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
         if code:
             sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
-    except click.NoSuchOption as e:
-        _show(e)
-        echo("Ultralytics' own settings are given as KEY=VALUE after the options, e.g. lr0=0.01.", err=True)
-        sys.exit(EXIT_USAGE)
     except click.ClickException as e:
         _show(e)
-        sys.exit(EXIT_USAGE)
+        sys.exit(WRONG_CALL)
     except (KeyboardInterrupt, click.Abort) as e:
         told = e.__cause__ or e  # click makes an Abort of it
-        sys.exit(EXIT_TERMINATED if isinstance(told, Terminated) else EXIT_INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(told, Terminated) else INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough, e.g. head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
-        sys.exit(EXIT_ERROR)
+        sys.exit(BROKEN_PIPE)
     except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
         if debug:
             echo(traceback.format_exc(), err=True)
@@ -65,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
         if isinstance(e, ModuleNotFoundError) and e.name and e.name.partition(".")[0] != "kdyolo":
             e = RunError(f"the package {e.name}, which this needs, is not installed. Install it, e.g. with pip.")
+        e = explained(e) or e
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
-            sys.exit(EXIT_ERROR)
+            sys.exit(FAILED)
         echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {shortened(str(e), LONGEST)}", err=True)
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
-        sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR)
+        sys.exit(exit_code(e))
 
 
 def _show(error: click.ClickException) -> None:

@@ -1,4 +1,4 @@
-"""Base of every command: the group, ``--debug`` and examples in the help, KEY=VALUE settings, printing."""
+"""Base of every command: the group, options that all have, examples in the help, settings of Ultralytics, printing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,44 @@ from typing import Any, TypeVar
 import click
 
 from kdyolo._version import __version__
+from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
+from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, print_result
 from kdyolo.cli.sections import SectionedGroup
 from kdyolo.errors import collect_mistakes
-from kdyolo.utils.text import json_text, printable_lines, quoted
+from kdyolo.utils.text import printable_lines, quoted
+
+__all__ = ["F", "GroupedOption", "command", "echo", "evaluator_option", "json_option", "note", "print_result"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.metrics.coco_metrics, which is heavy to import
 
 
-@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kdyolo")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def common_options(function: F) -> F:
+    """Give a command the options that all have."""
+
+    def keep(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+            ctx.meta[name] = value or ctx.meta.get(name, False)
+
+        return callback
+
+    for flags, name, text in (
+        (("--debug",), "", "Show the traceback of an error."),
+        (("-v", "--verbose"), VERBOSE, "Show everything, Ultralytics' settings and layers too."),
+        (("-q", "--quiet"), QUIET, "Show the result, warnings and errors only."),
+    ):
+        callback = keep(name) if name else None
+        function = click.option(*flags, is_flag=True, expose_value=False, callback=callback, help=text)(function)
+    return function
+
+
+@click.group(
+    cls=SectionedGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="kdyolo")
+@common_options
 def cli() -> None:
     """From a distilled backbone to a COCO detector on Ultralytics.
 
@@ -29,26 +55,35 @@ def cli() -> None:
     kdyolo convert COCO2017/ --out datasets/coco
     kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50
     yolo val model=runs/detect/train/weights/best.pt data=datasets/coco/coco.yaml
+
+    Options may be given as KEY=VALUE, too: kdyolo val model=best.pt data=coco.yaml.
     """  # noqa: D301 - click wants the backspace itself
 
 
-def command(examples: str, cls: type[click.Command] = click.Command) -> Callable[[F], click.Command]:
-    """Make a function a subcommand with ``--debug``, and examples below its help that keep their lines.
+def command(
+    examples: str, *, order: Sequence[str] = (), check: Callable[[Mapping[str, Any]], None] | None = None
+) -> Callable[[F], click.Command]:
+    """Make a function a subcommand with the options that all have, and examples below its help that keep their lines.
 
     Args:
         examples: Lines of commands, each indented by two blanks.
-        cls: Class of the command.
+        order: Options that words without a key stand for, one after the other, e.g. ``("model", "data")``.
+        check: Finds further mistakes in what was given, where the command line has some already.
     """
 
     def decorate(function: F) -> click.Command:
-        function = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(
-            function
-        )
-        epilog, settings = f"\b\nExamples:\n{examples}", {"max_content_width": 100}
-        return cli.command(cls=cls, epilog=epilog, context_settings=settings)(function)
+        return cli.command(
+            cls=SharedCommand,
+            epilog=f"\b\nExamples:\n{examples}",
+            context_settings={"max_content_width": 100},
+            order=order,
+            check=check,
+        )(common_options(function))
 
     return decorate
 
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the rest to stderr.")
 
 evaluator_option = click.option(
     "--evaluator",
@@ -62,6 +97,8 @@ evaluator_option = click.option(
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
     """Settings in the form ``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
 
+    Options that are Ultralytics' settings of numbers are read in the same way.
+
     Args:
         settings: Texts of the form ``key=value``.
         taken: What was given as options already.
@@ -69,7 +106,7 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
     Raises:
         ConfigError: A text is not ``key=value``, or its key was given already; all such mistakes at once.
     """
-    from ultralytics.cfg import parse_key_value_pair
+    from ultralytics.cfg import CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, parse_key_value_pair
 
     found: dict[str, Any] = {}
     with collect_mistakes() as mistakes:
@@ -81,24 +118,10 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
                 mistakes.add(f"{key} is given twice.")
             else:
                 found.update([parse_key_value_pair(text)])
-    if isinstance(taken.get("batch"), str):  # whole number, or a share of memory as Ultralytics allows
-        found.update([parse_key_value_pair(f"batch={taken['batch']}")])
+    for key, value in taken.items():
+        if isinstance(value, str) and key in {*CFG_FLOAT_KEYS, *CFG_FRACTION_KEYS, *CFG_INT_KEYS, "imgsz"}:
+            found.update([parse_key_value_pair(f"{key}={value}")])
     return found
-
-
-def echo(text: Any, *, err: bool = False, nl: bool = True, colours: bool = False) -> None:
-    """Print lines; what a terminal would obey in them, as names and files may bring it along, is shown as escapes.
-
-    Everything that a command prints passes here, so that no name can do anything; one whose ends of lines must not
-    show passes ``printable`` before.
-
-    Args:
-        text: The lines, or a path.
-        err: Whether they go to stderr.
-        nl: Whether the end of a line follows.
-        colours: Whether codes for colours stay, on a terminal.
-    """
-    click.echo(printable_lines(str(text), colours=colours), err=err, nl=nl)
 
 
 @contextmanager
@@ -115,8 +138,3 @@ def escaped_log() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(escape)
-
-
-def print_result(result: str | Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print a table as it is, plain data as JSON."""
-    echo(result if isinstance(result, str) else json_text(result))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, echo, print_result
+from kdyolo.cli.base import command, json_option, note, print_result
 from kdyolo.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ from kdyolo.errors import ConfigError
     "  kdyolo inspect runs/detect/train/weights/best.pt --json"
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE [OTHER]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @click.option("--image", type=click.Path(), help="Image whose features are drawn, level by level.")
 @click.option("--out", type=click.Path(), help="That picture. Default: features.png.")
 @click.option("--imgsz", type=int, default=640, show_default=True, help="Side of the square the image is put in.")
@@ -41,7 +42,7 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
     print_result(found.to_dict() if as_json else found.table())
     if image:
         picture = draw_features(files[0], image, out or "features.png", imgsz, **how)
-        echo(picture, err=as_json)
+        (note if as_json else print_result)(str(picture))
 
 
 @command(
@@ -51,14 +52,15 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
 @click.argument("source", metavar="RUN|CKPT", type=click.Path())
 @click.option("--out", type=click.Path(), help="File to write. Default: NAME-stock.pt beside the checkpoint.")
 @click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
-def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
+@json_option
+def export_stock(source: str, out: str | None, exist_ok: bool, as_json: bool) -> None:
     """Write a plain Ultralytics checkpoint from any of a run's, also from the middle of a run.
 
     Its outputs are compared with the source's before it is written.
     """
     from kdyolo.checkpoints.export import export_stock as write
 
-    echo(write(source, out, exist_ok))
+    _print_file(write(source, out, exist_ok), as_json)
 
 
 @command(
@@ -68,18 +70,25 @@ def export_stock(source: str, out: str | None, exist_ok: bool) -> None:
 @click.argument("source", metavar="RUN|CKPT", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="File to write, ending in .safetensors.")
 @click.option("--exist-ok", is_flag=True, help="Replace the file if it exists.")
-def extract(source: str, out: str, exist_ok: bool) -> None:
+@json_option
+def extract(source: str, out: str, exist_ok: bool, as_json: bool) -> None:
     """Write a detector's backbone on its own, so that it can be injected again, bit for bit."""
     from kdyolo.checkpoints.export import extract_backbone
 
-    echo(extract_backbone(source, out, exist_ok))
+    _print_file(extract_backbone(source, out, exist_ok), as_json)
 
 
 @command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md")
 @click.argument("run", type=click.Path())
 @click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
-def card(run: str, out: str | None) -> None:
+@json_option
+def card(run: str, out: str | None, as_json: bool) -> None:
     """Write a run's model card: results, backbone, training, data, licences, provenance."""
     from kdyolo.runs.model_card import write_model_card
 
-    echo(write_model_card(run, out))
+    _print_file(write_model_card(run, out), as_json)
+
+
+def _print_file(path: Path, as_json: bool) -> None:
+    """Name the file that a command has written."""
+    print_result({"file": str(path)} if as_json else str(path))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from kdyolo.cli.base import command, echo, print_result
+from kdyolo.cli.base import command, json_option, note, print_result
 from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ FORMATS = ("table", "md", "json", "csv")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is printed."
 )
+@json_option
 def compare(
     runs: Sequence[str],
     baseline: str | None,
@@ -56,6 +57,7 @@ def compare(
     watch: bool,
     interval: float,
     form: str,
+    as_json: bool,
 ) -> None:
     """Compare training runs, with the uncertainty that comes from the seed.
 
@@ -78,13 +80,14 @@ def compare(
         from kdyolo.experiments.report.matplotlib_figures import write_plots
 
         write_plots(comparison, Path(out) / "plots", plots)
-    if form == "json":
+    if as_json or form == "json":
         print_result(comparison.to_dict())
     else:
         printed = {"table": comparison.table, "md": comparison.to_markdown, "csv": comparison.to_csv}[form]()
-        echo(printed, nl=not printed.endswith("\n"))
+        print_result(printed.removesuffix("\n"))
     if out is not None:
-        echo(f"{out.rstrip('/')}/report.html", err=form != "table")
+        report = f"{out.rstrip('/')}/report.html"
+        print_result(report) if form == "table" and not as_json else note(report)
 
 
 def _watched(
@@ -93,10 +96,7 @@ def _watched(
     """The comparison when all runs are finished, or at Ctrl-C; its report is kept fresh until then."""
     from kdyolo.experiments.watch import watch
 
-    def tell(line: str) -> None:
-        echo(line, err=True)
-
-    return watch(lambda: compared(None), runs, out, interval=interval, tell=tell)
+    return watch(lambda: compared(None), runs, out, interval=interval, tell=note)
 
 
 def _numbers(text: str) -> list[float]:

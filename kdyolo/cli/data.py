@@ -15,20 +15,11 @@ if TYPE_CHECKING:
     from kdyolo.data.coco.reading.schema import SkipInvalid
 
 
-class _Convert(click.Command):
-    """A command whose ``--skip-invalid`` without ``=`` leaves the next word alone."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words of the command line, as click does."""
-        return super().parse_args(ctx, [f"{word}=few" if word == "--skip-invalid" else word for word in args])
-
-
 @command(
     "  kdyolo convert COCO2017/ --out datasets/coco\n"
     "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
     "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop\n"
     "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100",
-    cls=_Convert,
 )
 @click.argument("root", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder to write.")

@@ -75,7 +75,7 @@ def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
     _say(4, f"training on it: kdyolo train --freeze {FROZEN_EPOCHS} --epochs {EPOCHS}")
     run = out / "run"
     model = KDYOLO(backbone=checkpoint)
-    freeze = {"freeze_epochs": FROZEN_EPOCHS, "epochs": EPOCHS}
+    freeze: Any = {"freeze_epochs": FROZEN_EPOCHS, "epochs": EPOCHS}
     model.train(data=str(summary.yaml), work_dir=run, imgsz=IMGSZ, **freeze, **RECIPE)
     _say(5, "evaluating: kdyolo val")
     metrics = model.val(data=str(summary.yaml), imgsz=IMGSZ, device="cpu", plots=False, save_dir=str(out / "val"))

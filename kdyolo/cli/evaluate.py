@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, echo, evaluator_option, key_values, print_result
-from kdyolo.errors import ConfigError
+from kdyolo.cli.base import command, evaluator_option, json_option, key_values, note, print_result
+from kdyolo.cli.parsing.next_steps import short_path
+from kdyolo.errors import CheckpointError, ConfigError, DatasetError, collect_mistakes
+from kdyolo.utils.text import plural
+
+
+def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[str, str | None]) -> dict[str, Any]:
+    """Options and settings together, checked as far as they can be before anything is opened.
+
+    Args:
+        settings: Texts of the form ``key=value``.
+        options: What was given as options.
+        files: Option → file that must be there.
+
+    Raises:
+        KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
+    """
+    from kdyolo.engine.options.ultralytics_settings import check_settings
+
+    given = {key: value for key, value in options.items() if value is not None}
+    missing = [f"{what} {file}: no such file." for what, file in files.items() if file and not Path(file).is_file()]
+    with collect_mistakes() as mistakes:
+        if read := mistakes.result(lambda: key_values(settings, taken=given)):
+            given |= read
+        known = {key: value for key, value in given.items() if key not in OWN}
+        mistakes.result(lambda: check_settings(known, OWN))
+        if len(missing) == 1 and not mistakes:
+            raise (CheckpointError if missing[0].startswith("--model") else DatasetError)(missing[0])
+        mistakes.add(*missing)
+    return given
+
+
+def _check_others(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in files and settings of a command line that has others already."""
+    options = {key: value for key, value in given.items() if value and key not in ("settings", "model")}
+    files = {f"--{name}": given.get(name) for name in ("model", "data", "annotations")}
+    _given(given.get("settings") or (), options, files)
+
+
+# Options of the commands here that Ultralytics does not know.
+OWN = ("annotations", "evaluator", "per_class", "errors", "run_download", "as_json")
 
 
 @command(
-    "  kdyolo val --model runs/detect/train/weights/best.pt --data datasets/coco/coco.yaml\n"
+    "  kdyolo val runs/detect/train/weights/best.pt datasets/coco/coco.yaml\n"
     "  kdyolo val --model best.pt --data datasets/coco/coco.yaml --errors --per-class\n"
-    "  kdyolo val --model best.pt --data shop.yaml --annotations shop/val.json --imgsz 320 conf=0.01"
+    "  kdyolo val model=best.pt data=shop.yaml --annotations shop/val.json imgsz=320 conf=0.01",
+    order=("model", "data"),
+    check=_check_others,
 )
 @click.option("--model", required=True, type=click.Path(), help="Trained checkpoint (.pt).")
 @click.option("--data", required=True, type=click.Path(), help="Data set YAML.")
-@click.option("--imgsz", type=int, help="Image size in pixels. Default: the one trained with.")
-@click.option("--batch", type=int, help="Images per batch.")
+@click.option("--imgsz", metavar="INTEGER", help="Image size in pixels. Default: the one trained with.")
+@click.option("--batch", metavar="INTEGER", help="Images per batch.")
 @click.option("--device", help="cpu, 0, mps, …")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Part of the data set. Default: val.")
 @click.option("--annotations", type=click.Path(), help="COCO JSON of the split. Default: the one in the YAML.")
@@ -28,44 +69,63 @@ from kdyolo.errors import ConfigError
 @click.option("--per-class", is_flag=True, help="Also AP of every category.")
 @click.option("--errors", is_flag=True, help="Split the loss of AP into kinds of errors; save the worst images.")
 @click.option("--run-download", is_flag=True, help="Run the data set YAML's 'download' if images are missing.")
+@json_option
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-def val(settings: Sequence[str], model: str, **options: Any) -> None:
+def val(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> None:
     """Evaluate a trained detector: Ultralytics' metrics, then the official COCO metrics.
 
     These count all images of the annotation file that the data set was converted from; with classes=[0,2] the
     categories of these classes alone. Detections are kept in predictions.json.
     """
     files = {"--model": model, "--data": options["data"], "--annotations": options["annotations"]}
-    missing = {what: file for what, file in files.items() if file is not None and not Path(file).is_file()}
-    if missing:
-        raise ConfigError([f"{what} {file}: no such file." for what, file in missing.items()])
-    given = {key: value for key, value in options.items() if value is not None}
-    given.update(key_values(settings, taken=given))
+    given = _given(settings, options, files)
     from kdyolo.engine.model import KDYOLO
 
-    KDYOLO(model).val(**given)
+    metrics = KDYOLO(model).val(**given)
+    if as_json:
+        print_result(evaluation_result(metrics))
+
+
+def evaluation_result(metrics: Any) -> dict[str, Any]:
+    """Metrics of an evaluation as plain data.
+
+    Args:
+        metrics: What :meth:`kdyolo.KDYOLO.val` gives.
+    """
+    scores, errors = getattr(metrics, "coco", None), getattr(metrics, "errors", None)
+    return {
+        "folder": str(short_path(Path(metrics.save_dir))),
+        "metrics": {name: float(value) for name, value in metrics.results_dict.items()},
+        "speed": {name: float(value) for name, value in metrics.speed.items()},  # milliseconds an image
+        "official": scores.to_dict() if scores is not None else None,
+        "errors": errors.to_dict() if errors is not None else None,
+    }
 
 
 @command(
-    "  kdyolo predict --model runs/detect/train/weights/best.pt --source images/\n"
-    "  kdyolo predict --model best.pt --source street.jpg --conf 0.5 save_txt=True"
+    "  kdyolo predict runs/detect/train/weights/best.pt images/\n"
+    "  kdyolo predict --model best.pt --source street.jpg --conf 0.5 save_txt=True",
+    order=("model", "source"),
+    check=_check_others,
 )
 @click.option("--model", required=True, type=click.Path(), help="Trained checkpoint (.pt).")
 @click.option("--source", required=True, help="Image, folder, video, glob, URL or camera number.")
-@click.option("--imgsz", type=int, help="Image size in pixels. Default: the one trained with.")
-@click.option("--conf", type=float, help="Smallest score to show. Default: 0.25.")
+@click.option("--imgsz", metavar="INTEGER", help="Image size in pixels. Default: the one trained with.")
+@click.option("--conf", metavar="FLOAT", help="Smallest score to show. Default: 0.25.")
 @click.option("--device", help="cpu, 0, mps, …")
+@json_option
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-def predict(settings: Sequence[str], model: str, **options: Any) -> None:
+def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> None:
     """Draw a trained detector's predictions, on images resized as in its training."""
-    if not Path(model).is_file():
-        raise ConfigError(f"--model {model}: no such file.")
-    given = {key: value for key, value in options.items() if value is not None}
-    given.update(key_values(settings, taken=given))
+    given = _given(settings, options, {"--model": model})
     from kdyolo.engine.model import KDYOLO
 
-    for _ in KDYOLO(model).predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
-        pass
+    found = []
+    for result in KDYOLO(model).predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
+        if as_json:
+            found.append({"image": result.path, "objects": result.summary(decimals=5)})
+    if as_json:
+        print_result(found)
 
 
 @command(
@@ -87,7 +147,7 @@ def predict(settings: Sequence[str], model: str, **options: Any) -> None:
 @click.option("--ci", is_flag=True, help="95% confidence intervals: a bootstrap over the images.")
 @click.option("--resamples", type=int, default=1000, show_default=True, help="Draws of the bootstrap.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def score(
     files: Sequence[str],
     evaluator: Any,
@@ -105,7 +165,9 @@ def score(
     annotations. Two results files are compared on the same images, with a paired bootstrap.
     """
     if not 2 <= len(files) <= 3:
-        raise ConfigError(f"expected PRED.json ANN.json, or two results files and ANN.json; found {len(files)} files.")
+        raise ConfigError(
+            f"expected PRED.json ANN.json, or two results files and ANN.json; found {plural(len(files), 'file')}."
+        )
     *predictions, annotations = files
     if len(predictions) == 2 and per_class:
         raise ConfigError("--per-class is for one results file: score each on its own.")
@@ -118,7 +180,7 @@ def score(
     if len(predictions) == 2:
         from kdyolo.metrics.bootstrap import compare_coco
 
-        echo(f"drawing the images {resamples:,} times for each model …", err=True)
+        note(f"drawing the images {resamples:,} times for each model …")
         options: Any = {"evaluator": evaluator, "categories": categories, "category_offset": category_offset, **draws}
         comparison = compare_coco(predictions[0], predictions[1], annotations, **options)
         print_result(comparison.to_dict() if as_json else comparison.table((predictions[0], predictions[1])))
@@ -130,7 +192,7 @@ def score(
     results = read_detections(predictions[0], truth, category_offset)
     scores = score_results(truth, results, evaluator, categories)
     if ci:
-        echo(f"drawing the images {resamples:,} times …", err=True)  # half a minute for COCO's 5,000
+        note(f"drawing the images {resamples:,} times …")  # half a minute for COCO's 5,000
     intervals = confidence(truth, results.detections, categories=categories, **draws) if ci else None
     if as_json:
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})

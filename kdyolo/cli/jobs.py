@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdyolo.cli.base import command, echo, print_result
+from kdyolo.cli.base import GroupedOption, command, echo, json_option, print_result
+from kdyolo.cli.parsing.next_steps import short_path
+from kdyolo.cli.parsing.output import result_stream
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
 from kdyolo.utils.text import format_duration, printable
@@ -19,8 +21,14 @@ from kdyolo.utils.text import format_duration, printable
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
 
+CONTROL = "Controlling the run"  # title of a group of options
+
 detach_option = click.option(
-    "--detach", is_flag=True, help="Go on in the background once it has begun; the terminal may be closed."
+    "--detach",
+    cls=GroupedOption,
+    group=CONTROL,
+    is_flag=True,
+    help="Go on in the background once it has begun; the terminal may be closed.",
 )
 
 
@@ -45,21 +53,15 @@ def run_detached(dry_run: bool) -> None:
     except DidNotBegin as e:
         echo(e.output or f"Error: {e}", err=True)
         raise click.exceptions.Exit(e.code) from None
-    run = _short(folder)
+    run = short_path(folder)
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
     echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
     echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
 
 
-def _short(path: Path) -> Path:
-    """A path as one would type it here."""
-    path, here = path.resolve(), Path.cwd().resolve()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 @command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def ps(folders: Sequence[Path], as_json: bool) -> None:
     """List runs: phase, epoch, best mAP50-95, and whether the process lives.
 
@@ -73,7 +75,7 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
         print_result([run.to_dict() for run in runs])
     elif not runs:
         echo(f"no runs in {', '.join(map(str, folders or FOLDERS))}")
-    elif sys.stdout.isatty():
+    elif (result_stream() or sys.stdout).isatty():
         _print_table(runs)
     else:
         echo("\n".join(aligned([HEADER, *map(_row, runs)])))
@@ -82,6 +84,8 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
             echo(printable(run.problem), err=True)
 
 
+EXPENDABLE = ("PID", "PHASE")  # columns that a narrow terminal has no room for, the first goes first
+FOLDED = ("RUN", "STATUS")
 HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
 
 
@@ -89,21 +93,31 @@ def _row(run: RunStatus) -> tuple[str, ...]:
     pid = "" if run.process is None else f"{run.process.pid}{' (stale)' if run.stale else ''}"
     best = "" if math.isnan(run.best) else f"{run.best:.3f}"
     left = "" if math.isnan(run.seconds_left) else format_duration(run.seconds_left)
-    return (str(_short(run.path)), run.summary, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
+    return (str(short_path(run.path)), run.summary, run.phase, f"{run.epoch}/{run.epochs}", best, pid, left)
 
 
 def _print_table(runs: Sequence[RunStatus]) -> None:
+    """Print the table for a terminal: what a narrow one has no room for is left out, names of runs are folded."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from kdyolo.utils.tables import NARROWEST, fitting_columns
+
+    rows = [dict(zip(HEADER, map(printable, _row(run)), strict=True)) for run in runs]
+    console = Console(file=result_stream())
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in HEADER}
+    widths |= {name: min(widths[name], NARROWEST) for name in FOLDED}
+    columns = fitting_columns(widths, console.width - 1, EXPENDABLE)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name not in FOLDED, min_width=min(widths[name], NARROWEST))
     styles = {"running": "green", "finished": "dim", "interrupted": "yellow", "died": "red", "damaged": "red"}
-    table = Table(*HEADER, box=box.SIMPLE_HEAD, pad_edge=False)
-    for run in runs:
-        cells = (Text(printable(cell)) for cell in _row(run))  # Text: names may hold [square] brackets
-        table.add_row(*cells, style=styles.get(run.state))
-    Console().print(table)
+    for run, row in zip(runs, rows, strict=True):  # Text: names may hold [square] brackets
+        table.add_row(*(Text(row[name]) for name in columns), style=styles.get(run.state))
+    console.print(table)
 
 
 @command("  kdyolo logs runs/detect/train\n  kdyolo logs runs/detect/train -f")

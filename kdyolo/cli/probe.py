@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, echo, print_result
+from kdyolo.cli.base import command, json_option, note, print_result
 
 
 @command(
@@ -31,7 +31,7 @@ from kdyolo.cli.base import command, echo, print_result
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
 @click.option("--trust", is_flag=True, help="Unpickle the files completely: RUNS ANY CODE that they bring.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Also a picture: .png, .svg or .pdf.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def probe(checkpoints: Sequence[str], data: str, plot: str | None, as_json: bool, **options: Any) -> None:
     """Compare backbones by how well simple classifiers tell objects from their frozen features.
 
@@ -44,4 +44,4 @@ def probe(checkpoints: Sequence[str], data: str, plot: str | None, as_json: bool
     if plot:
         from kdyolo.experiments.probe.figure import draw_probe
 
-        echo(draw_probe(result, plot), err=as_json)
+        (note if as_json else print_result)(str(draw_probe(result, plot)))

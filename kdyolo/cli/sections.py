@@ -6,6 +6,7 @@ from importlib import import_module
 
 import click
 
+from kdyolo.cli.parsing.exit_codes import EXIT_CODES
 from kdyolo.utils.text import did_you_mean, quoted
 
 # Section → command → (module of kdyolo.cli that defines it, sentence in the list of commands).
@@ -72,6 +73,8 @@ class SectionedGroup(click.Group):
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name.ljust(width), sentence) for name, (_, sentence) in commands.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code:>3}".ljust(width), words) for code, words in EXIT_CODES.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
         """Completions of a command's name with its sentence, without importing any; of options as click has them."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import F, command, echo, key_values
-from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.engine.options.train_options import command_options
+from kdyolo.cli.base import F, GroupedOption, command, json_option, key_values, note, print_result
+from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
+from kdyolo.cli.parsing.config_file import read_config
+from kdyolo.cli.parsing.next_steps import after_training, training_result
+from kdyolo.engine.options.train_options import COMMAND_FLAGS, DECLARED, STOCK_FLAGS, TrainOptions, command_options
 from kdyolo.engine.ranks.devices import read_rank
-from kdyolo.errors import ConfigError
+from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import LAST_NAME, weights_file
-from kdyolo.runs.lifecycle.options import Kind, Option
+from kdyolo.runs.lifecycle.options import Group, Kind, Option
 from kdyolo.runs.process_control import ended_by_signals
+
+if TYPE_CHECKING:
+    from kdyolo.engine.trainer import KDTrainer
 
 TYPES: dict[Kind, Any] = {
     "text": None,
@@ -26,10 +32,27 @@ TYPES: dict[Kind, Any] = {
     "number": float,
     "count": click.IntRange(min=0),
 }
+TITLES: dict[Group, str] = {
+    "start": "What it starts from",
+    "freeze": "Freezing the backbone",
+    "recipe": "Training",
+    "run": "Training",
+    "reading": "Reading the backbone checkpoint",
+}
+# Options that stand together in the help though the declaration has them with others.
+CONTROLLING = {*COMMAND_FLAGS, "work_dir", "exist_ok", "run_download"}
 
 
-def declared_options(options: Mapping[str, Option]) -> Callable[[F], F]:
-    """Give a command the options that are declared elsewhere, in the order of the declaration."""
+def declared_options(
+    options: Mapping[str, Option], titles: Mapping[Group, str] | None = None, unread: Collection[str] = ()
+) -> Callable[[F], F]:
+    """Give a command the options that are declared elsewhere, in the order of the declaration.
+
+    Args:
+        options: Name → declaration.
+        titles: Group of options → its title in the help. Default: one list.
+        unread: Options whose text is read, and found wrong, with all other settings.
+    """
 
     def decorate(function: F) -> F:
         for name, found in reversed(list(options.items())):
@@ -37,9 +60,11 @@ def declared_options(options: Mapping[str, Option]) -> Callable[[F], F]:
             function = click.option(
                 *found.flags_of(name),
                 name,
-                type=kind,
+                cls=GroupedOption,
+                group=CONTROL if name in CONTROLLING else (titles or {}).get(found.group, "Options"),
+                type=None if name in unread and found.kind == "integer" else kind,
                 is_flag=found.kind == "flag",
-                metavar=found.metavar,
+                metavar=found.metavar or ("INTEGER" if found.kind == "integer" else None),
                 help=found.help,
             )(function)
         return function
@@ -47,17 +72,36 @@ def declared_options(options: Mapping[str, Option]) -> Callable[[F], F]:
     return decorate
 
 
+def _check_others(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in settings and options of a command line that has others already."""
+    from kdyolo.engine.options.validation import split_options
+
+    options = {key: value for key, value in given.items() if value and (key in DECLARED or key in STOCK_FLAGS)}
+    split_options({**options, **key_values(given.get("settings") or (), taken=options)})
+
+
 @command(
     "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50\n"
     "  kdyolo train --data datasets/coco/coco.yaml --model kdyolov8s.yaml --random-init\n"
     "  kdyolo train --data datasets/coco/coco.yaml --weights yolov8s.pt --backbone ckpt.pth --recipe coco-mosaic\n"
     "  kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --epochs 12 lr0=0.02 hsv_h=0\n"
-    "  kdyolo train --resume runs/detect/train --detach"
+    "  kdyolo train --config runs/detect/train/kdyolo.yaml seed=1\n"
+    "  kdyolo train --resume runs/detect/train --detach",
+    check=_check_others,
 )
-@declared_options(command_options())
+@declared_options(command_options(), TITLES, unread=STOCK_FLAGS)
 @detach_option
+@json_option
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bool, **options: Any) -> None:
+def train(
+    settings: Sequence[str],
+    config: str | None,
+    resume: str | None,
+    dry_run: bool,
+    detach: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Train a detector on a distilled backbone.
 
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
@@ -67,45 +111,69 @@ def train(settings: Sequence[str], resume: str | None, dry_run: bool, detach: bo
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
+    from kdyolo.engine.options.validation import split_options
+
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
-    if resume is not None:
-        if dry_run:
-            raise ConfigError("--dry-run is for a new run: one to resume has been checked already.")
-    elif not given.get("data"):
-        raise ConfigError("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
+    with collect_mistakes() as mistakes:
+        if config is not None:
+            defaults = TrainOptions().to_dict()
+            given = {**(mistakes.result(lambda: read_config(config, defaults)) or {}), **given}
+        if resume is not None and (dry_run or config):
+            what = "--dry-run is for a new run" if dry_run else "--config is for a new run"
+            mistakes.add(f"{what}: one to resume has its options, and they have been checked already.")
+        if resume is None and not (given.get("data") or mistakes):
+            mistakes.add("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
+            mistakes.result(lambda: split_options(given))
     with ended_by_signals():
         if resume is not None:
-            _resume(Path(resume), given)
+            result = _resume(Path(resume), given)
         elif dry_run:
             from kdyolo.engine.preflight import preflight
 
-            preflight(given)
+            result = {"phases": [asdict(phase) for phase in preflight(given)]}
         else:
-            _start(given)
+            result = _start(given)
+    if as_json:
+        print_result(result)
+    elif not dry_run:
+        note(after_training(result))
 
 
-def _start(given: dict[str, Any]) -> None:
+def _start(given: dict[str, Any]) -> dict[str, Any]:
     from kdyolo.engine.start.plan import plan_run
     from kdyolo.engine.trainer import KDTrainer
 
-    KDTrainer(plan=plan_run(given)).train()
+    return _trained(KDTrainer(plan=plan_run(given)))
 
 
-def _resume(run: Path, given: dict[str, Any]) -> None:
+def _resume(run: Path, given: dict[str, Any]) -> dict[str, Any]:
     from kdyolo.engine.trainer import KDTrainer
 
     last = str(run if run.suffix == ".pt" else weights_file(run, LAST_NAME))
-    KDTrainer(overrides={**given, "task": "detect", "mode": "train", "model": last, "resume": last}).train()
+    return _trained(KDTrainer(overrides={**given, "task": "detect", "mode": "train", "model": last, "resume": last}))
+
+
+def _trained(trainer: KDTrainer) -> dict[str, Any]:
+    """Train, and say what came of it as plain data."""
+    trainer.train()
+    data = trainer.plan.overrides.get("data") or trainer.args.data
+    return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 
 
 @command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth")
 @click.option("--data", type=click.Path(), help="Data set YAML to check.")
 @click.option("--backbone", type=click.Path(), help="Distillation checkpoint to check.")
 @click.option("--model", help="Model YAML that the checkpoint should fit.")
-def doctor(**options: Any) -> None:
+@json_option
+def doctor(as_json: bool, **options: Any) -> None:
     """Show versions, processor, GPUs and free space, and check a data set and a checkpoint."""
     from kdyolo.engine.preflight import check_parts, environment
 
-    echo(environment())
-    if found := check_parts(**options):
-        echo(found)
+    here = environment()
+    if not as_json:
+        print_result(here)
+    found = check_parts(**options)
+    if as_json:
+        print_result({"environment": here.splitlines(), "found": found.splitlines()})
+    elif found:
+        print_result(found)

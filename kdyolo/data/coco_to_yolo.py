@@ -90,6 +90,11 @@ def convert_coco(
         ConfigError: The arguments contradict each other, or the splits have no clear roles.
         DatasetError: The data is not what it should be (the message names file and record), or ``out`` cannot be
             written.
+
+    Examples:
+        >>> from kdyolo import convert_coco
+        >>> convert_coco("COCO2017", "datasets/new").yaml.name
+        'coco.yaml'
     """
     _check_arguments(root, out, name, link, sources, min_area, skip_invalid)
     root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()

@@ -182,7 +182,11 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
     from ultralytics.utils import LOGGER
 
     file = dataset_file(str(data))
-    script = _read(file).get("download")
+    content = _read(file)
+    script = content.get("download")
+    if split not in ("train", "val") and not content.get(split):  # Ultralytics says the same of the other two
+        there = [name for name in ("train", "val", "test") if content.get(name)]
+        raise DatasetError(f"data {data}: it has no {split!r} images. It has: {', '.join(there)}.")
     try:
         found: dict[str, Any] = check_det_dataset(str(file), autodownload=False, split=split)
         return found

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import Unpack
 
+from kdyolo.distillation.keywords import DistillKeywords
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
 from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
@@ -51,7 +53,7 @@ def distill(
     *,
     teacher: str | Path | Teacher,
     model: str | None = None,
-    **options: Any,
+    **options: Unpack[DistillKeywords],
 ) -> DistillResult:
     """Distil a frozen teacher into a YOLO backbone, on images without labels.
 
@@ -68,7 +70,7 @@ def distill(
     Raises:
         KDYOLOError: Something is not what it should be; before anything is written, unless a disk fills up meanwhile.
     """
-    given = {**options, **({"model": model} if model else {})}
+    given: dict[str, Any] = {**options, **({"model": model} if model else {})}
     place = this_place(given.get("device"))
     if place.device.type == "cpu" and place.ranks == 1 and (threads := cpu_threads()):
         torch.set_num_threads(threads)

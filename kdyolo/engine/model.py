@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 from ultralytics import YOLO
 from ultralytics.engine.model import Model
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
@@ -27,6 +28,8 @@ from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.foreign_errors import foreign_errors_explained
+from kdyolo.engine.options.keywords import TrainKeywords, UltralyticsKeywords
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.predictor import StretchPredictor, images_named, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.devices import Machine, one_device
@@ -39,7 +42,7 @@ from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
 from kdyolo.runs.process_control import ended_by_signals
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, signals_pass
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, runs_below_here, signals_pass
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -146,7 +149,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             super()._load(weights, task=task)
 
     @ended_by_signals()
-    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
+    def train(self, trainer: Any = None, **kwargs: Unpack[TrainKeywords]) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.
 
         Args:
@@ -160,22 +163,23 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         Raises:
             KDYOLOError: Something about options, checkpoint, model or data is wrong; nothing is left behind.
         """
-        if kwargs.get("resume"):
-            last = self.ckpt_path if kwargs["resume"] is True else kwargs["resume"]
+        given: dict[str, Any] = dict(kwargs)
+        if given.get("resume"):
+            last = self.ckpt_path if given["resume"] is True else given["resume"]
             if last is None:
                 raise RunError(f"{self.model_name} cannot be resumed: expected the last.pt of an interrupted run.")
-            return self._train(trainer or KDTrainer, {**kwargs, "resume": str(last)})
-        if isinstance(kwargs.get("data"), (list, tuple)):  # Ultralytics would go on behind a data set that failed
+            return self._train(trainer or KDTrainer, {**given, "resume": str(last)})
+        if isinstance(given.get("data"), (list, tuple)):  # Ultralytics would go on behind a data set that failed
             raise ConfigError("data is one data set YAML; found several. Train on each by a call of its own.")
-        if not (kwargs.get("data") or kwargs.get("cfg")):
+        if not (given.get("data") or given.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         in_memory = self._start_in_memory()
         if trainer is None or (isinstance(trainer, type) and issubclass(trainer, KDTrainer)):
-            reads_again = kwargs.keys() & {"backbone", *READING}  # another file, or the same as it is by now
+            reads_again = given.keys() & {"backbone", *READING}  # another file, or the same as it is by now
             trainer = partial(_planned, trainer or KDTrainer, in_memory or (None if reads_again else self.start))
         elif in_memory is not None:
             raise ConfigError(f"the model holds {in_memory.in_memory}; only a KDTrainer, or none, trains from them.")
-        return self._train(trainer, {**self._start_options(in_memory, kwargs), **kwargs})
+        return self._train(trainer, {**self._start_options(in_memory, given), **given})
 
     def _train(self, trainer: Any, options: Mapping[str, Any]) -> Any:
         """Train by Ultralytics' own method; after a training that failed, the model is what it was."""
@@ -309,16 +313,14 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         raise ConfigError("calibrate() is for depth models; kdyolo trains detectors.")
 
-    def export(self, **kwargs: Any) -> Any:
-        """Export the model, as Ultralytics does; a data set to calibrate with is neither fetched nor does its code run.
-
-        Args:
-            **kwargs: ``format`` and any of Ultralytics' export settings.
-        """
+    def export(self, **kwargs: Unpack[UltralyticsKeywords]) -> Any:
+        """Export the model, as Ultralytics does; of a data set to calibrate with, nothing is fetched or run."""
         with data_sets_read_by(check_for_ultralytics), label_caches_read_by(read_label_cache):
             return super().export(**kwargs)
 
     @signals_pass()
+    @runs_below_here()
+    @foreign_errors_explained()
     def val(
         self,
         validator: Any = None,
@@ -328,7 +330,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         per_class: bool = False,
         errors: bool = False,
         run_download: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[UltralyticsKeywords],
     ) -> Any:
         """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
 
@@ -357,7 +359,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             kwargs["device"] = one_device(kwargs["device"], "an evaluation", Machine.here())
         return super().val(validator=validator, **own, **kwargs)
 
-    def predict(self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Any) -> Any:
+    def predict(
+        self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Unpack[UltralyticsKeywords]
+    ) -> Any:
         """Predict, as Ultralytics does, on one device; see ``YOLO.predict``.
 
         Args:
@@ -375,7 +379,11 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-        with images_named(lambda: getattr(self.predictor, "dataset", None)):
+        with (
+            runs_below_here(),
+            foreign_errors_explained(),
+            images_named(lambda: getattr(self.predictor, "dataset", None)),
+        ):
             results = super().predict(source, stream, predictor, **kwargs)
         return (
             streamed(results, lambda: getattr(self.predictor, "dataset", None))

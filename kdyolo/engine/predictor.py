@@ -20,6 +20,7 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import ops
 
 from kdyolo.data.image_names import refuse_odd_images
+from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.train_options import LETTERBOX
 from kdyolo.errors import DatasetError
 from kdyolo.utils.text import quoted
@@ -61,7 +62,7 @@ def images_named(dataset: Callable[[], Any]) -> Iterator[None]:
 
 def streamed(results: Iterable[Any], dataset: Callable[[], Any]) -> Iterator[Any]:
     """Results that are computed while they are asked for, with images named as in :func:`images_named`."""
-    with images_named(dataset):
+    with foreign_errors_explained(), images_named(dataset):
         yield from results
 
 

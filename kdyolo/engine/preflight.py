@@ -103,9 +103,10 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
         What was found, a few lines each.
 
     Raises:
-        ConfigError: All mistakes in one error.
+        KDYOLOError: All mistakes in one error; a single one as the kind that it is.
     """
-    lines, mistakes = [], []
+    lines: list[str] = []
+    errors: list[KDYOLOError] = []
     if data:
         try:
             content = check_data(data)
@@ -113,17 +114,17 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
             lines.append(f"data    {data}: {content['nc']} classes, {content['train']}, {content['val']}")
             lines += [f"warning {warning}" for warning in crowd_warnings(content)]
         except KDYOLOError as e:
-            mistakes.append(str(e))
+            errors.append(e)
     if backbone:
         try:
             start = read_start(TrainOptions(backbone=backbone), model)
             lines += [f"model   {start.model}", start.report.table() if start.report else ""]
         except KDYOLOError as e:
-            mistakes.append(str(e))
+            errors.append(e)
     elif model:
-        mistakes.append("model is about a backbone, but none is given.")
-    if mistakes:
-        raise ConfigError(mistakes)
+        errors.append(ConfigError("model is about a backbone, but none is given."))
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigError([str(error) for error in errors])
     return "\n".join(lines)
 
 

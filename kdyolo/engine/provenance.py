@@ -21,9 +21,10 @@ from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.engine.options.recipes import load_recipe
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.freeze_schedule import FreezeSchedule
+from kdyolo.models.freeze_schedule import NEVER, PARTS, FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.run_record import RunRecord
+from kdyolo.utils.text import plural
 
 _PLAIN = (bool, int, float, str, list, dict, type(None))
 
@@ -93,6 +94,13 @@ def announce(
         for part, layers in model.backbone.parts.items()
     }
     LOGGER.info(schedule.describe(parameters, sum(p.numel() for p in model.parameters())))
+    late = [part for part, epochs in schedule.unfreeze_epochs.items() if schedule.epochs <= epochs < NEVER]
+    if late:
+        lasts = max(schedule.unfreeze_epochs[part] for part in late)
+        LOGGER.warning(
+            f"{'the backbone' if len(late) == len(PARTS) else ', '.join(late)} never thaws: freezing lasts "
+            f"{plural(int(lasts), 'epoch')}, the run {plural(schedule.epochs, 'epoch')}. If that is meant, freeze all."
+        )
     if schedule.frozen_epochs and patience:
         LOGGER.info(f"      patience={patience} counts unfrozen epochs only")
 

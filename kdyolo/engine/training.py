@@ -49,7 +49,8 @@ from kdyolo.runs.process_control import ended_by_signals, finished_first, raise_
 from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, signals_pass
+from kdyolo.utils.progress import details
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, runs_below_here, signals_pass
 
 
 class KDTraining(MeasuredTraining):
@@ -103,13 +104,13 @@ class KDTraining(MeasuredTraining):
         plan: RunPlan | None = None,
     ) -> None:
         self.log = RunLog()
-        with ended_by_signals(), signals_pass(), ExitStack() as undo:
+        with ended_by_signals(), signals_pass(), runs_below_here(), ExitStack() as undo:
             undo.callback(self.log.close)
             self._start = start = start_run(overrides or {}, plan)
             undo.callback(lambda: start.discard_set_up(getattr(self, "save_dir", None)))
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
-            with ray_left_out():
+            with ray_left_out(), details("engine/trainer: "):
                 super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir)
             if start.device is not None:
@@ -195,7 +196,8 @@ class KDTraining(MeasuredTraining):
 
     def get_model(self, cfg: str | Yaml | None = None, weights: nn.Module | None = None, verbose: bool = True) -> Any:
         """Build the model, start it from ``weights`` if given, and lay the distilled backbone over it."""
-        model = self.build_model(self._start.description(cfg, weights), verbose)
+        with details():  # the table of layers
+            model = self.build_model(self._start.description(cfg, weights), verbose)
         self.freezer.check_parts(model.backbone, model.yaml["yaml_file"])
         if weights is not None:
             model.load(weights)
@@ -210,12 +212,14 @@ class KDTraining(MeasuredTraining):
         return model
 
     def set_model_attributes(self) -> None:
-        """Extend ``set_model_attributes``: translate ``freeze``, which counts stock layers and comes next.
+        """Extend ``set_model_attributes``: say what trains, and translate ``freeze``, which counts stock layers.
 
         Our own schedule is not applied here but at the start of every epoch, so that AutoBatch, which comes in between,
         measures the memory that training takes once everything trains.
         """
         super().set_model_attributes()
+        facts = (self.schedule, self.report, self.started_from)
+        announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
         if self.args.freeze is not None:
             self.args.freeze = nested_layers(unwrap_model(self.model), self.args.freeze)
 
@@ -258,10 +262,11 @@ class KDTraining(MeasuredTraining):
         self.steps.begin(self.accumulate)
 
     def _setup_train(self) -> None:
-        """Extend ``_setup_train``: checks, patience that waits for the unfreezing, the plan and the record."""
+        """Extend ``_setup_train``: checks, patience that waits for the unfreezing, and the record."""
         layer_freeze = self.args.freeze
         try:
-            super()._setup_train()
+            with details("Freezing layer "):
+                super()._setup_train()
         finally:
             self.args.freeze = layer_freeze  # our translation must reach neither checkpoints nor a stock resume
         self.stopper = EarlyStoppingAfterUnfreeze.instead_of(self.stopper, self.schedule.frozen_epochs)
@@ -271,8 +276,6 @@ class KDTraining(MeasuredTraining):
         self.evaluation.begin(self.validator, self.data)
         if not (self.resume or self.is_rehearsal):
             fitting_batch.require_fitting_batch(self)
-        facts = (self.schedule, self.report, self.started_from)
-        announce(unwrap_model(self.model), *facts, resumed=bool(self.resume), patience=self.args.patience)
         if distributed.is_rank_zero():
             self._record_and_hand_over()
 

@@ -37,6 +37,7 @@ from kdyolo.experiments.comparison.run_facts import run_facts
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.runs.files import run_folder_of
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class RunComparison(ComparisonResult):
+@dataclass(frozen=True, repr=False)
+class RunComparison(ShownAsTable, ComparisonResult):
     """Arms side by side, with ways to show them: see :class:`ComparisonResult` for the attributes."""
 
     def to_frame(self) -> pd.DataFrame:
@@ -141,6 +142,12 @@ def compare_runs(
     Raises:
         ConfigError: Options are wrong; the error names all of them.
         RunError: A path is no run, a run has no results or is given twice, or runs are not like for like.
+
+    Examples:
+        >>> from kdyolo import compare
+        >>> comparison = compare("studies/does-it-help", baseline="random")
+        >>> comparison.baseline
+        'random'
     """
     check_metric(metric, at)
     _check_targets(targets)

@@ -18,6 +18,8 @@ from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, 
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
+from kdyolo.utils.progress import counted
+from kdyolo.utils.tables import ShownAsTable
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -57,8 +59,8 @@ class BootstrapIntervals:
         ]
 
 
-@dataclass(frozen=True)
-class CocoComparison:
+@dataclass(frozen=True, repr=False)
+class CocoComparison(ShownAsTable):
     """Two models on the same images.
 
     Attributes:
@@ -175,6 +177,12 @@ def compare_coco(
     Raises:
         ConfigError: A number is out of range, or the evaluator or the offset is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
+
+    Examples:
+        >>> from kdyolo import compare_coco
+        >>> comparison = compare_coco("a.json", "b.json", "instances_val2017.json", resamples=10)
+        >>> comparison.second.ap - comparison.first.ap
+        0.0
     """
     _check_numbers(resamples, level)
     truth = read_ground_truth(annotations)
@@ -203,7 +211,7 @@ def _check_numbers(resamples: int, level: float) -> None:
 def _draws(images: int, resamples: int, seed: int) -> Any:
     """How often each image is drawn, for each resample: [images]."""
     rng = np.random.default_rng(seed)
-    for _ in range(resamples):
+    for _ in counted(range(resamples), "drawing images", resamples, "times"):
         yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
 
 

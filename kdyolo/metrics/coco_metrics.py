@@ -19,6 +19,7 @@ from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, 
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import Results, read_detections
 from kdyolo.utils.system import pause_gc
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import printable, quoted, shortened
 
 
@@ -43,8 +44,8 @@ class ClassScores:
     ap75: float
 
 
-@dataclass(frozen=True)
-class CocoScores:
+@dataclass(frozen=True, repr=False)
+class CocoScores(ShownAsTable):
     """The twelve official COCO metrics: each in 0–1, or −1 where there is no object to find (as pycocotools has it).
 
     Attributes:
@@ -174,6 +175,12 @@ def score_coco(
     Raises:
         ConfigError: The evaluator or the offset is unknown.
         DatasetError: A file is not what it should be, or they do not belong together.
+
+    Examples:
+        >>> from kdyolo import score_coco
+        >>> scores = score_coco("a.json", "instances_val2017.json")
+        >>> 0 < scores.ap < scores.ap50
+        True
     """
     truth = read_ground_truth(annotations)
     return score_results(truth, read_detections(predictions, truth, category_offset), evaluator, categories)

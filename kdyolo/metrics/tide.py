@@ -18,6 +18,7 @@ from pycocotools import mask
 
 from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match_detections
+from kdyolo.utils.tables import ShownAsTable
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 _RECALLS = np.linspace(0, 1, 101)
@@ -56,8 +57,8 @@ class ImageErrors:
     missed: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ErrorReport:
+@dataclass(frozen=True, repr=False)
+class ErrorReport(ShownAsTable):
     """AP50 and what is lost to each kind of error.
 
     Attributes:

@@ -39,6 +39,11 @@ class DistilledBackbone(nn.Module):
 
     Raises:
         ModelError: Unknown arch or level.
+
+    Examples:
+        >>> from kdyolo import DistilledBackbone
+        >>> DistilledBackbone("yolov8n").channels
+        (64, 128, 256)
     """
 
     def __init__(

@@ -39,6 +39,11 @@ class FreezeSchedule:
 
     Raises:
         ConfigError: Every mistake and contradiction found, in one error.
+
+    Examples:
+        >>> from kdyolo import FreezeSchedule
+        >>> FreezeSchedule(freeze_epochs=50, epochs=100).phase(49)
+        'backbone frozen'
     """
 
     freeze_epochs: int | Literal["all"] = 0
@@ -159,7 +164,7 @@ class FreezeSchedule:
         if self.backbone_lr != 1.0:
             notes.append(f"the backbone's learning rate is {self.backbone_lr:g} × the head's")
         if self.unfreezes and self.thaw_warmup:
-            notes.append(f"after a thaw the learning rate rises over {self.thaw_warmup:g} epoch(s)")
+            notes.append(f"after a thaw the learning rate rises over {self.thaw_warmup:g} {_epochs(self.thaw_warmup)}")
         if self.freeze_bn == "always":
             notes.append("the backbone's BatchNorm statistics never move")
         return "\n      ".join([plan, *notes])
@@ -177,7 +182,9 @@ class FreezeSchedule:
         who = "it" if len(never) == len(PARTS) else ", ".join(never)
         beyond = max((e for p in never if (e := self.unfreeze_epochs[p]) != NEVER), default=self.epochs)
         reason = (
-            f", because freezing lasts {int(beyond)} and the run {self.epochs} epochs" if beyond > self.epochs else ""
+            f", because freezing lasts {int(beyond)} and the run {self.epochs} {_epochs(self.epochs)}"
+            if beyond > self.epochs
+            else ""
         )
         return f"{plan}; {who} never thaw{'s' if who == 'it' or len(never) == 1 else ''}{reason}"
 
@@ -193,6 +200,10 @@ class FreezeSchedule:
         if isinstance(text, bool) or not str(text).isdigit():
             raise ConfigError(f"freeze takes 0, a number of epochs or 'all'; found {text!r}.")
         return int(text)
+
+
+def _epochs(count: float) -> str:
+    return "epoch" if count == 1 else "epochs"
 
 
 def _parse_stages(text: str) -> tuple[dict[str, float], list[str]]:

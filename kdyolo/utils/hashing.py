@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 
-_PIECE = 1 << 20  # bytes read at a time where Python cannot do it by itself
+from kdyolo.utils.progress import Progress
+
+_PIECE = 1 << 20  # bytes read at a time
 
 
 def sha256_of_file(path: Path) -> str:
@@ -21,10 +22,10 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
-        if sys.version_info >= (3, 11):
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
+    digest = hashlib.sha256()
+    pieces = path.stat().st_size // _PIECE + 1
+    with path.open("rb") as file, Progress(f"hashing {path.name}", pieces, "MiB") as progress:
         while piece := file.read(_PIECE):
             digest.update(piece)
-        return digest.hexdigest()
+            progress.advance()
+    return digest.hexdigest()

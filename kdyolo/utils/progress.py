@@ -1,23 +1,91 @@
-"""Progress line with rate and time left, on a terminal, for what takes more than a second."""
+"""What is told during work: how much of it, and a progress line on a terminal for what takes more than a second."""
 
 from __future__ import annotations
 
+import logging
 import mmap
+import os
+import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Literal, TypeVar, get_args
 
-from kdyolo.utils.text import printable
+from kdyolo.utils.text import format_duration, printable, shortened, without_colours
+
+T = TypeVar("T")
+Verbosity = Literal["quiet", "normal", "verbose"]
+VERBOSITY_NAME = "KDYOLO_VERBOSITY"  # environment variable, which the processes of several devices inherit
 
 PATIENCE = 1.0  # seconds before the line appears
 INTERVAL = 0.1  # seconds between two lines
 _PROCESSES = 512
+_TERMINAL = logging.StreamHandler
+
+
+def verbosity() -> Verbosity:
+    """How much is told on the terminal: only results and warnings, what matters, or everything."""
+    found = os.environ.get(VERBOSITY_NAME)
+    return next((level for level in get_args(Verbosity) if level == found), "normal")
+
+
+@contextmanager
+def verbosity_set(level: Verbosity) -> Iterator[None]:
+    """Tell so much in this block, also in processes started in it."""
+    former = os.environ.get(VERBOSITY_NAME)
+    os.environ[VERBOSITY_NAME] = level
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[VERBOSITY_NAME]
+        else:
+            os.environ[VERBOSITY_NAME] = former
+
+
+@contextmanager
+def details(*beginnings: str) -> Iterator[None]:
+    """Keep details that Ultralytics logs in this block off the terminal unless all is to be told; a log gets them.
+
+    Args:
+        *beginnings: How the lines begin that are details, colours left out. Default: all below a warning.
+    """
+
+    def shown(record: logging.LogRecord) -> bool:
+        line = without_colours(record.getMessage())
+        return record.levelno >= logging.WARNING or bool(beginnings and not line.startswith(beginnings))
+
+    # The terminal's handler is a plain one, which Ultralytics makes; a run's log has a kind of its own.
+    handlers = [handler for handler in logging.getLogger("ultralytics").handlers if type(handler) is _TERMINAL]
+    hiding = handlers if verbosity() != "verbose" else []
+    for handler in hiding:
+        handler.addFilter(shown)
+    try:
+        yield
+    finally:
+        for handler in hiding:
+            handler.removeFilter(shown)
 
 
 def notice(text: str) -> None:
     """Print a line about a wait, if a person is at the terminal to read it."""
-    if sys.stderr.isatty():
+    if person_waits():
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def person_waits() -> bool:
+    """Whether a person looks at the terminal and wants to be told."""
+    return sys.stderr.isatty() and verbosity() != "quiet"
+
+
+def counted(things: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
+    """The things one after the other, with a progress line; see :class:`Progress`."""
+    with Progress(what, total, unit) as progress:
+        for thing in things:
+            yield thing
+            progress.advance()
 
 
 class Progress:
@@ -53,17 +121,19 @@ class Progress:
 
     def draw(self) -> None:
         """Show the line, if it is time for it and stderr is a terminal."""
-        if time.monotonic() >= self._next and sys.stderr.isatty():
+        if time.monotonic() >= self._next and person_waits():
             self._next = time.monotonic() + INTERVAL
             self._drawn = True
-            print(f"\r\x1b[K{self.line(time.monotonic() - self._began)}", end="", file=sys.stderr, flush=True)
+            line = shortened(self.line(time.monotonic() - self._began), shutil.get_terminal_size().columns - 1)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def line(self, elapsed: float) -> str:
         """The line as it looks ``elapsed`` seconds after the start."""
         done = sum(self._done)
         rate = done / elapsed
-        left = f"{(self._total - done) / rate:.0f} s left" if rate else "? s left"
-        return f"{self._what} {done / self._total:4.0%}  {done:,}/{self._total:,} {self._unit}  {rate:,.0f}/s  {left}"
+        left = f"{format_duration(max(self._total - done, 0) / rate) if rate else '?'} left"
+        speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+        return f"{self._what} {done / self._total:4.0%}  {done:,}/{self._total:,} {self._unit}  {speed}  {left}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,19 +1,25 @@
-"""Tables as text: columns aligned for a terminal, and Markdown."""
+"""Tables as text: columns that fit a terminal, Markdown, and results that are shown as their table."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 
-from kdyolo.utils.text import printable
+from kdyolo.utils.text import printable, shortened
+
+NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
 
 
 def aligned(
     rows: Sequence[Sequence[str]], align: str = "<", *, gap: str = "  ", least: Sequence[int] = ()
 ) -> list[str]:
     """Lines of cells in columns that are as wide as their widest cell; control characters in them are shown.
+
+    On a terminal that is too narrow, columns of words are folded.
 
     >>> aligned([["class", "AP"], ["person", "0.5"]], "<>")
     ['class    AP', 'person  0.5']
@@ -31,7 +37,76 @@ def aligned(
     found = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
     widths = [max(pair) for pair in zip_longest(found, least[: len(found)], fillvalue=0)]
     sides = align.ljust(len(widths), align[-1])
+    least_widths = [min(width, NARROWEST) if side == "<" else width for width, side in zip(widths, sides, strict=False)]
+    gaps, room = len(gap) * (len(widths) - 1), terminal_width()
+    if room is not None and sum(widths) + gaps > room >= sum(least_widths) + gaps:
+        return _folded(rows, widths, sides, len(gap), room)
     return [gap.join(map(_pad, row, widths, sides)).rstrip() for row in rows]
+
+
+def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int], sides: str, gap: int, room: int) -> list[str]:
+    """Lines of a table that is too wide: words and names are folded, numbers stay whole."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, gap, 0, 0))
+    for width, side in zip(widths, sides, strict=False):
+        folds = side == "<" and width > NARROWEST
+        table.add_column(
+            justify="left" if side == "<" else "right",
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=NARROWEST if folds else width,
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))  # no markup: names may hold [square] brackets
+    console = Console(file=StringIO(), width=room, color_system=None, legacy_windows=False)
+    with console.capture() as lines:
+        console.print(table)
+    return [line.rstrip() for line in lines.get().splitlines()]
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that tables are printed on; None where there is none, e.g. in a pipe or a notebook."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], gap: int = 2) -> list[str]:
+    """The columns that fit beside each other, in their order.
+
+    >>> fitting_columns({"run": 10, "pid": 6, "left": 5}, 20, ["pid"])
+    ['run', 'left']
+
+    Args:
+        widths: Column → its width in cells.
+        room: Cells that there are.
+        order: Columns that may be dropped, the first of them first; the others stay.
+        gap: Cells between two columns.
+    """
+    kept = dict(widths)
+    for name in order:
+        if sum(kept.values()) + gap * (len(kept) - 1) <= room:
+            break
+        kept.pop(name, None)
+    return list(kept)
+
+
+class ShownAsTable:
+    """A result that notebooks show as its table, and Python's prompt as its kind with the first line of the table."""
+
+    def table(self) -> str:
+        """The result as text."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        first = next((line.strip() for line in self.table().splitlines() if line.strip()), "")
+        return f"<{type(self).__name__}: {shortened(first, 100)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.table())}</pre>"
 
 
 def _pad(text: str, width: int, side: str) -> str:

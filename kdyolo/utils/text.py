@@ -6,7 +6,7 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +15,8 @@ from kdyolo.errors import CONTROL
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _LONGEST_WORD = 100  # characters; nobody misspells longer ones
+_SHORT = 4  # letters, of which a single wrong one is a large share
+_ALIKE, _ALIKE_SHORT = 0.7, 0.66  # shares of letters that words have in common, in the same order
 
 
 def format_duration(seconds: float) -> str:
@@ -76,12 +78,27 @@ def quoted(value: Any, most: int = 100) -> str:
     return shortened(form.repr(value), most)
 
 
-def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A suggestion to end a message with, e.g. ``" Did you mean 'x'?"``; empty if no known word is close."""
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A suggestion to end a message with, e.g. ``" Did you mean 'x'?"``; empty if no known word is close.
+
+    Close are words with few other letters, and those of which one begins with the other: ``batch`` for ``batch_size``.
+    """
     if len(word) > _LONGEST_WORD:
         return ""
-    close = get_close_matches(word, [name for name in known if len(name) <= _LONGEST_WORD], n=2, cutoff=0.6)
+    names = [name for name in known if len(name) <= _LONGEST_WORD]
+    alike = get_close_matches(word, names, n=2, cutoff=_ALIKE if len(word) > _SHORT else _ALIKE_SHORT)
+    begun = [name for name in names if min(len(name), len(word)) > _SHORT and _begin(name, word)]
+    close = (alike or begun)[:2]
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def _begin(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: ``"1 file"``, ``"2,000 files"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def without_colours(text: str) -> str:

@@ -71,6 +71,25 @@ def module_registered(cls: type) -> Iterator[None]:
 
 
 @contextmanager
+def runs_below_here() -> Iterator[None]:
+    """Let Ultralytics name run folders below the current folder, such as ``runs/detect/train-2``.
+
+    ``ultralytics.cfg.get_save_dir`` takes the folder of a settings file, which was chosen when Ultralytics was first
+    imported on this machine: the git checkout that it is installed in, if any. Without this, a virtual environment
+    inside a checkout sends every run into that checkout, wherever the command is called; and under pytest every run
+    goes beside Ultralytics' own package.
+    """
+    from ultralytics import cfg
+
+    before = cfg.SETTINGS, cfg.TESTS_RUNNING
+    cfg.SETTINGS, cfg.TESTS_RUNNING = {**cfg.SETTINGS, "runs_dir": str(Path("runs").resolve())}, False
+    try:
+        yield
+    finally:
+        cfg.SETTINGS, cfg.TESTS_RUNNING = before
+
+
+@contextmanager
 def ray_left_out() -> Iterator[None]:
     """Have Ultralytics' callbacks leave Ray where it is, unless this process has imported it.
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+COMMON = ("--debug", "--help", "--quiet", "-q", "--verbose", "-v", "--json")  # what commands have in common
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from kdyolo import compare
 from kdyolo.cli import cli, main
-from tests.builders.commands import CHECKOUT
+from tests.builders.commands import CHECKOUT, COMMON
 from tests.builders.studies import verdict
 
 
@@ -21,7 +21,7 @@ def test_the_readme_shows_what_is_printed(study):
         assert f"{arm:<6}  {verdict(comparison, arm).words}\n" in section
     for parameter in cli.get_command(None, "compare").params:
         option = parameter.opts[0]
-        assert option in ("runs", "--debug") or f"`{option}" in section or f", `{option}" in section, option
+        assert option in ("runs", *COMMON) or f"`{option}" in section or f", `{option}" in section, option
 
 
 @pytest.mark.parametrize(

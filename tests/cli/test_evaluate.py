@@ -94,8 +94,8 @@ def test_shifted_categories_are_corrected_told_and_overruled(capsys, files, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["ann"], 2, ["found 1 files"]),
-        (["a", "b", "ann", "c"], 2, ["found 4 files"]),
+        (["ann"], 2, ["found 1 file."]),
+        (["a", "b", "ann", "c"], 2, ["found 4 files."]),
         (["a", "nowhere.json"], 1, ["nowhere.json", "cannot be read"]),
         (["ann", "a"], 1, ["0.json", "expected COCO annotations", "exchanged"]),
         (["a", "b", "ann", "--per-class"], 2, ["--per-class"]),

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from kdyolo.cli import main
-from kdyolo.cli.base import echo, escaped_log
+from kdyolo.cli.base import escaped_log
+from kdyolo.cli.parsing.output import echo
 from kdyolo.runs.log_reader import readable
 from tests.builders.commands import CHECKOUT
 from tests.builders.run_folders import write_run
@@ -54,8 +55,8 @@ def test_only_one_function_prints():
         for path, tree in modules().items()
         if path.startswith("kdyolo/cli/")
     }
-    assert [path for path, lines in calls.items() if lines] == ["kdyolo/cli/base.py"]
-    assert len(calls["kdyolo/cli/base.py"]) == 1
+    assert [path for path, lines in calls.items() if lines] == ["kdyolo/cli/parsing/output.py"]
+    assert len(calls["kdyolo/cli/parsing/output.py"]) == 1
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
+import re
 import shutil
+import sys
 from pathlib import Path
 
+import mypy.api
 import pytest
 import yaml
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 import kdyolo
+from kdyolo.distillation.keywords import DistillKeywords
+from kdyolo.distillation.options import DistillOptions
+from kdyolo.engine.options.keywords import TrainKeywords, UltralyticsKeywords
+from kdyolo.engine.options.train_options import OPTION_NAMES
+from kdyolo.engine.options.ultralytics_settings import EXTRA_KEYS
+from tests.builders.coco_results import random_detections, random_ground_truth, write_json
+from tests.builders.commands import CHECKOUT, run_command
 from tests.builders.run_folders import write_full_run
 from tests.builders.studies import write_small_study
 
@@ -76,6 +88,10 @@ SIGNATURES = {
         "segments: 'bool' = False, verify_images: 'bool' = False, keep_empty_categories: 'bool' = False) "
         "-> 'ConversionSummary'"
     ),
+    "distill": (
+        "(images: 'str | Path | Sequence[str | Path]', *, teacher: 'str | Path | Teacher', "
+        "model: 'str | None' = None, **options: 'Unpack[DistillKeywords]') -> 'DistillResult'"
+    ),
     "draw_features": (
         "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, *, "
         "model: 'str | None' = None, **how: 'Any') -> 'Path'"
@@ -113,8 +129,17 @@ SIGNATURES = {
     ),
 }
 
+# What these functions give back, and the error that all of them raise.
+GIVEN = {
+    *("BackboneCheckpoint", "CheckpointDiff", "CheckpointSummary", "CocoComparison", "CocoScores", "ConversionSummary"),
+    *("DistillResult", "ExportSummary", "KDYOLOError", "LoadReport", "PhaseCost", "ProbeResult", "Run"),
+    *("RunComparison", "RunStatus"),
+}
+
 # Names whose docstrings have an example that runs.
 WITH_EXAMPLE = (
+    *("DistilledBackbone", "FreezeSchedule", "compare_checkpoints", "compare_coco", "compare_runs", "convert_coco"),
+    *("inspect_checkpoint", "load_backbone", "read_checkpoint", "score_coco"),
     *("CocoSplit", "KDValidator", "TrainOptions"),
     *("draw_features", "list_runs", "preflight", "probe", "read_run", "to_coco", "write_model_card", "write_report"),
 )
@@ -131,7 +156,7 @@ def signature(name: str) -> str:
 
 
 def test_names():
-    assert set(kdyolo.__all__) == {"__version__", *SIGNATURES}
+    assert set(kdyolo.__all__) == {"__version__", *SIGNATURES, *GIVEN}
     assert set(kdyolo.__all__) <= set(dir(kdyolo))
     assert kdyolo.compare is kdyolo.compare_runs
 
@@ -139,6 +164,43 @@ def test_names():
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
     assert signature(name) == SIGNATURES[name]
+
+
+def test_what_public_functions_give_back_is_public():
+    """Every class of ours in the annotation of what is returned, or of what it is a list of."""
+    given = {name for text in SIGNATURES.values() for name in re.findall(r"[A-Z]\w+", text.rpartition("->")[2])}
+    assert given - {"None", "Path", "Any"} <= set(kdyolo.__all__)
+
+
+@pytest.mark.parametrize("method", ["train", "val", "predict", "export"])
+def test_keywords_of_the_detector_are_typed(method):
+    last = [*inspect.signature(getattr(kdyolo.KDYOLO, method)).parameters.values()][-1]
+    assert last.kind is inspect.Parameter.VAR_KEYWORD
+    assert last.annotation == f"Unpack[{'Train' if method == 'train' else 'Ultralytics'}Keywords]"
+
+
+def test_keywords_are_what_the_options_and_ultralytics_say():
+    names = set(UltralyticsKeywords.__annotations__)
+    assert names == {*DEFAULT_CFG_DICT, *EXTRA_KEYS} - {"source"}
+    assert set(TrainKeywords.__annotations__) == {*names, *OPTION_NAMES}
+    fields = {field.name for field in dataclasses.fields(DistillOptions)}
+    assert set(DistillKeywords.__annotations__) == fields - {"model"}
+    run_command(sys.executable, "scripts/print_keywords.py", "--check", cwd=CHECKOUT, PYTHONPATH=str(CHECKOUT))
+
+
+def test_a_type_checker_refuses_what_is_wrong(tmp_path):
+    (tmp_path / "call.py").write_text(
+        "from typing_extensions import Unpack\n"
+        "from kdyolo.engine.options.keywords import TrainKeywords\n"
+        "def train(**given: Unpack[TrainKeywords]) -> None: ...\n"
+        "train(data='coco.yaml', freeze_epochs='all', epochs=3, lr0=0.01, work_dir='run')\n"
+        "train(epochs='three')\n"
+        "train(epohcs=3)\n"
+    )
+    text, _, code = mypy.api.run(["--strict", "--follow-imports=silent", "--cache-dir=mypy", str(tmp_path / "call.py")])
+    assert code == 1
+    lines = [line for line in text.splitlines() if ": error:" in line]
+    assert [line.split(":")[1] for line in lines] == ["5", "6"], text
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -165,6 +227,10 @@ def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     content["recipe"] = {"name": "coco", "values": {}}
     record.write_text(yaml.safe_dump(content))
     write_small_study(tmp_path / "studies" / "does-it-help")
+    truth = random_ground_truth()
+    write_json(tmp_path / "instances_val2017.json", truth)
+    for name in ("a", "b"):
+        write_json(tmp_path / f"{name}.json", random_detections(truth))
 
 
 @pytest.mark.usefixtures("files")
@@ -175,7 +241,8 @@ def test_examples_run(name):
     text = inspect.getdoc(getattr(kdyolo, name)) or ""
     assert "Examples:" in text
     examples = doctest.DocTestParser().get_examples(text)
-    assert any(f"import {name}" in e.source or f", {name}" in e.source for e in examples)
+    imported = "compare" if name == "compare_runs" else name
+    assert any(f"import {imported}" in e.source or f", {imported}" in e.source for e in examples)
     names: dict[str, object] = {}
     for example in examples:
         if example.want:

@@ -12,7 +12,7 @@ import kdyolo
 from kdyolo.cli import cli
 from kdyolo.engine.options.train_options import OPTION_NAMES
 from kdyolo.utils.shipped_files import shipped
-from tests.builders.commands import CHECKOUT
+from tests.builders.commands import CHECKOUT, COMMON
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -58,7 +58,7 @@ def test_options_of_evaluation_are_described():
     for command in ("val", "score"):
         for parameter in cli.get_command(None, command).params:
             option = parameter.opts[0]
-            common = ("--model", "--data", "--imgsz", "--batch", "--device", "--split", "--debug", "--help")
+            common = ("--model", "--data", "--imgsz", "--batch", "--device", "--split", *COMMON)
             assert option in common or not option.startswith("--") or f"`{option}" in section, option
 
 
@@ -68,7 +68,7 @@ def test_the_table_of_options_is_complete():
     options = {
         name for parameter in cli.get_command(None, "train").params for name in parameter.opts if name.startswith("--")
     }
-    assert options - {"--debug", "--help"} - {"--freeze-epochs"} <= named
+    assert options - {*COMMON, "--freeze-epochs"} <= named
     assert named <= options
     assert all(f"`{key}`" in table for key in OPTION_NAMES if key != "freeze_epochs")
 

@@ -336,8 +336,8 @@ def test_contradictions(train, tmp_path, keywords, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_does_not_fit_is_found_before_the_data(train, checkpoint, tmp_path):
-    with pytest.raises(CheckpointError, match=r"use --model kdyolov8n\.yaml"):
+def test_a_checkpoint_that_does_not_fit_is_found_beside_missing_data(train, checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match=r"no-such-data(?s:.*)use --model kdyolov8n\.yaml"):
         train({"model": "kdyolov8s.yaml"}, backbone=str(checkpoint), data=str(tmp_path / "no-such-data.yaml"))
     assert not (tmp_path / "run").exists()
 

@@ -323,7 +323,7 @@ def test_what_cannot_be_scored_fails(shapes, train, tmp_path, capsys):
         assert f"{name}.json" in error
         assert not (tmp_path / "val").exists()
     code, error = fails(capsys, "val", "--model", model, "--data", shapes, "--annotations", "none.json")
-    assert code == 2
+    assert code == 1
     assert "--annotations none.json: no such file" in error
     with pytest.raises(ConfigError, match="no such file"):
         KDYOLO(model).val(data=str(shapes), annotations="none.json", **QUIET)

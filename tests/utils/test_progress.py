@@ -1,10 +1,13 @@
 """The progress line: rate and time left, and only where a person waits."""
 
+import io
+import logging
+import subprocess
 import sys
 
 import pytest
 
-from kdyolo.utils.progress import Progress, notice
+from kdyolo.utils.progress import Progress, counted, details, notice, verbosity, verbosity_set
 
 
 def test_progress_line_has_rate_and_time_left():
@@ -45,3 +48,56 @@ def test_forked_processes_count_into_the_same_line():
         child.join()
         progress.advance(2)
         assert progress.line(1.0).startswith("writing  50%  5/10 files")
+
+
+def test_things_are_counted_one_by_one(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", 0)
+    assert list(counted("abc", "drawing", 3, "letters")) == ["a", "b", "c"]
+    assert "drawing  33%  1/3 letters" in capsys.readouterr().err
+
+
+def test_how_much_is_told_is_inherited_by_child_processes(monkeypatch):
+    code = "from kdyolo.utils.progress import verbosity; print(verbosity())"
+    monkeypatch.setenv("KDYOLO_VERBOSITY", "nonsense")
+    assert verbosity() == "normal"
+    for level in ("quiet", "verbose"):
+        with verbosity_set(level):
+            assert verbosity() == level
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            assert done.stdout == f"{level}\n"
+    assert verbosity() == "normal"
+
+
+def test_a_person_who_wants_quiet_is_told_of_no_wait(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with verbosity_set("quiet"):
+        notice("waiting")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("level", "hidden"), [("normal", True), ("verbose", False)])
+def test_details_are_for_the_log_and_for_those_who_want_all(level, hidden):
+    logger, terminal, log = logging.getLogger("ultralytics"), io.StringIO(), io.StringIO()
+
+    class Log(logging.StreamHandler):
+        pass
+
+    handlers = [logging.StreamHandler(terminal), Log(log)]
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        with verbosity_set(level):
+            with details("layer "):
+                logger.info("\x1b[1mlayer 1\x1b[0m")
+                logger.info("another")
+            with details():
+                logger.info("table")
+                logger.warning("warned")
+        logger.info("after")
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+    assert [word in terminal.getvalue() for word in ("layer 1", "table")] == [not hidden] * 2
+    assert all(word in terminal.getvalue() for word in ("another", "warned", "after"))
+    assert all(word in log.getvalue() for word in ("layer 1", "table", "another", "warned", "after"))

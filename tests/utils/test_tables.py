@@ -5,11 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kdyolo.utils.tables import aligned, cell_width, markdown_code, markdown_table, markdown_text
+import kdyolo
+from kdyolo.utils.tables import (
+    ShownAsTable,
+    aligned,
+    cell_width,
+    fitting_columns,
+    markdown_code,
+    markdown_table,
+    markdown_text,
+)
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -60,3 +70,47 @@ def test_names_in_markdown_are_themselves():
     assert markdown_text("<b> _x_ a_b *c* [d](e)") == r"&lt;b&gt; \_x\_ a_b \*c\* \[d\](e)"
     assert markdown_code("a|b\nc") == r"`a\|b\nc`"
     assert markdown_code("a``b`") == "``` a``b` ```"
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_a_table_that_is_too_wide_for_the_terminal_is_folded(monkeypatch, width):
+    rows = [["run", "of what", "AP"], ["runs/detect/a-very-long-name", "every [word] of a long sentence here", "0.123"]]
+    monkeypatch.setattr("kdyolo.utils.tables.terminal_width", lambda: width)
+    lines = aligned(rows, "<<>")
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["run", "of", "what", "AP"]
+    assert lines[1].endswith("0.123"), "numbers stay whole"
+    text = "".join(line[: lines[0].index("of what")].strip() for line in lines[1:])
+    assert text == "runs/detect/a-very-long-name", "nothing is lost"
+    monkeypatch.setattr("kdyolo.utils.tables.terminal_width", lambda: 200)
+    assert len(aligned(rows, "<<>")) == 2
+
+
+def test_columns_are_dropped_in_order_until_the_rest_fits():
+    widths = {"run": 10, "phase": 8, "epoch": 5, "pid": 6}
+    assert fitting_columns(widths, 35, ["pid", "phase"]) == ["run", "phase", "epoch", "pid"]
+    assert fitting_columns(widths, 34, ["pid", "phase"]) == ["run", "phase", "epoch"]
+    assert fitting_columns(widths, 20, ["pid", "phase"]) == ["run", "epoch"]
+    assert fitting_columns(widths, 3, ["pid", "phase"]) == ["run", "epoch"], "the others stay"
+
+
+class Scores(ShownAsTable):
+    def table(self) -> str:
+        return f"\n official <metrics> {'x' * 200}\nAP 0.5"
+
+
+def test_results_are_shown_short_at_the_prompt_and_as_a_table_in_notebooks():
+    shown = repr(Scores())
+    assert shown.startswith("<Scores: official <metrics> xxx")
+    assert len(shown) < 120
+    html = Scores()._repr_html_()
+    assert html.startswith("<pre>\n official &lt;metrics&gt;")
+    assert html.endswith("AP 0.5</pre>")
+
+
+def test_every_public_result_with_a_table_is_shown_so():
+    results = [getattr(kdyolo, name) for name in kdyolo.__all__ if hasattr(getattr(kdyolo, name), "table")]
+    assert len(results) >= 8
+    for result in results:
+        assert issubclass(result, ShownAsTable)
+        assert "__repr__" not in vars(result), "a dataclass has its own, unless told otherwise"

@@ -14,6 +14,7 @@ from kdyolo.utils.text import (
     format_duration,
     json_text,
     plain_line,
+    plural,
     printable,
     printable_lines,
     quoted,
@@ -110,3 +111,21 @@ def test_quotations_are_short_whatever_is_quoted():
 
 def test_no_suggestion_for_what_nobody_typed():
     assert did_you_mean("epohcs" * 100_000, ("epochs", "x" * 1_000_000)) == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("automobile", ["toilet", "car"], ""),
+        ("lrO", ["lr0", "mosaic"], " Did you mean 'lr0'?"),
+        ("batch_size", ["batch", "box"], " Did you mean 'batch'?"),
+        ("learning_rate", ["lr0", "translate"], ""),
+        ("colour", ["color"], " Did you mean 'color'?"),
+    ],
+)
+def test_suggestions_are_near(word, known, expected):
+    assert did_you_mean(word, known) == expected
+
+
+def test_plurals():
+    assert [plural(n, "file") for n in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdyolo.errors import DatasetError
+from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import printable
 
 MOST_CROWDS = 0.05  # of a split's objects; COCO's own have 1.2 %
@@ -58,8 +59,8 @@ class SplitSummary:
         return f"{self.crowds:,} of {objects:,} objects" if self.crowds > MOST_CROWDS * objects else ""
 
 
-@dataclass(frozen=True)
-class ConversionSummary:
+@dataclass(frozen=True, repr=False)
+class ConversionSummary(ShownAsTable):
     """Result of ``convert_coco``.
 
     Attributes:

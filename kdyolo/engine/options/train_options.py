@@ -266,6 +266,7 @@ class TrainOptions:
 STOCK_FLAGS: Mapping[str, Option] = {
     "data": Option(
         help="Data set YAML, e.g. the one that 'kdyolo convert' printed.",
+        group="start",
         kind="path",
         value="FILE",
         meaning="data set YAML",
@@ -274,6 +275,7 @@ STOCK_FLAGS: Mapping[str, Option] = {
     ),
     "model": Option(
         help="Model YAML, e.g. kdyolov8s.yaml. Default: the scale that the backbone fits.",
+        group="start",
         value="NAME",
         meaning="model YAML (below)",
         default_text="the scale that the backbone fits, else `kdyolov8s.yaml`",
@@ -298,6 +300,15 @@ STOCK_FLAGS: Mapping[str, Option] = {
 }
 # What the command does with a run, beside starting one.
 COMMAND_FLAGS: Mapping[str, Option] = {
+    "config": Option(
+        help="YAML file of options, or the kdyolo.yaml of a run; what is given beside it goes before.",
+        kind="path",
+        metavar="FILE",
+        value="FILE",
+        meaning="YAML file of options by their Python names, or a run's `kdyolo.yaml`; options beside it go before",
+        default_text="none",
+        python="`**options`",
+    ),
     "resume": Option(
         help="Continue an interrupted run: its folder or last.pt.",
         kind="path",

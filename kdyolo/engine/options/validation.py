@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_DICT
-
 from kdyolo.checkpoints.input_norm import InputNorm
 from kdyolo.checkpoints.key_naming import load_key_map
 from kdyolo.engine.options.recipes import load_recipe
@@ -21,12 +18,9 @@ from kdyolo.engine.options.train_options import (
     TrainOptions,
     names_of,
 )
+from kdyolo.engine.options.ultralytics_settings import setting_mistakes
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
-from kdyolo.utils.text import did_you_mean
-
-# Keys that Ultralytics accepts beside those of its default.yaml.
-EXTRA_KEYS = ("augmentations", "save_dir")
 
 
 def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
@@ -47,7 +41,7 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
     merged = {**recipe, **given}
     own = {k: v for k, v in merged.items() if k in OPTION_NAMES and v is not None}
     rest = {k: v for k, v in merged.items() if k not in OPTION_NAMES}
-    mistakes = [_unknown(key) for key in rest if key not in DEFAULT_CFG_DICT and key not in EXTRA_KEYS]
+    mistakes = setting_mistakes(rest, OPTION_NAMES, training=True)
     mistakes += [
         f"recipe: {key} lets code of others run, so a recipe cannot ask for it. Give it yourself." for key in meant
     ]
@@ -67,11 +61,6 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
         mistakes += e.mistakes
         ever_frozen = True
     mistakes += _contradictions(settings, ever_frozen, rest) + _missing_files(settings)
-    rest = {k: v for k, v in rest.items() if k in DEFAULT_CFG_DICT or k in EXTRA_KEYS}
-    try:
-        get_cfg(DEFAULT_CFG_DICT, rest)  # Ultralytics' own type and range checks
-    except (TypeError, ValueError, SyntaxError) as e:
-        mistakes.append(str(e).strip())
     if mistakes:
         raise ConfigError(mistakes)
     if settings.weights:
@@ -79,11 +68,6 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
     if settings.work_dir:
         rest["save_dir"] = str(Path(settings.work_dir).resolve())
     return settings, rest
-
-
-def _unknown(key: str) -> str:
-    known = [*DEFAULT_CFG_DICT, *OPTION_NAMES]
-    return f"unknown setting {key!r}.{did_you_mean(key, known)} See 'kdyolo train --help' and 'yolo cfg'."
 
 
 def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str, Any]) -> list[str]:
@@ -118,6 +102,11 @@ def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str
         found.append(f"resize must be {LETTERBOX} or {STRETCH}; found {settings.resize!r}.")
     if settings.resize == STRETCH and rest.get("rect"):
         found.append("resize=stretch and rect exclude each other: stretched images are square.")
+    if settings.work_dir and (named := [key for key in ("project", "name") if rest.get(key)]):
+        found.append(
+            f"work_dir excludes {' and '.join(named)}: it is the run folder itself, and Ultralytics makes one of "
+            "project and name. Give one or the other."
+        )
     found += _period_mistakes(settings.coco_eval_period, rest)
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")

@@ -17,6 +17,7 @@ from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.checkpoints.safe_load import stock_loading
+from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.train_options import READING, START, TrainOptions
 from kdyolo.errors import CheckpointError, ConfigError, ModelError
 from kdyolo.models.arch import FAMILIES
@@ -175,7 +176,7 @@ def load_weights(path: str, trust: bool) -> nn.Module:
         CheckpointError: The file is no such checkpoint.
     """
     refuse_missing(path)
-    with stock_loading(trust):
+    with stock_loading(trust), foreign_errors_explained():
         model = YOLO(path).model
     if not isinstance(model, nn.Module):  # of other files, such as exported ones, Ultralytics keeps the name
         raise CheckpointError(f"{path}: expected an Ultralytics checkpoint (.pt), found another kind of file.")

@@ -19,7 +19,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.ranks.devices import Machine, read_devices
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
-from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector
@@ -73,14 +73,39 @@ def plan_run(overrides: Mapping[str, Any], *, start: DetectorStart | None = None
             is always used.
 
     Raises:
-        ConfigError: Every mistake in the options; or a work dir that is in use; or no data set.
+        ConfigError: A mistake in the options; or a work dir that is in use; or no data set; or several mistakes of
+            whatever kind, all that were found.
         CheckpointError: The backbone checkpoint cannot be read, or does not fill the backbone.
         ModelError: The model YAML cannot be found or resolved.
         DatasetError: The data set cannot be used.
     """
+    try:
+        return _plan(overrides, start)
+    except KDYOLOError as first:
+        if start is None and not distributed.is_distributed():
+            _raise_if_several(overrides, first)
+        raise
+
+
+def _raise_if_several(overrides: Mapping[str, Any], first: KDYOLOError) -> None:
+    """Look for more mistakes beside the first one.
+
+    Raises:
+        ConfigError: All mistakes, if there are several.
+    """
+    try:
+        plan_with_every_mistake(overrides)
+    except ConfigError as e:
+        if len(e.mistakes) > 1:
+            raise e from first
+
+
+def _plan(overrides: Mapping[str, Any], start: DetectorStart | None) -> RunPlan:
+    """The plan; stops at the first kind of mistake."""
     options, rest = split_options(overrides)
     if not distributed.is_distributed():  # of several ranks, the first looks when it knows the folder
         new_work_dir(rest)
+        read_devices(rest.get("device"), Machine.here(), {})
     model = rest.get("model")
     if start is not None and start.in_memory is not None:
         start = start.combined(options, rest)
@@ -104,6 +129,7 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
         if split := mistakes.result(lambda: split_options(overrides)):
             options, rest = split
             mistakes.result(lambda: new_work_dir(rest))
+            mistakes.result(lambda: read_devices(rest.get("device"), Machine.here(), {}))
             model = rest.get("model")
             checkpoint = mistakes.result(lambda: read_backbone(options))
             if checkpoint or not options.backbone:
@@ -182,4 +208,9 @@ def check_data(data: Any, split: str | None = None, run_download: bool = False) 
     if not data:
         raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
     alone = not distributed.is_distributed()  # several ranks would run it at the same time
-    return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)
+    found = check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)
+    if (channels := found.get("channels", 3)) != 3:
+        raise DatasetError(
+            f"data {data}: distilled backbones take RGB images (3 channels); the data set says {channels}."
+        )
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 from kdyolo.experiments.comparison.differences import points
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.result import ComparisonResult
-from kdyolo.utils.tables import aligned, markdown_table, markdown_text
+from kdyolo.utils.tables import aligned, markdown_table, markdown_text, terminal_width
 from kdyolo.utils.text import canonical, format_duration, printable
 
 CLASSES_SHOWN = 10
@@ -193,4 +193,5 @@ def _aligned(table: Table) -> str:
 
 
 def _wrapped(sentence: str) -> str:
-    return textwrap.fill(sentence, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    width = min(_WIDTH, terminal_width() or _WIDTH)
+    return textwrap.fill(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

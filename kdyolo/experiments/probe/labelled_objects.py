@@ -18,6 +18,7 @@ from kdyolo.data.label_files import label_form, read_labels
 from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
+from kdyolo.utils.progress import counted
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
@@ -60,7 +61,8 @@ class LabelledObjects:
         Raises:
             DatasetError: An image can no longer be read.
         """
-        for start in range(0, len(self.files), size):
+        starts = range(0, len(self.files), size)
+        for start in counted(starts, "computing features", len(starts), "batches"):
             loaded = [_load(file, imgsz, resize) for file in self.files[start : start + size]]
             images = torch.stack([image for image, _ in loaded])
             yield (

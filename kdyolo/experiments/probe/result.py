@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.utils.tables import aligned
+from kdyolo.utils.tables import ShownAsTable, aligned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,8 @@ class ProbeScore:
     difference: Interval | None
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False)
+class ProbeResult(ShownAsTable):
     """Checkpoints side by side.
 
     Attributes:

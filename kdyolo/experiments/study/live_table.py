@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import TracebackType
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from kdyolo.errors import RunError
 from kdyolo.runs.files import MAP, RECORD_NAME, RESULTS_NAME, is_run
 from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.status import seconds_left
+from kdyolo.utils.tables import fitting_columns
 from kdyolo.utils.text import format_duration
 
 LATEST = 3  # epochs whose median is the speed
+EXPENDABLE = ("box cls dfl", "speed", "phase")  # columns that a narrow terminal has no room for, the first goes first
+NARROWEST, GAP = 16, 2  # cells of a run's name before a column is dropped for it, and between columns
 LOSSES = {"box": "train/box_loss", "cls": "train/cls_loss", "dfl": "train/dfl_loss"}
 
 
@@ -136,14 +142,31 @@ class LiveTable:
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self, rows: Mapping[str, tuple[str, RunProgress]]) -> Table:
-        table = Table(title=self._title, title_justify="left")
-        table.add_column("run", no_wrap=True)
-        for heading in _cells("", RunProgress()):
-            table.add_column(heading, justify="left" if heading in ("state", "phase") else "right")
-        for name, (state, progress) in rows.items():
-            style = {"finished": "green", "failed": "red", "waiting": "dim"}.get(state.partition(",")[0])
-            table.add_row(name, *_cells(state, progress, bare=True).values(), style=style)
+        cells = {name: {"run": name, **_cells(*row, bare=True)} for name, row in rows.items()}
+        table = Table(
+            title=self._title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False
+        )
+        headings = self._headings(list(cells.values()))
+        for heading in headings:
+            words = heading in ("run", "state", "phase")
+            table.add_column(
+                heading,
+                justify="left" if words else "right",
+                overflow="fold",
+                no_wrap=heading != "run",
+                min_width=NARROWEST if heading == "run" else None,
+            )
+        for name, row in cells.items():
+            colour = {"finished": "green", "failed": "red", "waiting": "dim"}.get(rows[name][0].partition(",")[0])
+            table.add_row(*(Text(row[heading]) for heading in headings), style=colour)
         return table
+
+    def _headings(self, rows: Sequence[Mapping[str, str]]) -> list[str]:
+        """The columns that fit the terminal: what counts stays whole, and names of runs are folded last of all."""
+        names = ["run", *_cells("", RunProgress())]
+        widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in names}
+        widths["run"] = min(widths["run"], NARROWEST)
+        return fitting_columns(widths, self._console.width - 1, EXPENDABLE, GAP)
 
 
 def _cells(state: str, progress: RunProgress, bare: bool = False) -> dict[str, str]:

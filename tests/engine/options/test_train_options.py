@@ -38,6 +38,7 @@ Wider = make_dataclass(
     bases=(TrainOptions,),
     frozen=True,
 )
+OF_THE_COMMAND = ("detach", "debug", "verbose", "quiet", "as_json")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
@@ -74,12 +75,12 @@ def test_a_field_more_is_an_option_of_the_command() -> None:
 
 def test_the_command_has_every_option_with_its_help() -> None:
     parameters = {p.name: p for p in cli.get_command(None, "train").params if isinstance(p, click.Option)}
-    assert [name for name in parameters if name not in ("detach", "debug")] == list(command_options())
+    assert [name for name in parameters if name not in OF_THE_COMMAND] == list(command_options())
     for name, found in command_options().items():
         assert parameters[name].help == found.help
         assert tuple(parameters[name].opts) == found.flags_of(name)
         assert parameters[name].is_flag is (found.kind == "flag")
-    assert set(parameters) == {*OPTION_NAMES, *STOCK_FLAGS, *COMMAND_FLAGS, "detach", "debug"}
+    assert set(parameters) == {*OPTION_NAMES, *STOCK_FLAGS, *COMMAND_FLAGS, *OF_THE_COMMAND}
 
 
 def test_the_detectors_keywords_are_the_options_that_it_starts_from() -> None:

@@ -154,17 +154,22 @@ def test_a_start_serves_the_options_that_ask_for_the_same(
     assert not start.serves(TrainOptions(**{**options, **changes}), "kdyolov8s.yaml")
 
 
-def test_mistakes_are_told_one_kind_at_a_time_in_order(checkpoint: Path, tmp_path: Path) -> None:
+def test_mistakes_of_every_kind_are_told_at_once_and_a_single_one_as_what_it_is(
+    checkpoint: Path, shapes: Path, tmp_path: Path
+) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "file").touch()
     given = {"data": "nowhere.yaml", "backbone": str(checkpoint), "model": "kdyolov8s.yaml"}
-    with pytest.raises(ConfigError, match="unknown setting"):
+    data = str(shapes)
+    with pytest.raises(ConfigError, match=r"2 mistakes(?s:.*)nowhere(?s:.*)unknown setting"):
         plan_run({**given, "work_dir": str(full), "lrO": 1})
-    with pytest.raises(ConfigError, match="exists and is not empty"):
-        plan_run({**given, "work_dir": str(full)})
-    with pytest.raises(CheckpointError, match="use --model"):
-        plan_run(given)
+    with pytest.raises(ConfigError, match=r"4 mistakes(?s:.*)nowhere(?s:.*)not empty(?s:.*)device(?s:.*)use --model"):
+        plan_run({**given, "work_dir": str(full), "device": "gpu7"})
+    with pytest.raises(ConfigError, match=r"^work dir (?s:.*)exists and is not empty"):
+        plan_run({**given, "data": data, "model": "kdyolov8n.yaml", "work_dir": str(full)})
+    with pytest.raises(CheckpointError, match=r"a checkpoint of yolov8n, the model is yolov8s(?s:.*)use --model"):
+        plan_run({**given, "data": data})
     with pytest.raises(DatasetError, match="nowhere"):
         plan_run({**given, "model": "kdyolov8n.yaml"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 
 import pytest
 from rich.console import Console
@@ -80,6 +81,23 @@ def test_a_table_on_a_terminal(folders):
     assert "waiting" in rows[2]
     for heading in ("run", "state", "phase", "epoch", "mAP50-95", "speed", "time left"):
         assert heading in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "dropped"), [(140, ()), (80, ("box cls dfl", "speed")), (60, ("box cls dfl", "speed", "phase"))]
+)
+def test_a_narrow_terminal_shows_whole_what_counts(folders, width, dropped):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    with LiveTable("question", folders, console) as table:
+        table.update(STATES)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    heading = next(line for line in lines if "state" in line)
+    for name in ("run", "state", "phase", "epoch", "box cls dfl", "mAP50-95", "speed", "time left"):
+        assert (name in heading) is (name not in dropped), name
+    row = next(line for line in lines if "runs on 5" in line)
+    assert all(text in row for text in ("frozen/seed0", "2/6", "0.250", "40 s"))
 
 
 def test_plain_lines_elsewhere_and_only_news(folders):

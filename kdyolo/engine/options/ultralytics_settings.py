@@ -1,0 +1,102 @@
+"""Ultralytics' own settings, checked all at once and in our words, before Ultralytics stops at the first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, CFG_INT_MIN, check_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from kdyolo.errors import ConfigError
+from kdyolo.utils.text import did_you_mean, quoted
+
+# Keys that Ultralytics accepts beside those of its default.yaml.
+EXTRA_KEYS = ("augmentations", "save_dir")
+STRIDE = 32  # the largest of every model here; Ultralytics rounds other sizes up
+# Bounds that Ultralytics does not check, or only in the middle of a run.
+LEAST = {**CFG_INT_MIN, "workers": 0, "close_mosaic": 0, "warmup_epochs": 0}
+
+
+def setting_mistakes(settings: Mapping[str, Any], own: Collection[str] = (), *, training: bool = False) -> list[str]:
+    """Every unknown key and wrong value among Ultralytics' settings, a sentence or two each.
+
+    Args:
+        settings: Setting → value.
+        own: Names of the options that stand beside them, to suggest for a misspelt key.
+        training: Whether they are for a training, whose ``imgsz`` is recorded and compared.
+    """
+    found = []
+    for key, value in settings.items():
+        if key not in DEFAULT_CFG_DICT and key not in EXTRA_KEYS:
+            close = did_you_mean(key, [*DEFAULT_CFG_DICT, *own])
+            found.append(f"unknown setting {quoted(key)}.{close} See 'kdyolo train --help' and 'yolo cfg'.")
+        elif mistake := _mistake(key, value, training):
+            found.append(mistake)
+    return found
+
+
+def check_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> None:
+    """Refuse settings of an evaluation or prediction that Ultralytics does not know, or whose values are wrong.
+
+    Args:
+        settings: Setting → value.
+        own: Names of the options that stand beside them.
+
+    Raises:
+        ConfigError: All mistakes at once.
+    """
+    if mistakes := setting_mistakes(settings, own):
+        raise ConfigError(mistakes)
+
+
+def _mistake(key: str, value: Any, training: bool) -> str | None:
+    """What is wrong with the value of a known setting, if anything is."""
+    if key == "batch":
+        return _batch_mistake(value)
+    if key == "imgsz" and value is not None:
+        return _size_mistake(value, training)
+    least = LEAST.get(key)
+    wrong = least is not None and isinstance(value, (int, float)) and value < least
+    if not wrong and not (isinstance(value, bool) and key in CFG_INT_KEYS | CFG_FLOAT_KEYS | CFG_FRACTION_KEYS):
+        try:
+            check_cfg({key: value})
+            return None
+        except (TypeError, ValueError, SyntaxError) as e:
+            found = str(e).strip().splitlines()[0]
+    if expected := _expected(key, least):
+        return f"{key} takes {expected}; found {quoted(value)}."
+    return found
+
+
+def _expected(key: str, least: float | None) -> str:
+    """What a setting takes, in words; empty if Ultralytics says it better."""
+    from_on = "" if least is None else f" of at least {least}"
+    if key in CFG_INT_KEYS:
+        return f"a whole number{from_on}"
+    if key in CFG_FRACTION_KEYS and key != "fraction":
+        return "a number from 0 to 1"
+    if key in CFG_FLOAT_KEYS:
+        return f"a number{from_on}"
+    return "True or False" if key in CFG_BOOL_KEYS else ""
+
+
+def _batch_mistake(value: Any) -> str | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (value == -1 or 0 < value < 1 or (value >= 1 and value == int(value))):
+        return None
+    return (
+        "batch takes a number of images of at least 1, a share of the GPU's memory between 0 and 1, or -1 to find one "
+        f"that fits; found {quoted(value)}."
+    )
+
+
+def _size_mistake(value: Any, training: bool) -> str | None:
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
+    if not whole or not 1 <= len(sizes) <= 2:
+        return f"imgsz takes a number of pixels of at least {STRIDE}; found {quoted(value)}."
+    if training and (size := sizes[0]) % STRIDE:
+        near = [n for n in (size // STRIDE * STRIDE, (size // STRIDE + 1) * STRIDE) if n]
+        return f"imgsz takes a multiple of {STRIDE}; found {size}. Take {' or '.join(map(str, near))}."
+    return None

@@ -1,0 +1,184 @@
+"""The help of commands, how much they tell, and the exit codes that all of them keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from kdyolo.cli import cli, main
+from kdyolo.cli.parsing.exit_codes import EXIT_CODES
+from kdyolo.cli.parsing.output import echo, note, print_result
+from kdyolo.cli.sections import SECTIONS
+from kdyolo.utils.progress import verbosity
+from tests.builders.commands import run_command
+from tests.builders.run_folders import write_run
+
+COMMANDS = [name for section in SECTIONS.values() for name in section]
+
+
+def ended(*words: str) -> int:
+    """The exit code of a command."""
+    try:
+        main(list(words))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_help_of_train_has_groups():
+    text = CliRunner().invoke(cli, ["train", "--help"]).output
+    titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
+    assert titles == [
+        "What it starts from",
+        "Freezing the backbone",
+        "Training",
+        "Controlling the run",
+        "Reading the backbone checkpoint",
+        "Help and output",
+    ]
+    start = text[text.index(titles[0]) : text.index(titles[1])]
+    assert all(option in start for option in ("--data", "--backbone", "--model", "--weights", "--random-init"))
+    options = {flag for param in cli.get_command(None, "train").params for flag in param.opts if flag.startswith("--")}
+    assert all(len(re.findall(rf"^  .*{option}\b", text, re.MULTILINE)) >= 1 for option in options)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_help_fits_the_terminal_and_has_no_colours(name, width):
+    result = CliRunner(env={"COLUMNS": str(width)}).invoke(cli, [*name.split(), "--help"], terminal_width=width)
+    text = result.output.partition("Examples:")[0]  # which are lines to copy
+    wide = [line for line in text.splitlines() if len(line) > width and "yolo " not in line]
+    assert all(line.startswith("  -") for line in wide), "an option with its values stands in one line"
+    assert "\x1b" not in text
+
+
+def test_every_command_has_what_all_have():
+    for name in COMMANDS:
+        flags = {flag for param in cli.get_command(None, name).params for flag in param.opts}
+        assert flags >= {"-q", "--quiet", "-v", "--verbose", "--debug"}, name
+
+
+def test_commands_with_a_result_print_json_if_asked():
+    without = {"logs", "stop", "demo", "study", "convert", "to-coco", "distill"}
+    for name in set(COMMANDS) - without:
+        assert "--json" in {flag for param in cli.get_command(None, name).params for flag in param.opts}, name
+
+
+def test_version(capsys):
+    main(["-V"])
+    assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
+
+
+# ---- exit codes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_keeps_the_table_of_exit_codes(name, capsys):
+    assert ended(name, "--help") == 0
+    assert ended(name, "--nonsense") == 2
+    assert "No such option: '--nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("card nowhere", 1),
+        ("compare nowhere", 1),
+        ("doctor --data nowhere.yaml", 1),
+        ("export-stock nowhere", 1),
+        ("extract nowhere --out b.safetensors", 1),
+        ("inspect nowhere.pth", 1),
+        ("logs nowhere", 1),
+        ("predict nowhere.pt images", 1),
+        ("score a.json b.json", 1),
+        ("stop nowhere", 1),
+        ("study nowhere.yaml", 2),
+        ("to-coco nowhere.yaml --out a.json", 1),
+        ("train --data nowhere.yaml --random-init", 1),
+        ("train --data nowhere.yaml --random-init lr0=x", 2),
+        ("train --random-init", 2),
+        ("val nowhere.pt nowhere.yaml", 2),
+    ],
+)
+def test_what_is_missing_fails_and_what_is_said_wrongly_is_a_wrong_call(line, code, capsys):
+    assert ended(*line.split()) == code
+    assert capsys.readouterr().err
+
+
+def test_the_help_lists_the_exit_codes():
+    text = CliRunner().invoke(cli, ["--help"]).output
+    assert all(re.search(rf"^ +{code} +{re.escape(words)}$", text, re.MULTILINE) for code, words in EXIT_CODES.items())
+
+
+# ---- how much is told ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def talking(monkeypatch):
+    """``kdyolo card`` in place of its work talks through every channel that a command has."""
+
+    def talk(run: str, out: str | None) -> str:
+        logger = logging.getLogger("ultralytics")
+        handler = logging.StreamHandler(sys.stdout)  # as Ultralytics' own, made when it is first imported
+        logger.addHandler(handler)
+        try:
+            print("a print on the way")
+            note("a note")
+            logger.info("a line of the log")
+            logger.warning("a warning")
+            echo(verbosity())
+        finally:
+            logger.removeHandler(handler)
+        return "card.md"
+
+    monkeypatch.setattr("kdyolo.runs.model_card.write_model_card", talk)
+
+
+@pytest.mark.parametrize(
+    ("flags", "out", "err", "neither"),
+    [
+        ("", ["a print", "a line of the log", "normal\n", "card.md\n"], ["a note"], []),
+        ("-v", ["a print", "a line of the log", "verbose\n"], ["a note"], []),
+        ("-q", ["quiet\n", "card.md\n"], ["a warning\n"], ["a print", "a note", "a line of the log"]),
+        ("--json", ['"file": "card.md"'], ["a print", "a line of the log", "a note"], []),
+        ("--json -q", ['"file": "card.md"'], ["a warning\n"], ["a print", "a note", "a line of the log"]),
+    ],
+)
+@pytest.mark.usefixtures("talking")
+def test_stdout_has_the_result(capsys, flags, out, err, neither):
+    main(["card", "runs", *flags.split()])
+    found = capsys.readouterr()
+    assert all(words in found.out for words in out), found
+    assert all(words in found.err for words in err), found
+    assert not [words for words in neither if words in found.out + found.err]
+    if "--json" in flags:
+        assert "a print" not in found.out
+    assert verbosity() == "normal"
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert ended("ps", "-q", "-v") == 2
+    assert ended("-q", "ps", "-v") == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_json_alone_is_on_the_stdout_of_a_real_process(tmp_path):
+    run = write_run(tmp_path / "runs" / "one", planned=5)
+    for flags in (["--json"], ["--json", "-q"]):
+        done = run_command(sys.executable, "-m", "kdyolo", "ps", *flags, cwd=tmp_path)
+        assert json.loads(done.stdout)[0]["run"] == str(run.relative_to(tmp_path))
+    done = run_command(sys.executable, "-m", "kdyolo", "-q", "ps", cwd=tmp_path)
+    assert "runs/one" in done.stdout
+
+
+def test_results_are_printed_also_within_each_other(capsys):
+    with click.Context(click.Command("x")):
+        print_result({"a": [1]})
+        print_result("table")
+    assert capsys.readouterr().out == '{\n  "a": [\n    1\n  ]\n}\ntable\n'
