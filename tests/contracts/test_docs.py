@@ -19,7 +19,7 @@ import pytest
 from ultralytics.cfg import MODES
 from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
-from kdyolo.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, cli
+from kdyolo.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, cli, main
 from kdyolo.cli.sections import SECTIONS
 from kdyolo.engine.options.train_options import command_options
 from kdyolo.errors import ConfigError
@@ -111,6 +111,8 @@ def check_python(words: list[str]) -> None:
     source = script.read_text(encoding="utf-8")
     for option in (word for word in words[1:] if word.startswith("--")):
         assert f'"{option}"' in source, option
+    for option in re.findall(r'add_argument\("(--[\w-]+)"[^\n]*required=True', source):
+        assert option in words, f"{words[0]} needs {option}"
 
 
 def check_pip(words: list[str]) -> None:
@@ -146,6 +148,16 @@ def command(name: str) -> click.Command:
 def code_names(page: Page) -> Iterator[str]:
     for found in CODE.finditer(page.prose):
         yield found[2]
+
+
+COMMANDS_IN_TEXT = [
+    (page, found[2]) for page in PAGES for found in CODE.finditer(page.prose) if found[2].startswith("python ")
+]
+
+
+@pytest.mark.parametrize(("page", "line"), **by_name(COMMANDS_IN_TEXT))
+def test_every_script_and_test_that_shows_something_is_called_as_it_wants(page: Page, line: str) -> None:
+    check_python(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("page", **by_name(PAGES))
@@ -217,6 +229,32 @@ def made_by(value: ast.expr, known: dict[str, Any]) -> type | None:
         value = value.func
     found = known.get(value.id) if isinstance(value, ast.Name) else None
     return found if inspect.isclass(found) and found.__module__.startswith("kdyolo") else None
+
+
+@pytest.mark.integration
+def test_ten_minutes_are_walked_as_written(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Every command of the page, in its order, on smaller images and for fewer epochs; the study has one seed."""
+    page = page_of("docs/start/ten-minutes.md")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/shapes").symlink_to(shapes.parent.parent / "root")
+    (tmp_path / "demo/epoch_15_backbone_mmdet.pth").symlink_to(checkpoint)
+    (study,) = page.blocks("yaml")
+    for longer, shorter in {"epochs: 6": "epochs: 1", "imgsz: 128": "imgsz: 32", "[0, 1, 2]": "[0]"}.items():
+        assert longer in study
+        study = study.replace(longer, shorter)
+    (tmp_path / "study.yaml").write_text(study.replace("freeze: 3", "freeze: 1"), encoding="utf-8")
+    fast = {"--freeze": "1", "--epochs": "2", "--imgsz": "32"}
+    for line in page.shell():
+        program, *words = shlex.split(line)
+        for option in fast.keys() & set(words):
+            words[words.index(option) + 1] = fast[option]
+        if program == "kdyolo":
+            main(words)  # exits where something fails
+        else:
+            assert (program, words[0]) == ("yolo", "val")  # tests of stock commands: tests/integration/test_stock.py
+    assert (tmp_path / "preflight/labels.jpg").is_file()
+    assert (tmp_path / "runs/first-errors/errors").is_dir()
+    assert (tmp_path / "report/report.html").is_file()
 
 
 # ---- YAML ------------------------------------------------------------------------------------------------------------
