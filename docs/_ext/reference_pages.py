@@ -57,7 +57,8 @@ def command_section(name: str) -> str:
     usage = " ".join([context.command_path, *found.collect_usage_pieces(context)])
     options = [p for p in found.params if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts]
     options.sort(key=lambda option: "--debug" in option.opts)  # what every command has stands last
-    rows = [(_flags(option, context), _meaning(option, context)) for option in options]
+    records = (option.get_help_record(context) for option in options)
+    rows = [(markdown_code(flags), markdown_text(meaning)) for flags, meaning in filter(None, records)]
     return "\n\n".join(
         [
             f"### kdyolo {name}",
@@ -82,19 +83,6 @@ def examples(epilog: str | None) -> str:
     """The commands of an epilog ``Examples:``, each without its indentation."""
     lines = (epilog or "").replace("\b", "").splitlines()
     return "\n".join(line.removeprefix("  ") for line in lines if line.strip() not in ("", "Examples:"))
-
-
-def _flags(option: click.Option, context: click.Context) -> str:
-    flags = ", ".join(sorted([*option.opts, *option.secondary_opts], key=len))
-    return markdown_code(flags if option.is_flag or option.count else f"{flags} {option.make_metavar(context)}")
-
-
-def _meaning(option: click.Option, context: click.Context) -> str:
-    extra = option.get_help_extra(context)
-    default = extra.get("default")
-    notes = [f"default: {markdown_code(default)}"] if default else []
-    notes += ["required"] if extra.get("required") else []
-    return markdown_text(option.help or "") + (f" ({', '.join(notes)})" if notes else "")
 
 
 # ---- options of a training -------------------------------------------------------------------------------------------

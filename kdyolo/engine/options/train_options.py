@@ -275,7 +275,7 @@ STOCK_FLAGS: Mapping[str, Option] = {
     "model": Option(
         help="Model YAML, e.g. kdyolov8s.yaml. Default: the scale that the backbone fits.",
         value="NAME",
-        meaning="model YAML (below)",
+        meaning="model YAML",
         default_text="the scale that the backbone fits, else `kdyolov8s.yaml`",
         python="`KDYOLO(model)`",
         before="weights",
