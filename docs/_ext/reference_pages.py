@@ -2,7 +2,7 @@
 
 A page has a line ``<!-- made by reference_pages: NAME -->``; when the site is built the Markdown of the function for
 that name stands in its place. On a code host the line is invisible, so the page says beside it where the same is found.
-Nothing here is copied by hand, so nothing can be out of date.
+Nothing here is copied by hand, so nothing can be out of date. The contents of the site stand in such a comment, too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kdyolo.utils.tables import markdown_code, markdown_table, markdown_text
 DOCS = Path(__file__).resolve().parents[1]
 CHECKOUT = DOCS.parent
 MARK = re.compile(r"^<!-- made by reference_pages: (\w+) -->$", re.MULTILINE)
+CONTENTS = re.compile(r"^<!-- contents\n(.*?)\n-->$", re.MULTILINE | re.DOTALL)  # a line: caption, colon, pages
 # A link that leads out of the documentation, to a file of the repository: ](../scripts/x.py)
 OUTWARD = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 GROUPS = {
@@ -163,7 +164,14 @@ MADE: dict[str, Callable[[], str]] = {
 
 def fill(text: str) -> str:
     """A page with what is made from the program in its place."""
-    return MARK.sub(lambda found: MADE[found[1]](), text)
+    return CONTENTS.sub(lambda found: toctrees(found[1]), MARK.sub(lambda found: MADE[found[1]](), text))
+
+
+def toctrees(contents: str) -> str:
+    """Sphinx's directives for the contents of the site: a list of pages, with its caption, for each line."""
+    parts = (line.partition(": ") for line in contents.splitlines())
+    lists = ((caption, "\n".join(pages.split())) for caption, _, pages in parts)
+    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```" for caption, pages in lists)
 
 
 def without_outward_links(text: str, page: Path) -> str:
