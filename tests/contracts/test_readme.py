@@ -53,6 +53,16 @@ def test_words_are_explained_where_they_first_stand(word, meaning):
     assert meaning in first
 
 
+def test_the_study_is_one(tmp_path):
+    from kdyolo.experiments.study.study_file import parse_study
+
+    (block,) = README.blocks("yaml")
+    (tmp_path / "study.yaml").write_text(block, encoding="utf-8")
+    study, mistakes = parse_study(tmp_path / "study.yaml")
+    assert mistakes == []
+    assert f"kdyolo compare studies/{study.name} --out report/" in list(README.shell())
+
+
 def test_python_names_exist():
     import kdyolo
 
