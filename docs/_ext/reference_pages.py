@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import kdyolo
+from kdyolo import errors
 from kdyolo.cli import cli
 from kdyolo.cli.sections import SECTIONS
 from kdyolo.engine.options.train_options import HELP_ORDER, OPTION_NAMES, command_options
@@ -105,6 +106,43 @@ def _train_row(name: str, found: Option) -> tuple[str, str, str, str]:
     return flags, found.python or markdown_code(name), meaning, default if name != "resume" else ""
 
 
+# ---- Python ----------------------------------------------------------------------------------------------------------
+
+# Package in which a public name is defined → heading of its section.
+SUBJECTS = {
+    "engine": "Train, evaluate",
+    "checkpoints": "Checkpoints",
+    "models": "Backbones and schedules",
+    "distillation": "Distil",
+    "data": "Data",
+    "metrics": "Metrics",
+    "experiments": "Compare, study, probe",
+    "runs": "Runs",
+    "errors": "Errors",
+}
+
+
+def python() -> str:
+    """Every public name of the package by subject, for Sphinx' autodoc to fill in; the errors with their kinds."""
+    found: dict[str, list[str]] = {subject: [] for subject in SUBJECTS.values()}
+    for name in kdyolo.__all__:
+        value = getattr(kdyolo, name)
+        subject = SUBJECTS.get(getattr(value, "__module__", "").partition(".")[2].partition(".")[0])
+        if subject and not (inspect.isclass(value) and issubclass(value, Exception)):
+            found[subject].append(autodoc(name, value))
+    kinds = [name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)]
+    found["Errors"] += [f".. autoexception:: kdyolo.errors.{name}\n   :no-members:" for name in kinds]
+    parts = ((subject, "\n".join(names)) for subject, names in found.items() if names)
+    return "\n\n".join(f"## {subject}\n\n```{{eval-rst}}\n{names}\n```" for subject, names in parts)
+
+
+def autodoc(name: str, value: Any) -> str:
+    """The directive of a public name: a function, or a class with what it adds to those that it extends."""
+    if inspect.isclass(value):
+        return f".. autoclass:: kdyolo.{name}\n   :members:\n   :exclude-members: __init__"
+    return f".. autofunction:: kdyolo.{name}"
+
+
 # ---- recipes and model YAMLs -----------------------------------------------------------------------------------------
 
 
@@ -154,6 +192,7 @@ def template(node: ast.expr) -> str | None:
 MADE: dict[str, Callable[[], str]] = {
     "commands": commands,
     "train_options": train_options,
+    "python": python,
     "recipes": recipes,
     "messages": messages,
 }

@@ -19,10 +19,11 @@ import pytest
 from ultralytics.cfg import MODES
 from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
-from kdyolo.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, cli, main
+from kdyolo.cli import cli, main
 from kdyolo.cli.sections import SECTIONS
 from kdyolo.engine.options.train_options import command_options
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
+from kdyolo.runs.process_control import Terminated
 from kdyolo.utils.shipped_files import shipped
 from tests.builders.commands import CHECKOUT
 from tests.builders.pages import CODE, Page, pages
@@ -346,17 +347,31 @@ def test_every_mark_of_a_page_is_filled(reference: Any) -> None:
     assert sorted(marks) == sorted(reference.MADE)
 
 
-def test_every_public_name_stands_in_the_reference() -> None:
+def test_every_public_name_stands_in_the_reference(reference: Any) -> None:
     import kdyolo
 
-    text = page_of("docs/reference/python.md").text
+    text = reference.fill(page_of("docs/reference/python.md").text)
     for name in kdyolo.__all__:
-        assert name == "__version__" or re.search(rf"kdyolo\.{name}\b", text), name
+        if name != "__version__":
+            value = getattr(kdyolo, name)
+            named = value.__name__ if inspect.isclass(value) and issubclass(value, Exception) else name
+            assert re.search(rf"::? kdyolo\.(errors\.)?{named}$", text, flags=re.MULTILINE), name
 
 
-def test_exit_codes_are_those_of_the_command() -> None:
-    rows = re.findall(r"^\| (\d+) \|", page_of("docs/reference/exit-codes.md").text, flags=re.MULTILINE)
-    assert [int(row) for row in rows] == [0, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED]
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RunError("x"), 1), (ConfigError("x"), 2), (KeyboardInterrupt(), 130), (Terminated(), 143)],
+    ids=lambda value: type(value).__name__,
+)
+def test_exit_codes_are_those_of_the_command(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "main", fails)
+    with pytest.raises(SystemExit) as ended:
+        main(["ps"])
+    assert ended.value.code == code
+    assert re.search(rf"^\| {code} \|", page_of("docs/reference/exit-codes.md").text, flags=re.MULTILINE)
 
 
 def test_every_shipped_file_is_described() -> None:
