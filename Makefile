@@ -6,7 +6,7 @@ STAMP = $(VENV)/.installed
 WORKERS ?= 2
 SPREAD = --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint format map typecheck wheel clean
+.PHONY: demo test test-fast lint format map typecheck docs notebooks wheel release clean
 
 demo: $(STAMP) ## the main job, to the end, on drawn data
 	rm -rf demo
@@ -34,11 +34,21 @@ map: $(STAMP) ## the map in CONTRIBUTING.md, from the docstrings
 typecheck: $(STAMP)
 	$(BIN)/mypy
 
+docs: $(STAMP)-docs ## the documentation as a site, warnings as errors: build/docs/index.html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
+
+notebooks: $(STAMP)-notebooks ## run the notebooks of the documentation, on drawn data: build/notebooks/
+	$(BIN)/python scripts/run_notebooks.py --out build/notebooks
+
+release: $(STAMP)-release ## wheel and sdist, built and checked: dist/
+	$(BIN)/python scripts/release.py
+
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kdyolo needs Python 3.10 or newer: make PYTHON=python3.11 …")'
@@ -46,3 +56,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
+
+$(STAMP)-%: $(STAMP) # what one extra of pyproject.toml names
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@

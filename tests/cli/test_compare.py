@@ -13,9 +13,8 @@ from tests.builders.commands import CHECKOUT, COMMON
 from tests.builders.studies import verdict
 
 
-def test_the_readme_shows_what_is_printed(study):
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("## Comparing runs") : readme.index("## Numbers")]
+def test_the_guide_shows_what_is_printed(study):
+    section = (CHECKOUT / "docs/guides/compare.md").read_text(encoding="utf-8")
     comparison = compare(study)
     for arm in ("frozen", "low-lr"):
         assert f"{arm:<6}  {verdict(comparison, arm).words}\n" in section

@@ -1,83 +1,78 @@
-"""Every command and every name in the README works as written."""
+"""The README is one page, and its Python runs; what holds for every page of the documentation is in ``test_docs``."""
 
 from __future__ import annotations
 
 import ast
 import re
-import shlex
 
 import pytest
 
-import kdyolo
-from kdyolo.cli import cli
-from kdyolo.engine.options.train_options import OPTION_NAMES
-from kdyolo.utils.shipped_files import shipped
-from tests.builders.commands import CHECKOUT, COMMON
+from tests.builders.pages import Page, pages
 
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-SHELL = [line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line]
-
-
-@pytest.mark.parametrize("line", [line for line in SHELL if "kdyolo " in line])
-def test_kdyolo_commands_parse(line):
-    _, name, *arguments = shlex.split(line[line.index("kdyolo ") :])
-    cli.get_command(None, name).make_context(name, arguments)  # raises on an unknown option or a missing value
-
-
-@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("make ")])
-def test_make_targets_exist(line):
-    makefile = (CHECKOUT / "Makefile").read_text()
-    assert re.search(rf"^{line.split()[1]}:", makefile, flags=re.MULTILINE)
+MOST_LINES = 150
+README: Page = next(page for page in pages() if page.name == "README.md")
+# Words that a reader may not know → what is said about them where they first stand.
+WORDS = {
+    "backbone": "the part of a detector that turns an image into feature maps",
+    "distill": "trained to imitate a large network",
+    "frozen": "does not train",
+    "thaw": "the moment from which it does",
+    "P2": "pyramid levels",
+    "vfmkd": "the distillation project whose names this file uses",
+    "arm": "a way to train, such as",
+    "stock": "Ultralytics without kdyolo",
+    "letterboxed": "(padded)",
+    "SPPF": "the last layer of YOLOv8's backbone",
+}
 
 
-def test_the_rest_of_the_shell_is_stock_ultralytics():
-    others = [line for line in SHELL if not line.startswith(("kdyolo ", "make ", "torchrun "))]
-    assert [line.split()[:2] for line in others] == [["yolo", "val"]]
+def test_it_is_one_page():
+    assert len(README.text.splitlines()) <= MOST_LINES
+
+
+def test_it_shows_the_two_commands_that_set_up_and_the_three_that_matter():
+    setup, three = ([line.split()[:2] for line in block.splitlines()] for block in README.blocks("bash")[:2])
+    assert setup == [["make", "demo"], ["make", "test"]]
+    assert three == [["kdyolo", "convert"], ["kdyolo", "train"], ["yolo", "val"]]
+
+
+def test_every_claim_names_the_command_that_shows_it():
+    section = README.text[README.text.index("## Measured") : README.text.index("## Beside")]
+    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == 6
+    for claim, _, command in rows:
+        assert re.fullmatch(r"`(make \w+|python (-m pytest )?[\w/.]+( --records \w+)?)`", command), claim
+
+
+@pytest.mark.parametrize(("word", "meaning"), WORDS.items())
+def test_words_are_explained_where_they_first_stand(word, meaning):
+    """In the sentence in which a word first stands, below the title, its meaning stands too."""
+    text = " ".join(README.prose.partition("kdyolo is for")[2].split())
+    sentences = re.split(r"(?<=[.:?])\s+(?=[A-Z*`])", text)
+    first = next(sentence for sentence in sentences if re.search(rf"\b{word}", sentence, flags=re.IGNORECASE))
+    assert meaning in first
+
+
+def test_the_study_is_one(tmp_path):
+    from kdyolo.experiments.study.study_file import parse_study
+
+    (block,) = README.blocks("yaml")
+    (tmp_path / "study.yaml").write_text(block, encoding="utf-8")
+    study, mistakes = parse_study(tmp_path / "study.yaml")
+    assert mistakes == []
+    assert f"kdyolo compare studies/{study.name} --out report/" in list(README.shell())
 
 
 def test_python_names_exist():
-    code = next(text for kind, text in BLOCKS if kind == "python")
+    import kdyolo
+
+    (code,) = README.blocks("python")
     imported = [n.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) for n in node.names]
     assert imported == ["KDYOLO", "convert_coco", "load_backbone"]
     called = {node.func.attr for node in ast.walk(ast.parse(code))
               if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}  # fmt: skip
     assert called == {"train", "val", "predict", "export"}
     assert all(hasattr(kdyolo.KDYOLO, name) for name in called)
-
-
-def test_names_in_every_python_block_exist():
-    for code in (text for kind, text in BLOCKS if kind == "python"):
-        imported = [n for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) for n in node.names]
-        assert imported
-        assert all(hasattr(kdyolo, name.name) for name in imported)
-
-
-def test_options_of_evaluation_are_described():
-    section = README[README.index("## Evaluating") : README.index("## Numbers")]
-    for command in ("val", "score"):
-        for parameter in cli.get_command(None, command).params:
-            option = parameter.opts[0]
-            common = ("--model", "--data", "--imgsz", "--batch", "--device", "--split", *COMMON)
-            assert option in common or not option.startswith("--") or f"`{option}" in section, option
-
-
-def test_the_table_of_options_is_complete():
-    table = README[README.index("## Options of") : README.index("**Recipes.**")]
-    named = set(re.findall(r"`(--[a-z-]+)", table))
-    options = {
-        name for parameter in cli.get_command(None, "train").params for name in parameter.opts if name.startswith("--")
-    }
-    assert options - {*COMMON, "--freeze-epochs"} <= named
-    assert named <= options
-    assert all(f"`{key}`" in table for key in OPTION_NAMES if key != "freeze_epochs")
-
-
-def test_every_shipped_file_is_described():
-    for name in shipped("models"):
-        assert f"`{name}`" in README
-    for name in shipped("recipes"):
-        assert f"`{name.removesuffix('.yaml')}`" in README
 
 
 @pytest.mark.integration
@@ -87,7 +82,7 @@ def test_python_example_runs(shared, tmp_path, monkeypatch):
 
     from kdyolo.engine.model import KDYOLO
 
-    code = next(text for kind, text in BLOCKS if kind == "python")
+    (code,) = README.blocks("python")
     (tmp_path / "COCO2017").symlink_to(shared / "coco128")
     (tmp_path / "ckpt.pth").symlink_to(shared / "checkpoints/vfmkd_n_resume.pth")
     (tmp_path / "image.jpg").symlink_to(next((shared / "coco128/val2017").iterdir()))

@@ -1,6 +1,6 @@
 """Declaration of every option of a training: name, default, flag, help, and what it counts for.
 
-The command's options, ``KDYOLO``'s keywords, a study's keys, the comparison's list of settings and README's table
+The command's options, ``KDYOLO``'s keywords, a study's keys, the comparison's list of settings and the reference
 follow from here, so an option is added in this module and, if it needs a check, in ``validation``. Neither torch nor
 Ultralytics is imported, because the command's help is made from this module.
 """
@@ -17,7 +17,7 @@ from kdyolo.runs.lifecycle.options import Group, Option, declared, option
 DEFAULT_RECIPE = "coco"
 LETTERBOX, STRETCH = "letterbox", "stretch"
 
-# Groups as the help and README list them.
+# Groups as the help and the reference list them.
 HELP_ORDER: tuple[Group, ...] = ("start", "freeze", "recipe", "run", "reading")
 
 
@@ -277,7 +277,7 @@ STOCK_FLAGS: Mapping[str, Option] = {
         help="Model YAML, e.g. kdyolov8s.yaml. Default: the scale that the backbone fits.",
         group="start",
         value="NAME",
-        meaning="model YAML (below)",
+        meaning="model YAML",
         default_text="the scale that the backbone fits, else `kdyolov8s.yaml`",
         python="`KDYOLO(model)`",
         before="weights",

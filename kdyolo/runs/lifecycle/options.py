@@ -21,10 +21,10 @@ class Option:
         choices: The values that are allowed, if they are few.
         flags: Flags on the command line. Empty: the name with dashes.
         metavar: Stand-in for the value in the help, instead of click's.
-        value: Stand-in for the value in README's table.
-        meaning: Text in README's table. Empty: listed with others as one of Ultralytics' options.
-        default_text: Default in README's table.
-        python: How Python code gives the option, in README's table. Empty: by its name.
+        value: Stand-in for the value in the reference.
+        meaning: Text in the reference. Empty: listed with others as one of Ultralytics' options.
+        default_text: Default in the reference.
+        python: How Python code gives the option, in the reference. Empty: by its name.
         before: Option of kdyolo that one of Ultralytics' is listed before.
         reads: Whether it says how a backbone checkpoint is read, so that another value reads another checkpoint.
         input_file: Whether the value may name a file that a run reads.

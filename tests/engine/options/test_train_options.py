@@ -39,30 +39,6 @@ Wider = make_dataclass(
     frozen=True,
 )
 OF_THE_COMMAND = ("detach", "debug", "verbose", "quiet", "as_json")
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-
-
-def markdown_rows() -> list[str]:
-    """README's table of options as the declaration has it; Ultralytics' own options share a row."""
-    rows, shared = [], []
-    for name, found in command_options().items():
-        value = f" {found.value}" if found.value else ""
-        flags = ", ".join(f"`{flag}{value}`" for flag in found.flags_of(name))
-        if found.meaning:
-            default = f" {found.default_text}" if found.default_text else ""
-            rows.append(f"| {flags} | {found.python or f'`{name}`'} | {found.meaning} |{default} |")
-            continue
-        if not shared:
-            place = len(rows)
-        shared.append(flags)
-    rows.insert(place, f"| {', '.join(shared)} | same names | as in Ultralytics | the recipe's, then Ultralytics' |")
-    return rows
-
-
-def test_the_readme_lists_every_option_as_declared() -> None:
-    section = README[README.index("## Options of `kdyolo train`") :]
-    table = [line for line in section[: section.index("\n\n`--freeze`")].splitlines() if line.startswith("| `--")]
-    assert [row for row in table if not row.startswith("| `--detach`")] == markdown_rows()
 
 
 def test_a_field_more_is_an_option_of_the_command() -> None:

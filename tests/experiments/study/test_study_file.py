@@ -248,8 +248,8 @@ def test_devices(content, devices, parsed):
     assert (list(file.devices), mistakes) == (parsed, [])
 
 
-def test_the_study_of_the_readme_is_one():
-    (text,) = re.findall(r"```yaml\n(name:.*?)```", (CHECKOUT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_study_of_the_guide_is_one():
+    (text,) = re.findall(r"```yaml\n(name:.*?)```", (CHECKOUT / "docs/guides/study.md").read_text(), flags=re.DOTALL)
     Path("study.yaml").write_text(text)
     file, mistakes = parse_study("study.yaml")
     assert mistakes == []
