@@ -9,6 +9,7 @@ from .checkpoints.reader import read_checkpoint as read_checkpoint
 from .data.coco.splits import CocoSplit as CocoSplit
 from .data.coco_to_yolo import convert_coco as convert_coco
 from .data.yolo_to_coco import to_coco as to_coco
+from .distillation.distill import distill as distill
 from .engine.model import KDYOLO as KDYOLO
 from .engine.options.train_options import TrainOptions as TrainOptions
 from .engine.preflight import preflight as preflight

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,9 @@ from kdyolo.runs.files import RESULTS_NAME
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOGGER = logging.getLogger("ultralytics")
 FEATURES_NAME = "features.png"
@@ -44,6 +47,13 @@ class DistillResult:
     backbone: Path
     columns: Mapping[str, list[float]]
     verdict: str = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """``results.csv`` as a data frame, a row for each epoch."""
+        import pandas as pd
+
+        frame: pd.DataFrame = pd.DataFrame(dict(self.columns))
+        return frame
 
 
 def distill(
@@ -67,6 +77,12 @@ def distill(
 
     Raises:
         KDYOLOError: Something is not what it should be; before anything is written, unless a disk fills up meanwhile.
+
+    Examples:
+        >>> from kdyolo import distill
+        >>> result = distill("photos", teacher="ckpt.pth", model="yolov8n", epochs=1, imgsz=64, batch=4, device="cpu")
+        >>> result.backbone.name
+        'backbone.safetensors'
     """
     given = {**options, **({"model": model} if model else {})}
     place = this_place(given.get("device"))

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import kdyolo
+from tests.builders.distillation import write_images
 from tests.builders.run_folders import write_full_run
 from tests.builders.studies import write_small_study
 
@@ -75,6 +76,10 @@ SIGNATURES = {
         "classes: 'Sequence[str]' = (), min_area: 'float' = 0.0, include_crowd: 'bool' = False, "
         "segments: 'bool' = False, verify_images: 'bool' = False) -> 'ConversionSummary'"
     ),
+    "distill": (
+        "(images: 'str | Path | Sequence[str | Path]', *, teacher: 'str | Path | Teacher', model: 'str | None' = None, "
+        "**options: 'Any') -> 'DistillResult'"
+    ),
     "draw_features": (
         "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, *, "
         "model: 'str | None' = None, **how: 'Any') -> 'Path'"
@@ -115,7 +120,17 @@ SIGNATURES = {
 # Names whose docstrings have an example that runs.
 WITH_EXAMPLE = (
     *("CocoSplit", "KDValidator", "TrainOptions"),
-    *("draw_features", "list_runs", "preflight", "probe", "read_run", "to_coco", "write_model_card", "write_report"),
+    *(
+        "distill",
+        "draw_features",
+        "list_runs",
+        "preflight",
+        "probe",
+        "read_run",
+        "to_coco",
+        "write_model_card",
+        "write_report",
+    ),
 )
 
 
@@ -155,6 +170,7 @@ def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     shutil.copytree(shapes.parent, tmp_path / "datasets" / "coco", symlinks=True)
     (tmp_path / "ckpt.pth").symlink_to(checkpoint)
+    write_images(tmp_path / "photos", 12)
     (tmp_path / "image.jpg").symlink_to(
         next(path for path in sorted(root.rglob("*")) if path.suffix in (".jpg", ".png"))
     )
