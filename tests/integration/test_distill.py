@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from kdyolo.checkpoints.loading import load_backbone
+from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.distillation.distill import distill, resume
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
+from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.distillation import BlurTeacher, write_images
 
 OPTIONS: dict[str, Any] = {"model": "yolov8n", "imgsz": 64, "batch": 8, "device": "cpu", "held_out": 8}
@@ -46,7 +47,10 @@ def test_the_file_is_taken_without_a_further_word(learned: Any) -> None:
     found = read_checkpoint(learned.backbone)
     assert (found.teacher, str(found.input_norm), found.bn_eps, found.untrained) == ("blur", "0-1", 1e-3, ())
     assert found.verified
-    assert load_backbone(learned.backbone).arch.name == "yolov8n"
+    backbone = DistilledBackbone("yolov8n")
+    report = load_into(backbone, found)
+    assert report.complete
+    assert (report.teacher, report.to_dict()["teacher_licence"]) == ("blur", "cc-by-nc-4.0")
     assert read_checkpoint(learned.folder / "weights" / "last.pt").teacher == "blur"
 
 
