@@ -40,6 +40,12 @@ def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert learned.columns["cosine/P3"][-1] > learned.columns["cosine/P3"][0]
     assert (learned.folder / "features.png").is_file()
     assert learned.verdict.startswith("learned")
+    floor = learned.columns["floor/P3"]
+    assert set(floor) == {floor[0]}
+    assert (
+        f"P3 centred cosine {learned.columns['cosine/P3'][-1]:.2f} (position alone {floor[0]:.2f})" in learned.verdict
+    )
+    assert learned.to_frame()["cosine/P3"].tolist() == learned.columns["cosine/P3"]
     assert not (learned.folder / "weights" / "resume.pt").exists()
 
 
@@ -74,7 +80,7 @@ def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monk
     again = resume(tmp_path / "cut", teacher=blur())
     first, second = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert whole.columns["val/loss"] == again.columns["val/loss"]
+    assert all(whole.columns[name] == again.columns[name] for name in whole.columns if name != "time")
 
 
 def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_path: Path) -> None:

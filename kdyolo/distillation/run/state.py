@@ -29,6 +29,7 @@ class DistillState:
         optimizer: State of the optimizer.
         scaler: State of the gradient scaler; empty where it is off.
         statistics: Level → mean and deviation of each of the teacher's channels.
+        floors: Level → centred cosine of its position alone.
         best: Lowest loss on the held-out images so far.
         images: Number of images to learn from.
         threads: Threads that torch computed with on the CPU.
@@ -44,6 +45,7 @@ class DistillState:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     statistics: dict[str, list[Tensor]]
+    floors: dict[str, float]
     best: float
     images: int
     threads: int
