@@ -19,7 +19,7 @@ from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError
-from kdyolo.runs.files import RESULTS_NAME
+from kdyolo.runs.files import FEATURES_NAME, RESULTS_NAME
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOGGER = logging.getLogger("ultralytics")
-FEATURES_NAME = "features.png"
 RESUME_MAY_CHANGE = ("device", "workers")
 
 

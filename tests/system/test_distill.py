@@ -36,11 +36,11 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(options: list[str], tm
     run_command(*KDYOLO, "distill", *options, "--work-dir", "whole", cwd=tmp_path)
     process = subprocess.Popen([*KDYOLO, "distill", *options, "--work-dir", "cut"], cwd=tmp_path)
     state, until = tmp_path / "cut" / "weights" / "resume.pt", time.monotonic() + 120
-    while not state.is_file() and process.poll() is None and time.monotonic() < until:
+    while not (state.is_file() and state.stat().st_size) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert state.is_file()
+    assert state.stat().st_size
     assert "kdyolo distill --resume" in run_command(*KDYOLO, "stop", "cut", cwd=tmp_path).stdout
     run_command(*KDYOLO, "distill", "--resume", "cut", cwd=tmp_path)
     first, second = (read_checkpoint(tmp_path / name / "weights" / "last.pt").tensors for name in ("whole", "cut"))

@@ -70,6 +70,7 @@ def new_folder(plan: DistillPlan) -> tuple[Path, bool]:
     (folder / WEIGHTS_FOLDER).mkdir(parents=True, exist_ok=True)
     for path in (folder / RESULTS_NAME, folder / BACKBONE_NAME, weights_file(folder, STATE_NAME)):
         path.unlink(missing_ok=True)
+    weights_file(folder, STATE_NAME).touch()  # empty until an epoch is saved: by this an early end is known
     return folder, created
 
 

@@ -111,10 +111,10 @@ class DistillLoop:
         Raises:
             RunError: The loss is no longer finite.
         """
+        began = time.monotonic()
         if not self.epoch:
             self.live.measure(self.measured_batches())
             self.floors = self.proof.floors(self._still_batches()) if self.place.rank == 0 else {}
-        began = time.monotonic()
         while self.epoch < self.options.epochs:
             loss = self._train_epoch()
             rate = self.optimizer.param_groups[0]["lr"]

@@ -64,9 +64,9 @@ class DistillState:
         Raises:
             RunError: There is none, or the file is damaged.
         """
-        if not path.is_file():
+        if not path.is_file() or not path.stat().st_size:
             raise RunError(
-                f"{path.parent.parent}: cannot be resumed, there is no {path.name} in its weights. Either the run is "
+                f"{path.parent.parent}: cannot be resumed, no epoch is saved in its weights. Either the run is "
                 "finished, or it was ended before its first epoch was saved: start it again with --exist-ok."
             )
         try:
