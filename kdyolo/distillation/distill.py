@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,14 @@ import torch
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
 from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
+from kdyolo.distillation.run.loggers import LoggedRun
 from kdyolo.distillation.run.loop import DistillLoop, Place
+from kdyolo.distillation.run.results_picture import draw_distillation
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError
-from kdyolo.runs.files import FEATURES_NAME, RESULTS_NAME
+from kdyolo.runs.files import FEATURES_NAME, PICTURE_NAME, RESULTS_NAME
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOGGER = logging.getLogger("ultralytics")
+_PICTURE_EVERY = 10.0  # seconds between two pictures of results.csv, which take half a second each
 RESUME_MAY_CHANGE = ("device", "workers")
 
 
@@ -129,13 +134,34 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
             drop_rows_after(folder / RESULTS_NAME, state.epoch)
         loop = DistillLoop.of(plan, folder, place, state)
         log.hand_over(folder, place.ranks > 1)
-        loop.train()
+        train_and_tell(loop, resumed=state is not None)
         loop.proof.draw(folder / FEATURES_NAME)
         columns, _ = read_results(folder / RESULTS_NAME)
         said = verdict(columns)
         LOGGER.info(f"verdict: {said}")
         backbone = finish(plan, folder, said)
     return DistillResult(folder, backbone, columns, said)
+
+
+def train_and_tell(loop: DistillLoop, resumed: bool) -> None:
+    """Train to the end; loggers and the picture of ``results.csv`` keep up with it."""
+    logged = LoggedRun(loop.folder, loop.options.to_dict(), loop.student, resumed)
+    results, last = loop.folder / RESULTS_NAME, -math.inf
+
+    def tell(row: Mapping[str, float]) -> None:
+        nonlocal last
+        logged.log_epoch(row)
+        if row["epoch"] == loop.options.epochs or time.monotonic() - last > _PICTURE_EVERY:
+            draw_distillation(read_results(results)[0], loop.folder / PICTURE_NAME)
+            last = time.monotonic()
+
+    finished = False
+    logged.begin()
+    try:
+        loop.train(tell)
+        finished = True
+    finally:
+        logged.end(finished)
 
 
 def preview(

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdyolo.distillation.images import ImageSplit, split_images
 from kdyolo.distillation.options import HEAD_NAMES, LOSS_NAMES, RESIZES, DistillOptions
+from kdyolo.distillation.proof.labelled_objects import LabelledObjects, objects_beside
 from kdyolo.distillation.student import Student, build_student_backbone
 from kdyolo.distillation.taps import parse_taps
 from kdyolo.distillation.teachers.choice import open_teacher
@@ -34,6 +35,7 @@ class DistillPlan:
         student: The student, on the CPU.
         untrained: Numbers of the student's layers that no tap reaches.
         split: Images to learn from and images held out.
+        objects: Labelled objects on the held-out images; None where no labels lie beside them.
     """
 
     options: DistillOptions
@@ -44,6 +46,7 @@ class DistillPlan:
     student: Student
     untrained: tuple[int, ...]
     split: ImageSplit
+    objects: LabelledObjects | None
 
 
 def plan_distillation(
@@ -73,7 +76,8 @@ def plan_distillation(
         student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
         untrained = student.untrained_layers()
     text = str(teacher) if isinstance(teacher, (str, Path)) else found.name
-    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split)
+    objects = objects_beside(split.held_out, known.imgsz, known.resize)
+    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split, objects)
 
 
 def check_options(given: Mapping[str, Any]) -> DistillOptions:

@@ -158,9 +158,10 @@ def compare_runs(
     valued = {each: tuple(with_values(arm, scopes[each]) for arm in arms) for each, arms in groups.items()}
     arms, scope = valued[share], scopes[share]
     base = _baseline(arms, gathered.baseline if baseline is None else baseline)
-    of_share = (
-        (f"all but the label efficiency is of the runs with {share_name(share)} of the labels",) if shares else ()
-    )
+    of_shares = [
+        f"all but the label efficiency is of the runs with {share_name(share)} of the labels",
+        "each seed draws the images of a share anew, the same for all arms",
+    ]
     comparison = _compare_arms(
         arms,
         base,
@@ -169,7 +170,7 @@ def compare_runs(
         targets,
         title=gathered.title or " · ".join(arm.name for arm in arms),
         unlike=unlike,
-        notes=(*of_share, *gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
+        notes=(*(of_shares if shares else ()), *gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
     )
     if shares:
         curves = label_curves(valued, metric, base.name if base else None)

@@ -6,11 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.synthetic import draw_dataset
 from kdyolo.distillation.distill import distill, resume
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
@@ -38,7 +41,8 @@ def learned(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert learned.columns["cosine/P3"][-1] > 0.1
     assert learned.columns["cosine/P3"][-1] > learned.columns["cosine/P3"][0]
-    assert (learned.folder / "features.png").is_file()
+    assert cv2.imread(str(learned.folder / "features.png")) is not None
+    assert cv2.imread(str(learned.folder / "results.png")) is not None
     assert learned.verdict.startswith("learned")
     floor = learned.columns["floor/P3"]
     assert set(floor) == {floor[0]}
@@ -103,6 +107,16 @@ def test_a_mistake_is_told_before_anything_is_written(
     with pytest.raises(kind, match=says):
         distill(images, teacher=blur(), **{**OPTIONS, "work_dir": str(tmp_path / "run"), **options})
     assert not (tmp_path / "run").exists()
+
+
+def test_labelled_objects_of_held_out_images_are_told_apart(tmp_path: Path) -> None:
+    data = convert_coco(draw_dataset(tmp_path / "root", {"train": 24}, imgsz=64), tmp_path / "data").yaml
+    pictures = data.parent / "images" / "train"
+    options = {**OPTIONS, "held_out": 16, "work_dir": str(tmp_path / "run")}
+    found = distill(pictures, teacher=blur(), epochs=1, **options)
+    levels = ["P3", "P4", "P5", "joined"]
+    assert [name for name in found.columns if name.startswith("knn/")] == [f"knn/{level}" for level in levels]
+    assert all(0 <= found.columns[f"knn/{level}"][0] <= 1 for level in levels)
 
 
 def test_too_many_unreadable_images_are_refused_and_few_are_left_out(images: Path, tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ def announce_distillation(plan: DistillPlan) -> None:
     LOGGER.info(f"student: {plan.student.backbone.arch.name} at {options.imgsz} px · "
                 f"{taps_text(plan.taps, teacher)}")  # fmt: skip
     LOGGER.info(plan.split.summary())
+    if plan.objects:
+        LOGGER.info(
+            f"labels: {len(plan.objects.classes):,} objects of {len(plan.objects.class_names)} classes on the held-out "
+            "images, told apart by their neighbours after each epoch; nothing is learned from labels"
+        )
     for path, why in plan.split.unreadable.items():
         LOGGER.warning(f"left out: {path}: {why}")
     if plan.untrained:

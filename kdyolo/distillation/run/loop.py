@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,9 @@ class DistillLoop:
         self.train_set = ViewSet(plan.split.train, shown, options.seed)
         self.held_out = ViewSet(plan.split.held_out, still, options.seed)
         self.proof = HeldOutImages(
-            self.student, self.source, self.loss, tuple(plan.taps), len(self.held_out), self.held_out_batches
+            *(self.student, self.source, self.loss, tuple(plan.taps), len(self.held_out), self.held_out_batches),
+            files=plan.split.held_out,
+            objects=plan.objects,
         )
         self.floors: dict[str, float] = {}
         self.batches = len(plan.split.train) // options.batch
@@ -105,8 +107,11 @@ class DistillLoop:
             loop.apply(state)
         return loop
 
-    def train(self) -> None:
+    def train(self, told: Callable[[Mapping[str, float]], object] = lambda row: None) -> None:
         """Train until the last epoch; after each, measure on the held-out images and save.
+
+        Args:
+            told: Gets each row of ``results.csv`` once it is saved, in the first process.
 
         Raises:
             RunError: The loss is no longer finite.
@@ -131,6 +136,7 @@ class DistillLoop:
                 }
                 with finished_first():
                     self._save(row)
+                told(row)
                 cosines = ", ".join(f"{level} {held_out[f'cosine/{level}']:.2f}" for level in self.plan.taps)
                 LOGGER.info(
                     f"epoch {self.epoch}/{self.options.epochs}: loss {loss:.4f}, held out {held_out['val/loss']:.4f}, "
