@@ -87,6 +87,16 @@ def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monk
     assert all(whole.columns[name] == again.columns[name] for name in whole.columns if name != "time")
 
 
+def test_from_a_cache_it_learns_and_a_second_run_computes_nothing(images: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "epochs": 2, "cache": str(tmp_path / "cache")}
+    first = distill(images, teacher=blur(), work_dir=str(tmp_path / "a"), **options)
+    again = distill(images, teacher=blur(), work_dir=str(tmp_path / "b"), **options)
+    assert "0 are added" in (again.folder / "train.log").read_text()
+    one, other = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (first, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert first.columns["cosine/P3"][-1] > first.columns["cosine/P3"][0]
+
+
 def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_path: Path) -> None:
     found = distill(images, teacher=blur(), epochs=1, work_dir=str(tmp_path / "run"), taps="p4:s16", **OPTIONS)
     assert read_checkpoint(found.backbone).untrained == ("7", "8", "9")
@@ -99,6 +109,7 @@ def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_pa
         ({"batch": 64}, DatasetError, "too few images"),
         ({"epoch": 3}, ConfigError, "epochs"),
         ({"taps": "p3:nothing"}, ConfigError, "has no map"),
+        ({"cache": "cache", "mixup": 0.1}, ConfigError, "cache and mixup exclude each other"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kdyolo.distillation.cache_filling import complete_cache
+from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
@@ -99,6 +101,16 @@ class DistillLoop:
         self.batches = len(plan.split.train) // options.batch
         self.steps = math.ceil(self.batches / options.accumulate) * options.epochs
 
+    def _use_cache(self) -> None:
+        """Take the teacher's features from the cache; those that it lacks all processes compute first."""
+        plan, options, place = self.plan, self.options, self.place
+        key = CacheKey.of(plan.teacher, plan.taps.values(), options.resize, options.cache_precision)
+        files = (*plan.split.train, *plan.split.held_out)
+        folder, ranks = Path(str(options.cache)).expanduser(), (place.rank, place.ranks)
+        cache = complete_cache(folder, key, self.live, files, options.batch, options.workers, ranks)
+        self.train_set.use(cache)
+        self.held_out.use(cache)
+
     @classmethod
     def of(cls, plan: DistillPlan, folder: Path, place: Place, state: DistillState | None) -> DistillLoop:
         """A loop at its beginning, or at the end of the epoch that was saved."""
@@ -117,6 +129,8 @@ class DistillLoop:
             RunError: The loss is no longer finite.
         """
         began = time.monotonic()
+        if self.options.cache:
+            self._use_cache()
         if not self.epoch:
             self.live.measure(self.measured_batches())
             self.floors = self.proof.floors(self._still_batches()) if self.place.rank == 0 else {}
@@ -231,6 +245,7 @@ class DistillLoop:
         """Some images to learn from, whole and unchanged, in order."""
         size, files = self.options.batch, self.train_set.files[: self.options.batch * _STATISTICS]
         still = ViewSet(files, self.held_out.options, self.options.seed)
+        still.use(self.train_set.cache)
         return self._load(still, [list(range(i, min(i + size, len(files)))) for i in range(0, len(files), size)])
 
     def _load(self, views: ViewSet, batches: list[list[int]]) -> Iterator[Views]:
