@@ -101,7 +101,7 @@ class DistillLoop:
         self.batches = len(plan.split.train) // options.batch
         self.steps = math.ceil(self.batches / options.accumulate) * options.epochs
 
-    def _use_cache(self) -> None:
+    def use_cache(self) -> None:
         """Take the teacher's features from the cache; those that it lacks all processes compute first."""
         plan, options, place = self.plan, self.options, self.place
         key = CacheKey.of(plan.teacher, plan.taps.values(), options.resize, options.cache_precision)
@@ -130,7 +130,7 @@ class DistillLoop:
         """
         began = time.monotonic()
         if self.options.cache:
-            self._use_cache()
+            self.use_cache()
         if not self.epoch:
             self.live.measure(self.measured_batches())
             self.floors = self.proof.floors(self._still_batches()) if self.place.rank == 0 else {}
@@ -179,6 +179,12 @@ class DistillLoop:
                 f"{self.options.lr:g}) or with --clip."
             )
         return mean
+
+    def learn(self, views: Views) -> Tensor:
+        """One step of the optimizer on one batch, and its loss."""
+        loss = self._forward_backward(views, 1, stepping=True)
+        self._step()
+        return loss
 
     def _forward_backward(self, views: Views, group: int, stepping: bool) -> Tensor:
         targets = self.source(views)
