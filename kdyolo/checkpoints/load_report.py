@@ -43,6 +43,7 @@ class LoadReport(ShownAsTable):
         norm: Normalisation of the images that the backbone was trained with, folded into its first layer.
         norm_origin: What the normalisation is known from.
         verified: Whether checksums cover every tensor.
+        teacher_licence: Licence of the teacher's weights, if the file records it.
     """
 
     model: str
@@ -66,6 +67,7 @@ class LoadReport(ShownAsTable):
     norm: InputNorm
     norm_origin: NormOrigin
     verified: bool
+    teacher_licence: str | None = None
 
     @property
     def input_norm(self) -> str:

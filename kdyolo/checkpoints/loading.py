@@ -120,6 +120,7 @@ def match(backbone: DistilledBackbone, checkpoint: BackboneCheckpoint) -> LoadRe
         norm=checkpoint.input_norm,
         norm_origin=checkpoint.norm_origin,
         verified=checkpoint.verified,
+        teacher_licence=checkpoint.teacher_licence,
     )
 
 

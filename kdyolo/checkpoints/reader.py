@@ -101,6 +101,12 @@ class BackboneCheckpoint:
         return next((str(self.meta[key]) for key in metadata.TEACHER_KEYS if self.meta.get(key)), None)
 
     @property
+    def teacher_licence(self) -> str | None:
+        """Licence of that model's weights, if the file records it."""
+        recorded = str(self.meta.get("teacher_licence") or "unknown")
+        return None if recorded == "unknown" else recorded
+
+    @property
     def family(self) -> str | None:
         """The YOLO family that the file names, e.g. ``"yolo11"``, if it names one."""
         return metadata.family(self.meta)

@@ -59,15 +59,18 @@ def _print_plan(planned: Study) -> None:
 
     plan = planned.plan()
     echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
+    for name, lines in planned.rehearse_distillations().items():
+        echo(f"{name}\n  " + lines.replace("\n", "\n  ") + "\n")
     try:
         estimate = planned.estimate()
-        plan["about"] = [format_duration(sum(estimate[arm])) for arm in plan["arm"]]
+        plan["about"] = [format_duration(sum(estimate[arm])) if arm in estimate else "" for arm in plan["arm"]]
         left = format_duration(planned.time_left(estimate))
         at_once = f"{len(planned.devices)} at once"
-        time = f"about {left} with {at_once}, evaluation, optimizer steps and waiting for images not counted"
+        beside = "distillations, " if planned.distillations else ""
+        time = f"about {left} with {at_once}, {beside}evaluation, optimizer steps and waiting for images not counted"
     except RunError as e:
         time = f"how long it takes is not known: {e}"
     echo(plan.to_string(index=False))
-    if todo := [run for run in planned.runs if run.state() != "finished"]:
+    if todo := [job for job in planned.jobs if job.state() != "finished"]:
         echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
     echo(f"\n{time}. Nothing was trained.")

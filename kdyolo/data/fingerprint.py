@@ -17,6 +17,7 @@ from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.text import canonical
 from kdyolo.utils.yaml_files import read_mapping
 
+SUBSET = "kdyolo_subset"  # key of a YAML that says of which data set it is a share
 _SPLITS = ("train", "val")
 
 
@@ -29,9 +30,10 @@ def place_fingerprint(yaml: Path) -> str:
     Raises:
         RunError: The file is no YAML mapping.
     """
-    dataset = _read(yaml)
+    whole, *share = whole_of_subset(yaml) or (yaml,)
+    dataset = _read(whole)
     places = {split: list(map(str, dataset.places(split))) for split in _SPLITS}
-    return canonical([dataset.class_names, places])
+    return canonical([dataset.class_names, places, *share])
 
 
 def content_fingerprint(yaml: Path) -> str | None:
@@ -46,7 +48,8 @@ def content_fingerprint(yaml: Path) -> str | None:
     Raises:
         RunError: The file is no YAML mapping.
     """
-    dataset = _read(yaml)
+    whole, *share = whole_of_subset(yaml) or (yaml,)
+    dataset = _read(whole)
     digests: dict[str, Any] = {}
     for split in _SPLITS:
         annotations = dataset.annotations(split)
@@ -54,7 +57,28 @@ def content_fingerprint(yaml: Path) -> str | None:
         if not files or not all(is_file(file) for file in files):
             return None
         digests[split] = [_digest(file, file.stat().st_mtime_ns) for file in files]
-    return canonical([dataset.class_names, digests])
+    return canonical([dataset.class_names, digests, *share])
+
+
+def whole_of_subset(yaml: Path) -> tuple[Path, float] | None:
+    """The dataset YAML that another one is a drawn share of, and the share in 0–1.
+
+    Two draws of one share by different seeds count as the same data: the seed is a run's, as that of its shuffling is.
+
+    Args:
+        yaml: The dataset YAML; it exists.
+
+    Returns:
+        None where it is no subset, or where what it is of is not on this machine.
+
+    Raises:
+        RunError: The file is no YAML mapping.
+    """
+    subset = _read(yaml).content.get(SUBSET)
+    if not isinstance(subset, Mapping) or not isinstance(subset.get("share"), float):
+        return None
+    whole = Path(str(subset.get("of")))
+    return (whole, subset["share"]) if is_file(whole) and whole.resolve() != yaml.resolve() else None
 
 
 @dataclass(frozen=True)

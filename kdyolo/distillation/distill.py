@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from typing_extensions import Unpack
@@ -16,18 +18,23 @@ from kdyolo.distillation.keywords import DistillKeywords
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
 from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
+from kdyolo.distillation.run.loggers import LoggedRun
 from kdyolo.distillation.run.loop import DistillLoop, Place
+from kdyolo.distillation.run.results_picture import draw_distillation
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError
-from kdyolo.runs.files import RESULTS_NAME
+from kdyolo.runs.files import FEATURES_NAME, PICTURE_NAME, RESULTS_NAME
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LOGGER = logging.getLogger("ultralytics")
-FEATURES_NAME = "features.png"
+_PICTURE_EVERY = 10.0  # seconds between two pictures of results.csv, which take half a second each
 RESUME_MAY_CHANGE = ("device", "workers")
 
 
@@ -46,6 +53,13 @@ class DistillResult:
     backbone: Path
     columns: Mapping[str, list[float]]
     verdict: str = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """``results.csv`` as a data frame, a row for each epoch."""
+        import pandas as pd
+
+        frame: pd.DataFrame = pd.DataFrame(dict(self.columns))
+        return frame
 
 
 def distill(
@@ -69,6 +83,12 @@ def distill(
 
     Raises:
         KDYOLOError: Something is not what it should be; before anything is written, unless a disk fills up meanwhile.
+
+    Examples:
+        >>> from kdyolo import distill
+        >>> result = distill("photos", teacher="ckpt.pth", model="yolov8n", epochs=1, imgsz=64, batch=4, device="cpu")
+        >>> result.backbone.name
+        'backbone.safetensors'
     """
     given: dict[str, Any] = {**options, **({"model": model} if model else {})}
     place = this_place(given.get("device"))
@@ -116,13 +136,34 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
             drop_rows_after(folder / RESULTS_NAME, state.epoch)
         loop = DistillLoop.of(plan, folder, place, state)
         log.hand_over(folder, place.ranks > 1)
-        loop.train()
-        loop.draw(folder / FEATURES_NAME)
+        train_and_tell(loop, resumed=state is not None)
+        loop.proof.draw(folder / FEATURES_NAME)
         columns, _ = read_results(folder / RESULTS_NAME)
-        said = verdict(columns, loop.position_alone())
+        said = verdict(columns)
         LOGGER.info(f"verdict: {said}")
         backbone = finish(plan, folder, said)
     return DistillResult(folder, backbone, columns, said)
+
+
+def train_and_tell(loop: DistillLoop, resumed: bool) -> None:
+    """Train to the end; loggers and the picture of ``results.csv`` keep up with it."""
+    logged = LoggedRun(loop.folder, loop.options.to_dict(), loop.student, resumed)
+    results, last = loop.folder / RESULTS_NAME, -math.inf
+
+    def tell(row: Mapping[str, float]) -> None:
+        nonlocal last
+        logged.log_epoch(row)
+        if row["epoch"] == loop.options.epochs or time.monotonic() - last > _PICTURE_EVERY:
+            draw_distillation(read_results(results)[0], loop.folder / PICTURE_NAME)
+            last = time.monotonic()
+
+    finished = False
+    logged.begin()
+    try:
+        loop.train(tell)
+        finished = True
+    finally:
+        logged.end(finished)
 
 
 def preview(

@@ -45,12 +45,23 @@ def place(image: NDArray[np.uint8], size: int, resize: str) -> tuple[NDArray[np.
     """
     height, width = image.shape[:2]
     canvas: NDArray[np.uint8] = LetterBox((size, size), scale_fill=resize == STRETCH)(image=image)
+    return canvas, area_on_canvas(width, height, size, resize)
+
+
+def area_on_canvas(width: int, height: int, size: int, resize: str) -> tuple[int, int, int, int]:
+    """Where an image lies on a canvas that :func:`place` makes: left, top, width and height in pixels.
+
+    Args:
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
+        size: Side of the canvas, in pixels.
+        resize: ``letterbox`` or ``stretch``.
+    """
     if resize == STRETCH:
-        return canvas, (0, 0, size, size)
+        return 0, 0, size, size
     scale = min(size / height, size / width)
     wide, high = round(width * scale), round(height * scale)
-    left, top = round((size - wide) / 2 - 0.1), round((size - high) / 2 - 0.1)
-    return canvas, (left, top, wide, high)
+    return round((size - wide) / 2 - 0.1), round((size - high) / 2 - 0.1), wide, high
 
 
 def coverage(grid: Grid, areas: Tensor) -> Tensor:

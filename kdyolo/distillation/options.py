@@ -9,6 +9,7 @@ from kdyolo.runs.lifecycle.options import option
 
 RESIZES = ("letterbox", "stretch")
 LOSS_NAMES = ("cosine", "mse", "pkd", "relation")
+CACHE_PRECISIONS = ("fp16", "int8")
 HEAD_NAMES = ("linear", "two-layer")
 
 
@@ -55,6 +56,13 @@ class DistillOptions:
     flip: float = field(default=0.5, metadata=option(help="How often a view is mirrored (default 0.5).", kind="number"))
     colour: float = field(default=0.5, metadata=option(help="How often colours change (default 0.5).", kind="number"))
     mixup: float = field(default=0.1, metadata=option(help="How often a batch is mixed (default 0.1).", kind="number"))
+    cache: str | None = field(
+        default=None,
+        metadata=option(help="Folder that keeps the teacher's features of whole and mirrored images.", kind="path"),
+    )
+    cache_precision: str = field(
+        default="fp16", metadata=option(help="Precision of kept features.", choices=CACHE_PRECISIONS)
+    )
     amp: bool = field(default=False, metadata=option(help="Mixed precision, on a GPU.", kind="flag"))
     compile: bool = field(default=False, metadata=option(help="Compile the student.", kind="flag"))
     device: str | None = field(default=None, metadata=option(help="cpu, 0, … Default: the first GPU, else cpu."))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from kdyolo.distillation.images import ImageSplit, split_images
-from kdyolo.distillation.options import HEAD_NAMES, LOSS_NAMES, RESIZES, DistillOptions
+from kdyolo.distillation.options import CACHE_PRECISIONS, HEAD_NAMES, LOSS_NAMES, RESIZES, DistillOptions
+from kdyolo.distillation.proof.labelled_objects import LabelledObjects, objects_beside
 from kdyolo.distillation.student import Student, build_student_backbone
 from kdyolo.distillation.taps import parse_taps
 from kdyolo.distillation.teachers.choice import open_teacher
@@ -18,6 +19,13 @@ from kdyolo.utils.text import did_you_mean, quoted
 
 _DEEPEST = 32  # stride of the student's deepest level, of which its images must be a multiple
 _SHARES = ("crop", "flip", "colour", "mixup", "warmup")
+_NOT_KEPT = ("crop", "colour", "mixup")  # views that no cache can hold
+_CHOICES = (
+    ("loss", LOSS_NAMES),
+    ("head", HEAD_NAMES),
+    ("resize", RESIZES),
+    ("cache_precision", CACHE_PRECISIONS),
+)
 _COUNTS = ("epochs", "batch", "accumulate", "imgsz")
 
 
@@ -34,6 +42,7 @@ class DistillPlan:
         student: The student, on the CPU.
         untrained: Numbers of the student's layers that no tap reaches.
         split: Images to learn from and images held out.
+        objects: Labelled objects on the held-out images; None where no labels lie beside them.
     """
 
     options: DistillOptions
@@ -44,6 +53,7 @@ class DistillPlan:
     student: Student
     untrained: tuple[int, ...]
     split: ImageSplit
+    objects: LabelledObjects | None
 
 
 def plan_distillation(
@@ -73,7 +83,8 @@ def plan_distillation(
         student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
         untrained = student.untrained_layers()
     text = str(teacher) if isinstance(teacher, (str, Path)) else found.name
-    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split)
+    objects = objects_beside(split.held_out, known.imgsz, known.resize)
+    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split, objects)
 
 
 def check_options(given: Mapping[str, Any]) -> DistillOptions:
@@ -87,6 +98,8 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
     if unknown:
         raise ConfigError([f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in unknown])
     options = DistillOptions(**given)
+    if options.cache:
+        options = replace(options, **{name: given.get(name, 0.0) for name in _NOT_KEPT})
     with collect_mistakes() as mistakes:
         for name in _COUNTS:
             if not isinstance(value := getattr(options, name), int) or value < 1:
@@ -94,13 +107,16 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
         for name in _SHARES:
             if not 0 <= getattr(options, name) <= 1:
                 mistakes.add(f"{name}: expected a share from 0 to 1, found {quoted(getattr(options, name))}.")
-        for name, choices in (("loss", LOSS_NAMES), ("head", HEAD_NAMES), ("resize", RESIZES)):
+        for name, choices in _CHOICES:
             if (value := getattr(options, name)) not in choices:
                 mistakes.add(f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}.")
         if isinstance(options.imgsz, int) and options.imgsz % _DEEPEST:
             mistakes.add(f"imgsz: expected a multiple of {_DEEPEST}, the stride of P5; found {options.imgsz}.")
         if options.lr <= 0:
             mistakes.add(f"lr: expected a number above 0, found {options.lr}.")
+        if options.cache and (drawn := [name for name in _NOT_KEPT if getattr(options, name)]):
+            mistakes.add(f"cache and {', '.join(drawn)} exclude each other: a cache holds whole images and mirrored "
+                         "ones. Leave the cache out, or what it cannot hold.")  # fmt: skip
         if options.held_out <= 0:
             mistakes.add(f"held_out: expected a share or a number above 0, found {options.held_out}.")
     return options

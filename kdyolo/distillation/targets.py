@@ -72,11 +72,19 @@ class LiveTargets:
             )  # of inference mode: not for gradients
         return targets
 
+    def maps_of(self, views: Views) -> dict[int, Tensor]:
+        """Index → the teacher's map [B, C, h, w], of those that teach a level, ascending: kept ones, or its answer."""
+        indices = sorted(set(self.taps.values()))
+        if views.kept is not None:
+            return dict(zip(indices, views.kept, strict=True))
+        with self._precision():
+            maps = self.teacher(views.teacher)
+        return {index: maps[index] for index in indices}
+
     @torch.inference_mode()
     def raw(self, views: Views) -> list[LevelTarget]:
         """Targets as the teacher gives them, on the student's cells; padding keeps whatever is there, at weight 0."""
-        with self._precision():
-            maps = self.teacher(views.teacher)
+        maps = self.maps_of(views)
         targets = []
         for level, index in self.taps.items():
             described, features = self.teacher.maps[index], maps[index]

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from kdyolo.distillation.geometry import Grid, coverage, place
+from kdyolo.distillation.feature_cache import FeatureCache, ImageStamp
+from kdyolo.distillation.geometry import Grid, area_on_canvas, coverage, place
 from kdyolo.errors import DatasetError
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
@@ -38,6 +39,7 @@ class Views:
         seen: Left, top, width and height [B, 4] of each image on the student's canvas, in pixels.
         taught: The same on the teacher's canvas.
         mixed: ``seen`` of the image that each is mixed with; None where none is.
+        kept: The teacher's maps [B, C, h, w] of these views out of a cache; None where the teacher is asked.
     """
 
     student: Tensor
@@ -45,6 +47,7 @@ class Views:
     seen: Tensor
     taught: Tensor
     mixed: Tensor | None = None
+    kept: tuple[Tensor, ...] | None = None
 
     def overlap(self, grid: Grid) -> Tensor:
         """How much the image mixed in covers each cell [B, 1, cells, cells]; 1 where none is."""
@@ -56,7 +59,9 @@ class Views:
         same = self.teacher is self.student
         teacher = student if same else self.teacher.to(device, non_blocking=True)
         student = student.float() / 255
-        return Views(student, student if same else teacher.float() / 255, self.seen.to(device), self.taught.to(device))
+        kept = None if self.kept is None else tuple(maps.to(device, non_blocking=True) for maps in self.kept)
+        areas = (self.seen.to(device), self.taught.to(device))
+        return Views(student, student if same else teacher.float() / 255, *areas, kept=kept)
 
     def mixture(self, probability: float, generator: torch.Generator) -> Views:
         """Each image mixed with its neighbour in the batch, in one share for the whole batch (Zhang et al. 2018).
@@ -105,16 +110,26 @@ class ViewSet(Dataset[tuple[Any, ...]]):
         files: The images.
         options: How views are drawn.
         seed: Seed of the run.
+
+    Attributes:
+        cache: The teacher's features of the images, whole or mirrored; None where the teacher sees each view.
     """
 
     def __init__(self, files: Sequence[Path], options: ViewOptions, seed: int) -> None:
         self.files, self.options, self.seed, self.epoch = list(files), options, seed, 0
+        self.cache: FeatureCache | None = None
+        self._stamps: list[ImageStamp] = []
         side = max(options.size, options.teacher_size)
         self._side = side
         self._crop = v2.RandomResizedCrop((side, side), scale=(0.3, 1.0), antialias=True)
         self._colour = v2.ColorJitter(0.4, 0.4, 0.3, 0.05)
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._bytes = 0
+
+    def use(self, cache: FeatureCache | None) -> None:
+        """Take the teacher's features from a cache that has those of all images."""
+        self.cache = cache
+        self._stamps = [ImageStamp.of(file) for file in self.files] if cache else []
 
     def __len__(self) -> int:
         """Number of images."""
@@ -126,19 +141,24 @@ class ViewSet(Dataset[tuple[Any, ...]]):
         drawn = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(drawn))
-            image = self._view(image)
+            image, mirrored = self._view(image)
         options = self.options
         student, seen = place(image, options.size, options.resize)
+        if self.cache is not None:
+            height, width = image.shape[:2]
+            taught = area_on_canvas(width, height, options.teacher_size, options.resize)
+            return student, None, seen, taught, self.cache.read(self._stamps[index], mirrored)
         if options.teacher_size == options.size:
-            return student, None, seen, seen
+            return student, None, seen, seen, None
         teacher, taught = place(image, options.teacher_size, options.resize)
-        return student, teacher, seen, taught
+        return student, teacher, seen, taught, None
 
-    def _view(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _view(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+        """A view of an image, and whether it is mirrored."""
         options = self.options
         crop, flip, colour = (float(v) for v in torch.rand(3))
         if not (crop < options.crop or flip < options.flip or colour < options.colour):
-            return image
+            return image, False
         view = torch.from_numpy(image).permute(2, 0, 1)
         if crop < options.crop:
             view = self._crop(view)
@@ -146,7 +166,7 @@ class ViewSet(Dataset[tuple[Any, ...]]):
             view = v2.functional.horizontal_flip(view)
         if colour < options.colour:
             view = self._colour(view)
-        return np.ascontiguousarray(view.permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(view.permute(1, 2, 0).numpy()), flip < options.flip
 
     def _image(self, index: int) -> NDArray[np.uint8]:
         """An image [H, W, 3], red first; decoded smaller where crops of it are needed only much smaller."""
@@ -169,11 +189,12 @@ class ViewSet(Dataset[tuple[Any, ...]]):
 
 def stack_views(samples: Sequence[tuple[Any, ...]]) -> Views:
     """Samples of a :class:`ViewSet` as one batch, its images as bytes; one tensor for both where sizes are equal."""
-    students, teachers, seen, taught = zip(*samples, strict=True)
+    students, teachers, seen, taught, kept = zip(*samples, strict=True)
 
     def images(canvases: Sequence[NDArray[np.uint8]]) -> Tensor:
         return torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).contiguous()
 
     student = images(students)
     teacher = student if teachers[0] is None else images(teachers)
-    return Views(student, teacher, torch.tensor(seen), torch.tensor(taught))
+    maps = None if kept[0] is None else tuple(torch.stack(found) for found in zip(*kept, strict=True))
+    return Views(student, teacher, torch.tensor(seen), torch.tensor(taught), kept=maps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,10 @@ from kdyolo.experiments.comparison.cost_and_classes import (
     find_targets,
 )
 from kdyolo.experiments.comparison.differences import METHOD, Difference, common_seeds, find_differences
+from kdyolo.experiments.comparison.findings.distillation_facts import find_distillations
+from kdyolo.experiments.comparison.findings.label_efficiency import by_share, label_curves
 from kdyolo.experiments.comparison.grouping import Arm, arm_folder, gather, run_name
+from kdyolo.experiments.comparison.label_shares import share_name
 from kdyolo.experiments.comparison.metric_values import (
     BEST,
     LAST,
@@ -152,11 +155,20 @@ def compare_runs(
     check_metric(metric, at)
     _check_targets(targets)
     gathered = gather(runs)
-    unlike = check_comparable(gathered.arms, anyway)
-    scope = find_scope(gathered.arms, at)
-    require_metric(gathered.arms, metric, scope)
-    arms = tuple(with_values(arm, scope) for arm in gathered.arms)
+    shares = by_share(gathered.arms)
+    share = max(shares, key=lambda s: (len(shares[s]), s), default=0.0)
+    groups = shares or {share: gathered.arms}
+    unlike = tuple(dict.fromkeys(said for arms in groups.values() for said in check_comparable(arms, anyway)))
+    scopes = {each: find_scope(arms, at) for each, arms in groups.items()}
+    for each, arms in groups.items():
+        require_metric(arms, metric, scopes[each])
+    valued = {each: tuple(with_values(arm, scopes[each]) for arm in arms) for each, arms in groups.items()}
+    arms, scope = valued[share], scopes[share]
     base = _baseline(arms, gathered.baseline if baseline is None else baseline)
+    of_shares = [
+        f"all but the label efficiency is of the runs with {share_name(share)} of the labels",
+        "each seed draws the images of a share anew, the same for all arms",
+    ]
     comparison = _compare_arms(
         arms,
         base,
@@ -165,8 +177,11 @@ def compare_runs(
         targets,
         title=gathered.title or " · ".join(arm.name for arm in arms),
         unlike=unlike,
-        notes=(*gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
+        notes=(*(of_shares if shares else ()), *gathered.notes, *scope.notes, *_notes(arms, base, scope, metric)),
     )
+    if shares:
+        curves = label_curves(valued, metric, base.name if base else None)
+        comparison = replace(comparison, labels=curves)
     if out is not None:
         comparison.write_report(out)
     return comparison
@@ -207,6 +222,7 @@ def _compare_arms(
         provenance=tuple(run_facts(arm, run) for arm in arms for run in arm.runs),
         notes=notes,
         method=METHOD,
+        distillations=find_distillations(arms),
     )
 
 

@@ -22,6 +22,7 @@ STATE_NAME = "resume.pt"  # in weights/, until the run has ended: what resuming 
 RECORD_NAME = "kdyolo.yaml"  # how the run came about
 SCORES_NAME = "coco_metrics.json"  # official COCO metrics of ``best.pt``
 CARD_NAME = "model_card.md"  # the model card of ``best.pt``
+FEATURES_NAME = "features.png"  # of a distillation: images with the features of teacher and student
 LOG_NAME = "train.log"  # all that the run printed
 PID_NAME = "pid.txt"  # the process that works in the folder, as a number and nothing else
 PROCESS_NAME = "process.json"  # what tells that process from a later one with the same number

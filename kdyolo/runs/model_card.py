@@ -30,6 +30,7 @@ TEACHER_TERMS: tuple[tuple[str, str], ...] = (
     ("sam2", "Apache-2.0"),
     ("samvit", "Apache-2.0"),
 )
+_NON_COMMERCIAL = ("-nc", "non-commercial", "noncommercial", "research")
 _CELL = 1000  # characters of a value at most
 
 
@@ -175,6 +176,7 @@ def _backbone(backbone: Mapping[str, Any] | None) -> str:
         "tensors": f"{backbone['matched']} of {backbone['total']} ({backbone['values']:,} values)",
         "epoch": backbone.get("epoch"),
         "teacher": backbone.get("teacher"),
+        "licence of the teacher": backbone.get("teacher_licence"),
         "BatchNorm epsilon": backbone["bn_eps"],
         "images it knows": backbone.get("input_norm"),
         "not from the file": ", ".join(backbone.get("left_out") or ()),
@@ -226,15 +228,25 @@ def _licence(record: Mapping[str, Any]) -> str:
         "- The images and annotations it was trained on keep their own terms.",
     ]
     if record.get("backbone"):
-        lines.append(_teacher(record["backbone"].get("teacher")))
+        lines.append(_teacher(record["backbone"].get("teacher"), record["backbone"].get("teacher_licence")))
     return "\n".join(lines)
 
 
-def _teacher(name: str | None) -> str:
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether a licence, by its name, forbids commercial use."""
+    return any(word in (licence or "").lower() for word in _NON_COMMERCIAL)
+
+
+def _teacher(name: str | None, licence: str | None) -> str:
     if not name:
         return "- The backbone's file does not name its teacher, whose terms apply as well: look them up."
     letters = "".join(c for c in name.rpartition("/")[2].lower() if c.isalnum())  # facebook/sam2.1-hiera → sam21hiera
     terms = next((terms for start, terms in TEACHER_TERMS if letters.startswith(start)), None)
+    if licence:
+        forbids = ", which forbids commercial use, also of the backbone" if is_non_commercial(licence) else ""
+        recorded = f"whose weights are under {markdown_text(licence)}, as the backbone's file records{forbids}"
+        known = f" ({terms})" if terms and terms.lower() != licence.lower() else ""
+        return f"- The backbone was distilled from {markdown_text(name)}, {recorded}{known}."
     if terms is None:
         return f"- The backbone was distilled from {markdown_text(name)}, whose terms are not known here: look them up."
     return f"- The backbone was distilled from {markdown_text(name)}: {terms}."

@@ -15,7 +15,8 @@ from kdyolo.distillation.teachers.protocol import TeacherMap
 class CoordinateTeacher:
     """A teacher whose maps hold what its images say at each cell's centre: with images of coordinates, coordinates."""
 
-    name, digest, licence = "coordinates", "0" * 64, None
+    name, digest = "coordinates", "0" * 64
+    licence: str | None = None
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def __init__(self, size: int, strides: tuple[int, ...]) -> None:
@@ -30,6 +31,7 @@ class BlurTeacher(CoordinateTeacher):
     """The same under another name: means of colours over each cell, which any student learns quickly."""
 
     name = "blur"
+    licence = "cc-by-nc-4.0"
 
 
 def write_images(folder: Path, count: int, seed: int = 0) -> Path:

@@ -33,6 +33,7 @@ FULL: dict[str, Any] = {
     "norm": InputNorm(),
     "norm_origin": NormOrigin.SOURCE_DEFAULT,
     "verified": True,
+    "teacher_licence": None,
 }
 
 

@@ -23,6 +23,7 @@ from kdyolo.engine.options.train_options import OPTION_NAMES
 from kdyolo.engine.options.ultralytics_settings import EXTRA_KEYS
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 from tests.builders.commands import CHECKOUT, run_command
+from tests.builders.distillation import write_images
 from tests.builders.run_folders import write_full_run
 from tests.builders.studies import write_small_study
 
@@ -141,7 +142,17 @@ WITH_EXAMPLE = (
     *("DistilledBackbone", "FreezeSchedule", "compare_checkpoints", "compare_coco", "compare_runs", "convert_coco"),
     *("inspect_checkpoint", "load_backbone", "read_checkpoint", "score_coco"),
     *("CocoSplit", "KDValidator", "TrainOptions"),
-    *("draw_features", "list_runs", "preflight", "probe", "read_run", "to_coco", "write_model_card", "write_report"),
+    *(
+        "distill",
+        "draw_features",
+        "list_runs",
+        "preflight",
+        "probe",
+        "read_run",
+        "to_coco",
+        "write_model_card",
+        "write_report",
+    ),
 )
 
 
@@ -218,6 +229,7 @@ def files(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     shutil.copytree(shapes.parent, tmp_path / "datasets" / "coco", symlinks=True)
     (tmp_path / "ckpt.pth").symlink_to(checkpoint)
+    write_images(tmp_path / "photos", 12)
     (tmp_path / "image.jpg").symlink_to(
         next(path for path in sorted(root.rglob("*")) if path.suffix in (".jpg", ".png"))
     )

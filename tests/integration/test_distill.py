@@ -6,14 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
-from kdyolo.checkpoints.loading import load_backbone
+from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.reader import read_checkpoint
+from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.synthetic import draw_dataset
 from kdyolo.distillation.distill import distill, resume
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
+from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.distillation import BlurTeacher, write_images
 
 OPTIONS: dict[str, Any] = {"model": "yolov8n", "imgsz": 64, "batch": 8, "device": "cpu", "held_out": 8}
@@ -37,8 +41,15 @@ def learned(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert learned.columns["cosine/P3"][-1] > 0.1
     assert learned.columns["cosine/P3"][-1] > learned.columns["cosine/P3"][0]
-    assert (learned.folder / "features.png").is_file()
+    assert cv2.imread(str(learned.folder / "features.png")) is not None
+    assert cv2.imread(str(learned.folder / "results.png")) is not None
     assert learned.verdict.startswith("learned")
+    floor = learned.columns["floor/P3"]
+    assert set(floor) == {floor[0]}
+    assert (
+        f"P3 centred cosine {learned.columns['cosine/P3'][-1]:.2f} (position alone {floor[0]:.2f})" in learned.verdict
+    )
+    assert learned.to_frame()["cosine/P3"].tolist() == learned.columns["cosine/P3"]
     assert not (learned.folder / "weights" / "resume.pt").exists()
 
 
@@ -46,7 +57,10 @@ def test_the_file_is_taken_without_a_further_word(learned: Any) -> None:
     found = read_checkpoint(learned.backbone)
     assert (found.teacher, str(found.input_norm), found.bn_eps, found.untrained) == ("blur", "0-1", 1e-3, ())
     assert found.verified
-    assert load_backbone(learned.backbone).arch.name == "yolov8n"
+    backbone = DistilledBackbone("yolov8n")
+    report = load_into(backbone, found)
+    assert report.complete
+    assert (report.teacher, report.to_dict()["teacher_licence"]) == ("blur", "cc-by-nc-4.0")
     assert read_checkpoint(learned.folder / "weights" / "last.pt").teacher == "blur"
 
 
@@ -70,7 +84,17 @@ def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monk
     again = resume(tmp_path / "cut", teacher=blur())
     first, second = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert whole.columns["val/loss"] == again.columns["val/loss"]
+    assert all(whole.columns[name] == again.columns[name] for name in whole.columns if name != "time")
+
+
+def test_from_a_cache_it_learns_and_a_second_run_computes_nothing(images: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "epochs": 2, "cache": str(tmp_path / "cache")}
+    first = distill(images, teacher=blur(), work_dir=str(tmp_path / "a"), **options)
+    again = distill(images, teacher=blur(), work_dir=str(tmp_path / "b"), **options)
+    assert "0 are added" in (again.folder / "train.log").read_text()
+    one, other = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (first, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert first.columns["cosine/P3"][-1] > first.columns["cosine/P3"][0]
 
 
 def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_path: Path) -> None:
@@ -85,6 +109,7 @@ def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_pa
         ({"batch": 64}, DatasetError, "too few images"),
         ({"epoch": 3}, ConfigError, "epochs"),
         ({"taps": "p3:nothing"}, ConfigError, "has no map"),
+        ({"cache": "cache", "mixup": 0.1}, ConfigError, "cache and mixup exclude each other"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(
@@ -93,6 +118,16 @@ def test_a_mistake_is_told_before_anything_is_written(
     with pytest.raises(kind, match=says):
         distill(images, teacher=blur(), **{**OPTIONS, "work_dir": str(tmp_path / "run"), **options})
     assert not (tmp_path / "run").exists()
+
+
+def test_labelled_objects_of_held_out_images_are_told_apart(tmp_path: Path) -> None:
+    data = convert_coco(draw_dataset(tmp_path / "root", {"train": 24}, imgsz=64), tmp_path / "data").yaml
+    pictures = data.parent / "images" / "train"
+    options = {**OPTIONS, "held_out": 16, "work_dir": str(tmp_path / "run")}
+    found = distill(pictures, teacher=blur(), epochs=1, **options)
+    levels = ["P3", "P4", "P5", "joined"]
+    assert [name for name in found.columns if name.startswith("knn/")] == [f"knn/{level}" for level in levels]
+    assert all(0 <= found.columns[f"knn/{level}"][0] <= 1 for level in levels)
 
 
 def test_too_many_unreadable_images_are_refused_and_few_are_left_out(images: Path, tmp_path: Path) -> None:

@@ -47,6 +47,30 @@ def test_names_stay_in_their_cells(tmp_path):
     assert "<script>" not in re.sub(r"(`+)(.*?[^`])\1(?!`)", "", card), "outside of code"
 
 
+@pytest.mark.parametrize(
+    ("teacher", "licence", "says"),
+    [
+        (
+            "resnet18",
+            "apache-2.0",
+            "distilled from resnet18, whose weights are under apache-2.0, as the backbone's file",
+        ),
+        ("eupe_vitt16", "fair-noncommercial", "records, which forbids commercial use, also of the backbone."),
+        ("dinov2_vitb14", "apache-2.0", "under apache-2.0, as the backbone's file records."),
+        ("dinov2_vitb14", None, "distilled from dinov2_vitb14: Apache-2.0."),
+        ("dinov3_vitb16", "dinov3-license", "records (DINOv3 License (Meta): not an open-source licence"),
+    ],
+)
+def test_the_licence_that_the_backbones_file_records_is_told(tmp_path, teacher, licence, says):
+    run = with_record(tmp_path / "run")
+    record = yaml.safe_load((run / "kdyolo.yaml").read_text())
+    record["backbone"] |= {"teacher": teacher, "teacher_licence": licence}
+    (run / "kdyolo.yaml").write_text(yaml.safe_dump(record))
+    card = write_model_card(run).read_text()
+    assert says in card
+    assert ("licence of the teacher" in card) is (licence is not None)
+
+
 @pytest.mark.parametrize("missing", ["recipe", "schedule", "versions", "model", "command", "data", "seed"])
 def test_a_record_that_says_too_little_is_named(tmp_path, missing):
     run = with_record(tmp_path / "run")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kdyolo.distillation.cache_filling import needed_bytes
+from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.runs.files import STATE_NAME
 from kdyolo.utils.text import format_duration
@@ -43,6 +45,11 @@ def measured_steps(loop: DistillLoop) -> str:
         f"length    {options.epochs} epochs of {loop.batches:,} batches: about {format_duration(hours)}",
         f"disk      about {disk / 1e9:.2f} GB, with {STATE_NAME} until the run ends",
     ]
+    if options.cache:
+        key = CacheKey.of(loop.plan.teacher, loop.plan.taps.values(), options.resize, options.cache_precision)
+        images = len(loop.train_set) + len(loop.held_out)
+        size = needed_bytes(loop.live, key, images) / 1e9
+        lines.append(f"cache     {size:.2f} GB in {key.precision} for {images:,} images; then no teacher is waited for")
     if device.type == "cuda":
         lines.append(f"memory    {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB of the GPU")
     return "\n".join([*lines, "dry run: nothing was written"])

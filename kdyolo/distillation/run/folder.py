@@ -70,6 +70,7 @@ def new_folder(plan: DistillPlan) -> tuple[Path, bool]:
     (folder / WEIGHTS_FOLDER).mkdir(parents=True, exist_ok=True)
     for path in (folder / RESULTS_NAME, folder / BACKBONE_NAME, weights_file(folder, STATE_NAME)):
         path.unlink(missing_ok=True)
+    weights_file(folder, STATE_NAME).touch()  # empty until an epoch is saved: by this an early end is known
     return folder, created
 
 
@@ -143,6 +144,11 @@ def announce_distillation(plan: DistillPlan) -> None:
     LOGGER.info(f"student: {plan.student.backbone.arch.name} at {options.imgsz} px · "
                 f"{taps_text(plan.taps, teacher)}")  # fmt: skip
     LOGGER.info(plan.split.summary())
+    if plan.objects:
+        LOGGER.info(
+            f"labels: {len(plan.objects.classes):,} objects of {len(plan.objects.class_names)} classes on the held-out "
+            "images, told apart by their neighbours after each epoch; nothing is learned from labels"
+        )
     for path, why in plan.split.unreadable.items():
         LOGGER.warning(f"left out: {path}: {why}")
     if plan.untrained:

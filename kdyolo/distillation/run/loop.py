@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kdyolo.distillation.cache_filling import complete_cache
+from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
-from kdyolo.distillation.proof.feature_pictures import draw_feature_pairs
-from kdyolo.distillation.proof.feature_quality import FeatureQualityMeter
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
+from kdyolo.distillation.run.held_out import HeldOutImages
 from kdyolo.distillation.run.results import append_row
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.targets import LevelTarget, LiveTargets, TargetSource
@@ -63,6 +64,8 @@ class DistillLoop:
     Attributes:
         epoch: Number of finished epochs.
         best: Lowest loss on the held-out images so far.
+        floors: Level → centred cosine of its position alone; see :mod:`kdyolo.distillation.run.held_out`.
+        proof: What is measured on the held-out images.
     """
 
     def __init__(self, plan: DistillPlan, folder: Path, place: Place, source: TargetSource | None = None) -> None:
@@ -89,8 +92,24 @@ class DistillLoop:
         still = ViewOptions(options.imgsz, plan.teacher.size, options.resize)
         self.train_set = ViewSet(plan.split.train, shown, options.seed)
         self.held_out = ViewSet(plan.split.held_out, still, options.seed)
+        self.proof = HeldOutImages(
+            *(self.student, self.source, self.loss, tuple(plan.taps), len(self.held_out), self.held_out_batches),
+            files=plan.split.held_out,
+            objects=plan.objects,
+        )
+        self.floors: dict[str, float] = {}
         self.batches = len(plan.split.train) // options.batch
         self.steps = math.ceil(self.batches / options.accumulate) * options.epochs
+
+    def use_cache(self) -> None:
+        """Take the teacher's features from the cache; those that it lacks all processes compute first."""
+        plan, options, place = self.plan, self.options, self.place
+        key = CacheKey.of(plan.teacher, plan.taps.values(), options.resize, options.cache_precision)
+        files = (*plan.split.train, *plan.split.held_out)
+        folder, ranks = Path(str(options.cache)).expanduser(), (place.rank, place.ranks)
+        cache = complete_cache(folder, key, self.live, files, options.batch, options.workers, ranks)
+        self.train_set.use(cache)
+        self.held_out.use(cache)
 
     @classmethod
     def of(cls, plan: DistillPlan, folder: Path, place: Place, state: DistillState | None) -> DistillLoop:
@@ -100,19 +119,25 @@ class DistillLoop:
             loop.apply(state)
         return loop
 
-    def train(self) -> None:
+    def train(self, told: Callable[[Mapping[str, float]], object] = lambda row: None) -> None:
         """Train until the last epoch; after each, measure on the held-out images and save.
+
+        Args:
+            told: Gets each row of ``results.csv`` once it is saved, in the first process.
 
         Raises:
             RunError: The loss is no longer finite.
         """
+        began = time.monotonic()
+        if self.options.cache:
+            self.use_cache()
         if not self.epoch:
             self.live.measure(self.measured_batches())
-        began = time.monotonic()
+            self.floors = self.proof.floors(self._still_batches()) if self.place.rank == 0 else {}
         while self.epoch < self.options.epochs:
             loss = self._train_epoch()
             rate = self.optimizer.param_groups[0]["lr"]
-            held_out = self._evaluate() if self.place.rank == 0 else {}
+            held_out = self.proof.measure() if self.place.rank == 0 else {}
             self.epoch += 1
             if self.place.rank == 0:
                 row = {
@@ -120,10 +145,12 @@ class DistillLoop:
                     "time": time.monotonic() - began,
                     "train/loss": loss,
                     **held_out,
+                    **{f"floor/{level}": value for level, value in self.floors.items()},
                     "lr/pg0": rate,
                 }
                 with finished_first():
                     self._save(row)
+                told(row)
                 cosines = ", ".join(f"{level} {held_out[f'cosine/{level}']:.2f}" for level in self.plan.taps)
                 LOGGER.info(
                     f"epoch {self.epoch}/{self.options.epochs}: loss {loss:.4f}, held out {held_out['val/loss']:.4f}, "
@@ -152,6 +179,12 @@ class DistillLoop:
                 f"{self.options.lr:g}) or with --clip."
             )
         return mean
+
+    def learn(self, views: Views) -> Tensor:
+        """One step of the optimizer on one batch, and its loss."""
+        loss = self._forward_backward(views, 1, stepping=True)
+        self._step()
+        return loss
 
     def _forward_backward(self, views: Views, group: int, stepping: bool) -> Tensor:
         targets = self.source(views)
@@ -214,6 +247,13 @@ class DistillLoop:
         size, count = self.options.batch, len(self.held_out)
         return self._load(self.held_out, [list(range(i, min(i + size, count))) for i in range(0, count, size)])
 
+    def _still_batches(self) -> Iterator[Views]:
+        """Some images to learn from, whole and unchanged, in order."""
+        size, files = self.options.batch, self.train_set.files[: self.options.batch * _STATISTICS]
+        still = ViewSet(files, self.held_out.options, self.options.seed)
+        still.use(self.train_set.cache)
+        return self._load(still, [list(range(i, min(i + size, len(files)))) for i in range(0, len(files), size)])
+
     def _load(self, views: ViewSet, batches: list[list[int]]) -> Iterator[Views]:
         loader = DataLoader(
             views,
@@ -239,62 +279,6 @@ class DistillLoop:
 
     # ---- after an epoch ----------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
-        """Loss and feature quality on the held-out images, in all and of each level."""
-        model, self.model = self.model, self.student.eval()
-        total, count = torch.zeros(len(self.plan.taps), device=self.place.device), 0
-        meters = {level: FeatureQualityMeter(len(self.held_out)) for level in self.plan.taps}
-        for views in self.held_out_batches():
-            targets = self.source(views)
-            total += self.level_losses(views, targets) * len(views.student)
-            maps = self.student.features(views.student)
-            for meter, head, features, target in zip(
-                meters.values(), self.student.heads.values(), maps, targets, strict=True
-            ):
-                meter.update(head(features), target.values, target.weight, features)
-            count += len(views.student)
-        self.model = model.train()
-        levels = (total / count).tolist()
-        named = {f"val/loss_{level}": value for level, value in zip(self.plan.taps, levels, strict=True)}
-        proof = {level: meter.result() for level, meter in meters.items()}
-        cosines = {f"cosine/{level}": found.centred_cosine for level, found in proof.items()}
-        dead = {f"dead/{level}": found.dead_channels for level, found in proof.items()}
-        ranks = {f"rank/{level}": found.effective_rank for level, found in proof.items()}
-        return {"val/loss": sum(levels) / len(levels), **named, **cosines, **dead, **ranks}
-
-    @torch.no_grad()
-    def position_alone(self) -> dict[str, float]:
-        """Centred cosine, level by level, of predicting each cell's mean over training images, without looking."""
-        files = self.train_set.files[: self.options.batch * _STATISTICS]
-        still = ViewSet(files, self.held_out.options, self.options.seed)
-        size = self.options.batch
-        batches = [list(range(i, min(i + size, len(files)))) for i in range(0, len(files), size)]
-        sums: dict[str, Tensor] = {}
-        weights: dict[str, Tensor] = {}
-        for views in self._load(still, batches):
-            for level, target in zip(self.plan.taps, self.source(views), strict=True):
-                sums[level] = sums.get(level, 0) + (target.values * target.weight).sum(0, keepdim=True)
-                weights[level] = weights.get(level, 0) + target.weight.sum(0, keepdim=True)
-        meters = {level: FeatureQualityMeter(len(self.held_out)) for level in self.plan.taps}
-        for views in self.held_out_batches():
-            for (level, meter), target in zip(meters.items(), self.source(views), strict=True):
-                mean = sums[level] / weights[level].clamp(min=1e-6)
-                meter.update(mean.expand_as(target.values), target.values, target.weight)
-        return {level: meter.result().centred_cosine for level, meter in meters.items()}
-
-    @torch.no_grad()
-    def draw(self, path: Path, count: int = 4) -> None:
-        """Draw some held-out images with what the teacher says of them and what the student predicts."""
-        self.student.eval()
-        views = next(iter(self.held_out_batches()))
-        both = zip(self.plan.taps, self.source(views), self.student(views.student), strict=True)
-        levels = {
-            level: (target.values[:count], predicted[:count], target.weight[:count])
-            for level, target, predicted in both
-        }
-        draw_feature_pairs(views.student[:count], levels, path)
-
     def _save(self, row: dict[str, float]) -> None:
         """Row, checkpoints and state, the state last: until it is there, the epoch will be run again."""
         append_row(self.folder / RESULTS_NAME, row)
@@ -318,6 +302,7 @@ class DistillLoop:
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
             statistics={level: list(pair) for level, pair in self.live.statistics.items()},
+            floors=self.floors,
             best=self.best,
             images=len(self.train_set),
             threads=torch.get_num_threads(),
@@ -343,7 +328,7 @@ class DistillLoop:
             self.scaler.load_state_dict(state.scaler)
         device = self.place.device
         self.live.statistics = {k: (mean.to(device), std.to(device)) for k, (mean, std) in state.statistics.items()}
-        self.epoch, self.best = state.epoch, state.best
+        self.epoch, self.best, self.floors = state.epoch, state.best, state.floors
 
 
 def seed_of_epoch(seed: int, epoch: int, rank: int) -> None:

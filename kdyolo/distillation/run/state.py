@@ -29,6 +29,7 @@ class DistillState:
         optimizer: State of the optimizer.
         scaler: State of the gradient scaler; empty where it is off.
         statistics: Level → mean and deviation of each of the teacher's channels.
+        floors: Level → centred cosine of its position alone.
         best: Lowest loss on the held-out images so far.
         images: Number of images to learn from.
         threads: Threads that torch computed with on the CPU.
@@ -44,6 +45,7 @@ class DistillState:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     statistics: dict[str, list[Tensor]]
+    floors: dict[str, float]
     best: float
     images: int
     threads: int
@@ -62,9 +64,9 @@ class DistillState:
         Raises:
             RunError: There is none, or the file is damaged.
         """
-        if not path.is_file():
+        if not path.is_file() or not path.stat().st_size:
             raise RunError(
-                f"{path.parent.parent}: cannot be resumed, there is no {path.name} in its weights. Either the run is "
+                f"{path.parent.parent}: cannot be resumed, no epoch is saved in its weights. Either the run is "
                 "finished, or it was ended before its first epoch was saved: start it again with --exist-ok."
             )
         try:

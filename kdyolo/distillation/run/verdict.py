@@ -1,8 +1,8 @@
 """Verdict of a distillation: learned, flat or collapsed, from the measures on held-out images.
 
-The centred cosine of a student that never looks at its images is not 0: teachers' features depend on where a cell lies
-(borders, padding, what usually stands in the middle). So a level has learned by what it has above that floor, or above
-0 where the floor lies below: being less wrong than position alone is nothing learned.
+The centred cosine of a student that never looks at its images is not 0 but what position alone gives, the floor (see
+:mod:`kdyolo.distillation.run.held_out`). So a level has learned by what it has above that floor, or above 0 where the
+floor lies below: being less wrong than position alone is nothing learned.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ LEARNED = 0.05  # centred cosine above the one of position alone from which on a
 _COLLAPSED = 2.0  # effective rank below which a level's features hardly vary
 
 
-def verdict(columns: Mapping[str, Sequence[float]], floors: Mapping[str, float]) -> str:
+def verdict(columns: Mapping[str, Sequence[float]]) -> str:
     """The verdict on the last epoch with the numbers behind it.
 
     Args:
         columns: Column of ``results.csv`` → its values, one for each epoch.
-        floors: Taught level → centred cosine of its position alone.
     """
-    levels = list(floors)
     last = {name: values[-1] for name, values in columns.items()}
+    floors = {name.partition("/")[2]: value for name, value in last.items() if name.startswith("floor/")}
+    levels = list(floors)
     cosines = {level: last[f"cosine/{level}"] for level in levels}
     ranks = {level: last[f"rank/{level}"] for level in levels}
     dead = {level: last[f"dead/{level}"] for level in levels}

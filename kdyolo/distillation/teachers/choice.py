@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdyolo.distillation.teachers.protocol import Teacher
-from kdyolo.distillation.teachers.timm_teacher import timm_teacher
+from kdyolo.distillation.teachers.timm_teacher import check_name, timm_teacher
 from kdyolo.distillation.teachers.ultralytics_teacher import YoloTeacher
 from kdyolo.errors import ConfigError
 
@@ -31,10 +31,35 @@ def open_teacher(teacher: str | Path | Teacher, size: int) -> Teacher:
         if not teacher.maps:
             raise ConfigError(f"teacher {teacher.name}: it gives no feature maps.")
         return teacher
-    text = str(teacher)
+    name, file = _name_and_file(str(teacher))
+    if not name:
+        return YoloTeacher(Path(str(file)), size)
+    return timm_teacher(name, file.expanduser() if file else None, size)
+
+
+def check_teacher(teacher: str) -> None:
+    """Refuse a teacher that cannot be opened, as far as that shows without opening it or asking the network.
+
+    Raises:
+        ConfigError: The package timm is missing or knows no such network, or a file is not there.
+    """
+    name, file = _name_and_file(teacher)
+    if name:
+        check_name(name)
+    if file and not file.expanduser().is_file():
+        raise ConfigError(f"teacher {teacher}: there is no {file}. Give the file of its weights.")
+
+
+def teacher_file(teacher: str) -> Path | None:
+    """The file of weights that a teacher's text names; None for a name alone."""
+    return _name_and_file(teacher)[1]
+
+
+def _name_and_file(text: str) -> tuple[str, Path | None]:
+    """Name in timm and file of its weights; without a name, the file is a YOLO's."""
     if text.endswith((".pt", ".pth", ".safetensors")) and ":" not in text.rpartition("/")[2]:
         head, colon, _ = text.partition(":")
         if not colon or "/" in head:
-            return YoloTeacher(Path(text), size)
+            return "", Path(text)
     name, colon, file = text.partition(":")
-    return timm_teacher(name, Path(file).expanduser() if colon else None, size)
+    return name, Path(file) if colon else None

@@ -1,13 +1,8 @@
-"""Licences of teachers: what is said of them at the start, and which forbid commercial use."""
+"""Licences of teachers: what is said of them at the start."""
 
 from __future__ import annotations
 
-_NON_COMMERCIAL = ("-nc", "non-commercial", "noncommercial", "research")
-
-
-def is_non_commercial(licence: str | None) -> bool:
-    """Whether a licence, by its name, forbids commercial use."""
-    return any(word in (licence or "").lower() for word in _NON_COMMERCIAL)
+from kdyolo.runs.model_card import is_non_commercial
 
 
 def licence_notice(name: str, licence: str | None) -> str:

@@ -82,7 +82,12 @@ def timm_teacher(name: str, file: Path | None, size: int) -> TimmTeacher:
     return TimmTeacher(getter, config, name, rounded, digest or tensors_sha256(model.state_dict()), report)
 
 
-def _build(name: str, size: int, pretrained: bool) -> Any:
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        ConfigError: The package timm is missing, or knows no such network.
+    """
     try:
         import timm
     except ImportError as e:
@@ -91,6 +96,12 @@ def _build(name: str, size: int, pretrained: bool) -> Any:
     if bare not in timm.list_models():
         raise ConfigError(f"unknown teacher {quoted(name)}.{did_you_mean(bare, timm.list_models())} "
                           "Expected a name of timm.list_models(), NAME:FILE, or an Ultralytics .pt.")  # fmt: skip
+
+
+def _build(name: str, size: int, pretrained: bool) -> Any:
+    check_name(name)
+    import timm
+
     try:
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
 from kdyolo.errors import RunError
+from kdyolo.experiments.comparison.label_shares import bare_name
 from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.runs.contents.readers import read_study_file
@@ -91,7 +92,9 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
     return Gathered(
         arms=arms,
         title=str(file.get("name") or studies[0].resolve().name) if len(studies) == 1 else None,
-        baseline=str(baseline) if baseline is not None and str(baseline) in [arm.name for arm in arms] else None,
+        baseline=str(baseline)
+        if baseline is not None and str(baseline) in [bare_name(arm.name) for arm in arms]
+        else None,
         notes=tuple(notes),
     )
 
@@ -218,7 +221,7 @@ def _group(found: Sequence[_Found], order: Sequence[str]) -> tuple[Arm, ...]:
     arms = [_arm(names[key] or _common_name(runs), runs) for key, runs in groups.items()]
     arms = _tell_apart(arms)
     ranks = {name: rank for rank, name in enumerate(order)}
-    return tuple(sorted(arms, key=lambda arm: ranks.get(arm.name, len(ranks))))
+    return tuple(sorted(arms, key=lambda arm: ranks.get(bare_name(arm.name), len(ranks))))
 
 
 def _arm(name: str, runs: Sequence[Run]) -> Arm:

@@ -8,6 +8,8 @@ from typing import Any
 
 from kdyolo.experiments.comparison.cost_and_classes import ClassDifference, PhaseTiming, Target
 from kdyolo.experiments.comparison.differences import Difference
+from kdyolo.experiments.comparison.findings.distillation_facts import DistillationFacts
+from kdyolo.experiments.comparison.findings.label_efficiency import LabelCurves
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.significance import Interval
 
@@ -34,6 +36,9 @@ class ComparisonResult:
         provenance: Facts of each run: name → value.
         notes: Sentences that a reader of the values should know.
         method: The statistics, named and cited.
+        distillations: Distillations that backbones of the arms come from; their time is in none of the others.
+        labels: The metric over the number of labels; None unless arms were trained with several shares of them. All
+            else is then of the runs with the largest share.
     """
 
     title: str
@@ -52,6 +57,8 @@ class ComparisonResult:
     provenance: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
     method: str
+    distillations: tuple[DistillationFacts, ...] = ()
+    labels: LabelCurves | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdyolo.experiments.comparison.differences import points
+from kdyolo.experiments.comparison.findings.label_efficiency import LabelPoint
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.utils.tables import aligned, markdown_table, markdown_text, terminal_width
@@ -38,7 +39,8 @@ class Table:
 def tables(comparison: ComparisonResult) -> Iterator[Table]:
     """All tables that have rows, the most interesting first."""
     found = (
-        *(_values(comparison), _differences(comparison), _targets(comparison), _phases(comparison)),
+        *(_values(comparison), _differences(comparison), _labels(comparison), _distillations(comparison)),
+        *(_targets(comparison), _phases(comparison)),
         *(_official(comparison), _classes(comparison), _settings(comparison), _runs(comparison)),
     )
     return (table for table in found if table.rows)
@@ -101,6 +103,37 @@ def _differences(comparison: ComparisonResult) -> Table:
         for d in comparison.differences
     ]
     return Table(f"difference to {comparison.baseline}, in points of 0–100", ["arm", "difference", "seeds"], rows, 3)
+
+
+def _labels(comparison: ComparisonResult) -> Table:
+    """An arm to a row, a share of the labels to a column, and the sentence on where a gain is shown."""
+    found = comparison.labels
+    if found is None:
+        return Table("", [], [])
+    heads = {p.share: p.labels for p in sorted(found.points, key=lambda p: p.share)}
+    rows = []
+    for arm in dict.fromkeys(point.arm for point in found.points):
+        of = {point.share: point for point in found.points if point.arm == arm}
+        name = f"{arm} (baseline)" if arm == found.baseline else arm
+        rows.append([name, *(_at_share(of.get(share)) for share in heads), found.gains.get(arm, "")])
+    title = f"{found.metric} over the number of labels, mean over seeds; difference to {found.baseline} in points"
+    return Table(title, ["arm", *heads.values(), "in words"], rows, len(heads) + 2)
+
+
+def _at_share(point: LabelPoint | None) -> str:
+    if point is None:
+        return "–"
+    return _number(point.value.estimate) + (f" ({point.difference.words})" if point.difference else "")
+
+
+def _distillations(comparison: ComparisonResult) -> Table:
+    rows = [
+        [", ".join(d.arms), d.teacher, d.taps, f"{d.images:,}" if d.images else "–", str(d.epochs),
+         format_duration(d.seconds), d.verdict]
+        for d in comparison.distillations
+    ]  # fmt: skip
+    title = "distillations (their time is in none of the arms' own)"
+    return Table(title, ["arms", "teacher", "taps", "images", "epochs", "time", "verdict"], rows, 7)
 
 
 def _targets(comparison: ComparisonResult) -> Table:

@@ -12,10 +12,10 @@ from torch import Tensor
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.distillation.geometry import LETTERBOX, STRETCH
+from kdyolo.distillation.proof.labelled_objects import LabelledObjects, find_objects
 from kdyolo.distillation.proof.object_features import join_levels, knn_predictions, pool_objects
 from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.experiments.probe.classification import image_folds, linear_predictions
-from kdyolo.experiments.probe.labelled_objects import LabelledObjects, find_objects
 from kdyolo.experiments.probe.result import ProbeResult, score_all
 from kdyolo.models.backbone import DistilledBackbone
 

@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import plotly.io
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
@@ -33,12 +34,15 @@ from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
 from kdyolo.experiments.report.curves import Curve
+from kdyolo.experiments.report.label_chart import label_chart
 from kdyolo.experiments.report.sample_images import Samples, samples
-from kdyolo.runs.files import RESULTS_NAME
+from kdyolo.runs.files import FEATURES_NAME, RESULTS_NAME
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.plain_files import is_file
 from kdyolo.utils.text import format_duration
 
 REPORT_NAME = "report.html"
+_PICTURE_WIDTH = 1600  # pixels of a distillation's features
 NOTHING = "–"  # what a table has where there is no value
 
 
@@ -79,10 +83,14 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
         pictures: Sample predictions.
         refresh: Seconds after which the page loads itself again; None for a finished report.
     """
-    of_arm = arm_styles([arm.name for arm in comparison.arms], comparison.baseline)
+    few = [point.arm for point in comparison.labels.points] if comparison.labels else []
+    names = dict.fromkeys([*(arm.name for arm in comparison.arms), *few])
+    of_arm = arm_styles(list(names), comparison.baseline)
     panels = curves.panels(comparison.arms)
     phases, changes = curves.frozen_spans(comparison.arms), curves.unfreezings(comparison.arms)
     figures = plotly_charts.all_charts(comparison, panels, phases, changes, of_arm)
+    if comparison.labels:
+        figures["chart-labels"] = label_chart(comparison.labels, of_arm)
     scripts = [get_plotlyjs(), _asset("charts.js")]
     return (
         _environment()
@@ -101,6 +109,7 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
             samples=pictures,
             without_pictures=_by_reason(pictures.missing),
             official=_official_names(comparison),
+            features={d.folder: uri for d in comparison.distillations if (uri := _picture(Path(d.folder)))},
             running=[run_name(run) for arm in comparison.arms for run in arm.runs if not run.finished],
             settings=htmlsafe_json_dumps({"refresh": refresh}),
             scripts=[Markup(script) for script in scripts],
@@ -177,6 +186,17 @@ def _environment() -> Environment:
     )
     environment.globals.update(last=_last, best=_best, nothing=NOTHING)
     return environment
+
+
+def _picture(folder: Path) -> str:
+    """The picture of what a distillation learned, as a data URI no wider than the page; empty where there is none."""
+    picture = cv2.imread(str(folder / FEATURES_NAME)) if is_file(folder / FEATURES_NAME) else None
+    if picture is None:
+        return ""
+    scale = min(1.0, _PICTURE_WIDTH / picture.shape[1])
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
 def _asset(name: str) -> str:

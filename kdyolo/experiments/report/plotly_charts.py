@@ -83,7 +83,7 @@ def differences_chart(differences: Sequence[Difference], styles: Mapping[str, Ar
     figure.update_layout(height=90 + ROW_HEIGHT * len(differences), hovermode="closest")
     figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, **_signed_axis(low, high))
     figure.update_yaxes(**_rows([d.arm for d in differences]), range=[len(differences) - 0.5, -0.5])
-    return _plain(figure)
+    return without_theme(figure)
 
 
 def panel_chart(
@@ -99,7 +99,7 @@ def panel_chart(
     figure.update_layout(height=height, hovermode="x unified", showlegend=False)
     figure.update_xaxes(**_epoch_axis(1, end))
     figure.update_yaxes(rangemode="tozero" if panel.kind != "loss" else "normal", tickformat="~g", automargin=True)
-    return _plain(figure)
+    return without_theme(figure)
 
 
 def zoomed_chart(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure | None:
@@ -115,7 +115,7 @@ def zoomed_chart(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure | No
     figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", showlegend=False)
     figure.update_xaxes(**_epoch_axis(start, end))
     figure.update_yaxes(range=[min(values) - room, max(values) + room], tickformat="~g", automargin=True)
-    return _plain(figure)
+    return without_theme(figure)
 
 
 def difference_curves_chart(
@@ -156,7 +156,7 @@ def difference_curves_chart(
     figure.update_xaxes(**_epoch_axis(1, max(curve.epochs[-1] for curve in found)))
     values = [v for c in found for i in c.intervals[len(c.intervals) // 10 :] for v in (i.estimate, *_ends(i))]
     figure.update_yaxes(zeroline=False, automargin=True, hoverformat="+.2f", **_signed_axis(*_reach(values)))
-    return _plain(figure)
+    return without_theme(figure)
 
 
 def last_epoch(panel: Panel) -> int:
@@ -211,7 +211,7 @@ def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go
     figure.update_xaxes(title="points of AP", zeroline=False, **_signed_axis(*_reach([d.difference for d in ordered])))
     figure.update_yaxes(**_rows([d.name for d in ordered]), range=[-0.5, len(ordered) - 0.5])
     figure.update_layout(height=90 + BAR_HEIGHT * len(ordered), bargap=0.25)
-    return _plain(figure)
+    return without_theme(figure)
 
 
 def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifference]:
@@ -339,7 +339,7 @@ def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing], end: int
         )
 
 
-def _plain(figure: go.Figure) -> go.Figure:
+def without_theme(figure: go.Figure) -> go.Figure:
     """Without Plotly's own theme, which takes 6 kB in every figure and has one background."""
     figure.update_layout(
         template="none",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,18 @@ from kdyolo.engine.start.detector_start import (
 )
 from kdyolo.engine.start.plan import RunPlan, check_data, make_plan
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
+from kdyolo.experiments.study.distillations import ArmDistillation
+from kdyolo.experiments.study.label_subsets import check_shares
 from kdyolo.experiments.study.study_file import StudyFile, parse_study
+from kdyolo.models.arch import ULTRALYTICS_BN_EPS, Arch
+from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.model_yaml import BackboneRow
 from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
 
 FILES = ("model", *names_of(lambda found: found.input_file))  # options that may name a file
+TO_BE_DISTILLED = "backbone.safetensors"  # in an arm's options, until a run knows which one is its
 # Where and how a run is computed, not what: a run on other devices is the same run. The rest of these are set by
 # Ultralytics or by us from settings that are compared.
 PLUMBING = frozenset(
@@ -54,7 +59,9 @@ class StudyArm:
         settings: kdyolo's own options, the recipe's values included.
         ultralytics: All of Ultralytics' settings, defaults included, without :data:`PLUMBING`.
         model: Model YAML, or a detector (``.pt``).
-        sha256: Hex digest of the backbone checkpoint; None without one.
+        sha256: Hex digest of the backbone checkpoint; None without one, and where the study distils it first.
+        distillation: What the arm asks for under ``distill``; None without it.
+        student: The backbone that is distilled; None without ``distill``.
     """
 
     name: str
@@ -63,6 +70,8 @@ class StudyArm:
     ultralytics: Mapping[str, Any]
     model: str
     sha256: str | None
+    distillation: ArmDistillation | None = None
+    student: Arch | None = None
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any], plan: RunPlan) -> StudyArm:
@@ -75,7 +84,8 @@ class StudyArm:
     def identity(self) -> dict[str, Any]:
         """Settings that make the arm's runs differ from those of another arm."""
         own = {name: getattr(self.settings, name) for name in names_of(lambda found: found.in_study)}
-        return {**own, **self.ultralytics, "backbone": self.sha256, "model": self.model}
+        distilled = {**self.distillation.identity(), "model": self.student} if self.distillation else None
+        return {**own, **self.ultralytics, "backbone": self.sha256, "model": self.model, "distill": distilled}
 
 
 def full_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,20 +114,32 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
     devices = file.devices or ("0" if torch.cuda.is_available() else "cpu",)
     if here:
         mistakes += missing_devices(devices)
-    options = {name: _absolute({**file.options(name), "data": data}) for name in file.arms}
+    asked = {name: check.distillation(name, file) for name in file.arms}
+    distilled = {name: {"backbone": TO_BE_DISTILLED} if found else {} for name, found in asked.items()}
+    options = {name: _absolute({**file.options(name), "data": data, **distilled[name]}) for name in file.arms}
     split = {name: check.options(name, given) for name, given in options.items()}
-    starts = {name: check.start(name, given) for name, given in options.items()}
+    starts = {name: check.start(name, given, asked[name]) for name, given in options.items()}
     models = check.models(options, starts)
     arms = []
     for name, start in starts.items():
+        distillation = asked[name]
+        student = check.student(name, distillation, models[name]) if distillation else None
+        if distillation:
+            start = replace(start, checkpoint=stand_in(student)) if student else _Start()
         fitting = check.fit(name, options[name], start, models[name])
         if found := split[name]:
             own, rest = found
             # Of an arm with a mistake the plan is made too: others must not be taken for arms without a difference.
             begins = fitting or DetectorStart(own, models[name], checkpoint=start.checkpoint)
-            arms.append(StudyArm.of(name, options[name], make_plan(own, rest, begins, checked)))
+            arm = StudyArm.of(name, options[name], make_plan(own, rest, begins, checked))
+            if distillation:
+                arm = replace(arm, distillation=distillation, student=student, sha256=None)
+            arms.append(arm)
     check.distinct(arms)
     check.one_batch(arms)
+    check.one_fraction(arms, file.labels)
+    if checked and file.labels:
+        check.gather("labels", lambda: check_shares(str(data), file.labels))
     if mistakes := mistakes + check.mistakes(list(file.arms)):
         raise ConfigError([f"{file.path}: {mistake}" for mistake in mistakes])
     return file, tuple(arms), devices
@@ -170,10 +192,39 @@ class _Check:
             return split_options({k: v for k, v in given.items() if k in OPTION_NAMES or k in DEFAULT_CFG_DICT})
         return None
 
-    def start(self, arm: str, given: Mapping[str, Any]) -> _Start:
-        """Read what an arm starts from."""
-        asked = {name: given[name] for name in ("backbone", "weights", *READING) if given.get(name) is not None}
-        return self.gather(arm, lambda: self._read(TrainOptions(**asked))) or _Start()
+    def distillation(self, arm: str, file: StudyFile) -> ArmDistillation | None:
+        """What an arm asks for under ``distill``."""
+        if (found := file.distillation(arm)) is None:
+            return None
+        if file.options(arm).get("backbone"):
+            self.add(arm, "distill and backbone exclude each other: the arm starts from what it distils.")
+        return self.gather(arm, lambda: ArmDistillation.read(found))
+
+    def start(self, arm: str, given: Mapping[str, Any], distillation: ArmDistillation | None) -> _Start:
+        """Read what an arm starts from; of a backbone that is to be distilled, which model it fits."""
+        files = ("weights", *READING) if distillation else ("backbone", "weights", *READING)
+        asked = {name: given[name] for name in files if given.get(name) is not None}
+        start = self.gather(arm, lambda: self._read(TrainOptions(**asked))) or _Start()
+        if distillation and distillation.arch:
+            return replace(start, model=f"kd{distillation.arch.name}.yaml")
+        return start
+
+    def student(self, arm: str, distillation: ArmDistillation, model: str) -> Arch | None:
+        """The backbone that an arm distils: as asked for, else that of its detector; None with a mistake."""
+        if not is_yaml(model):
+            if not distillation.arch:
+                self.add(arm, f"distill: {model} does not say which backbone it takes. Give distill: {{model: …}}.")
+            return distillation.arch
+        row = self.gather(arm, lambda: BackboneRow.from_yaml(describe_detector(model)))
+        found = Arch.parse(row.arch, row.max_channels) if row else None
+        if found and distillation.arch and found != distillation.arch:
+            self.add(
+                arm,
+                f"distill: the student is {distillation.arch.name}, but the detector {model} takes {found.name}. "
+                "Leave the student's model out, or give the arm another detector.",
+            )
+            return None
+        return found
 
     @staticmethod
     def _read_start(options: TrainOptions) -> _Start:
@@ -249,6 +300,37 @@ class _Check:
         if len(arms_of) > 1:
             found = "; ".join(f"{batch} ({', '.join(names)})" for batch, names in arms_of.items())
             self.add("arms", f"their batches differ: {found}. Give all of them one, e.g. base: {{batch: 16}}.")
+
+    def one_fraction(self, arms: list[StudyArm], labels: Sequence[float]) -> None:
+        """Arms that see other images are not like for like; ``labels`` gives each of them the same."""
+        arms_of: dict[float, list[str]] = {}
+        for arm in arms:
+            arms_of.setdefault(float(arm.ultralytics["fraction"]), []).append(arm.name)
+        instead = "Give 'labels: [0.1, 1.0]' for the whole study: every arm is then trained with each share."
+        if len(arms_of) > 1:
+            found = "; ".join(f"{fraction:g} ({', '.join(names)})" for fraction, names in arms_of.items())
+            self.add("arms", f"their fractions of the training images differ: {found}. {instead}")
+        elif labels and any(fraction != 1 for fraction in arms_of):
+            self.add("arms", "fraction and labels exclude each other: both leave training images out. Give labels.")
+
+
+def stand_in(student: Arch) -> BackboneCheckpoint:
+    """A checkpoint with the shapes of a backbone that is yet to be distilled, and no values."""
+    with torch.device("meta"):
+        tensors = DistilledBackbone(student.name, student.max_channels).layers.state_dict()
+    return BackboneCheckpoint(
+        path=Path(TO_BE_DISTILLED),
+        sha256="",
+        source="distilled by the study",
+        kind="Ultralytics",
+        tensors=dict(tensors),
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
+        origin={name: name for name in tensors},
+        unexpected=(),
+        dropped={},
+        bn_eps=ULTRALYTICS_BN_EPS,
+    )
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from kdyolo.engine.ranks.devices import Machine, read_places
+from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.scheduler import PATIENCE, Handle
-from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
 from kdyolo.runs.process_control import end, launch
 
@@ -36,7 +36,7 @@ class LocalBackend:
         on_cpu = [place for place, device in enumerate(devices) if device == "cpu"]
         self._cores = dict(zip(on_cpu, _split_cores(len(on_cpu)), strict=True)) if len(on_cpu) > 1 else {}
 
-    def start(self, run: StudyRun, place: int) -> Handle:
+    def start(self, run: Job, place: int) -> Handle:
         """Start or resume a run on a device."""
         command = [*own_command(), *run.arguments(self._devices[place])]
         with self.confined(place):

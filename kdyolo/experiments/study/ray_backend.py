@@ -21,6 +21,8 @@ from typing import Any
 import psutil
 
 from kdyolo.errors import ConfigError, RunError
+from kdyolo.experiments.study.distillations import StudyDistillation
+from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
@@ -89,11 +91,13 @@ class RayBackend:
             )
         return capacity
 
-    def start(self, run: StudyRun, place: int) -> Handle:
+    def start(self, run: Job, place: int) -> Handle:
         """Start or resume a run wherever the cluster has room."""
         # In a list, so that Ray fetches it only where it is asked for.
         packed = [self._ray.put(pack(run))] if run.state() == "resumable" else []
-        task = self._task.remote(run, str(self._token), bool(self._gpus), packed, self._mailbox)
+        distillation = _distillation_of(run)
+        backbone = [self._ray.put(distillation.backbone.read_bytes())] if distillation else []
+        task = self._task.remote(run, str(self._token), bool(self._gpus), packed, backbone, self._mailbox)
         return _RayHandle(self._ray, run, task, self._mailbox)
 
     def close(self) -> None:
@@ -102,6 +106,10 @@ class RayBackend:
             self._token.unlink(missing_ok=True)
         if self._started_ray:
             self._ray.shutdown()
+
+
+def _distillation_of(run: Job) -> StudyDistillation | None:
+    return run.distillation if isinstance(run, StudyRun) else None
 
 
 def _gpus(devices: Sequence[str]) -> int:
@@ -137,7 +145,7 @@ class _Mailbox:
 class _RayHandle:
     """A run that a task trains."""
 
-    def __init__(self, ray: Any, run: StudyRun, task: Any, mailbox: Any) -> None:
+    def __init__(self, ray: Any, run: Job, task: Any, mailbox: Any) -> None:
         self._ray, self._run, self._task, self._mailbox = ray, run, task, mailbox
 
     def poll(self) -> int | None:
@@ -171,7 +179,9 @@ class _RayHandle:
 # ---- on the machine that trains --------------------------------------------------------------------------------------
 
 
-def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox: Any) -> tuple[int, bytes | None]:
+def _train(
+    run: Job, token: str, gpus: bool, packed: Sequence[Any], backbone: Sequence[Any], mailbox: Any
+) -> tuple[int, bytes | None]:
     """Train a run on this machine; return its exit code, and its files unless the folder is shared."""
     import ray
 
@@ -179,8 +189,13 @@ def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox
         return _watch(run, gpus, mailbox, shared=True), None
     scratch = Path(tempfile.mkdtemp(prefix="kdyolo-"))
     try:
-        local = replace(run, folder=scratch / run.name)
+        local: Job = replace(run, folder=scratch / run.name)  # type: ignore[type-var]
         local.folder.parent.mkdir()
+        if backbone and isinstance(local, StudyRun) and local.distillation:
+            kept = replace(local.distillation, folder=scratch / local.distillation.folder.name)
+            kept.folder.mkdir()
+            kept.backbone.write_bytes(ray.get(backbone[0]))
+            local = replace(local, distillation=kept)
         if packed:
             unpack(ray.get(packed[0]), local)
         return _watch(local, gpus, mailbox, shared=False), pack(local)
@@ -188,7 +203,7 @@ def _train(run: StudyRun, token: str, gpus: bool, packed: Sequence[Any], mailbox
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _watch(run: StudyRun, gpus: bool, mailbox: Any, shared: bool) -> int:
+def _watch(run: Job, gpus: bool, mailbox: Any, shared: bool) -> int:
     import ray
 
     # Ray makes the GPUs of this task the only visible ones, in most versions; the run reads their numbers either way.
@@ -209,14 +224,14 @@ def _watch(run: StudyRun, gpus: bool, mailbox: Any, shared: bool) -> int:
     return code
 
 
-def _stamp(run: StudyRun) -> list[float]:
+def _stamp(run: Job) -> list[float]:
     return [path.stat().st_mtime for name in PROGRESS if (path := run.folder / name).is_file()]
 
 
 # ---- a run as bytes --------------------------------------------------------------------------------------------------
 
 
-def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
+def pack(run: Job, names: Sequence[str] | None = None) -> bytes:
     """A tar of a run's folder, and of its log.
 
     Args:
@@ -234,7 +249,7 @@ def pack(run: StudyRun, names: Sequence[str] | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(files: bytes, run: StudyRun) -> None:
+def unpack(files: bytes, run: Job) -> None:
     """Put a run's files into its folder, each completely or not at all, and add its log to the existing one."""
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=run.folder.parent) as scratch:
         with tarfile.open(fileobj=io.BytesIO(files)) as tar:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from kdyolo.errors import KDYOLOError
+from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.live_table import LiveTable
-from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.files import resumable
 from kdyolo.runs.log_reader import last_lines
 from kdyolo.runs.pid_file import read_process, refuse_running
@@ -51,7 +51,7 @@ class Backend(Protocol):
     def places(self) -> Sequence[str]:
         """Names of the places, each of which takes one run at a time."""
 
-    def start(self, run: StudyRun, place: int) -> Handle:
+    def start(self, run: Job, place: int) -> Handle:
         """Start or resume a run in a place, by its number."""
 
     def close(self) -> None:
@@ -68,11 +68,13 @@ class Failure:
         log: The last lines that the run printed.
     """
 
-    run: StudyRun
+    run: Job
     reason: str
     log: str = ""
 
     def __str__(self) -> str:
+        if not self.log:
+            return f"{self.run.name}: {self.reason}."
         tail = "".join(f"\n    {line}" for line in self.log.splitlines())
         return f"{self.run.name}: {self.reason}. Its log, {self.run.log}, ends with:{tail}"
 
@@ -89,19 +91,19 @@ class Outcome:
 
     failures: list[Failure]
     retired: dict[str, Failure]
-    left: list[StudyRun]
+    left: list[Job]
 
 
 @dataclass
 class _Active:
-    run: StudyRun
+    run: Job
     handle: Handle
     epochs: int  # done when it was started
     attempt: int
     works: bool = False  # whether it has finished an epoch here
 
 
-def drive(runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> Outcome:
+def drive(runs: Sequence[Job], backend: Backend, table: LiveTable) -> Outcome:
     """Finish all runs, as far as they can be finished. On Ctrl-C every run that goes on is stopped.
 
     A run that dies after it got further, as one does that is killed when memory runs out, is resumed once. A run that
@@ -150,11 +152,11 @@ class _Blame:
     def __init__(self, places: int, differ: bool) -> None:
         self._places, self._judges = range(places), differ and places > 1
         self._working: set[int] = set()  # places where some run has finished an epoch
-        self._died: dict[StudyRun, set[int]] = {}
-        self._against: dict[int, list[StudyRun]] = {place: [] for place in self._places}  # since an epoch there
+        self._died: dict[Job, set[int]] = {}
+        self._against: dict[int, list[Job]] = {place: [] for place in self._places}  # since an epoch there
         self.retired: set[int] = set()
 
-    def places_for(self, run: StudyRun) -> set[int]:
+    def places_for(self, run: Job) -> set[int]:
         """Places where a run may be started: those that are not retired and where it has not died."""
         return set(self._places) - self.retired - self._died.get(run, set())
 
@@ -163,7 +165,7 @@ class _Blame:
         self._working.add(place)
         self._against[place].clear()
 
-    def died(self, run: StudyRun, place: int) -> bool:
+    def died(self, run: Job, place: int) -> bool:
         """Note that a run has died in a place before it finished an epoch there, and return whether it is to blame."""
         if not self._judges:
             return True
@@ -187,7 +189,7 @@ class _Blame:
 class _Schedule:
     """The runs of a study: which wait, which go on in which place, and which have failed."""
 
-    def __init__(self, runs: Sequence[StudyRun], backend: Backend, table: LiveTable) -> None:
+    def __init__(self, runs: Sequence[Job], backend: Backend, table: LiveTable) -> None:
         self._backend, self._table = backend, table
         self._blame = _Blame(len(backend.places), backend.places_differ)
         self._reasons: dict[str, Failure] = {}  # of runs that wait for another place: why they died in the first
@@ -200,14 +202,19 @@ class _Schedule:
     @property
     def can_go_on(self) -> bool:
         """Whether a run waits for which there is a place."""
-        return any(self._blame.places_for(run) for run, _ in self.waiting)
+        return any(self._blame.places_for(run) for run, _ in self.waiting if self._is_ready(run))
+
+    def _is_ready(self, run: Job) -> bool:
+        """Whether what a run starts from is there."""
+        return run.needs is None or self.states[run.needs.name] == "finished"
 
     def start_waiting(self) -> None:
         """Start a waiting run in every free place, each time the first that may be started there."""
         for place, name in enumerate(self._backend.places):
             if place in self.active:
                 continue
-            next_one = next((job for job in self.waiting if place in self._blame.places_for(job[0])), None)
+            startable = (job for job in self.waiting if self._is_ready(job[0]))
+            next_one = next((job for job in startable if place in self._blame.places_for(job[0])), None)
             if next_one is None:
                 continue
             self.waiting.remove(next_one)
@@ -256,14 +263,16 @@ class _Schedule:
             self._retired[new] = failure
             self._table.say(f"{self._backend.places[new]}: takes no more runs, since they die there at once")
 
-    def _put_back(self, run: StudyRun, attempt: int, state: str) -> None:
+    def _put_back(self, run: Job, attempt: int, state: str) -> None:
         self.waiting.appendleft((run, attempt))
         self.states[run.name] = state
 
     def outcome(self) -> Outcome:
         """What became of the runs, once nothing can go on: a run that died in the one place left to it has failed."""
         left = []
-        for run, _ in self.waiting:
+        for run, _ in list(self.waiting):
+            if self.states[run.name] == "failed":  # with what it needs
+                continue
             if len(self._blame.retired) < len(self._backend.places) and run.name in self._reasons:
                 self._fail(self._reasons[run.name])
             else:
@@ -274,9 +283,12 @@ class _Schedule:
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
         self.states[failure.run.name] = "failed"
+        for waiting in [job for job in self.waiting if job[0].needs is not None and job[0].needs == failure.run]:
+            self.waiting.remove(waiting)
+            self._fail(Failure(waiting[0], f"not started, because {failure.run.name} failed, which it starts from"))
 
 
-def _start(run: StudyRun, attempt: int, backend: Backend, place: int) -> _Active:
+def _start(run: Job, attempt: int, backend: Backend, place: int) -> _Active:
     _wait_for_leftover(run.folder)
     run.clear()
     run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -316,7 +328,7 @@ def _failure(job: _Active, code: int) -> Failure | None:
     return Failure(job.run, reason, log_end(job.run.log))
 
 
-def _epochs(run: StudyRun) -> int:
+def _epochs(run: Job) -> int:
     history = run.history()
     return len(history.epochs) if history else 0
 

@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
+from kdyolo.experiments.comparison.label_shares import arm_at, bare_name
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
+from kdyolo.experiments.study.distillations import random_stand_in
+from kdyolo.experiments.study.job import Job
+from kdyolo.experiments.study.label_subsets import subset_of
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.local_backend import LocalBackend
 from kdyolo.experiments.study.scheduler import Backend, Outcome, drive
-from kdyolo.experiments.study.study_file import StudyFile
+from kdyolo.experiments.study.study_file import SUBSETS, StudyFile
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs import detach
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
@@ -49,16 +53,34 @@ class Study:
         arms: Arms with what each trains.
         devices: Devices, each for one run at a time.
         folder: Folder of the study, ``studies/<name>``; its runs are in ``<arm>/seed<k>/``.
-        runs: Runs of every arm with every seed, a seed of all arms before the next seed.
+        runs: Runs of every arm with every seed, and each share of the labels; a seed of all arms before the next seed.
+        distillations: What runs start from that is distilled first, in the order in which it is needed.
     """
 
     def __init__(self, file: StudyFile, arms: tuple[StudyArm, ...], devices: tuple[str, ...], root: Path) -> None:
         self.file, self.arms, self.devices = file, arms, devices
         self.folder = (root / file.name).resolve()
         # Seed by seed, so that a study that is stopped early has pairs to compare.
-        self.runs = tuple(
-            StudyRun(arm, seed, self.folder / arm.name / f"seed{seed}") for seed in file.seeds for arm in arms
-        )
+        shares = file.labels or (1.0,)
+        self.runs = tuple(self._run(arm, seed, share) for seed in file.seeds for share in shares for arm in arms)
+        self.distillations = tuple({run.distillation: None for run in self.runs if run.distillation})
+
+    def _run(self, arm: StudyArm, seed: int, share: float) -> StudyRun:
+        distillation = arm.distillation
+        first = distillation.of(arm.student, seed, self.folder) if distillation and arm.student else None
+        if not self.file.labels:
+            return StudyRun(arm, seed, self.folder / arm.name / f"seed{seed}", first)
+        subset = subset_of(str(arm.options["data"]), share, seed, self.folder / SUBSETS)
+        return StudyRun(arm, seed, self.folder / arm_at(arm.name, share) / f"seed{seed}", first, subset)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Distillations and runs in the order in which they start: each distillation before the first run of it."""
+        found: dict[Job, None] = {}
+        for run in self.runs:
+            found |= {run.distillation: None} if run.distillation else {}
+            found[run] = None
+        return tuple(found)
 
     @classmethod
     def from_file(
@@ -80,16 +102,24 @@ class Study:
     def plan(self) -> pd.DataFrame:
         """A row for each run: ``arm``, ``seed``, ``status`` (new, begun, resumable, finished), ``epochs``, ``model``.
 
+        With ``labels`` also the share of them; before the runs, a row for each distillation, named as its folder is.
+
         Raises:
             RunError: The folder holds runs of something else; see :meth:`check_folder`.
         """
         import pandas as pd
 
         self.check_folder()
-        rows = [
-            {"arm": r.arm.name, "seed": r.seed, "status": r.state(), "epochs": r.epochs, "model": r.arm.model}
+        rows: list[dict[str, Any]] = [
+            {"arm": d.name, "seed": d.options.get("seed", 0), "status": d.state(), "epochs": d.epochs,
+             "model": d.options["model"]}
+            for d in self.distillations
+        ]  # fmt: skip
+        rows += [
+            {"arm": r.arm.name, "seed": r.seed, "status": r.state(), "epochs": r.epochs, "model": r.arm.model,
+             **({"labels": r.subset.share if r.subset else 1.0} if self.file.labels else {})}
             for r in self.runs
-        ]
+        ]  # fmt: skip
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
 
@@ -112,8 +142,10 @@ class Study:
         for arm in self.arms:
             LOGGER.setLevel("WARNING")  # a table of layers for each arm would bury the plan
             try:
-                with LocalBackend(self.devices).confined(0):
-                    plan = plan_run({**arm.options, "device": self.devices[0], "seed": self.file.seeds[0]})
+                with LocalBackend(self.devices).confined(0), random_stand_in(arm.student) as backbone:
+                    start = {"backbone": str(backbone)} if backbone else {}
+                    own = {"device": self.devices[0], "seed": self.file.seeds[0], **start}
+                    plan = plan_run({**arm.options, **own})
                     rehearsal = measure_run(plan)
             finally:
                 LOGGER.setLevel(level)
@@ -121,15 +153,36 @@ class Study:
             seconds[arm.name] = [epoch for phase in phases for epoch in phase]
         return seconds
 
+    def rehearse_distillations(self) -> dict[str, str]:
+        """Check each distillation that is not finished, time a few of its steps, and say what it will take.
+
+        Returns:
+            Name of the distillation → lines for a person.
+
+        Raises:
+            KDYOLOError: Something is not what it should be.
+        """
+        from kdyolo.distillation.distill import preview
+
+        return {
+            d.name: preview(d.images, d.teacher, {**d.options, "device": self.devices[0]})
+            for d in self.distillations
+            if d.state() != "finished"
+        }
+
     def time_left(self, estimate: Mapping[str, list[float]]) -> float:
-        """Seconds until all runs are finished, started in order, each on the device that is free first."""
+        """Seconds until all runs are finished, started in order, each on the device that is free first.
+
+        Distillations are not counted: see :meth:`rehearse_distillations`.
+        """
         free_at = [0.0] * len(self.devices)
         for run in self.runs:
             if run.state() == "finished":
                 continue
             history = run.history() if run.state() == "resumable" else None
             place = free_at.index(min(free_at))
-            free_at[place] += sum(estimate[run.arm.name][len(history.epochs) if history else 0 :])
+            seconds = sum(estimate[run.arm.name][len(history.epochs) if history else 0 :])
+            free_at[place] += seconds * (run.subset.share if run.subset else 1.0)
         return max(free_at)
 
     def check_folder(self) -> None:
@@ -138,7 +191,7 @@ class Study:
         Raises:
             RunError: There are such runs; the error says which they are, why, and what to do.
         """
-        wanted = {run.folder for run in self.runs}
+        wanted = {job.folder for job in self.jobs}
         found = sorted(path.parent for path in self.folder.glob(f"*/*/{ARGS_NAME}"))
         stray = [f"{self._name(path)}: not in the file" for path in found if path not in wanted and is_run(path)]
         stray += [f"{run.name}: {'; '.join(why)}" for run in self.runs if (why := run.differences())]
@@ -173,14 +226,17 @@ class Study:
                 their logs.
         """
         self.check_folder()
-        folders = {run.name: run.folder for run in self.runs}
+        folders = {job.name: job.folder for job in self.jobs}
         with closing(self._backend(engine) if isinstance(engine, str) else engine) as backend:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ended_by_signals(), claimed_folder(self.folder):
                 self._keep_file()
                 self._continue_in_background()
+                for run in self.runs:
+                    if run.subset:
+                        run.subset.write()
                 with LiveTable(self.file.name, folders) as table:
-                    outcome = drive(self.runs, backend, table)
+                    outcome = drive(self.jobs, backend, table)
                 problems = [problem] if (problem := self._problem(outcome)) else []
                 try:
                     if report:
@@ -224,7 +280,7 @@ class Study:
         """What went wrong, with the ends of logs; nothing if all runs are finished."""
         if not (outcome.failures or outcome.left):
             return ""
-        failed, left = f"{len(outcome.failures)} of {len(self.runs)} runs failed", [run.name for run in outcome.left]
+        failed, left = f"{len(outcome.failures)} of {len(self.jobs)} runs failed", [run.name for run in outcome.left]
         lines = [f"{failed}; the others are finished."]
         if left:
             lines = [f"no device is left on which runs train. {failed}; not finished: {', '.join(left)}."]
@@ -247,7 +303,7 @@ class Study:
         if not finished:
             return None
         baseline = self.file.baseline
-        trained = {run.arm.name for run in self.runs if run.folder in finished}
+        trained = {bare_name(run.folder.parent.name) for run in self.runs if run.folder in finished}
         compared = compare_runs(*finished, baseline=baseline if baseline in trained else None, anyway=True)
         compared = replace(compared, title=self.file.name)  # runs one by one do not say of which study they are
         if out is not None:
@@ -272,14 +328,15 @@ class Study:
         """
         import pandas as pd
 
-        table: pd.DataFrame = pd.DataFrame([_row(run) for run in self.runs])
+        table: pd.DataFrame = pd.DataFrame([_row(run, bool(self.file.labels)) for run in self.runs])
         return table
 
 
-def _row(run: StudyRun) -> dict[str, Any]:
+def _row(run: StudyRun, labels: bool) -> dict[str, Any]:
     history = run.history()
     return {
         "arm": run.arm.name,
+        **({"labels": run.subset.share if run.subset else 1.0} if labels else {}),
         "seed": run.seed,
         "status": run.state(),
         "epochs": len(history.epochs) if history else 0,

@@ -22,7 +22,8 @@ from kdyolo.utils.plain_files import read_file
 from kdyolo.utils.text import did_you_mean, quoted, shortened
 from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml
 
-KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline")
+KEYS = ("name", "data", "base", "arms", "seeds", "devices", "baseline", "labels")
+DISTILLED, SUBSETS = "@backbones", "@labels"  # folders beside those of the arms, whose names have no @
 DEFAULT_SEEDS = (0, 1, 2)
 MOST_RUNS = 10_000  # of a study
 # What the study gives to each run itself → what to do instead.
@@ -37,6 +38,11 @@ OWN = {
 }
 _FOLDER_NAME = re.compile(r"\w(?:[\w .+=-]*[\w+=-])?")
 _RESERVED = ("report", STUDY_NAME)
+_OWN_OF_DISTILL = {
+    "device": "give 'devices' for the whole study",
+    "resume": "a study resumes its distillations by itself",
+    **dict.fromkeys(("work_dir", "exist_ok"), f"backbones are kept in studies/<name>/{DISTILLED}/"),
+}
 EXAMPLE = "Expected a mapping such as\n  data: datasets/coco/coco.yaml\n  arms: {random: {random_init: true}, …}"
 
 
@@ -55,6 +61,8 @@ class StudyFile:
         devices: Devices that take one run at a time each: ``"cpu"``, ``"mps"``, ``"5"``, or ``"5,6"`` for a run on two
             GPUs. Empty if the file names none.
         baseline: Name of the arm that the others are compared with; None if the file names none.
+        labels: Shares of the training images, in 0–1 and ascending, with each of which every run is trained; empty for
+            all images.
     """
 
     path: Path
@@ -66,6 +74,7 @@ class StudyFile:
     seeds: tuple[int, ...]
     devices: tuple[str, ...]
     baseline: str | None
+    labels: tuple[float, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -75,7 +84,13 @@ class StudyFile:
     def options(self, arm: str) -> dict[str, Any]:
         """Options of an arm: its own where it has them, the base's elsewhere."""
         merged = {"data": self.data, **self.base, **self.arms[arm]}
-        return {key: value for key, value in merged.items() if value is not None}
+        return {key: value for key, value in merged.items() if value is not None and key != "distill"}
+
+    def distillation(self, arm: str) -> dict[str, Any] | None:
+        """What an arm asks for under ``distill``, laid over the base's; None if it distils nothing."""
+        own = self.arms[arm].get("distill", {})
+        base = self.base.get("distill") or {}
+        return {**base, **own} or None if own is not None else None
 
 
 def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
@@ -114,7 +129,8 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
         found = quoted(baseline)
         mistakes.append(f"baseline {found} is no arm.{did_you_mean(str(baseline), list(arms))} Arms are {known}.")
     seeds = _seeds(document.get("seeds", list(DEFAULT_SEEDS)), mistakes)
-    if len(arms) * len(seeds) > MOST_RUNS:
+    labels = _shares(document.get("labels", []), mistakes)
+    if len(arms) * len(seeds) * max(len(labels), 1) > MOST_RUNS:
         mistakes.append(f"{len(arms):,} arms with {len(seeds):,} seeds each are more than {MOST_RUNS:,} runs.")
         arms = {}
     study = StudyFile(
@@ -127,6 +143,7 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
         seeds=seeds,
         devices=_devices(document.get("devices", []), mistakes),
         baseline=baseline,
+        labels=labels,
     )
     return study, mistakes
 
@@ -157,6 +174,8 @@ def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
         return {}
     mistakes += [f"{where}: {key} cannot be given here; {OWN[key]}." for key in found if key in OWN]
     options = {key: value for key, value in found.items() if key not in OWN}
+    if "distill" in options and not _is_distillation(options["distill"], where, mistakes):
+        del options["distill"]
     if "freeze" in options:
         if "freeze_epochs" in options:
             mistakes.append(f"{where}: freeze and freeze_epochs are two names of one option. Give one of them.")
@@ -169,6 +188,32 @@ def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
         else:
             options["freeze_epochs"] = freeze
     return options
+
+
+def _is_distillation(found: Any, where: str, mistakes: list[str]) -> bool:
+    """Whether it has the form of options of ``kdyolo distill``; None takes those of the base away."""
+    if found is not None and not (isinstance(found, dict) and all(isinstance(key, str) for key in found)):
+        mistakes.append(
+            f"{where}: distill: expected options such as {{teacher: vit_small_patch16_dinov3, images: photos, epochs: "
+            f"30}}; found {quoted(found)}."
+        )
+        return False
+    own = [key for key in found or () if key in _OWN_OF_DISTILL]
+    mistakes += [f"{where}: distill: {key} cannot be given here; {_OWN_OF_DISTILL[key]}." for key in own]
+    return not own
+
+
+def _shares(found: Any, mistakes: list[str]) -> tuple[float, ...]:
+    numbers = found if isinstance(found, list) else [found]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 < n <= 1 for n in numbers):
+        mistakes.append(
+            "labels: expected shares of the training images above 0 and up to 1, e.g. [0.01, 0.05, 0.1, 1.0]; found "
+            f"{quoted(found)}."
+        )
+        return ()
+    if len(set(numbers)) < len(numbers):
+        mistakes.append(f"labels: a share is given twice in {quoted(found)}. Name every share once.")
+    return tuple(sorted({float(n) for n in numbers}))
 
 
 def _seeds(found: Any, mistakes: list[str]) -> tuple[int, ...]:

@@ -2,101 +2,65 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdyolo.engine.options.train_options import OPTION_NAMES, names_of
-from kdyolo.errors import RunError
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
-from kdyolo.runs.files import STATE_NAME, is_run, resumable, weights_file
-from kdyolo.runs.history import Run, read_run
-from kdyolo.utils.plain_files import is_file, is_folder
+from kdyolo.experiments.study.distillations import StudyDistillation
+from kdyolo.experiments.study.job import Job
+from kdyolo.experiments.study.label_subsets import LabelSubset
+from kdyolo.utils.hashing import sha256_of_file
 from kdyolo.utils.text import shortened
-
-State = Literal["new", "begun", "resumable", "finished"]
 
 _COMPARED = names_of(lambda found: found.in_study)  # kdyolo's options whose words make a run what it is
 
 
 @dataclass(frozen=True)
-class StudyRun:
+class StudyRun(Job):
     """One arm with one seed.
 
     Attributes:
         arm: The arm that the run trains.
         seed: Seed of everything random in the run.
         folder: Work dir of the run, an absolute path.
+        distillation: Distillation whose backbone the run starts from; None without one.
+        subset: Images that the run is trained on; None for all of the data set's.
     """
 
     arm: StudyArm
     seed: int
     folder: Path
+    distillation: StudyDistillation | None = None
+    subset: LabelSubset | None = None
 
     def __hash__(self) -> int:
         return hash(self.folder)
 
     @property
-    def name(self) -> str:
-        """``"frozen50/seed1"``."""
-        return f"{self.arm.name}/{self.folder.name}"
+    def needs(self) -> Job | None:
+        """The distillation."""
+        return self.distillation
 
     @property
-    def log(self) -> Path:
-        """Log of all that the run's processes printed, beside the work dir, which is empty when a run starts."""
-        return self.folder.parent / f"{self.folder.name}.log"
+    def data(self) -> str:
+        """Data set YAML of the run."""
+        return str(self.subset.yaml if self.subset else self.arm.options["data"])
 
     @property
     def epochs(self) -> int:
         """Number of epochs that the run is to train."""
         return int(self.arm.ultralytics["epochs"])
 
-    def history(self) -> Run | None:
-        """History of the run, read from its folder; None if nothing has been trained."""
-        return read_run(self.folder) if is_run(self.folder) else None
-
-    def state(self) -> State:
-        """State of the run: new, begun (no epoch was saved: all again), resumable, or finished."""
-        if not os.path.lexists(self.folder):
-            return "new"
-        if not is_folder(self.folder):
-            raise RunError(f"{self.folder}: expected a folder, found something else. Move it away: a run goes here.")
-        if not any(self.folder.iterdir()):
-            return "new"
-        history = self.history()
-        if history and history.finished:
-            return "finished"
-        return "resumable" if resumable(self.folder) else "begun"
-
     def arguments(self, device: str) -> list[str]:
         """Arguments of the ``kdyolo`` command that starts the run, or resumes it."""
         if self.state() == "resumable":
             return ["train", "--resume", str(self.folder), "--device", device]
-        own = {"seed": self.seed, "device": device, "work_dir": self.folder}
+        own = {"data": self.data, "seed": self.seed, "device": device, "work_dir": self.folder}
+        if self.distillation:
+            own["backbone"] = str(self.distillation.backbone)
         return ["train", *(word for key, value in {**self.arm.options, **own}.items() for word in _words(key, value))]
-
-    def clear(self) -> None:
-        """Remove what the run left if it ended before its first epoch was saved, so that it can start again.
-
-        Raises:
-            RunError: The folder holds something else, which is left alone.
-        """
-        if self.state() != "begun":
-            return
-        state = weights_file(self.folder, STATE_NAME)
-        killed_in_first_epoch = is_file(state) and not state.stat().st_size
-        if any(self.folder.glob("weights/*.pt")) and not killed_in_first_epoch:
-            raise RunError(
-                f"{self.folder}: it holds weights, but is neither finished nor can it be resumed. Expected "
-                f"weights/{STATE_NAME}, or nothing. Move the folder away, and its run is trained anew."
-            )
-        if not is_run(self.folder) and any(path.is_file() for path in self.folder.rglob("*")):
-            raise RunError(
-                f"{self.folder}: not a run folder, and not empty. Move it away: a run of the study goes here."
-            )
-        shutil.rmtree(self.folder)
 
     def differences(self) -> list[str]:
         """Settings in which the run in the folder differs from what the study file asks for now."""
@@ -108,11 +72,17 @@ class StudyRun:
         now = {**{key: getattr(self.arm.settings, key) for key in _COMPARED}, **self.arm.ultralytics}
         pairs = {key: (then.get(key), now[key]) for key in now}
         pairs["seed"] = (record.get("seed"), self.seed)
-        pairs["backbone sha256"] = ((record.get("backbone") or {}).get("sha256"), self.arm.sha256)
-        pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.arm.options["data"]).resolve()))
+        pairs["backbone sha256"] = ((record.get("backbone") or {}).get("sha256"), self._backbone_sha256())
+        pairs["data"] = (str(Path(str(record.get("data"))).resolve()), str(Path(self.data).resolve()))
         if not self.arm.model.endswith(".pt"):
             pairs["model"] = (_bare(record.get("model")), _bare(self.arm.model))
         return [f"{key}: {_short(a)} there, {_short(b)} in the file" for key, (a, b) in pairs.items() if a != b]
+
+    def _backbone_sha256(self) -> str | None:
+        """Digest of what the run starts from; None where nothing was distilled yet."""
+        if self.distillation is None:
+            return self.arm.sha256
+        return sha256_of_file(self.distillation.backbone) if self.distillation.state() == "finished" else None
 
 
 def _words(key: str, value: Any) -> list[str]:

@@ -39,6 +39,7 @@ class BackboneForm(Struct):
     values: Count | None = None
     bn_eps: float | None = None
     teacher: Name | None = None
+    teacher_licence: Name | None = None
     left_out: list[Name] | None = None
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kdyolo.distillation.run.verdict import verdict
 
 
-def columns(p3: float, p4: float, rank: float = 20.0) -> dict[str, list[float]]:
+def columns(p3: float, p4: float, rank: float = 20.0, floors: tuple[float, float] = (0.14, 0.25)) -> dict[str, Any]:
     return {
+        **{f"floor/{level}": [floor, floor] for level, floor in zip(("P3", "P4"), floors, strict=True)},
         "cosine/P3": [0.0, p3],
         "cosine/P4": [0.0, p4],
         **{f"{what}/{level}": [0.0, n] for what, n in (("rank", rank), ("dead", 0.0)) for level in ("P3", "P4")},
@@ -25,10 +28,10 @@ def columns(p3: float, p4: float, rank: float = 20.0) -> dict[str, list[float]]:
     ],
 )
 def test_a_level_has_learned_by_what_it_has_above_its_position(p3: float, p4: float, rank: float, says: str) -> None:
-    assert verdict(columns(p3, p4, rank), {"P3": 0.14, "P4": 0.25}).startswith(says)
+    assert verdict(columns(p3, p4, rank)).startswith(says)
 
 
 def test_being_less_wrong_than_position_alone_is_nothing_learned() -> None:
-    floors = {"P3": -0.07, "P4": -0.2}
-    assert verdict(columns(-0.01, 0.04, 30), floors).startswith("flat")
-    assert verdict(columns(0.06, 0.04, 30), floors).startswith("learned at P3 only")
+    floors = (-0.07, -0.2)
+    assert verdict(columns(-0.01, 0.04, 30, floors)).startswith("flat")
+    assert verdict(columns(0.06, 0.04, 30, floors)).startswith("learned at P3 only")

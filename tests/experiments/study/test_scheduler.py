@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.study import scheduler
+from kdyolo.experiments.study.distillations import StudyDistillation
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.experiments.study.scheduler import Failure, Outcome, drive
 from kdyolo.experiments.study.study import Study
@@ -227,9 +229,10 @@ def test_the_last_place_that_is_left_is_retired_by_two_runs_and_then_the_study_e
 
 def test_the_error_of_a_study_says_which_places_were_given_up_and_what_is_left(tmp_path):
     file: Any = SimpleNamespace(
-        name="s", seeds=(0,), path=tmp_path / "study.yaml", content=b"", sha256="", baseline=None
+        name="s", seeds=(0,), path=tmp_path / "study.yaml", content=b"", sha256="", baseline=None, labels=()
     )
-    arms: Any = [SimpleNamespace(name=name, options={}, ultralytics={"epochs": 3}) for name in "abcd"]
+    own = {"options": {}, "ultralytics": {"epochs": 3}, "distillation": None}
+    arms: Any = [SimpleNamespace(name=name, **own) for name in "abcd"]
     backend = Dying({f"{name}/seed0": [(0, 3)] for name in "abcd"}, ("good", "bad"), ["bad"])
     with pytest.raises(RunError) as error:
         Study(file, tuple(arms), ("good", "bad"), tmp_path).run(backend, report=False)
@@ -277,3 +280,34 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path):
     run = run_of(tmp_path, "a")
     shown = str(Failure(run, str(RunError("out of memory")), "last line"))
     assert shown == f"a/seed0: out of memory. Its log, {run.log}, ends with:\n    last line"
+
+
+def chained(root: Path, script: dict[str, list[tuple[int, int]]], places: Sequence[str]) -> tuple[Scripted, Outcome]:
+    """``@backbones/d`` first, from which ``b/seed0`` and ``c/seed0`` start; ``a/seed0`` starts from nothing."""
+    backend = Scripted(script, places)
+    first = StudyDistillation((), "teacher", {"epochs": 3}, root / "@backbones" / "d")
+    a, b, c = (run_of(root, name) for name in "abc")
+    runs = [first, replace(b, distillation=first), replace(c, distillation=first), a]
+    table = LiveTable("", {run.name: run.folder for run in runs}, Console(file=io.StringIO()))
+    return backend, drive(runs, backend, table)
+
+
+def test_a_run_waits_for_what_it_starts_from_and_others_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(StudyDistillation, "_is_finished", lambda self, history: history.finished)
+    script = {f"{name}/seed0": [(0, 3)] for name in "abc"} | {"@backbones/d": [(0, 3)]}
+    backend, outcome = chained(tmp_path, script, ("one", "two"))
+    assert outcome.failures == []
+    started = [name for name, _ in backend.started]
+    assert started[:2] == ["@backbones/d", "a/seed0"]
+    assert sorted(started[2:]) == ["b/seed0", "c/seed0"]
+
+
+def test_what_starts_from_a_distillation_that_failed_is_not_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(StudyDistillation, "_is_finished", lambda self, history: history.finished)
+    backend, outcome = chained(tmp_path, {"@backbones/d": [(2, 0)], "a/seed0": [(0, 3)]}, ("one",))
+    assert [name for name, _ in backend.started] == ["@backbones/d", "a/seed0"]
+    first, *others = outcome.failures
+    assert first.run.name == "@backbones/d"
+    assert [str(failure) for failure in others] == [
+        f"{name}/seed0: not started, because @backbones/d failed, which it starts from." for name in "bc"
+    ]

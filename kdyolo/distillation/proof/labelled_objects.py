@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from torch import Tensor
 from kdyolo.data.dataset_yaml import load_dataset
 from kdyolo.data.image_names import image_files, label_file
 from kdyolo.data.image_verification import ImageVerifier, verify_image
-from kdyolo.data.label_files import label_form, read_labels
+from kdyolo.data.label_files import LabelForm, label_form, read_labels
 from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
@@ -22,6 +23,7 @@ from kdyolo.utils.progress import counted
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
+_MOST_CLASSES = 100_000  # of labels beside images
 _NAMED = 3
 
 
@@ -40,6 +42,11 @@ class LabelledObjects:
     class_names: dict[int, str]
 
     @property
+    def are_enough(self) -> bool:
+        """Whether a classification of them says anything."""
+        return len(self.classes) >= FEWEST_OBJECTS and len(self.class_names) >= FEWEST_CLASSES
+
+    @property
     def classes(self) -> Tensor:
         """Class of each object [N], counted from 0 over the classes that are asked for."""
         place_of = {index: place for place, index in enumerate(self.class_names)}
@@ -49,6 +56,21 @@ class LabelledObjects:
     def images(self) -> Tensor:
         """Number of each object's image [N]."""
         return torch.tensor([image for image, labels in enumerate(self.labels) for _ in labels])
+
+    def boxes(self, file: Path, area: Sequence[int]) -> Tensor:
+        """Boxes [n, 4] of an image's objects on a canvas: left, top, right, bottom in pixels; none of other images.
+
+        Args:
+            file: The image.
+            area: Left, top, width and height of the image on the canvas, in pixels.
+        """
+        left, top, width, height = area
+        found = self._of_file.get(file, ())
+        return torch.tensor([_corners(label, (left, top, width, height)) for label in found]).view(-1, 4)
+
+    @cached_property
+    def _of_file(self) -> dict[Path, tuple[Label, ...]]:
+        return dict(zip(self.files, self.labels, strict=True))
 
     def batches(self, imgsz: int, resize: str, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Images [B, 3, imgsz, imgsz], RGB in 0–1, and the boxes of each [n, 4]: left, top, right, bottom in pixels.
@@ -65,13 +87,8 @@ class LabelledObjects:
         for start in counted(starts, "computing features", len(starts), "batches"):
             loaded = [_load(file, imgsz, resize) for file in self.files[start : start + size]]
             images = torch.stack([image for image, _ in loaded])
-            yield (
-                images,
-                [
-                    torch.tensor([_corners(label, area) for label in labels]).view(-1, 4)
-                    for labels, (_, area) in zip(self.labels[start : start + size], loaded, strict=True)
-                ],
-            )
+            files = self.files[start : start + size]
+            yield images, [self.boxes(file, area) for file, (_, area) in zip(files, loaded, strict=True)]
 
 
 def find_objects(
@@ -100,22 +117,49 @@ def find_objects(
     found = {folder / name: read_labels(label_file(folder / name), form) for name in names}
     if not any(found.values()):
         raise DatasetError(f"{data}: no labels: expected objects in the {split} images, found {len(names):,} without.")
-    large = {file: _large(of, file, imgsz, resize) for file, of in found.items() if of}
-    shown: dict[int, int] = {}
-    for labels in large.values():
-        for index in {label.index for label in labels}:
-            shown[index] = shown.get(index, 0) + 1
-    classes = {index: dataset.class_names[index] for index in sorted(shown) if shown[index] >= FEWEST_IMAGES}
-    kept = {file: tuple(label for label in labels if label.index in classes) for file, labels in large.items()}
-    kept = {file: labels for file, labels in kept.items() if labels}
-    objects = sum(map(len, kept.values()))
-    if objects < FEWEST_OBJECTS or len(classes) < FEWEST_CLASSES:
+    kept = _usable(found, dataset.class_names, imgsz, resize)
+    if not kept.are_enough:
+        objects, classes = len(kept.classes), kept.class_names
         raise DatasetError(
             f"{data}: too little to probe with in {split}: {objects} objects of {len(classes)} classes. Expected at "
             f"least {FEWEST_OBJECTS} objects of {FEWEST_CLASSES} classes, each at least {_SMALLEST_SIDE:.0f} px wide "
             f"and high at {imgsz} px, and of each class in {FEWEST_IMAGES} images. Give more images, another --split, "
             "or a larger --imgsz."
         )
+    return kept
+
+
+def objects_beside(files: Sequence[Path], imgsz: int, resize: str) -> LabelledObjects | None:
+    """Objects of images by the label files that lie where Ultralytics looks for them; no data set says what they mean.
+
+    Args:
+        files: The images.
+        imgsz: Side of the square that images are put in, in pixels.
+        resize: ``letterbox`` or ``stretch``.
+
+    Returns:
+        The objects, in the order of the images; None where there are none, too few, or text files of another meaning.
+    """
+    form = LabelForm(classes=_MOST_CLASSES)
+    try:
+        found = {file: read_labels(label_file(file), form) for file in files}
+    except DatasetError:
+        return None
+    names = {label.index: str(label.index) for labels in found.values() for label in labels}
+    kept = _usable(found, names, imgsz, resize)
+    return kept if kept.are_enough else None
+
+
+def _usable(found: Mapping[Path, list[Label]], names: Mapping[int, str], imgsz: int, resize: str) -> LabelledObjects:
+    """The objects that are large enough, of classes that enough images show."""
+    large = {file: _large(of, file, imgsz, resize) for file, of in found.items() if of}
+    shown: dict[int, int] = {}
+    for labels in large.values():
+        for index in {label.index for label in labels}:
+            shown[index] = shown.get(index, 0) + 1
+    classes = {index: names[index] for index in sorted(shown) if shown[index] >= FEWEST_IMAGES}
+    kept = {file: tuple(label for label in labels if label.index in classes) for file, labels in large.items()}
+    kept = {file: labels for file, labels in kept.items() if labels}
     return LabelledObjects(tuple(kept), tuple(kept.values()), classes)
 
 

@@ -1,0 +1,149 @@
+"""Feature cache: what is read is what the teacher says, of both views; damage is noticed and made good."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdyolo.distillation import cache_filling
+from kdyolo.distillation.cache_filling import complete_cache
+from kdyolo.distillation.feature_cache import CacheKey, FeatureCache, ImageStamp
+from kdyolo.distillation.targets import LiveTargets
+from kdyolo.distillation.views import ViewOptions, ViewSet, stack_views
+from kdyolo.errors import RunError
+from tests.builders.distillation import BlurTeacher, write_images
+
+TAPS = {"P3": 0, "P4": 1}
+
+
+class Counting(BlurTeacher):
+    """A teacher that counts the images it is shown."""
+
+    seen = 0
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        self.seen += len(images)
+        return super().__call__(images)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(write_images(tmp_path / "images", 6).iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_filling, "SHARD", 4)
+
+
+def live_targets() -> LiveTargets:
+    return LiveTargets(Counting(64, (8, 16)), TAPS, 64, torch.device("cpu"), amp=False)
+
+
+def filled(
+    folder: Path, files: Sequence[Path], precision: str = "fp16", **how: Any
+) -> tuple[FeatureCache, LiveTargets]:
+    live = live_targets()
+    key = CacheKey.of(live.teacher, TAPS.values(), "letterbox", precision)
+    return complete_cache(folder, key, live, files, 4, 0, (0, 1), **how), live
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_kept_targets_are_those_of_the_live_teacher(
+    files: list[Path], tmp_path: Path, precision: str, mirrored: bool
+) -> None:
+    cache, live = filled(tmp_path / "cache", files, precision)
+    options = ViewOptions(64, 64, "letterbox", flip=float(mirrored))
+    asked, kept = ViewSet(files, options, 0), ViewSet(files, options, 0)
+    kept.use(cache)
+    fresh = live.raw(stack_views([asked[i] for i in range(6)]).to(live.device))
+    seen = live.teacher.seen  # type: ignore[attr-defined]
+    stored = live.raw(stack_views([kept[i] for i in range(6)]).to(live.device))
+    assert live.teacher.seen == seen  # type: ignore[attr-defined]
+    for a, b in zip(fresh, stored, strict=True):
+        assert torch.equal(a.weight, b.weight)
+        assert torch.allclose(a.values, b.values, atol=0.005)
+
+
+def test_only_what_is_missing_is_computed(files: list[Path], tmp_path: Path) -> None:
+    filled(tmp_path / "cache", files[:4])
+    _, live = filled(tmp_path / "cache", files)
+    compared = 2 * 6
+    assert live.teacher.seen == 2 * 2 + compared + 1  # type: ignore[attr-defined] # and an empty image, for the size
+    files[0].write_bytes(files[1].read_bytes())
+    cache, live = filled(tmp_path / "cache", files)
+    assert live.teacher.seen == 2 + compared + 1  # type: ignore[attr-defined]
+    assert cache.missing(files) == []
+
+
+def test_a_damaged_shard_is_made_anew_and_one_that_was_not_finished_is_written_again(
+    files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, _ = filled(tmp_path / "cache", files)
+    first, second = sorted(cache.folder.glob("*.safetensors"))
+    whole = {path: path.read_bytes() for path in (first, second)}
+    first.write_bytes(whole[first][:-1] + bytes([whole[first][-1] ^ 1]))
+    second.with_suffix(".json").unlink()  # as after kill -9 between the two files
+    assert FeatureCache(tmp_path / "cache", cache.key).open() == [first]
+    filled(tmp_path / "cache", files)
+    assert {path: path.read_bytes() for path in sorted(cache.folder.glob("*.safetensors"))} == whole
+
+
+def test_another_teacher_size_or_precision_has_a_folder_of_its_own() -> None:
+    teacher = BlurTeacher(64, (8, 16))
+    other = BlurTeacher(64, (8, 16))
+    other.digest = "1" * 64
+    keys = [
+        CacheKey.of(teacher, [0, 1], "letterbox", "fp16"),
+        CacheKey.of(other, [0, 1], "letterbox", "fp16"),
+        CacheKey.of(teacher, [0], "letterbox", "fp16"),
+        CacheKey.of(teacher, [0, 1], "stretch", "fp16"),
+        CacheKey.of(teacher, [0, 1], "letterbox", "int8"),
+        CacheKey.of(BlurTeacher(128, (8, 16)), [0, 1], "letterbox", "fp16"),
+    ]
+    assert len({key.folder for key in keys}) == len(keys)
+    assert CacheKey.of(teacher, [1, 0, 1], "letterbox", "fp16").folder == keys[0].folder
+
+
+def test_without_space_nothing_is_computed(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(RunError, match=r"are free\. Free space, choose another --cache, or"):
+        filled(tmp_path / "cache", files)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_features_of_another_teacher_are_refused(files: list[Path], tmp_path: Path) -> None:
+    cache, _ = filled(tmp_path / "cache", files)
+    for shard in sorted(cache.folder.iterdir()):
+        shard.unlink()
+    noise = {name: torch.randn(6, 2, channels, 64 // stride, 64 // stride)
+             for (name, channels), stride in zip(cache.key.maps, (8, 16), strict=True)}  # fmt: skip
+    cache.write(files, noise)
+    with pytest.raises(RunError, match="its features are not those of the teacher"):
+        filled(tmp_path / "cache", files)
+
+
+def test_int8_takes_half_the_space(tmp_path: Path) -> None:
+    features = {"map": torch.randn(4, 2, 32, 16, 16)}
+    for name in "abcd":
+        (tmp_path / name).write_bytes(b"image")
+    sizes, cosines = [], []
+    for precision in ("fp16", "int8"):
+        key = CacheKey("t", "0", (("map", 32),), 64, (0.0,), (1.0,), "letterbox", precision)
+        cache = FeatureCache(tmp_path / precision, key)
+        cache.write([tmp_path / name for name in "abcd"], features)
+        cache.open()
+        sizes.append(next(cache.folder.glob("*.safetensors")).stat().st_size)
+        (read,) = cache.read(ImageStamp.of(tmp_path / "b"), mirrored=True)
+        cosines.append(float(torch.cosine_similarity(read.float(), features["map"][1, 1], dim=0).mean()))
+    assert sizes[1] < 0.55 * sizes[0]
+    assert cosines[0] > 0.99999
+    assert cosines[1] > 0.9998
