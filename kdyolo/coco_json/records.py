@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kdyolo.coco_json.segmentations import box_and_area
 from kdyolo.coco_json.values import flag, id_key, real_number, shown
-from kdyolo.utils.text import counted, quoted
+from kdyolo.utils.text import number_and_noun, quoted
 
 Key = int | str
 _IDENTITY = ("file_name", "name", "width", "height")  # two records that agree in these are one
@@ -29,7 +29,7 @@ class Repairs:
 
     def notes(self) -> list[str]:
         """A sentence for each kind."""
-        return [counted(count, what) for what, count in self.counts.items()]
+        return [number_and_noun(count, what) for what, count in self.counts.items()]
 
 
 @dataclass

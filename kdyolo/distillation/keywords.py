@@ -32,6 +32,8 @@ class DistillKeywords(TypedDict, total=False):
     flip: float  # How often a view is mirrored (default 0.5).
     colour: float  # How often colours change (default 0.5).
     mixup: float  # How often a batch is mixed (default 0.1).
+    cache: str | Path | None  # Folder that keeps the teacher's features of whole and mirrored images.
+    cache_precision: str  # Precision of kept features.
     amp: bool  # Mixed precision, on a GPU.
     compile: bool  # Compile the student.
     device: str | None  # cpu, 0, … Default: the first GPU, else cpu.

@@ -129,6 +129,6 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list({canonical(value): value for value in values}.values())
 
 
-def counted(count: int, words: str) -> str:
-    """A number and what it counts: ``counted(1, "image{ has|s have} no size")`` is "1 image has no size"."""
+def number_and_noun(count: int, words: str) -> str:
+    """A number and what it counts: ``number_and_noun(1, "image{ has|s have} no size")`` is "1 image has no size"."""
     return f"{count:,} {re.sub(r'{([^|}]*)[|]([^}]*)}', lambda found: found[1 if count == 1 else 2], words)}"

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdyolo.distillation import cache_filling
-from kdyolo.distillation.cache_filling import complete_cache
 from kdyolo.distillation.feature_cache import CacheKey, FeatureCache, ImageStamp
+from kdyolo.distillation.run import cache_filling
+from kdyolo.distillation.run.cache_filling import complete_cache
 from kdyolo.distillation.targets import LiveTargets
 from kdyolo.distillation.views import ViewOptions, ViewSet, stack_views
 from kdyolo.errors import RunError

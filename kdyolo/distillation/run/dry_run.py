@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdyolo.distillation.cache_filling import needed_bytes
 from kdyolo.distillation.feature_cache import CacheKey
+from kdyolo.distillation.run.cache_filling import needed_bytes
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.runs.files import STATE_NAME
 from kdyolo.utils.text import format_duration

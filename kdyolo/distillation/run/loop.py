@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kdyolo.distillation.cache_filling import complete_cache
 from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
+from kdyolo.distillation.run.cache_filling import complete_cache
 from kdyolo.distillation.run.held_out import HeldOutImages
 from kdyolo.distillation.run.results import append_row
 from kdyolo.distillation.run.state import DistillState

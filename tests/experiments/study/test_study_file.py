@@ -80,7 +80,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"sedes": [1]}, "unknown key 'sedes'. Did you mean 'seeds'?"),
     "unknown option": ({"arms": {"a": {"freez": 3}, "b": {}}}, "arm a: unknown setting 'freez'. Did you mean 'freeze'"),
     "option of the base": ({"base": {"epocs": 3}}, "every arm: unknown setting 'epocs'. Did you mean 'epochs'"),
-    "wrong value": ({"arms": {"a": {"lr0": "fast"}, "b": {}}}, "arm a: 'lr0=fast' is of invalid type"),
+    "wrong value": ({"arms": {"a": {"lr0": "fast"}, "b": {}}}, "arm a: lr0 takes a number from 0 to 1; found 'fast'"),
     "missing checkpoint": ({"arms": {"a": {"backbone": "no.pth"}, "b": {}}}, "arm a: no.pth: no such file"),
     "missing weights": ({"arms": {"a": {"weights": "./no.pt"}, "b": {}}}, "arm a: weights ./no.pt: no such file"),
     "unknown model": ({"base": {"model": "kdyolov9s.yaml"}}, "every arm: kdyolov9s.yaml: no such model YAML"),

@@ -31,7 +31,7 @@ from kdyolo.data.coco.reading.schema import (
 )
 from kdyolo.data.image_names import has_surrogates
 from kdyolo.errors import DatasetError
-from kdyolo.utils.text import counted
+from kdyolo.utils.text import number_and_noun
 
 _COMPRESSED = {b"PK\x03\x04": "unzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
 _LISTS = ("images", "annotations", "categories")
@@ -67,7 +67,7 @@ def read_carefully(
     notes = [*regular.repairs.notes(), *notes, *_number(rows, document["annotations"])]
     changed = _changed_document(document, regular, categories, images, rows)
     if stripped := sum(map(_strip, (entry for name in _LISTS for entry in changed[name]))):
-        notes.append(counted(stripped, _NOT_FINITE))
+        notes.append(number_and_noun(stripped, _NOT_FINITE))
     skipped = dict(log.skipped["image"]), dict(log.skipped["annotation"])
     as_it_is = not (notes or by_name or any(skipped) or is_gzipped(path))
     annotations = [_record(record_type, entry, document["annotations"][row]) for row, entry in rows]
@@ -132,9 +132,9 @@ def _number(rows: list[tuple[int, dict[str, Any]]], raw: list[Any]) -> Iterable[
     for number, (key, (_, record)) in enumerate(zip(keys, rows, strict=True), 1):
         record["id"] = number if new else key
     if new:
-        yield counted(len(rows), _RENUMBERED)
+        yield number_and_noun(len(rows), _RENUMBERED)
     elif respelt := sum(type(value) is not int for value in given):
-        yield counted(respelt, _RESPELT)
+        yield number_and_noun(respelt, _RESPELT)
 
 
 # --- The annotation file of the result --------------------------------------------------------------------------------

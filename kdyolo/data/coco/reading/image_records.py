@@ -14,7 +14,7 @@ from kdyolo.data.coco.reading.regularity import FindProblems
 from kdyolo.data.coco.reading.schema import ImageRecord, RecordLog
 from kdyolo.data.image_names import find_missing, image_problem, normalise
 from kdyolo.errors import DatasetError
-from kdyolo.utils.text import counted
+from kdyolo.utils.text import number_and_noun
 
 # Where tools write the name of an image's file; LVIS has only coco_url.
 _NAME_KEYS = ("file_name", "coco_url", "path", "url", "flickr_url")
@@ -71,7 +71,7 @@ class _Search:
 
     def notes(self) -> list[str]:
         """A sentence for each kind of what was read otherwise than it is written."""
-        return [counted(count, what) for what, count in self._told.items() if count]
+        return [number_and_noun(count, what) for what, count in self._told.items() if count]
 
     def images(self) -> dict[int, ImageRecord]:
         """Image id → record, of those with a usable file that is theirs alone, and a size."""

@@ -10,7 +10,7 @@ from kdyolo.coco_json.records import Key
 from kdyolo.coco_json.values import id_key
 from kdyolo.data.coco.reading.schema import RecordLog
 from kdyolo.errors import DatasetError
-from kdyolo.utils.text import counted, quoted
+from kdyolo.utils.text import plural, quoted
 
 MOST_SHARE = 0.05  # of a split's objects, that may go without being asked for
 _MOST_NAMED = 5
@@ -43,7 +43,7 @@ def check_losses(
     raise DatasetError(
         f"{log.path}: --skip-invalid would leave out {len(lost):,} of {len(annotations):,} objects, "
         f"{len(lost) / len(annotations):.0%} (expected at most {MOST_SHARE:.0%}, and no whole category), of "
-        f"{counted(images, 'image{|s}')}: {reasons}{of_category}. Correct the file, or go on with --skip-invalid=any."
+        f"{plural(images, 'image')}: {reasons}{of_category}. Correct the file, or go on with --skip-invalid=any."
     )
 
 
