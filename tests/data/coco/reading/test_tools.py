@@ -228,6 +228,12 @@ def test_the_command_takes_both_forms(tmp_path, capsys):
     assert "go on with --skip-invalid=any" in capsys.readouterr().err
     main(["convert", "--skip-invalid=any", str(tmp_path / "root"), "--out", str(tmp_path / "out")])
     assert "train: skipped 6 annotations: unknown image" in capsys.readouterr().out
+    main(["convert", f"root={tmp_path / 'root'}", f"out={tmp_path / 'out'}", "skip_invalid=any", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["yaml"], found["names"]) == (str(tmp_path / "out/coco.yaml"), {"0": "cat", "1": "dog"})
+    assert found["splits"]["train"]["skipped_annotations"] == {"unknown image": 6}
+    main(["to-coco", found["yaml"], "--out", str(tmp_path / "back.json"), "--json"])
+    assert json.loads(capsys.readouterr().out)["annotations"] == 95
 
 
 EMPTY = {
