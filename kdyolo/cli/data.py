@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import command, echo
+from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-empty-categories", is_flag=True, help="Keep unused rows of supercategories, as Roboflow has them."
 )
+@json_option
 def convert(
     root: str | None,
     out: str,
@@ -57,6 +58,7 @@ def convert(
     split: Sequence[str],
     classes: str | None,
     skip_invalid: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Turn COCO annotations into an Ultralytics data set.
@@ -75,6 +77,9 @@ def convert(
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     skip: SkipInvalid = "any" if skip_invalid == "any" else skip_invalid is not None
     summary = convert_coco(root, out, sources=sources, classes=chosen, skip_invalid=skip, **options)
+    if as_json:
+        print_result(plain_data(summary))
+        return
     echo(summary.table())
     echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
@@ -86,11 +91,13 @@ def convert(
 @click.argument("dataset", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="JSON file to write.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="One part of the data set. Default: all.")
-def to_coco(dataset: str, out: str, split: str | None) -> None:
+@json_option
+def to_coco(dataset: str, out: str, split: str | None, as_json: bool) -> None:
     """Write COCO annotations from the labels of an Ultralytics data set.
 
     DATASET is its YAML. Where kdyolo converted it from COCO, ids come back as they were.
     """
     from kdyolo.data.yolo_to_coco import to_coco
 
-    echo(to_coco(dataset, out, split=split))
+    summary = to_coco(dataset, out, split=split)
+    print_result(plain_data(summary) if as_json else str(summary))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ def training_result(folder: Path, data: str, images: Any = None) -> dict[str, An
     }
 
 
+def after_distillation(backbone: Path) -> str:
+    """The commands that come next."""
+    path, data = short_path(backbone), ("--data", "DATA.yaml")
+    return _pasted((("probe", path, *data), ("train", *data, "--backbone", path, "--freeze", 50)))
+
+
 def after_training(result: Mapping[str, Any]) -> str:
     """The commands that come next."""
     images = result["images"] or "IMAGES/"
@@ -54,4 +60,8 @@ def after_training(result: Mapping[str, Any]) -> str:
         ("compare", result["run"], "OTHER_RUN"),
         ("card", result["run"]),
     )
-    return "\n".join(["\nnext:", *(f"  kdyolo {shlex.join(command)}" for command in commands)])
+    return _pasted(commands)
+
+
+def _pasted(commands: Iterable[Iterable[Any]]) -> str:
+    return "\n".join(["\nnext:", *(f"  kdyolo {shlex.join(map(str, command))}" for command in commands)])
