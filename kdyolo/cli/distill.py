@@ -11,7 +11,6 @@ import click
 
 from kdyolo.cli.base import command, echo, json_option, note, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.cli.parsing.config_file import read_config, teacher_of
 from kdyolo.cli.parsing.next_steps import after_distillation
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
@@ -55,6 +54,8 @@ def distill(
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     if config is not None and resume is None:
+        from kdyolo.cli.parsing.config_file import read_config, teacher_of
+
         asked = read_config(config, {**DistillOptions().to_dict(), "images": None, "teacher": None})
         images = images or _images_of(asked.pop("images", None) or asked.get("data"))
         teacher = teacher or teacher_of(config) or asked.get("teacher")

@@ -13,7 +13,6 @@ import click
 
 from kdyolo.cli.base import F, GroupedOption, command, complete_settings, json_option, key_values, note, print_result
 from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
-from kdyolo.cli.parsing.config_file import read_config
 from kdyolo.cli.parsing.next_steps import after_training, training_result
 from kdyolo.engine.options.train_options import COMMAND_FLAGS, DECLARED, STOCK_FLAGS, TrainOptions, command_options
 from kdyolo.engine.ranks.devices import read_rank
@@ -128,6 +127,7 @@ def train(
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
+    from kdyolo.cli.parsing.config_file import read_config
     from kdyolo.engine.options.validation import split_options
 
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong

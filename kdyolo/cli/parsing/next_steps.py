@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, MAP, weights_file
-from kdyolo.runs.history import read_run
 
 
 def short_path(path: Path) -> Path:
@@ -29,6 +28,8 @@ def training_result(folder: Path, data: str, images: Any = None) -> dict[str, An
     Returns:
         Paths, epochs and metrics as plain data; None for what there is not.
     """
+    from kdyolo.runs.history import read_run  # heavy for what only prints
+
     run = read_run(folder)
     best = run.value(MAP)
     first = images[0] if isinstance(images, (list, tuple)) and images else images
