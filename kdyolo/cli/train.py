@@ -150,6 +150,8 @@ def train(
             result = {"phases": [asdict(phase) for phase in preflight(given)]}
         else:
             result = _start(given)
+    if os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says it
+        return
     if as_json:
         print_result(result)
     elif not dry_run:
@@ -173,6 +175,8 @@ def _resume(run: Path, given: dict[str, Any]) -> dict[str, Any]:
 def _trained(trainer: KDTrainer) -> dict[str, Any]:
     """Train, and say what came of it as plain data."""
     trainer.train()
+    if os.environ.get("RANK", "0") != "0":  # whose node need not have the run folder
+        return {}
     data = trainer.plan.overrides.get("data") or trainer.args.data
     return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 
