@@ -104,7 +104,7 @@ def main() -> None:
                 write_run(study / f"arm{arm}" / f"seed{seed}", arm, seed, options.epochs)
         write_floor(floor)
         start = perf_counter()
-        comparison = compare_runs(study)
+        comparison = compare_runs(study, baseline="arm0")
         compared = perf_counter() - start
         written = []
         for _ in range(REPEATS):

@@ -13,7 +13,6 @@ import click
 
 from kdyolo.cli.base import cli, echo, escaped_log
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
-from kdyolo.engine.foreign_errors import explained
 from kdyolo.errors import LONGEST, KDYOLOError, RunError
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
@@ -59,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
         if isinstance(e, ModuleNotFoundError) and e.name and e.name.partition(".")[0] != "kdyolo":
             e = RunError(f"the package {e.name}, which this needs, is not installed. Install it, e.g. with pip.")
+        from kdyolo.engine.foreign_errors import explained
+
         e = explained(e) or e
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same

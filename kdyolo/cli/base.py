@@ -11,12 +11,23 @@ import click
 
 from kdyolo._version import __version__
 from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
-from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, print_result
+from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_result
 from kdyolo.cli.sections import SectionedGroup
 from kdyolo.errors import collect_mistakes
 from kdyolo.utils.text import printable_lines, quoted
 
-__all__ = ["F", "GroupedOption", "command", "echo", "evaluator_option", "json_option", "note", "print_result"]
+__all__ = [
+    "F",
+    "GroupedOption",
+    "command",
+    "complete_settings",
+    "echo",
+    "evaluator_option",
+    "json_option",
+    "note",
+    "plain_data",
+    "print_result",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,6 +103,13 @@ evaluator_option = click.option(
     show_default=True,
     help="What computes the official metrics; pycocotools is the reference.",
 )
+
+
+def complete_settings(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """Completions with the keys of Ultralytics' settings, as far as the ``=``."""
+    from kdyolo.engine.options.keywords import UltralyticsKeywords
+
+    return [f"{key}=" for key in UltralyticsKeywords.__annotations__ if key.startswith(begun)]
 
 
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:

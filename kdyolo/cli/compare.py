@@ -27,7 +27,9 @@ FORMATS = ("table", "md", "json", "csv")
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option(
-    "--baseline", metavar="RUN|ARM", help="What the others are compared with. Default: the study's, or the first."
+    "--baseline",
+    metavar="RUN|ARM",
+    help="What the others are compared with. Default: the study's, or the arm that started random; of two the first.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for report.html, one self-contained page.")
 @click.option("--anyway", is_flag=True, help="Compare what is not like for like; the report then says so.")

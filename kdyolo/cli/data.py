@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import command, json_option, print_result
+from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,8 +77,11 @@ def convert(
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     skip: SkipInvalid = "any" if skip_invalid == "any" else skip_invalid is not None
     summary = convert_coco(root, out, sources=sources, classes=chosen, skip_invalid=skip, **options)
-    # The YAML's path as the user wrote it, ready for --data.
-    print_result(summary.to_dict() if as_json else f"{summary.table()}\n{Path(out) / summary.yaml.name}")
+    if as_json:
+        print_result(plain_data(summary))
+        return
+    echo(summary.table())
+    echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 
 @command(
@@ -97,4 +100,4 @@ def to_coco(dataset: str, out: str, split: str | None, as_json: bool) -> None:
     from kdyolo.data.yolo_to_coco import to_coco
 
     summary = to_coco(dataset, out, split=split)
-    print_result(summary.to_dict() if as_json else str(summary))
+    print_result(plain_data(summary) if as_json else str(summary))

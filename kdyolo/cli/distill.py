@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, echo
+from kdyolo.cli.base import command, echo, json_option, note, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
+from kdyolo.cli.parsing.next_steps import after_distillation
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.errors import ConfigError, collect_mistakes
@@ -22,16 +23,27 @@ from kdyolo.runs.process_control import ended_by_signals
     "  kdyolo distill --images COCO2017/train2017 --teacher vit_small_patch16_dinov3 --model yolov8s\n"
     "  kdyolo distill --images COCO2017/train2017 --teacher sam2_hiera_tiny:sam2.1_hiera_tiny.pt --model yolov8s\n"
     "  kdyolo distill --images photos/ --teacher yolov8x.pt --model yolov8n --epochs 100 --imgsz 320 --dry-run\n"
+    "  kdyolo distill --config runs/distill/sam2-s/kdyolo.yaml seed=1\n"
     "  kdyolo distill --resume runs/distill/sam2-s --detach"
 )
 @click.option("--images", multiple=True, type=click.Path(), help="Folder of images or a list; may be repeated.")
 @click.option("--teacher", help="Name in timm, NAME:FILE with local weights, or a YOLO's .pt.")
 @declared_options(declared(DistillOptions))
+@click.option("--config", type=click.Path(), metavar="FILE",
+              help="YAML file of options, or a run's kdyolo.yaml; what is given beside it goes before.")  # fmt: skip
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, measure some steps, print the plan; train nothing.")
 @detach_option
+@json_option
 def distill(
-    images: Sequence[str], teacher: str | None, resume: str | None, dry_run: bool, detach: bool, **options: Any
+    images: Sequence[str],
+    teacher: str | None,
+    config: str | None,
+    resume: str | None,
+    dry_run: bool,
+    detach: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Distil a frozen teacher into a YOLO backbone, on images without labels.
 
@@ -41,19 +53,36 @@ def distill(
         run_detached(dry_run)
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
+    if config is not None and resume is None:
+        from kdyolo.cli.parsing.config_file import read_config, teacher_of
+
+        asked = read_config(config, {**DistillOptions().to_dict(), "images": None, "teacher": None})
+        images = images or _images_of(asked.pop("images", None) or asked.get("data"))
+        teacher = teacher or teacher_of(config) or asked.get("teacher")
+        given = {**{key: value for key, value in asked.items() if key not in ("data", "teacher")}, **given}
     if resume is None:
         _check_start(images, teacher)
-    elif images or teacher or dry_run:
+    elif images or teacher or dry_run or config:
         raise ConfigError("--resume continues with the images, teacher and options of the run: leave out the others.")
     from kdyolo.distillation import distill as distillation
 
     with ended_by_signals():
         if resume is not None:
-            distillation.resume(resume, **given)
+            result = distillation.resume(resume, **given)
         elif dry_run:
             echo(distillation.preview(list(images), str(teacher), given))
+            return
         else:
-            distillation.distill(list(images), teacher=str(teacher), **given)
+            result = distillation.distill(list(images), teacher=str(teacher), **given)
+    if as_json:
+        print_result(plain_data(result))
+    else:
+        note(after_distillation(result.backbone))
+
+
+def _images_of(found: Any) -> tuple[str, ...]:
+    """Folders in a config file: a list, or the text of a record, where commas stand between them."""
+    return tuple(map(str, found)) if isinstance(found, list) else tuple(filter(None, str(found or "").split(", ")))
 
 
 def _check_start(images: Sequence[str], teacher: str | None) -> None:

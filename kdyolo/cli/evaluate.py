@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, evaluator_option, json_option, key_values, note, print_result
+from kdyolo.cli.base import command, complete_settings, evaluator_option, json_option, key_values, note, print_result
 from kdyolo.cli.parsing.next_steps import short_path
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, collect_mistakes
 from kdyolo.utils.text import plural
@@ -70,7 +70,7 @@ OWN = ("annotations", "evaluator", "per_class", "errors", "run_download", "as_js
 @click.option("--errors", is_flag=True, help="Split the loss of AP into kinds of errors; save the worst images.")
 @click.option("--run-download", is_flag=True, help="Run the data set YAML's 'download' if images are missing.")
 @json_option
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_settings)
 def val(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> None:
     """Evaluate a trained detector: Ultralytics' metrics, then the official COCO metrics.
 
@@ -114,7 +114,7 @@ def evaluation_result(metrics: Any) -> dict[str, Any]:
 @click.option("--conf", metavar="FLOAT", help="Smallest score to show. Default: 0.25.")
 @click.option("--device", help="cpu, 0, mps, …")
 @json_option
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_settings)
 def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> None:
     """Draw a trained detector's predictions, on images resized as in its training."""
     given = _given(settings, options, {"--model": model})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from kdyolo.cli.base import command, echo
+from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import RunError
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     help="Child processes on this machine, or tasks on a Ray cluster.",
 )
 @detach_option
-def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: bool) -> None:
+@json_option
+def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: bool, as_json: bool) -> None:
     """Train every arm with every seed, and say what can be said of the differences.
 
     FILE is a YAML with name, data, base, arms, seeds, devices and baseline. Runs are ordinary work dirs in
@@ -43,6 +44,9 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     from kdyolo.experiments.study.study import Study
 
     planned = Study.from_file(file, engine=engine)
+    if dry_run and as_json:
+        print_result(plain_data(planned.plan().to_dict("records")))
+        return
     if dry_run:
         _print_plan(planned)
         return
@@ -51,10 +55,14 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     except KeyboardInterrupt:
         echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
         raise
+    if as_json:
+        comparison = planned.comparison()
+        print_result(comparison.to_dict() if comparison else None)
 
 
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
+    from kdyolo.utils.tables import aligned
     from kdyolo.utils.text import format_duration
 
     plan = planned.plan()
@@ -70,7 +78,7 @@ def _print_plan(planned: Study) -> None:
         time = f"about {left} with {at_once}, {beside}evaluation, optimizer steps and waiting for images not counted"
     except RunError as e:
         time = f"how long it takes is not known: {e}"
-    echo(plan.to_string(index=False))
+    echo("\n".join(aligned([list(plan.columns), *plan.astype(str).values.tolist()])))
     if todo := [job for job in planned.jobs if job.state() != "finished"]:
         echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
     echo(f"\n{time}. Nothing was trained.")

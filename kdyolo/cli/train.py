@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import F, GroupedOption, command, json_option, key_values, note, print_result
+from kdyolo.cli.base import F, GroupedOption, command, complete_settings, json_option, key_values, note, print_result
 from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
-from kdyolo.cli.parsing.config_file import read_config
 from kdyolo.cli.parsing.next_steps import after_training, training_result
 from kdyolo.engine.options.train_options import COMMAND_FLAGS, DECLARED, STOCK_FLAGS, TrainOptions, command_options
 from kdyolo.engine.ranks.devices import read_rank
@@ -20,6 +20,7 @@ from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import LAST_NAME, weights_file
 from kdyolo.runs.lifecycle.options import Group, Kind, Option
 from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.shipped_files import shipped
 
 if TYPE_CHECKING:
     from kdyolo.engine.trainer import KDTrainer
@@ -40,7 +41,21 @@ TITLES: dict[Group, str] = {
     "reading": "Reading the backbone checkpoint",
 }
 # Options that stand together in the help though the declaration has them with others.
+COMPLETED = {"model": "models", "recipe": "recipes"}  # options that the shell completes with names of shipped files
 CONTROLLING = {*COMMAND_FLAGS, "work_dir", "exist_ok", "run_download"}
+
+
+def _shipped_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completions with the names of shipped files, by which they are given; models of every scale."""
+
+    def complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+        names = list(shipped(kind))
+        if kind == "models":
+            names = [re.sub(r"(kdyolo(?:v8|\d+))", rf"\g<1>{scale}", name) for name in names for scale in "nsmlx"]
+        found = [name if kind == "models" else name.removesuffix(".yaml") for name in names]
+        return [name for name in found if name.startswith(begun)]
+
+    return complete
 
 
 def declared_options(
@@ -65,6 +80,7 @@ def declared_options(
                 type=None if name in unread and found.kind == "integer" else kind,
                 is_flag=found.kind == "flag",
                 metavar=found.metavar or ("INTEGER" if found.kind == "integer" else None),
+                shell_complete=_shipped_names(COMPLETED[name]) if name in COMPLETED else None,
                 help=found.help,
             )(function)
         return function
@@ -92,7 +108,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
 @declared_options(command_options(), TITLES, unread=STOCK_FLAGS)
 @detach_option
 @json_option
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_settings)
 def train(
     settings: Sequence[str],
     config: str | None,
@@ -111,6 +127,7 @@ def train(
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
+    from kdyolo.cli.parsing.config_file import read_config
     from kdyolo.engine.options.validation import split_options
 
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
@@ -133,6 +150,8 @@ def train(
             result = {"phases": [asdict(phase) for phase in preflight(given)]}
         else:
             result = _start(given)
+    if os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says it
+        return
     if as_json:
         print_result(result)
     elif not dry_run:
@@ -156,6 +175,8 @@ def _resume(run: Path, given: dict[str, Any]) -> dict[str, Any]:
 def _trained(trainer: KDTrainer) -> dict[str, Any]:
     """Train, and say what came of it as plain data."""
     trainer.train()
+    if os.environ.get("RANK", "0") != "0":  # whose node need not have the run folder
+        return {}
     data = trainer.plan.overrides.get("data") or trainer.args.data
     return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 

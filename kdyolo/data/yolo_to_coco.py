@@ -9,7 +9,7 @@ import gzip
 import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,10 +51,6 @@ class ExportSummary:
     restored: int
     crowds: int
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON."""
-        return asdict(self) | {"path": str(self.path)}
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.images:,} images, {self.annotations:,} annotations"

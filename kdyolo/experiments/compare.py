@@ -40,6 +40,7 @@ from kdyolo.experiments.comparison.run_facts import run_facts
 from kdyolo.experiments.comparison.run_settings import was_resumed
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.runs.files import run_folder_of
+from kdyolo.runs.history import Run
 from kdyolo.utils.tables import ShownAsTable
 from kdyolo.utils.text import did_you_mean
 
@@ -235,16 +236,35 @@ def _check_targets(targets: Sequence[float] | None) -> None:
 
 
 def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
-    """The arm that is wanted, by name or by one of its runs, else the first; None if there is only one arm."""
+    """The arm that is wanted, by name or by one of its runs, else the random one; None if there is only one arm.
+
+    Of two arms of which both or none started random it is the first.
+
+    Raises:
+        ConfigError: None is wanted, and of several arms not exactly one started random; or what is wanted is none.
+    """
+    names = [arm.name for arm in arms]
     if wanted is not None:
-        names = [arm.name for arm in arms]
-        if str(wanted) in names:
-            base = arms[names.index(str(wanted))]
-        else:
-            base = _arm_of_run(arms, Path(wanted))
-    else:
-        base = arms[0]
+        base = arms[names.index(str(wanted))] if str(wanted) in names else _arm_of_run(arms, Path(wanted))
+    elif len(arms) > 1:
+        random = [arm for arm in arms if all(map(_started_random, arm.runs))]
+        if len(random) != 1 and len(arms) > 2:
+            why = "several arms" if random else "no arm"
+            raise ConfigError(
+                f"what is the baseline? There is {why} that started random. Expected a baseline (--baseline), one of: "
+                f"{', '.join(names)}."
+            )
+        base = random[0] if len(random) == 1 else arms[0]
     return base if len(arms) > 1 else None
+
+
+def _started_random(run: Run) -> bool:
+    """Whether a run started from no weights at all, by its record or, of a stock run, by its arguments."""
+    if run.record is not None:
+        settings = run.record.get("settings") or {}
+        return not (run.record.get("backbone") or run.record.get("started_from") or settings.get("backbone"))
+    trained_from = (run.args.get("model"), run.args.get("pretrained"))
+    return not any(str(value).endswith(".pt") for value in trained_from)
 
 
 def _arm_of_run(arms: Sequence[Arm], wanted: Path) -> Arm:

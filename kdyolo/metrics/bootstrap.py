@@ -18,7 +18,7 @@ from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, 
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
-from kdyolo.utils.progress import counted
+from kdyolo.utils.progress import progress_over
 from kdyolo.utils.tables import ShownAsTable
 
 RESAMPLES = 1000
@@ -211,7 +211,7 @@ def _check_numbers(resamples: int, level: float) -> None:
 def _draws(images: int, resamples: int, seed: int) -> Any:
     """How often each image is drawn, for each resample: [images]."""
     rng = np.random.default_rng(seed)
-    for _ in counted(range(resamples), "drawing images", resamples, "times"):
+    for _ in progress_over(range(resamples), "drawing images", resamples, "times"):
         yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
 
 

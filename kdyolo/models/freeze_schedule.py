@@ -197,7 +197,7 @@ class FreezeSchedule:
         """
         if str(text).lower() == ALL:
             return ALL
-        if isinstance(text, bool) or not str(text).isdigit():
+        if isinstance(text, bool) or not str(text).isdecimal():
             raise ConfigError(f"freeze takes 0, a number of epochs or 'all'; found {text!r}.")
         return int(text)
 
@@ -213,7 +213,7 @@ def _parse_stages(text: str) -> tuple[dict[str, float], list[str]]:
     for item in str(text).split(","):
         number, colon, name = (piece.strip() for piece in item.partition(":"))
         part = name.lower()
-        if not colon or not number.isdigit() or part not in (*PARTS, ALL):
+        if not colon or not number.isdecimal() or part not in (*PARTS, ALL):
             mistakes.append(
                 f"unfreeze_stages: expected EPOCHS:PART with a part of {', '.join(PARTS)} or all; found {item!r}."
             )

@@ -80,7 +80,7 @@ def person_waits() -> bool:
     return sys.stderr.isatty() and verbosity() != "quiet"
 
 
-def counted(things: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
+def progress_over(things: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
     """The things one after the other, with a progress line; see :class:`Progress`."""
     with Progress(what, total, unit) as progress:
         for thing in things:

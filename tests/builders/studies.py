@@ -83,7 +83,8 @@ def write_study(
 
 def comparison_of(folders: Mapping[str, Sequence[Path]], baseline: str, title: str = "a study") -> RunComparison:
     """These runs compared, under the names that the arms have here, which no folder could have."""
-    compared = compare_runs(*(path for paths in folders.values() for path in paths), anyway=True)
+    runs = [path for paths in folders.values() for path in paths]
+    compared = compare_runs(*runs, baseline=folders[baseline][0], anyway=True)
     names = {arm.name: name for arm, name in zip(compared.arms, folders, strict=True)}
     assert names[str(compared.baseline)] == baseline
     return replace(

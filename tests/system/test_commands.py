@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -47,3 +48,35 @@ def test_training_by_command_uses_every_core(shapes, tmp_path):
         command = (sys.executable, "-m", "kdyolo", "train", *options, "--work-dir", policy, "plots=False", "val=False")
         run_command(*command, cwd=tmp_path, **env)
         assert yaml.safe_load((tmp_path / policy / "kdyolo.yaml").read_text())["cpu_threads"] == threads
+
+
+def test_what_matters_comes_first_and_the_next_commands_last(shapes, checkpoint, tmp_path):
+    """Report and plan, warnings, epochs, what is next; Ultralytics' settings and layers in the log, or with ``-v``."""
+    fast = ["--epochs", "1", "--imgsz", "32", "--batch", "4", "--device", "cpu", "val=False", "plots=False"]
+    train = (*KDYOLO, "train", "--data", shapes, "--backbone", checkpoint, "--freeze", "3", *fast)
+    done = run_command(*train, cwd=tmp_path)
+    run = tmp_path / "runs/detect/train"
+    places = [done.stdout.index(words) for words in ("backbone: yolov8n", "plan: epochs 1–1", "never thaws: ", "Epoch")]
+    assert places == sorted(places)
+    assert "WARNING" in done.stdout[places[1] : places[2]]
+    hidden = ("engine/trainer: ", "DistilledBackbone", "Freezing layer")
+    log = (run / "train.log").read_text()
+    assert [words for words in hidden if words in done.stdout] == []
+    assert all(words in log for words in hidden)
+    *_, validate, predict, compare, card = (line.split() for line in done.stderr.rstrip().splitlines())
+    best = "runs/detect/train/weights/best.pt"
+    assert validate[:4] == ["kdyolo", "val", best, str(shapes)]
+    assert predict[:3] == ["kdyolo", "predict", best]
+    assert (tmp_path / predict[3]).exists()
+    assert compare[:3] == ["kdyolo", "compare", "runs/detect/train"]
+    run_command(*KDYOLO, *card[1:], cwd=tmp_path)
+    assert (run / "model_card.md").is_file()
+    loud = run_command(*KDYOLO, "train", "--config", run, "seed=3", "name=loud", "-v", cwd=tmp_path)
+    assert all(words in loud.stdout for words in hidden)
+    again = yaml.safe_load((tmp_path / "runs/detect/loud/kdyolo.yaml").read_text())
+    assert (again["settings"]["freeze_epochs"], again["asked"]["imgsz"], again["seed"]) == (3, 32, 3)
+    quiet = run_command(*KDYOLO, "train", "--config", run, "name=quiet", "-q", "--json", cwd=tmp_path)
+    result = json.loads(quiet.stdout)
+    assert (result["run"], result["epochs"]) == ("runs/detect/quiet", 1)
+    assert "never thaws" in quiet.stderr
+    assert "Epoch" not in quiet.stderr

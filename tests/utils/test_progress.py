@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kdyolo.utils.progress import Progress, counted, details, notice, verbosity, verbosity_set
+from kdyolo.utils.progress import Progress, details, notice, progress_over, verbosity, verbosity_set
 
 
 def test_progress_line_has_rate_and_time_left():
@@ -53,7 +53,7 @@ def test_forked_processes_count_into_the_same_line():
 def test_things_are_counted_one_by_one(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", 0)
-    assert list(counted("abc", "drawing", 3, "letters")) == ["a", "b", "c"]
+    assert list(progress_over("abc", "drawing", 3, "letters")) == ["a", "b", "c"]
     assert "drawing  33%  1/3 letters" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.errors import ConfigError
-from kdyolo.runs.files import RECORD_NAME
+from kdyolo.runs.files import ARGS_NAME, RECORD_NAME
 from kdyolo.utils.text import quoted
 from kdyolo.utils.yaml_files import read_yaml
 
@@ -40,6 +40,14 @@ def read_config(file: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]
     if unsafe := [key for key in UNSAFE if content.get(key)]:
         raise ConfigError(f"--config {path}: {unsafe[0]} lets code of others run, so no file can ask for it.")
     return content
+
+
+def teacher_of(file: str | Path) -> str | None:
+    """The teacher of a distillation as it was given, its weights file too; None if the config is not in its folder."""
+    path = Path(file)
+    arguments = read_yaml((path if path.is_dir() else path.parent) / ARGS_NAME, error=ConfigError)
+    found = arguments.get("teacher") if isinstance(arguments, dict) else None
+    return found if isinstance(found, str) and (path.is_dir() or path.name == RECORD_NAME) else None
 
 
 def is_record(content: Mapping[str, Any]) -> bool:

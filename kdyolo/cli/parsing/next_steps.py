@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, MAP, weights_file
-from kdyolo.runs.history import read_run
 
 
 def short_path(path: Path) -> Path:
@@ -29,6 +28,8 @@ def training_result(folder: Path, data: str, images: Any = None) -> dict[str, An
     Returns:
         Paths, epochs and metrics as plain data; None for what there is not.
     """
+    from kdyolo.runs.history import read_run  # heavy for what only prints
+
     run = read_run(folder)
     best = run.value(MAP)
     first = images[0] if isinstance(images, (list, tuple)) and images else images
@@ -45,6 +46,12 @@ def training_result(folder: Path, data: str, images: Any = None) -> dict[str, An
     }
 
 
+def after_distillation(backbone: Path) -> str:
+    """The commands that come next."""
+    path, data = short_path(backbone), ("--data", "DATA.yaml")
+    return _pasted((("probe", path, *data), ("train", *data, "--backbone", path, "--freeze", 50)))
+
+
 def after_training(result: Mapping[str, Any]) -> str:
     """The commands that come next."""
     images = result["images"] or "IMAGES/"
@@ -54,4 +61,8 @@ def after_training(result: Mapping[str, Any]) -> str:
         ("compare", result["run"], "OTHER_RUN"),
         ("card", result["run"]),
     )
-    return "\n".join(["\nnext:", *(f"  kdyolo {shlex.join(command)}" for command in commands)])
+    return _pasted(commands)
+
+
+def _pasted(commands: Iterable[Iterable[Any]]) -> str:
+    return "\n".join(["\nnext:", *(f"  kdyolo {shlex.join(map(str, command))}" for command in commands)])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,9 +49,22 @@ def note(text: Any) -> None:
         echo(text, err=True)
 
 
-def print_result(result: str | Mapping[str, Any] | Sequence[Any]) -> None:
+def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None:
     """Print a table as it is, plain data as JSON; on stdout, also where nothing else goes there."""
     echo(result if isinstance(result, str) else json_text(result))
+
+
+def plain_data(value: Any) -> Any:
+    """A result of dataclasses, paths and tuples as plain data, which JSON can hold; NaN becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain_data(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(each) for each in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdyolo.errors import DatasetError
 from kdyolo.utils.tables import ShownAsTable
@@ -81,10 +80,6 @@ class ConversionSummary(ShownAsTable):
     splits: dict[str, SplitSummary]
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON."""
-        return asdict(self) | {"yaml": str(self.yaml)}
 
     def table(self) -> str:
         """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""

@@ -19,7 +19,7 @@ from kdyolo.data.label_files import LabelForm, label_form, read_labels
 from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
-from kdyolo.utils.progress import counted
+from kdyolo.utils.progress import progress_over
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
@@ -84,7 +84,7 @@ class LabelledObjects:
             DatasetError: An image can no longer be read.
         """
         starts = range(0, len(self.files), size)
-        for start in counted(starts, "computing features", len(starts), "batches"):
+        for start in progress_over(starts, "computing features", len(starts), "batches"):
             loaded = [_load(file, imgsz, resize) for file in self.files[start : start + size]]
             images = torch.stack([image for image, _ in loaded])
             files = self.files[start : start + size]

@@ -180,7 +180,7 @@ def read_rank(environment: Mapping[str, str]) -> Rank | None:
             "process."
         )
     for name in _UNSIGNED:
-        if (value := environment.get(name)) is not None and not value.strip().isdigit():
+        if (value := environment.get(name)) is not None and not value.strip().isdecimal():
             raise ConfigError(f"{name}={value} in the environment: expected a whole number from 0, as torchrun has it.")
     local_world = environment.get("LOCAL_WORLD_SIZE")
     return Rank(int(environment["LOCAL_RANK"]), int(local_world) if local_world else None)
@@ -215,7 +215,7 @@ def _word(word: str, setting: Any) -> str:
     if lower.startswith(_UUID):
         return word
     name, _, number = lower.rpartition(":")
-    if name in ("", "cuda") and number.isdigit():
+    if name in ("", "cuda") and number.isdecimal():
         return str(int(number))
     if lower in ("cpu", "cpu:0", "mps", "mps:0", "cuda", _IDLE):
         return lower.partition(":")[0]
@@ -237,8 +237,8 @@ def _numbers(words: Sequence[str], machine: Machine) -> dict[str, list[int]]:
         machine: What they are read against.
     """
     names = [name for name in (machine.visible or "").replace(" ", "").split(",") if name][: machine.gpus]
-    known = [str(int(name)) if name.isdigit() else name for name in names]
-    digits = [word for word in words if word.isdigit()]
+    known = [str(int(name)) if name.isdecimal() else name for name in names]
+    digits = [word for word in words if word.isdecimal()]
     beyond = [word for word in digits if int(word) >= machine.gpus]
     if beyond and not set(digits) <= set(known):
         missing = [word for word in beyond if word not in known] or beyond

@@ -18,7 +18,7 @@ from kdyolo.runs.contents.readers import read_study_file
 from kdyolo.runs.files import ARGS_NAME, STUDY_NAME, is_run, run_folder_of, runs_below
 from kdyolo.runs.history import Run, read_run
 from kdyolo.utils.plain_files import is_file, is_folder
-from kdyolo.utils.progress import counted
+from kdyolo.utils.progress import progress_over
 from kdyolo.utils.text import canonical
 
 _SEED_FOLDER = re.compile(r"seed[-_]?\d+")
@@ -108,7 +108,7 @@ def _read_runs(path: Path, mistakes: list[str], notes: list[str]) -> list[_Found
         )
         return []
     found: list[_Found] = []
-    for folder, arm in counted(members, "reading", len(members), "runs"):
+    for folder, arm in progress_over(members, "reading", len(members), "runs"):
         try:
             run = read_run(folder)
         except RunError as e:

@@ -304,7 +304,9 @@ class Study:
             return None
         baseline = self.file.baseline
         trained = {bare_name(run.folder.parent.name) for run in self.runs if run.folder in finished}
-        compared = compare_runs(*finished, baseline=baseline if baseline in trained else None, anyway=True)
+        if baseline not in trained:  # by now: the first of those that are there
+            baseline = next(run.arm.name for run in self.runs if run.folder in finished)
+        compared = compare_runs(*finished, baseline=baseline, anyway=True)
         compared = replace(compared, title=self.file.name)  # runs one by one do not say of which study they are
         if out is not None:
             compared.write_report(out)

@@ -58,7 +58,7 @@ def test_what_only_several_arms_hide_is_said(tmp_path):
         for seed, offset in enumerate(offsets):
             top, rate = 0.3 + offset + noise[seed], 0.01 * (1 + list(gains).index(arm))
             write_run(tmp_path / arm / f"seed{seed}", [0.1, top], seed=seed, lr0=rate, seconds=1000 * rate)
-    comparison = compare(*(tmp_path / arm for arm in gains))
+    comparison = compare(*(tmp_path / arm for arm in gains), baseline="base")
     found = verdict(comparison, "x")
     assert found.p_value < 0.05 < found.p_adjusted
     assert not found.significant
@@ -136,7 +136,7 @@ def test_a_seed_without_effect_is_noticed(tmp_path):
         for seed in range(3):
             seconds = 10 + seed + value if arm != "c" else 20 + seed
             write_run(tmp_path / arm / f"seed{seed}", [0.1, value], seed=seed, seconds=seconds)
-    comparison = compare(tmp_path)
+    comparison = compare(tmp_path, baseline="a")
     nothing = "which leaves no spread to judge it by; does the seed have any effect?"
     assert verdict(comparison, "b").words == f"+10.0 mAP: the same in all 3 seeds, {nothing}"
     assert verdict(comparison, "c").words == "0.0 mAP: no difference in any of 3 seeds"
