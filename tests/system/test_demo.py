@@ -25,21 +25,23 @@ def test_the_data_has_what_real_data_has(tmp_path):
 
 
 def test_runs_to_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "TEACHING_EPOCHS", 5)
-    monkeypatch.setattr(demo, "FROZEN_EPOCHS", 2)
-    monkeypatch.setattr(demo, "EPOCHS", 6)
+    for name, epochs in (("TEACHING_EPOCHS", 6), ("DISTILLING_EPOCHS", 10), ("FROZEN_EPOCHS", 2), ("EPOCHS", 7)):
+        monkeypatch.setattr(demo, name, epochs)
     result = demo.run_demo(tmp_path / "demo", {"train": 128, "val": 24})
     assert result["final"] > 0.1
     assert max(result["map"]) > result["map"][0]
+    assert result["verdict"].startswith("learned")
+    assert len(result["random"]) == 7
+    assert "Distillation" in result["report"].read_text(encoding="utf-8")
     assert Image.open(result["predictions"]).size[0] > 500
-    assert (tmp_path / "demo/run/weights/best.pt").is_file()
+    assert (tmp_path / "demo/distilled/weights/best.pt").is_file()
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ConfigError, match="not empty"):
         demo.run_demo(tmp_path / "demo")
 
 
 def test_says_so_when_training_does_not_work(tmp_path, monkeypatch):
-    for name, epochs in (("TEACHING_EPOCHS", 1), ("FROZEN_EPOCHS", 1), ("EPOCHS", 2)):
+    for name, epochs in (("TEACHING_EPOCHS", 1), ("DISTILLING_EPOCHS", 1), ("FROZEN_EPOCHS", 1), ("EPOCHS", 2)):
         monkeypatch.setattr(demo, name, epochs)
     with pytest.raises(RunError, match="does not train properly"):
-        demo.run_demo(tmp_path / "demo", {"train": 8, "val": 4})
+        demo.run_demo(tmp_path / "demo", {"train": 16, "val": 4})
