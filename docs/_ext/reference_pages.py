@@ -11,6 +11,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def command_section(name: str) -> str:
     context = click.Context(found, info_name=f"kdyolo {name}")
     usage = " ".join([context.command_path, *found.collect_usage_pieces(context)])
     options = [p for p in found.params if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts]
-    options.sort(key=lambda option: "--debug" in option.opts)  # what every command has stands last
+    options.sort(key=lambda option: tuple(option.opts) in common_options())  # what every command has stands last
     records = (option.get_help_record(context) for option in options)
     rows = [(markdown_code(flags), markdown_text(meaning)) for flags, meaning in filter(None, records)]
     return "\n\n".join(
@@ -70,6 +71,13 @@ def command_section(name: str) -> str:
             *([f"```bash\n{examples(found.epilog)}\n```"] if examples(found.epilog) else []),
         ]
     )
+
+
+@cache
+def common_options() -> frozenset[tuple[str, ...]]:
+    """Flags of the options that every command has, such as ``--debug``."""
+    every = (cli.get_command(None, name) for names in SECTIONS.values() for name in names)
+    return frozenset.intersection(*(frozenset(tuple(option.opts) for option in found.params) for found in every))
 
 
 def paragraphs(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from IPython.display import Image
 
-from kdyolo import KDYOLO, convert_coco, probe
+from kdyolo import KDYOLO, convert_coco, distill, probe
 from kdyolo.data.synthetic import draw_dataset
 
 data = convert_coco(draw_dataset(Path("shapes"), {"train": 160, "val": 64}, imgsz=96), "datasets/shapes").yaml
@@ -33,22 +33,17 @@ metrics = KDYOLO("kdyolov8n.yaml", random_init=True).train(epochs=8, work_dir="r
 # %% [markdown]
 # ## Distil
 #
-# The command, `kdyolo distill` in a shell. It needs images only; the labels of `shapes` are not looked at.
+# `kdyolo distill` in a shell. It needs images only; the labels of `shapes` are not looked at.
 
 # %%
-import subprocess
-import sys
-
-command = (
-    "-m kdyolo distill --images shapes/train --teacher runs/teacher/weights/best.pt --model yolov8n "
-    "--epochs 8 --batch 16 --imgsz 96 --device cpu --work-dir runs/distilled"
-)
-done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
-print(done.stdout[-3000:], done.stderr[-3000:])
-done.check_returncode()
+result = distill(
+    "shapes/train", teacher="runs/teacher/weights/best.pt", model="yolov8n",
+    epochs=8, batch=16, imgsz=96, device="cpu", work_dir="runs/distilled",
+)  # fmt: skip
+print(result.verdict)
 
 # %% [markdown]
-# The verdict at the end compares the centred cosine of each level (0: as good as predicting the mean) with what the
+# The verdict compares the centred cosine of each level (0: as good as predicting the mean) with what the
 # position in the image alone would give.
 
 # %%
@@ -61,8 +56,8 @@ Image("runs/distilled/features.png", width=700)
 # images.
 
 # %%
-result = probe(["runs/distilled/backbone.safetensors", "runs/teacher/weights/best.pt"], data, imgsz=96)
-print(result.table())
+comparison = probe([result.backbone, "runs/teacher/weights/best.pt"], data, imgsz=96)
+print(comparison.table())
 
 # %% [markdown]
 # A probe ranks backbones cheaply. It does not say which mAP a detector will reach: for that, train a few with several

@@ -20,6 +20,7 @@ from ultralytics.cfg import MODES
 from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
 from kdyolo.cli import cli, main
+from kdyolo.cli.parsing.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL
 from kdyolo.cli.sections import SECTIONS
 from kdyolo.engine.options.train_options import command_options
 from kdyolo.errors import ConfigError, RunError
@@ -261,6 +262,20 @@ def test_ten_minutes_are_walked_as_written(shapes: Path, checkpoint: Path, tmp_p
 # ---- YAML ------------------------------------------------------------------------------------------------------------
 
 
+STUDIES = [(page, block.splitlines()[0]) for page in PAGES for block in page.blocks("yaml") if "\narms:" in block]
+
+
+@pytest.mark.parametrize(("page", "first"), **by_name(STUDIES))
+def test_every_study_is_one(page: Page, first: str, tmp_path: Path) -> None:
+    from kdyolo.experiments.study.study_file import parse_study
+
+    (block,) = (block for block in page.blocks("yaml") if block.startswith(first) and "\narms:" in block)
+    (tmp_path / "study.yaml").write_text(block, encoding="utf-8")
+    study, mistakes = parse_study(tmp_path / "study.yaml")
+    assert mistakes == []
+    assert study.baseline in study.arms
+
+
 def test_the_key_map_of_the_guide_is_one(tmp_path: Path) -> None:
     from kdyolo.checkpoints.key_naming import load_key_map
 
@@ -360,7 +375,12 @@ def test_every_public_name_stands_in_the_reference(reference: Any) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(RunError("x"), 1), (ConfigError("x"), 2), (KeyboardInterrupt(), 130), (Terminated(), 143)],
+    [
+        (RunError("x"), FAILED),
+        (ConfigError("x"), WRONG_CALL),
+        (KeyboardInterrupt(), INTERRUPTED),
+        (Terminated(), TERMINATED),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_exit_codes_are_those_of_the_command(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +391,11 @@ def test_exit_codes_are_those_of_the_command(error: BaseException, code: int, mo
     with pytest.raises(SystemExit) as ended:
         main(["ps"])
     assert ended.value.code == code
-    assert re.search(rf"^\| {code} \|", page_of("docs/reference/exit-codes.md").text, flags=re.MULTILINE)
+
+
+def test_every_exit_code_is_described() -> None:
+    rows = re.findall(r"^\| (\d+) \|", page_of("docs/reference/exit-codes.md").text, flags=re.MULTILINE)
+    assert [int(row) for row in rows] == list(EXIT_CODES)
 
 
 def test_every_shipped_file_is_described() -> None:

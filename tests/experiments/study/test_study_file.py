@@ -249,7 +249,7 @@ def test_devices(content, devices, parsed):
 
 
 def test_the_study_of_the_guide_is_one():
-    (text,) = re.findall(r"```yaml\n(name:.*?)```", (CHECKOUT / "docs/guides/study.md").read_text(), flags=re.DOTALL)
+    text = re.findall(r"```yaml\n(name:.*?)```", (CHECKOUT / "docs/guides/study.md").read_text(), flags=re.DOTALL)[0]
     Path("study.yaml").write_text(text)
     file, mistakes = parse_study("study.yaml")
     assert mistakes == []
