@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from kdyolo.checkpoints.reader import read_checkpoint
-from tests.builders.commands import run_command
 from tests.builders.distillation import write_images
+from tests.system.forkserver import ForkServer
+from tests.system.test_distributed import run_ranks
 
-KDYOLO = (sys.executable, "-m", "kdyolo")
+KDYOLO = ("-m", "kdyolo")
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +30,40 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*text.split(), *["--batch", "8", "--held-out", "4", "--device", "cpu", "--epochs", "3"]]
 
 
-def test_killed_and_resumed_it_ends_with_the_same_weights(options: list[str], tmp_path: Path) -> None:
-    run_command(*KDYOLO, "distill", *options, "--work-dir", "whole", cwd=tmp_path)
-    process = subprocess.Popen([*KDYOLO, "distill", *options, "--work-dir", "cut"], cwd=tmp_path)
+def run(python: ForkServer, *arguments: str, cwd: Path) -> str:
+    """Output of a command that succeeds."""
+    done = python.run(*KDYOLO, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    python: ForkServer, options: list[str], tmp_path: Path
+) -> None:
+    run(python, "distill", *options, "--work-dir", "whole", cwd=tmp_path)
+    process = python.start(*KDYOLO, "distill", *options, "--work-dir", "cut", cwd=tmp_path)
     state, until = tmp_path / "cut" / "weights" / "resume.pt", time.monotonic() + 120
     while not state.is_file() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert state.is_file()
-    assert "kdyolo distill --resume" in run_command(*KDYOLO, "stop", "cut", cwd=tmp_path).stdout
-    run_command(*KDYOLO, "distill", "--resume", "cut", cwd=tmp_path)
+    assert "kdyolo distill --resume" in run(python, "stop", "cut", cwd=tmp_path)
+    run(python, "distill", "--resume", "cut", cwd=tmp_path)
     first, second = (read_checkpoint(tmp_path / name / "weights" / "last.pt").tensors for name in ("whole", "cut"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_two_ranks_leave_one_backbone(options: list[str], tmp_path: Path) -> None:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kdyolo")
-    run_command(*torchrun, "distill", *options, "--work-dir", "run", cwd=tmp_path)
+def test_two_ranks_leave_one_backbone(python: ForkServer, options: list[str], tmp_path: Path) -> None:
+    command = (*KDYOLO, "distill", *options, "--work-dir", "run")
+    ended = run_ranks(python, *command, folders=[tmp_path, tmp_path])
+    assert [rank.code for rank in ended] == [0, 0], "\n".join(rank.output[-3000:] for rank in ended)
     assert read_checkpoint(tmp_path / "run" / "backbone.safetensors").teacher == "resnet10t"
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 4
 
 
-def test_mistakes_are_one_error_without_a_traceback(options: list[str], tmp_path: Path) -> None:
-    done = run_command(*KDYOLO, "distill", "--images", "nowhere", cwd=tmp_path, ok=False)
+def test_mistakes_are_one_error_without_a_traceback(python: ForkServer, tmp_path: Path) -> None:
+    done = python.run(*KDYOLO, "distill", "--images", "nowhere", cwd=tmp_path)
     assert done.returncode == 2 or done.returncode == 1
     assert "2 mistakes" in done.stderr
     assert "Traceback" not in done.stderr
