@@ -109,7 +109,12 @@ class ForkServer:
         theirs.close()
 
     def start(
-        self, *arguments: object, cwd: str | Path, env: Mapping[str, str] | None = None, apart: bool = False
+        self,
+        *arguments: object,
+        cwd: str | Path,
+        env: Mapping[str, str] | None = None,
+        apart: bool = False,
+        log: Path | None = None,
     ) -> ForkedPython:
         """Run ``python ARGUMENTS`` (``-m MODULE …``, ``-c CODE …`` or ``FILE …``).
 
@@ -118,11 +123,14 @@ class ForkServer:
             cwd: Folder to start in.
             env: Its whole environment; this process's without :data:`HIDDEN` by default.
             apart: Whether stderr has a file of its own.
+            log: The file that it prints to; None: a temporary one.
         """
         environment = {k: v for k, v in os.environ.items() if k not in HIDDEN} if env is None else dict(env)
         request = {"arguments": list(map(str, arguments)), "cwd": str(cwd), "env": environment}
         mine, theirs = socket.socketpair()
-        outputs = [tempfile.NamedTemporaryFile("ab") for _ in range(1 + apart)]  # noqa: SIM115 - read through others
+        outputs: list[Any] = [tempfile.NamedTemporaryFile("ab") for _ in range(1 + apart)]  # noqa: SIM115 - see readers
+        if log:
+            outputs[0] = log.open("ab")
         readers = [Path(file.name).open(encoding="utf-8", errors="replace") for file in outputs]  # noqa: SIM115 - the caller closes them
         fds = [theirs.fileno(), outputs[0].fileno(), outputs[-1].fileno()]
         message = json.dumps(request).encode()

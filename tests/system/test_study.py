@@ -29,6 +29,7 @@ from kdyolo.experiments.study.local_backend import LocalBackend
 from kdyolo.experiments.study.scheduler import drive
 from tests.builders.commands import CHECKOUT, run_command, tree
 from tests.builders.training import FAST
+from tests.system.forkserver import ForkedPython
 
 BASE = {k: v for k, v in FAST.items() if k != "device"}
 PATIENCE = 120.0  # seconds; the machine may be busy
@@ -54,21 +55,31 @@ def write(shapes: Path, checkpoint: Path) -> Callable[..., str]:
     return study
 
 
-def start(file: str) -> subprocess.Popen[str]:
-    """``kdyolo study`` as a person starts it."""
-    hidden = ("PYTEST_CURRENT_TEST",)
-    env = {k: v for k, v in os.environ.items() if k not in hidden} | {"PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-m", "kdyolo", "study", file]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def start(python, tmp_path) -> Callable[[str], ForkedPython]:
+    """``start(file)``: ``kdyolo study`` as a person starts it; its trainings are processes that it starts itself."""
+    return lambda file: python.start("-m", "kdyolo", "study", file, cwd=tmp_path)
 
 
-def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+@pytest.fixture
+def forked_trainings(python, monkeypatch) -> None:
+    """Trainings of a study that runs in this process are forked."""
+
+    def launch(command: list[str], log: Path, dies_with_parent: bool) -> ForkedPython:
+        assert command[0] == sys.executable
+        assert dies_with_parent
+        return python.start(*command[1:], cwd=Path.cwd(), log=log)
+
+    monkeypatch.setattr("kdyolo.experiments.study.local_backend.launch", launch)
+
+
+def wait_for(what: Callable[[], Any], process: ForkedPython | None = None) -> Any:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if found := what():
             return found
         if process and process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode}: {process.stdout.read() if process.stdout else ''}")
+            pytest.fail(f"ended with {process.returncode}: {process.stdout.read()}")
         time.sleep(0.05)
     pytest.fail("timed out")
 
@@ -95,7 +106,8 @@ def trainings(folder: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if is_one(process)]
 
 
-def test_killed_half_way_and_finished_by_a_second_call(write, tmp_path, checkpoint, shapes, capfd):
+@pytest.mark.usefixtures("forked_trainings")
+def test_killed_half_way_and_finished_by_a_second_call(start, write, tmp_path, checkpoint):
     file = write({"epochs": 6})
     folder = tmp_path / "studies/shapes"
     victim = start(file)
@@ -110,7 +122,7 @@ def test_killed_half_way_and_finished_by_a_second_call(write, tmp_path, checkpoi
     assert (folder / "study.yaml").read_bytes() == Path(file).read_bytes()
     assert Study.from_file(file).plan()["status"].tolist() == ["finished", "resumable", "new", "new"]
 
-    run_command(sys.executable, "-m", "kdyolo", "study", file, cwd=tmp_path, PYTHONPATH=str(CHECKOUT))
+    Study.from_file(file).run()
     assert tree(first) == before
     resumed = re.findall(r"resuming after epoch (\d+) of 6", (second / "train.log").read_text())
     assert resumed in ([str(done)], [str(done - 1)])  # killed after the row, before the checkpoint
@@ -154,7 +166,7 @@ def test_killed_half_way_and_finished_by_a_second_call(write, tmp_path, checkpoi
     assert Study.from_file(file).plan()["status"].value_counts().to_dict() == {"new": 5, "finished": 4}
 
 
-def test_ctrl_c_stops_every_run_so_that_it_can_be_resumed(write, tmp_path):
+def test_ctrl_c_stops_every_run_so_that_it_can_be_resumed(start, write, tmp_path):
     file = write({"epochs": 500}, devices=["cpu", "cpu"], seeds=[0])
     folder = tmp_path / "studies/shapes"
     study = start(file)
@@ -175,7 +187,7 @@ def test_ctrl_c_stops_every_run_so_that_it_can_be_resumed(write, tmp_path):
     assert Study.from_file(file).plan()["status"].tolist() == ["resumable", "resumable"]
 
 
-def test_a_failing_run_does_not_stop_the_others_and_a_killed_one_is_resumed(write, tmp_path, shapes):
+def test_a_failing_run_does_not_stop_the_others_and_a_killed_one_is_resumed(start, write, tmp_path, shapes):
     """The data set names no annotations, so the arm that asks for official metrics fails when its run is set up."""
     without = {k: v for k, v in yaml.safe_load(shapes.read_text()).items() if k != "annotations"}
     data = tmp_path / "plain.yaml"

@@ -39,7 +39,7 @@ def content(shapes: Path, checkpoint: Path) -> dict[str, Any]:
 
 
 def write(content: dict[str, Any], path: str = "study.yaml") -> str:
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False))
+    Path(path).write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))  # some are megabytes
     return path
 
 
