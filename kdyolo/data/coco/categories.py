@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 from kdyolo.data.coco.reading.annotations import Annotations
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import did_you_mean, quoted
 
 _MOST_NAMED = 5
 
@@ -122,9 +121,9 @@ def choose_categories(categories: Mapping[int, str], classes: Sequence[str]) -> 
     mistakes = []
     for name in classes:
         if name not in categories.values():
-            close = get_close_matches(name, categories.values(), n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(list(categories.values())[:10])}…"
-            mistakes.append(f"no category is called {name!r}. {hint}")
+            names = list(categories.values())
+            hint = did_you_mean(name, names) or f" There are {', '.join(names[:10])}{'…' if len(names) > 10 else '.'}"
+            mistakes.append(f"no category is called {name!r}.{hint}")
     if mistakes:
         raise ConfigError(mistakes)
     return {key: name for key, name in categories.items() if name in classes} if classes else dict(categories)
