@@ -13,7 +13,7 @@ from kdyolo._version import __version__
 from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
 from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_result
 from kdyolo.cli.sections import SectionedGroup
-from kdyolo.errors import collect_mistakes
+from kdyolo.errors import collect_mistakes, short_lines
 from kdyolo.utils.text import printable_lines, quoted
 
 __all__ = [
@@ -144,11 +144,11 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
 
 @contextmanager
 def escaped_log() -> Iterator[None]:
-    """Let what Ultralytics' logger prints, its own lines and ours, pass as :func:`echo` does; colours stay."""
+    """Let what Ultralytics' logger prints, its own lines and ours, pass as :func:`echo` does, cut; colours stay."""
     logger = logging.getLogger("ultralytics")
 
     def escape(record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable_lines(record.getMessage(), colours=True), None
+        record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
         return True
 
     logger.addFilter(escape)
