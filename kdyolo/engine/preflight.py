@@ -26,6 +26,7 @@ from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import get_cpu_info
 
 from kdyolo.data.empty_splits import crowd_warnings, refuse_unlabelled
+from kdyolo.engine.early_ends import small_images_explained
 from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of, refuse_autobatch
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
@@ -175,16 +176,17 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
             refuse_autobatch(asked, ranks)
             if ranks > 1:  # measured is one device's share
                 trainer.batch_size = max(trainer.batch_size // ranks, 1)
-            trainer.set_up()
-            LOGGER.info(_describe_data(trainer))
-            for warning in crowd_warnings(trainer.data):
-                LOGGER.warning(warning)
-            LOGGER.info(_settle_batch(trainer, ranks, asked))
-            if picture:
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                picture.unlink(missing_ok=True)
-            steps = ceil(len(trainer.train_loader) / ranks)
-            rehearsal = RunCost(_measure(trainer, picture), steps, trainer.batch_size * ranks)
+            with small_images_explained(trainer.args):
+                trainer.set_up()
+                LOGGER.info(_describe_data(trainer))
+                for warning in crowd_warnings(trainer.data):
+                    LOGGER.warning(warning)
+                LOGGER.info(_settle_batch(trainer, ranks, asked))
+                if picture:
+                    picture.parent.mkdir(parents=True, exist_ok=True)
+                    picture.unlink(missing_ok=True)
+                phases = _measure(trainer, picture)
+            rehearsal = RunCost(phases, ceil(len(trainer.train_loader) / ranks), trainer.batch_size * ranks)
         finally:
             trainer.log.close()
         LOGGER.info(_estimate(rehearsal))

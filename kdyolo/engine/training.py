@@ -38,7 +38,7 @@ from kdyolo.engine.resume import (
 from kdyolo.engine.start.detector_start import is_yaml
 from kdyolo.engine.start.plan import RunPlan
 from kdyolo.engine.start.run_start import start_run
-from kdyolo.errors import DatasetError
+from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
@@ -50,6 +50,7 @@ from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.progress import details
+from kdyolo.utils.text import quoted
 from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, runs_below_here, signals_pass
 
 
@@ -252,7 +253,10 @@ class KDTraining(MeasuredTraining):
 
     def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
         """Extend ``build_optimizer``: groups split by part of the backbone, so that each has its own learning rate."""
-        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
+        try:
+            optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
+        except NotImplementedError as e:  # by a name that Ultralytics does not know, and lists the others
+            raise ConfigError(f"optimizer={quoted(self.args.optimizer)}: {str(e).partition(' Request')[0]}") from e
         self.rates.split(optimizer, unwrap_model(model).backbone.parts)
         return optimizer
 

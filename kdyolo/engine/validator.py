@@ -23,6 +23,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER
 from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
 from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
 from kdyolo.engine.ranks.sharding import shard
@@ -166,7 +167,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        with label_caches_read_by(read_label_cache):
+        with images_explained(mode), label_caches_read_by(read_label_cache):
             return build(self, img_path, mode, batch)
 
     def prepare(self, data: dict[str, Any]) -> None:

@@ -90,3 +90,17 @@ def test_a_whole_detector_can_be_checked_too(shapes, tmp_path):
     YOLO("yolov8n.yaml").save(tmp_path / "stock.pt")
     phases = preflight({**FAST, "data": str(shapes), "weights": str(tmp_path / "stock.pt"), "epochs": 2})
     assert [(phase.name, phase.epochs) for phase in phases] == [("all train", 2)]
+
+
+def test_what_only_shows_once_the_run_is_set_up_is_one_error_too(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", shapes, "--random-init", "--imgsz", 32, "--device", "cpu", "--dry-run", "workers=0"]
+    for more, said in (
+        (["--batch", 1], "batch=1 at imgsz=32 gives BatchNorm one value per channel"),
+        (["--batch", 4, "optimizer=evil"], "optimizer='evil': Optimizer 'evil' not found in list of available"),
+        (["--batch", 4, "seed=99999999999"], "seed must lie between 0 and 2³² - 1; found 99999999999"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *map(str, [*small, *more])])
+        assert ended.value.code == 2
+        assert f"Error: {said}" in capsys.readouterr().err
