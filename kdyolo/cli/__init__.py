@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli.base import cli, echo, escaped_log
+from kdyolo.cli.base import cli, echo
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
 from kdyolo.errors import KDYOLOError, RunError, readable
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
+from kdyolo.utils.ultralytics_patches import log_escaped
 
 __all__ = ["cli", "main"]
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     let_threads_sleep()
     honour_launch()
     try:
-        with escaped_log():
+        with log_escaped():
             code = cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
         if code:
             sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing

@@ -21,7 +21,7 @@ from kdyolo.engine.training import KDTraining
 from kdyolo.engine.validator import KDValidator
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.utils.ultralytics_patches import label_caches_read_by
+from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped
 
 
 class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         """
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        with images_explained(mode), label_caches_read_by(read_label_cache):
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
             dataset = build(self, img_path, mode, batch)
         if not any(len(label["cls"]) for label in dataset.labels):
             raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))

@@ -51,7 +51,13 @@ from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.progress import details
 from kdyolo.utils.text import quoted
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, runs_below_here, signals_pass
+from kdyolo.utils.ultralytics_patches import (
+    data_sets_read_by,
+    ray_left_out,
+    runs_below_here,
+    settings_written_whole,
+    signals_pass,
+)
 
 
 class KDTraining(MeasuredTraining):
@@ -111,7 +117,7 @@ class KDTraining(MeasuredTraining):
             undo.callback(lambda: start.discard_set_up(getattr(self, "save_dir", None)))
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
-            with ray_left_out(), details("engine/trainer: "):
+            with ray_left_out(), settings_written_whole(), details("engine/trainer: "):
                 super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir)
             if start.device is not None:

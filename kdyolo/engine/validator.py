@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOGGER
@@ -34,7 +35,7 @@ from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, progress_bars_escaped
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         if isinstance(args, dict):  # Ultralytics refuses what it does not know
             self.evaluation = EvaluationOptions(**{k: v for k, v in args.items() if k in KEYS and v is not None})
             args = {k: v for k, v in args.items() if k not in KEYS}
+        if save_dir is None and is_sharing():  # else each rank would make one of its own
+            save_dir = Path(distributed.run_on_rank_zero(lambda: str(get_save_dir(get_cfg(overrides=args)))))
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.scores: CocoScores | None = None
         self._reference: Reference | None = None
@@ -167,8 +170,14 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        with images_explained(mode), label_caches_read_by(read_label_cache):
-            return build(self, img_path, mode, batch)
+        waits = is_sharing() and not distributed.is_rank_zero()
+        if waits:
+            agree()  # rank 0 has read the labels first, and written their cache
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
+            dataset = build(self, img_path, mode, batch)
+        if is_sharing() and not waits:
+            agree()
+        return dataset
 
     def prepare(self, data: dict[str, Any]) -> None:
         """Find and read the annotations, so that what is wrong with them is known before anything is computed.
