@@ -35,6 +35,7 @@ from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, progress_bars_escaped
 
 
@@ -336,7 +337,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         else:
             LOGGER.info(scores.table(self.evaluation.per_class))
             if not self.jdict:  # Ultralytics writes no empty file, and would leave an older one
-                (self.save_dir / PREDICTIONS_NAME).write_text("[]", encoding="utf-8")
+                write_atomic(self.save_dir / PREDICTIONS_NAME, "[]")
             self._keep(scores, reference)
             LOGGER.info(f"kept {self.save_dir / PREDICTIONS_NAME} for kdyolo score")
             if self.evaluation.errors:
@@ -347,7 +348,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Write the official metrics, per class too, beside the predictions that they are of."""
         content = {"annotations": str(Path(reference.truth.path).resolve()), "resize": self.resize, **scores.to_dict()}
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        (self.save_dir / SCORES_NAME).write_text(text + "\n", encoding="utf-8")
+        write_atomic(self.save_dir / SCORES_NAME, text + "\n")
 
     def _analyse(self, reference: Reference) -> None:
         """Split the loss of AP into kinds of errors; save a plot and the worst images."""
