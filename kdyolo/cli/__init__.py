@@ -21,7 +21,7 @@ from kdyolo.utils.ultralytics_patches import log_escaped
 __all__ = ["cli", "main"]
 
 # What a disk says that is full or read-only, or whose files are not ours: no mistake of the program.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
