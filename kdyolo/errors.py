@@ -27,16 +27,16 @@ CONTROL = re.compile(
 class KDYOLOError(Exception):
     """Base class of every error that kdyolo raises on purpose.
 
-    A message is made :func:`readable`, whoever prints it: quotations are short where they are written, and this is for
+    A message is made one by :func:`message_text`, whoever prints it: quotations are short where they are written, and this is for
     those that were forgotten.
     """
 
     def __init__(self, message: str = "") -> None:
         """Make an error of a message for a person."""
-        super().__init__(readable(message))
+        super().__init__(message_text(message))
 
 
-def readable(text: str) -> str:
+def message_text(text: str) -> str:
     """A message for a terminal: what that would obey in it becomes Python's escapes for it, and what is long is cut.
 
     Args:

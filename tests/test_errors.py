@@ -14,7 +14,7 @@ from kdyolo.errors import (
     ModelError,
     RunError,
     collect_mistakes,
-    readable,
+    message_text,
 )
 
 
@@ -47,7 +47,7 @@ def test_no_line_of_a_message_is_long_and_all_of_them_together_are_not(line):
     assert max(map(len, message.split("\n"))) < LONGEST_LINE + 100
     assert len(message) < 10 * LONGEST  # escapes are longer than what they stand for
     short = "a few words\n\tand another line"
-    assert str(RunError(short)) == readable(short) == short
+    assert str(RunError(short)) == message_text(short) == short
 
 
 def test_many_and_long_mistakes_are_cut_one_by_one():

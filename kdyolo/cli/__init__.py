@@ -13,7 +13,7 @@ import click
 
 from kdyolo.cli.base import cli, echo
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
-from kdyolo.errors import KDYOLOError, RunError, readable
+from kdyolo.errors import KDYOLOError, RunError, message_text
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
 from kdyolo.utils.ultralytics_patches import log_escaped
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
             sys.exit(FAILED)
-        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {readable(str(e))}", err=True)
+        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {message_text(str(e))}", err=True)
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(exit_code(e))
