@@ -27,8 +27,8 @@ CONTROL = re.compile(
 class KDYOLOError(Exception):
     """Base class of every error that kdyolo raises on purpose.
 
-    A message is made one by :func:`message_text`, whoever prints it: quotations are short where they are written, and this is for
-    those that were forgotten.
+    A message is cut and escaped by :func:`message_text`, whoever prints it: quotations are short where they are
+    written, and this is for those that were forgotten.
     """
 
     def __init__(self, message: str = "") -> None:

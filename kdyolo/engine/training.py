@@ -128,6 +128,8 @@ class KDTraining(MeasuredTraining):
                 torch.set_num_threads(threads)
             self.ddp = start.elsewhere
             fitting_batch.refuse_autobatch(self.batch_size, max(self.world_size, start.devices.processes))
+            if distributed.is_rank_zero() and not self.ddp:
+                self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
@@ -136,8 +138,6 @@ class KDTraining(MeasuredTraining):
         self.memory = meter_of(self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
-        if distributed.is_rank_zero() and not self.ddp:
-            self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""
