@@ -349,20 +349,16 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         Returns:
             Ultralytics' detection metrics, with the official ones as ``coco``
             (:class:`kdyolo.metrics.coco_metrics.CocoScores`; None for a data set without COCO annotations) and, if
-            asked for, the analysis as ``errors``
-            (:class:`kdyolo.metrics.tide.ErrorReport`).
+            asked for, the analysis as ``errors`` (:class:`kdyolo.metrics.tide.ErrorReport`).
 
         Raises:
             ConfigError: Something was asked for that needs annotations, and there are none.
             DatasetError: The annotation file is not what it should be, or not that of these images.
         """
-        own: dict[str, Any] = {"evaluator": evaluator, "per_class": per_class, "errors": errors}
-        own |= {"run_download": run_download}
+        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors, "run_download": run_download}
         own["annotations"] = None if annotations is None else str(annotations)
         with joined_for_evaluation(kwargs.pop("device", None)) as device:
-            if device is not None:
-                own["device"] = device
-            return super().val(validator=validator, **own, **kwargs)
+            return super().val(validator=validator, **own, **device, **kwargs)
 
     def predict(
         self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Unpack[UltralyticsKeywords]

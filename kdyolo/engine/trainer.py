@@ -19,6 +19,7 @@ from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import STRETCH
 from kdyolo.engine.training import KDTraining
 from kdyolo.engine.validator import KDValidator
+from kdyolo.errors import DatasetError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped

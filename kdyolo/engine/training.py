@@ -28,17 +28,11 @@ from kdyolo.engine.memory.meter import meter_of
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.provenance import announce, provenance, run_record
 from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
-from kdyolo.engine.resume import (
-    RESUME_MAY_CHANGE,
-    ResumeState,
-    finish_run,
-    restore_loss_weights,
-    seed_epoch,
-)
+from kdyolo.engine.resume import RESUME_MAY_CHANGE, ResumeState, finish_run, restore_loss_weights, seed_epoch
 from kdyolo.engine.start.detector_start import is_yaml
 from kdyolo.engine.start.plan import RunPlan
 from kdyolo.engine.start.run_start import start_run
-from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freezing import BackboneFreezer, nested_layers
 from kdyolo.models.model_yaml import Yaml
@@ -50,7 +44,6 @@ from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.progress import details
-from kdyolo.utils.text import quoted
 from kdyolo.utils.ultralytics_patches import (
     data_sets_read_by,
     ray_left_out,
@@ -259,10 +252,7 @@ class KDTraining(MeasuredTraining):
 
     def build_optimizer(self, model: nn.Module, *args: Any, **keywords: Any) -> torch.optim.Optimizer:
         """Extend ``build_optimizer``: groups split by part of the backbone, so that each has its own learning rate."""
-        try:
-            optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
-        except NotImplementedError as e:  # by a name that Ultralytics does not know, and lists the others
-            raise ConfigError(f"optimizer={quoted(self.args.optimizer)}: {str(e).partition(' Request')[0]}") from e
+        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **keywords)
         self.rates.split(optimizer, unwrap_model(model).backbone.parts)
         return optimizer
 

@@ -122,7 +122,7 @@ def test_what_only_shows_once_the_run_is_set_up_is_one_error_too(shapes, tmp_pat
     small = ["--data", shapes, "--random-init", "--imgsz", 32, "--device", "cpu", "--dry-run", "workers=0"]
     for more, said in (
         (["--batch", 1], "batch=1 at imgsz=32 gives BatchNorm one value per channel"),
-        (["--batch", 4, "optimizer=evil"], "optimizer='evil': Optimizer 'evil' not found in list of available"),
+        (["--batch", 4, "optimizer=evil"], "optimizer='evil' is none that Ultralytics knows. Expected one of"),
         (["--batch", 4, "seed=99999999999"], "seed must lie between 0 and 2³² - 1; found 99999999999"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -17,7 +17,7 @@ from kdyolo.utils.ultralytics_patches import evaluating_on
 
 
 @contextmanager
-def joined_for_evaluation(setting: Any) -> Iterator[Any]:
+def joined_for_evaluation(setting: Any) -> Iterator[dict[str, str]]:
     """Share what runs here with the other processes of this run, if torchrun has started several.
 
     All of them leave together, so that none ends while rank 0 still scores.
@@ -27,18 +27,18 @@ def joined_for_evaluation(setting: Any) -> Iterator[Any]:
             all, of which each takes its own.
 
     Yields:
-        The device setting for this process, as Ultralytics takes it.
+        The device setting for this process, as Ultralytics takes it: ``{"device": …}``, or nothing.
 
     Raises:
         ConfigError: The setting or the environment is not understood, or names what is not there.
     """
     if not distributed.is_distributed() or is_sharing():
-        yield setting if setting is None else one_device(setting, "an evaluation", Machine.here())
+        yield {} if setting is None else {"device": one_device(setting, "an evaluation", Machine.here())}
         return
     device = torch.device(str(read_devices(setting, Machine.here(), os.environ).mine))
     distributed.init_process_group(device)
     try:
         with in_agreement(), evaluating_on(device):
-            yield str(device.index if device.type == "cuda" else device.type)
+            yield {"device": str(device.index if device.type == "cuda" else device.type)}
     finally:
         dist.destroy_process_group()
