@@ -13,6 +13,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 LONGEST = 20_000  # characters of a message; what a file brings may be of any length
+LONGEST_LINE = 2_500  # characters of a line of one, and of the log
+_OF_A_CUT = 60  # characters that stand where the middle was
 LONGEST_MISTAKE = 2_000  # characters of one of several mistakes
 MOST_MISTAKES = 200
 # What a terminal obeys or does not show: control characters (also those from 0x80 on), marks that turn the direction
@@ -25,14 +27,31 @@ CONTROL = re.compile(
 class KDYOLOError(Exception):
     """Base class of every error that kdyolo raises on purpose.
 
-    A message is cut in its middle where it is longer than :data:`LONGEST`: quotations are short where they are written,
-    and this is for those that were forgotten. What a terminal would obey in it, as names and files may bring it along,
-    becomes Python's escapes for it, whoever prints the message.
+    A message is cut and escaped by :func:`message_text`, whoever prints it: quotations are short where they are
+    written, and this is for those that were forgotten.
     """
 
     def __init__(self, message: str = "") -> None:
         """Make an error of a message for a person."""
-        super().__init__(CONTROL.sub(_escaped, _without_middle(message, LONGEST)))
+        super().__init__(message_text(message))
+
+
+def message_text(text: str) -> str:
+    """A message for a terminal: what that would obey in it becomes Python's escapes for it, and what is long is cut.
+
+    Args:
+        text: The message; names and files may have brought along whatever is in it.
+
+    Returns:
+        Lines of at most about :data:`LONGEST_LINE` characters, about :data:`LONGEST` together; cut in the middle.
+    """
+    return short_lines(CONTROL.sub(_escaped, _without_middle(short_lines(text), LONGEST)))
+
+
+def short_lines(text: str) -> str:
+    """The text with each line that is much longer than :data:`LONGEST_LINE` characters cut to that in its middle."""
+    lines = text.split("\n")
+    return "\n".join(_without_middle(ln, LONGEST_LINE) if len(ln) > LONGEST_LINE + _OF_A_CUT else ln for ln in lines)
 
 
 def _escaped(found: re.Match[str]) -> str:

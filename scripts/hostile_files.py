@@ -172,7 +172,8 @@ def work(pairs: Sequence[Pair], commands: dict[str, dict[str, Any]], folder: Pat
                 if pair.corpus == "disk":
                     call = partial(under, case.fault, here, call)
                 outcome = observed(call, here, folder.parent, marker)
-                wrong = failures(outcome, case.harmless or command.ignores, there, lists=pair.command == "stop")
+                may_succeed, lists = case.harmless or command.ignores, pair.command == "stop"
+                wrong = failures(outcome, may_succeed, there, lists=lists, runs=command.runs)
                 if pair.corpus == "disk" and outcome.code != 0 and (changed := differing(before, tree(here))):
                     wrong.append(f"changed: {', '.join(changed[:3])}")
                 record = {

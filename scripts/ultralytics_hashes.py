@@ -31,7 +31,7 @@ PATCHED = {
     "ultralytics.data.utils": {"check_image"},
     "ultralytics.data.dataset": {"load_dataset_cache_file"},
     "ultralytics.engine.exporter": {"check_det_dataset"},
-    "ultralytics.engine.trainer": {"check_det_dataset", "convert_ndjson_to_yolo_if_needed"},
+    "ultralytics.engine.trainer": {"check_det_dataset", "convert_ndjson_to_yolo_if_needed", "YAML"},
     "ultralytics.engine.validator": {
         *("check_det_dataset", "convert_ndjson_to_yolo_if_needed", "AutoBackend", "get_torch_device_backend")
     },
@@ -51,6 +51,11 @@ def digests() -> dict[str, str]:
     for module, functions in REPLACED.items():
         found.update({f"{module}.{name}": getattr(importlib.import_module(module), name) for name in functions})
     found["ultralytics.utils.TryExcept.__exit__"] = ultralytics.utils.TryExcept.__exit__
+    found["ultralytics.utils.YAML.save"] = ultralytics.utils.YAML.save
+    bar = importlib.import_module("ultralytics.utils.tqdm").TQDM
+    found.update(
+        {f"ultralytics.utils.tqdm.TQDM.{name}": getattr(bar, name) for name in ("__init__", "set_description")}
+    )
     return {name: hashlib.sha256(inspect.getsource(found[name]).encode()).hexdigest() for name in sorted(found)}
 
 

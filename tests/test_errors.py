@@ -6,6 +6,7 @@ import pytest
 
 from kdyolo.errors import (
     LONGEST,
+    LONGEST_LINE,
     CheckpointError,
     ConfigError,
     DatasetError,
@@ -13,6 +14,7 @@ from kdyolo.errors import (
     ModelError,
     RunError,
     collect_mistakes,
+    message_text,
 )
 
 
@@ -33,11 +35,19 @@ def test_all_are_of_one_kind(error):
 @pytest.mark.parametrize("error", [CheckpointError, ConfigError, DatasetError, ModelError, RunError])
 def test_a_message_keeps_its_beginning_and_its_end(error):
     message = str(error("begin" + "x" * 50_000_000 + "end"))
-    assert len(message) < LONGEST + 100
+    assert len(message) < LONGEST_LINE + 100
     assert message.startswith("beginxxx")
     assert message.endswith("xxxend")
-    assert "50,000,008 characters more" not in message
-    assert "49,980,008 characters more" in message
+    assert "49,997,508 characters more" in message
+
+
+@pytest.mark.parametrize("line", ["x" * 50_000, "\x9b" * 50_000, "\U000e0001" * 50_000], ids=["text", "C1", "tags"])
+def test_no_line_of_a_message_is_long_and_all_of_them_together_are_not(line):
+    message = str(RunError("\n".join([line] * 50)))
+    assert max(map(len, message.split("\n"))) < LONGEST_LINE + 100
+    assert len(message) < 10 * LONGEST  # escapes are longer than what they stand for
+    short = "a few words\n\tand another line"
+    assert str(RunError(short)) == message_text(short) == short
 
 
 def test_many_and_long_mistakes_are_cut_one_by_one():

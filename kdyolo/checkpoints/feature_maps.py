@@ -19,6 +19,7 @@ from kdyolo.errors import DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.plain_files import is_file
 
 LEVELS = ("P2", "P3", "P4", "P5")
 PADDED = 200  # grey of cells that lie in the padding of the letterbox
@@ -58,7 +59,10 @@ def draw_features(
         >>> draw_features("ckpt.pth", "image.jpg", "features.png", imgsz=64).name
         'features.png'
     """
-    pixels = cv2.imread(str(image))
+    try:
+        pixels = cv2.imread(str(image)) if is_file(Path(image)) else None
+    except cv2.error:  # more pixels than it reads
+        pixels = None
     if pixels is None:
         raise DatasetError(f"--image {image}: not an image that can be read.")
     checkpoint = read_checkpoint(path, **how)

@@ -19,6 +19,7 @@ from kdyolo.checkpoints.input_norm import NORMS, InputNorm
 from kdyolo.errors import ConfigError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS
 from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.text import quoted, shortened
 from kdyolo.utils.yaml_files import read_yaml
 
 VFMKD_BN_EPS = 1e-5  # PyTorch's default, which the old system's backbones were trained with
@@ -206,8 +207,8 @@ def load_key_map(path: str | Path) -> NamingScheme:
             if key not in known:
                 raise ValueError(f"unknown key, expected one of {', '.join(sorted(known))}")
             scheme = replace(scheme, **{key: _read_entry(key, value)})
-        except (ConfigError, ValueError, TypeError, re.error) as e:
-            mistakes.append(f"{where}: {key}: {e}")
+        except (ConfigError, ValueError, TypeError, re.error, RecursionError) as e:  # the last of nested patterns
+            mistakes.append(f"{where}: {shortened(str(key), 100)}: {quoted(e, 500)}")
     if mistakes:
         raise ConfigError(mistakes)
     return scheme
@@ -218,11 +219,11 @@ def _read_entry(key: str, value: Any) -> Any:
         layers = {str(k): None if v is None else str(v) for k, v in value.items()}
         wrong = [f"{k}: {v}" for k, v in layers.items() if v is not None and not re.fullmatch(r"#|\d+(\.\w+)*", v)]
         if wrong:
-            raise ValueError(f"expected layer numbers, '#' or null; found {', '.join(wrong)}")
+            raise ValueError(f"expected layer numbers, '#' or null; found {quoted(wrong)}")
         return {**TRAINING, **layers}
     if key == "segments":
         if not isinstance(value, dict):
-            raise ValueError(f"expected 'name in the file: name in Ultralytics' lines; found {value!r}")
+            raise ValueError(f"expected 'name in the file: name in Ultralytics' lines; found {quoted(value)}")
         return {str(k): str(v) for k, v in value.items()}
     if key == "strip":
         return frozenset(str(v) for v in ([value] if isinstance(value, str) else value))
@@ -230,11 +231,11 @@ def _read_entry(key: str, value: Any) -> Any:
         return InputNorm.parse(str(value))
     if key == "bn_eps":
         if not 0 < float(value) < 1:
-            raise ValueError(f"must lie between 0 and 1; found {value!r}")
+            raise ValueError(f"must lie between 0 and 1; found {quoted(value)}")
         return float(value)
     if key == "telltale":
         re.compile(value)
         return value
     if not isinstance(value, bool):
-        raise ValueError(f"expected true or false; found {value!r}")
+        raise ValueError(f"expected true or false; found {quoted(value)}")
     return value

@@ -41,7 +41,8 @@ _ONE_AT_A_TIME = threading.RLock()  # torch's list of safe classes is one for th
 
 # Classes that training tools pickle beside the weights. None of them is imported: an empty stand-in takes its place.
 STAND_INS = re.compile(
-    r"(numpy|mmengine|mmcv|mmdet|mmyolo|omegaconf|lightning|pytorch_lightning|lightning_fabric|pathlib|datetime)\..+"
+    r"(mmengine|mmcv|mmdet|mmyolo|omegaconf|lightning|pytorch_lightning|lightning_fabric|pathlib|datetime)\..+"
+    r"|numpy\.((core|_core|random|dtypes|ma)\..+|ndarray|dtype|[a-z]+_|(bool|u?int|float|complex)\d*)"
     r"|argparse\.Namespace|collections\.(defaultdict|deque)|builtins\.(list|dict|tuple|int|float|str|bool|range)"
 )
 DICT_LIKE = re.compile(r".*(AttributeDict|ConfigDict|\.dict)")

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 import click
 
-from kdyolo.cli.base import cli, echo, escaped_log
+from kdyolo.cli.base import cli, echo
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
-from kdyolo.errors import LONGEST, KDYOLOError, RunError
+from kdyolo.errors import KDYOLOError, RunError, message_text
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
-from kdyolo.utils.text import shortened
+from kdyolo.utils.ultralytics_patches import log_escaped
 
 __all__ = ["cli", "main"]
 
 # What a disk says that is full or read-only, or whose files are not ours: no mistake of the program.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     let_threads_sleep()
     honour_launch()
     try:
-        with escaped_log():
+        with log_escaped():
             code = cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
         if code:
             sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ours = isinstance(e, KDYOLOError)
         if ours and os.environ.get("RANK", "0") != "0":  # one of several ranks, and the first one says the same
             sys.exit(FAILED)
-        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {shortened(str(e), LONGEST)}", err=True)
+        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {message_text(str(e))}", err=True)
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(exit_code(e))

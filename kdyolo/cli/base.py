@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -14,7 +12,7 @@ from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
 from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_result
 from kdyolo.cli.sections import SectionedGroup
 from kdyolo.errors import collect_mistakes
-from kdyolo.utils.text import printable_lines, quoted
+from kdyolo.utils.text import quoted
 
 __all__ = [
     "F",
@@ -140,19 +138,3 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
         if isinstance(value, str) and key in {*CFG_FLOAT_KEYS, *CFG_FRACTION_KEYS, *CFG_INT_KEYS, "imgsz"}:
             found.update([parse_key_value_pair(f"{key}={value}")])
     return found
-
-
-@contextmanager
-def escaped_log() -> Iterator[None]:
-    """Let what Ultralytics' logger prints, its own lines and ours, pass as :func:`echo` does; colours stay."""
-    logger = logging.getLogger("ultralytics")
-
-    def escape(record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable_lines(record.getMessage(), colours=True), None
-        return True
-
-    logger.addFilter(escape)
-    try:
-        yield
-    finally:
-        logger.removeFilter(escape)

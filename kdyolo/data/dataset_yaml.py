@@ -104,11 +104,7 @@ def load_dataset(path: Path) -> Dataset:
             f"{path}: expected as many names as 'nc' says, found {len(names)} names and nc {quoted(content['nc'])}. "
             "Correct the one that is wrong."
         )
-    ids = content.get("category_ids")
-    if ids and _ids(ids, names) is None:
-        raise DatasetError(
-            f"{path}: expected a category id of its own for each class, found {quoted(ids)}. Correct the YAML."
-        )
+    _refuse_wrong_ids(path, content, names)
     for role in ROLES:
         if content.get(role) and not _paths(content[role]):
             raise DatasetError(
@@ -118,7 +114,8 @@ def load_dataset(path: Path) -> Dataset:
     if not images:
         raise DatasetError(f"{path}: expected at least one of the keys {', '.join(ROLES)}, found none of them.")
     root = _root(path, content, images)
-    return Dataset(path, root, names, _ids(ids, names), images, _annotations(content), _label_settings(content))
+    ids = _ids(content.get("category_ids"), names)
+    return Dataset(path, root, names, ids, images, _annotations(content), _label_settings(content))
 
 
 def _root(path: Path, content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> Path:
@@ -183,6 +180,7 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
 
     file = dataset_file(str(data))
     content = _read(file)
+    _refuse_wrong_ids(file, content, _class_names(content))
     script = content.get("download")
     if split not in ("train", "val") and not content.get(split):  # Ultralytics says the same of the other two
         there = [name for name in ("train", "val", "test") if content.get(name)]
@@ -330,10 +328,25 @@ def _whole(value: Any) -> int | None:
 
 
 def _ids(ids: Any, names: Mapping[int, str]) -> dict[int, int] | None:
-    """Class index → category id; None unless each class has an id of its own."""
-    if not isinstance(ids, Mapping) or ids.keys() != names.keys() or len(set(map(str, ids.values()))) != len(ids):
+    """Class index → category id; None unless each class has a whole number of its own."""
+    if not isinstance(ids, Mapping) or ids.keys() != names.keys():
         return None
-    return {index: ids[index] for index in names} or None
+    found = {index: number for index in names if (number := _whole(ids[index])) is not None}
+    return found if found and len(set(found.values())) == len(ids) else None
+
+
+def _refuse_wrong_ids(path: Path, content: Mapping[str, Any], names: Mapping[int, str]) -> None:
+    """Refuse category ids of which a class has none, or none of its own; without any, names tie classes to categories.
+
+    Raises:
+        DatasetError: They are wrong.
+    """
+    ids = content.get("category_ids")
+    if ids and _ids(ids, names) is None:
+        raise DatasetError(
+            f"{path}: expected a category id of its own for each class, a whole number, found {quoted(ids)}. "
+            "Correct the YAML."
+        )
 
 
 def _roots(path: Path, content: Mapping[str, Any]) -> list[Path]:

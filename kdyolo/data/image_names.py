@@ -11,7 +11,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kdyolo.errors import DatasetError
-from kdyolo.utils.plain_files import refuse_endless
+from kdyolo.utils.plain_files import is_file, is_folder, refuse_endless
 
 # Ultralytics leaves files with any other suffix out of a list without a word (its IMG_FORMATS; a test compares them).
 IMAGE_SUFFIXES = frozenset(
@@ -123,14 +123,14 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
         elif path.suffix[1:].lower() not in IMAGE_SUFFIXES and path.is_file():
             files |= _listed(path)
             folders.append(path.parent / "images" / path.stem)  # where kdyolo convert puts them
-        elif path.is_file():
+        elif is_file(path):
             files.add(path)
         else:
             raise DatasetError(f"{path}: expected a folder with images or a list of them, found nothing.")
     images = sorted(p for p in files if p.suffix[1:].lower() in IMAGE_SUFFIXES)
     if not images:
         raise DatasetError(f"{', '.join(map(str, paths))}: expected images, found none.")
-    if missing := next((p for p in images if not p.is_file()), None):
+    if missing := next((p for p in images if not is_file(p)), None):
         raise DatasetError(f"{missing}: expected an image, found nothing. Correct the list, or convert again.")
     inside = len(folders) == 1 and all(p.is_relative_to(folders[0]) for p in images)
     folder = folders[0] if inside else Path(os.path.commonpath([p.parent for p in images]))
@@ -161,12 +161,13 @@ def refuse_odd_images(paths: Iterable[Path]) -> None:
         DatasetError: A pipe or a device, or a file of more than :data:`MOST_BYTES`.
     """
     for path in paths:
-        if path.is_dir():
-            refuse_odd_images(p for p in path.rglob("*.*") if not p.is_dir())
-        elif path.suffix[1:].lower() in IMAGE_SUFFIXES:
-            _refuse_odd_image(path)
-        elif path.suffix == ".txt" and path.is_file():
-            refuse_odd_images(listed for listed in _listed(path) if listed.suffix != ".txt")
+        if is_folder(path):
+            images: Iterable[Path] = path.rglob("*.*")
+        else:  # what a list names is an image to Ultralytics too, never a folder or another list
+            images = _listed(path) if path.suffix == ".txt" and is_file(path) else [path]
+        for image in images:
+            if image.suffix[1:].lower() in IMAGE_SUFFIXES:
+                _refuse_odd_image(image)
 
 
 def _refuse_odd_image(path: Path) -> None:

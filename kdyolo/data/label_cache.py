@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from ultralytics.data.dataset import DATASET_CACHE_VERSION
 from kdyolo.data.coco.split_writer import cache_name
 from kdyolo.data.yolo_labels import label_path
 from kdyolo.utils.atomic import replacing
+from kdyolo.utils.system import memory_bounded
 from kdyolo.utils.ultralytics_patches import image_shapes_known
 
 KNOWN_VERSIONS = ("1.0.12",)
+_ROOM = 1 << 28  # bytes of memory in which a cache of any size can be read, beside what its size allows
 # What the pickle of a cache names: that which puts arrays and bytes together.
 NUMPY_PARTS = frozenset(
     {
@@ -104,7 +107,8 @@ def read_label_cache(path: Path) -> dict[str, Any]:
             read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
             if read_header is None or read_header(file)[0] != ():
                 raise AttributeError("no cache of labels")
-            content = _ArraysOnly(file).load()
+            with memory_bounded(_ROOM + 100 * os.fstat(file.fileno()).st_size):  # a number far away in it claims more
+                content = _ArraysOnly(file).load()
             content = content.item() if isinstance(content, np.ndarray) else None
         except AttributeError:
             raise

@@ -11,10 +11,11 @@ from ultralytics.utils import LOGGER, RANK
 
 from kdyolo.engine.memory.fitting_batch import Measurable, batch_in_use
 from kdyolo.engine.memory.meter import is_out_of_memory
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import ConfigError, DatasetError, RunError
 from kdyolo.runs.files import ever_saved, resumable, run_folder_of
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
+from kdyolo.utils.text import without_colours
 
 NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
@@ -59,9 +60,10 @@ def early_end_explained(trainer: Running, has_saved: Callable[[], bool]) -> Iter
     Raises:
         KeyboardInterrupt: The training was interrupted.
         RunError: Memory ran out.
-        ConfigError: BatchNorm got one value per channel.
+        ConfigError: Images are too small for BatchNorm or for the loss.
     """
-    with interruption_explained(trainer.last, has_saved), batchnorm_explained(trainer.args), memory_explained(trainer):
+    small = small_images_explained(trainer.args)
+    with interruption_explained(trainer.last, has_saved), small, memory_explained(trainer):
         yield
 
 
@@ -89,18 +91,23 @@ def interruption_explained(last: Path, has_saved: Callable[[], bool]) -> Iterato
 
 
 @contextmanager
-def batchnorm_explained(args: Any) -> Iterator[None]:
-    """Say what to change where a run ends because BatchNorm gets one value per channel.
+def small_images_explained(args: Any) -> Iterator[None]:
+    """Say what to change where images are too small: for BatchNorm, or for the loss, which needs ten cells for a box.
 
     Args:
         args: Ultralytics' settings.
 
     Raises:
-        ConfigError: In place of a ``ValueError``.
+        ConfigError: In place of what PyTorch raises.
     """
     try:
         yield
-    except ValueError as e:
+    except (ValueError, RuntimeError) as e:
+        if "selected index k out of range" in str(e):  # of the cells of all levels, the loss takes the best ten
+            raise ConfigError(
+                f"imgsz={args.imgsz} is too small for this model: its pyramid levels have fewer than ten cells "
+                "together, from which the loss chooses for each object. Expected a larger imgsz, such as 64."
+            ) from e
         if "value per channel" not in str(e):  # Ultralytics foresees some of these cases, and PyTorch finds the rest
             raise
         raise ConfigError(
@@ -143,6 +150,29 @@ def _ran_out(trainer: Running) -> str:
         f"kdyolo train --resume {trainer.save_dir} --device N. A resumed run keeps its batch; for a smaller one "
         f"start a new run {smaller}."
     )
+
+
+@contextmanager
+def images_explained(split: str) -> Iterator[None]:
+    """End with one clear error where Ultralytics finds no images of a split, or cannot read what names them.
+
+    Args:
+        split: What they are for: ``train`` or ``val``.
+
+    Raises:
+        DatasetError: In place of what the system or Ultralytics raises.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        said = without_colours(getattr(e, "strerror", None) or str(e)).strip().partition("\n")[0]
+        if "has an empty name" in said:  # of the folder above a bare name
+            said = "they are named without their folder, beside which labels are looked for"
+        elif isinstance(e, ValueError):  # of something else
+            raise
+        raise DatasetError(
+            f"{split} images: {said}. Expected a folder with images, or a list with the path of one on each line."
+        ) from e
 
 
 @contextmanager

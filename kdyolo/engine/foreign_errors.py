@@ -13,6 +13,7 @@ _NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available", "not compiled
 _FETCHED = re.compile(r"Download failure for (\S+?)\.? (?:Environment|\S*retry|Retry|.*)", re.DOTALL)
 _ABSENT = re.compile(r"'?(.+?)'? does not exist")
 _EMPTY = re.compile(r"No images or videos found in (.+?)\. ")
+_OPTIMIZER = re.compile(r"Optimizer (.*) not found in list of available optimizers \{(.*?)\}", re.DOTALL)
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 
 
@@ -29,6 +30,8 @@ def explained(error: BaseException) -> KDYOLOError | None:
         return ConfigError(
             "there is no GPU that PyTorch can use. Take --device cpu, or look at 'kdyolo doctor' and 'nvidia-smi'."
         )
+    if isinstance(error, NotImplementedError) and (found := _OPTIMIZER.search(text)):
+        return ConfigError(f"optimizer={found[1]} is none that Ultralytics knows. Expected one of {found[2]}.")
     if isinstance(error, RuntimeError) and (found := _CHANNELS.search(text)):
         return DatasetError(
             f"the model takes images of {found[1]} channels, and got such of {found[2]}. Expected "

@@ -33,6 +33,7 @@ from kdyolo.engine.options.keywords import TrainKeywords, UltralyticsKeywords
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
 from kdyolo.engine.predictor import StretchPredictor, images_named, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.devices import Machine, one_device
+from kdyolo.engine.ranks.joining import joined_for_evaluation
 from kdyolo.engine.start.detector_start import DetectorStart, held_start, read_start
 from kdyolo.engine.start.plan import plan_run
 from kdyolo.engine.trainer import KDTrainer
@@ -334,6 +335,8 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     ) -> Any:
         """Evaluate: Ultralytics' metrics, then the official COCO metrics over all images of the annotation file.
 
+        Under torchrun, all processes share the evaluation, and the first one has and writes the result.
+
         Args:
             validator: Another validator class; default :class:`kdyolo.engine.validator.KDValidator`.
             annotations: COCO JSON of the split; default the one that the data set YAML names.
@@ -346,8 +349,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         Returns:
             Ultralytics' detection metrics, with the official ones as ``coco``
             (:class:`kdyolo.metrics.coco_metrics.CocoScores`; None for a data set without COCO annotations) and, if
-            asked for, the analysis as ``errors``
-            (:class:`kdyolo.metrics.tide.ErrorReport`).
+            asked for, the analysis as ``errors`` (:class:`kdyolo.metrics.tide.ErrorReport`).
 
         Raises:
             ConfigError: Something was asked for that needs annotations, and there are none.
@@ -355,9 +357,8 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         own = {"evaluator": evaluator, "per_class": per_class, "errors": errors, "run_download": run_download}
         own["annotations"] = None if annotations is None else str(annotations)
-        if kwargs.get("device") is not None:
-            kwargs["device"] = one_device(kwargs["device"], "an evaluation", Machine.here())
-        return super().val(validator=validator, **own, **kwargs)
+        with joined_for_evaluation(kwargs.pop("device", None)) as device:
+            return super().val(validator=validator, **own, **device, **kwargs)
 
     def predict(
         self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Unpack[UltralyticsKeywords]

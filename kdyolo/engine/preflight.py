@@ -26,7 +26,14 @@ from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import get_cpu_info
 
 from kdyolo.data.empty_splits import crowd_warnings, refuse_unlabelled
-from kdyolo.engine.memory.fitting_batch import does_not_fit, fitting_batch, loss_of, refuse_autobatch
+from kdyolo.engine.early_ends import small_images_explained
+from kdyolo.engine.memory.fitting_batch import (
+    does_not_fit,
+    fitting_batch,
+    gradient_buckets,
+    loss_of,
+    refuse_autobatch,
+)
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
 from kdyolo.engine.start.detector_start import read_start
@@ -175,16 +182,17 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
             refuse_autobatch(asked, ranks)
             if ranks > 1:  # measured is one device's share
                 trainer.batch_size = max(trainer.batch_size // ranks, 1)
-            trainer.set_up()
-            LOGGER.info(_describe_data(trainer))
-            for warning in crowd_warnings(trainer.data):
-                LOGGER.warning(warning)
-            LOGGER.info(_settle_batch(trainer, ranks, asked))
-            if picture:
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                picture.unlink(missing_ok=True)
-            steps = ceil(len(trainer.train_loader) / ranks)
-            rehearsal = RunCost(_measure(trainer, picture), steps, trainer.batch_size * ranks)
+            with small_images_explained(trainer.args):
+                trainer.set_up()
+                LOGGER.info(_describe_data(trainer))
+                for warning in crowd_warnings(trainer.data):
+                    LOGGER.warning(warning)
+                LOGGER.info(_settle_batch(trainer, ranks, asked))
+                if picture:
+                    picture.parent.mkdir(parents=True, exist_ok=True)
+                    picture.unlink(missing_ok=True)
+                phases = _measure(trainer, picture, ranks)
+            rehearsal = RunCost(phases, ceil(len(trainer.train_loader) / ranks), trainer.batch_size * ranks)
         finally:
             trainer.log.close()
         LOGGER.info(_estimate(rehearsal))
@@ -201,7 +209,7 @@ def _settle_batch(trainer: KDTrainer, ranks: int, asked: float) -> str:
     if asked < 1:
         lines.append(f"batch   {trainer.batch_size}, which AutoBatch took for batch={asked}")
     share = trainer.batch_size
-    if trainer.memory.may_run_out and (fitting := fitting_batch(trainer)) < share:
+    if trainer.memory.may_run_out and (fitting := fitting_batch(trainer, ranks)) < share:
         advice = does_not_fit(trainer, fitting, ranks)
         if not fitting:
             raise RunError(advice)
@@ -234,13 +242,17 @@ def _some(names: list[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
-def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
-    """One real batch forward and backward in every phase of the schedule, and its labels drawn."""
+def _measure(trainer: KDTrainer, picture: Path | None, ranks: int) -> list[PhaseCost]:
+    """One real batch forward and backward in every phase of the schedule, and its labels drawn.
+
+    What several devices exchange takes memory on each of them, of which the one that is measured has its part too.
+    """
     schedule, phases = trainer.schedule, []
     starts = [0, *schedule.unfreezes]
     for start, end in zip(starts, [*starts[1:], trainer.epochs], strict=True):
         trainer.begin_epoch(start)  # which also starts the loader anew
         trainer.memory.reset()
+        buckets = gradient_buckets(trainer.model.parameters()) if ranks > 1 else []
         batches = chain.from_iterable(iter(trainer.train_loader) for _ in range(STEPS + 1))
         seconds = []
         for step in range(STEPS + 1):
@@ -252,6 +264,7 @@ def _measure(trainer: KDTrainer, picture: Path | None) -> list[PhaseCost]:
         phases.append(
             PhaseCost(schedule.phase(start), end - start, statistics.median(seconds[1:]), trainer.memory.peak())
         )
+        del buckets
     return phases
 
 

@@ -15,13 +15,14 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from kdyolo.data.empty_splits import no_objects
 from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import STRETCH
 from kdyolo.engine.training import KDTraining
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import DatasetError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
-from kdyolo.utils.ultralytics_patches import label_caches_read_by
+from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped
 
 
 class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
@@ -65,11 +66,8 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         """
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        try:
-            with label_caches_read_by(read_label_cache):
-                dataset = build(self, img_path, mode, batch)
-        except FileNotFoundError as e:  # such as an image list that names none
-            raise DatasetError(f"{mode} images: {str(e).strip().splitlines()[0]}") from e
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
+            dataset = build(self, img_path, mode, batch)
         if not any(len(label["cls"]) for label in dataset.labels):
             raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))
         return dataset

@@ -28,13 +28,7 @@ from kdyolo.engine.memory.meter import meter_of
 from kdyolo.engine.optimizer import EarlyStoppingAfterUnfreeze, OptimizerSteps, ScheduledRates
 from kdyolo.engine.provenance import announce, provenance, run_record
 from kdyolo.engine.ranks.nan_recovery import recover_on_all_ranks
-from kdyolo.engine.resume import (
-    RESUME_MAY_CHANGE,
-    ResumeState,
-    finish_run,
-    restore_loss_weights,
-    seed_epoch,
-)
+from kdyolo.engine.resume import RESUME_MAY_CHANGE, ResumeState, finish_run, restore_loss_weights, seed_epoch
 from kdyolo.engine.start.detector_start import is_yaml
 from kdyolo.engine.start.plan import RunPlan
 from kdyolo.engine.start.run_start import start_run
@@ -50,7 +44,13 @@ from kdyolo.runs.results_plot import plot_results
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.progress import details
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, ray_left_out, runs_below_here, signals_pass
+from kdyolo.utils.ultralytics_patches import (
+    data_sets_read_by,
+    ray_left_out,
+    runs_below_here,
+    settings_written_whole,
+    signals_pass,
+)
 
 
 class KDTraining(MeasuredTraining):
@@ -110,7 +110,7 @@ class KDTraining(MeasuredTraining):
             undo.callback(lambda: start.discard_set_up(getattr(self, "save_dir", None)))
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
-            with ray_left_out(), details("engine/trainer: "):
+            with ray_left_out(), settings_written_whole(), details("engine/trainer: "):
                 super().__init__(cfg, start.overrides, _callbacks)
             start.note_folder(self.save_dir)
             if start.device is not None:
@@ -121,6 +121,8 @@ class KDTraining(MeasuredTraining):
                 torch.set_num_threads(threads)
             self.ddp = start.elsewhere
             fitting_batch.refuse_autobatch(self.batch_size, max(self.world_size, start.devices.processes))
+            if distributed.is_rank_zero() and not self.ddp:
+                self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
             undo.pop_all()  # all went well
         self.schedule = replace(self.plan.schedule, epochs=self.epochs)  # of a resumed run, the epochs are known now
         self.rates, self.steps = ScheduledRates(self.schedule), OptimizerSteps()
@@ -129,8 +131,6 @@ class KDTraining(MeasuredTraining):
         self.memory = meter_of(self.device)
         self.wdir = AtomicPath(self.wdir)
         self.last, self.best = self.wdir / LAST_NAME, self.wdir / BEST_NAME
-        if distributed.is_rank_zero() and not self.ddp:
-            self.log.open(self.save_dir / LOG_NAME, append=start.continues_log)
 
     def train(self) -> None:
         """Run the training; on Ctrl-C or SIGTERM say how to go on. Extends ``train``."""

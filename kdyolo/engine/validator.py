@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOGGER
@@ -23,6 +24,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER
 from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
 from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
+from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
 from kdyolo.engine.ranks.sharding import shard
@@ -33,7 +35,8 @@ from kdyolo.metrics.names import COLUMNS, DEFAULT_EVALUATOR
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by
+from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, progress_bars_escaped
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         if isinstance(args, dict):  # Ultralytics refuses what it does not know
             self.evaluation = EvaluationOptions(**{k: v for k, v in args.items() if k in KEYS and v is not None})
             args = {k: v for k, v in args.items() if k not in KEYS}
+        if save_dir is None and is_sharing():  # else each rank would make one of its own
+            save_dir = Path(distributed.run_on_rank_zero(lambda: str(get_save_dir(get_cfg(overrides=args)))))
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.scores: CocoScores | None = None
         self._reference: Reference | None = None
@@ -166,8 +171,14 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        with label_caches_read_by(read_label_cache):
-            return build(self, img_path, mode, batch)
+        waits = is_sharing() and not distributed.is_rank_zero()
+        if waits:
+            agree()  # rank 0 has read the labels first, and written their cache
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
+            dataset = build(self, img_path, mode, batch)
+        if is_sharing() and not waits:
+            agree()
+        return dataset
 
     def prepare(self, data: dict[str, Any]) -> None:
         """Find and read the annotations, so that what is wrong with them is known before anything is computed.
@@ -326,7 +337,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         else:
             LOGGER.info(scores.table(self.evaluation.per_class))
             if not self.jdict:  # Ultralytics writes no empty file, and would leave an older one
-                (self.save_dir / PREDICTIONS_NAME).write_text("[]", encoding="utf-8")
+                write_atomic(self.save_dir / PREDICTIONS_NAME, "[]")
             self._keep(scores, reference)
             LOGGER.info(f"kept {self.save_dir / PREDICTIONS_NAME} for kdyolo score")
             if self.evaluation.errors:
@@ -337,7 +348,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Write the official metrics, per class too, beside the predictions that they are of."""
         content = {"annotations": str(Path(reference.truth.path).resolve()), "resize": self.resize, **scores.to_dict()}
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        (self.save_dir / SCORES_NAME).write_text(text + "\n", encoding="utf-8")
+        write_atomic(self.save_dir / SCORES_NAME, text + "\n")
 
     def _analyse(self, reference: Reference) -> None:
         """Split the loss of AP into kinds of errors; save a plot and the worst images."""

@@ -26,6 +26,7 @@ FEATURES_NAME = "features.png"  # of a distillation: images with the features of
 LOG_NAME = "train.log"  # all that the run printed
 PID_NAME = "pid.txt"  # the process that works in the folder, as a number and nothing else
 PROCESS_NAME = "process.json"  # what tells that process from a later one with the same number
+STOPPED_NAME = "stopped.txt"  # the process that kdyolo stop had to kill, until another one works in the folder
 
 # ---- a study's folder ------------------------------------------------------------------------------------------------
 

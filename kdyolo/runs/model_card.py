@@ -17,6 +17,7 @@ from kdyolo.metrics.names import NAMES
 from kdyolo.runs.contents.forms import Count, Epochs, Name
 from kdyolo.runs.files import ARGS_NAME, BEST_NAME, CARD_NAME, MAP, MAP50, RECORD_NAME, RESULTS_NAME
 from kdyolo.runs.history import Run, read_run
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.plain_files import is_file
 from kdyolo.utils.tables import markdown_code, markdown_row, markdown_table, markdown_text
 from kdyolo.utils.text import shortened
@@ -110,7 +111,7 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
         _provenance(record),
     ]
     path = Path(out) if out else folder / CARD_NAME
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    write_atomic(path, "\n\n".join(sections) + "\n")
     return path
 
 

@@ -21,9 +21,10 @@ import psutil
 
 from kdyolo.errors import RunError
 from kdyolo.runs.contents.readers import read_process_file
-from kdyolo.runs.files import PID_NAME, PROCESS_NAME
+from kdyolo.runs.files import PID_NAME, PROCESS_NAME, STOPPED_NAME
 from kdyolo.runs.process_control import alive, ended_by_signals
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.plain_files import is_file
 
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
 
@@ -112,6 +113,20 @@ def forget_process(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def note_forced_stop(folder: Path, process: RecordedProcess) -> None:
+    """Note in a folder that its process is going to be killed because somebody stops the run.
+
+    To whoever waits for it, the process then ends as one that the system kills for want of memory does.
+    """
+    with contextlib.suppress(OSError):  # on a full disk a run can be stopped as well
+        write_atomic(folder / STOPPED_NAME, f"{process.pid}\n")
+
+
+def stopped_by_force(folder: Path) -> bool:
+    """Whether the last process of a folder was killed by ``kdyolo stop``, since it did not end otherwise."""
+    return is_file(folder / STOPPED_NAME)
+
+
 def refuse_running(folder: Path) -> RecordedProcess | None:
     """Refuse to work in a folder in which another process is at work.
 
@@ -145,6 +160,7 @@ def claimed_folder(folder: Path) -> Iterator[RecordedProcess | None]:
         RunError: Another process of this machine works in it.
     """
     elsewhere = refuse_running(folder)
+    (folder / STOPPED_NAME).unlink(missing_ok=True)
     me = RecordedProcess.current()
     for name, text in ((PROCESS_NAME, json.dumps(asdict(me))), (PID_NAME, str(me.pid))):
         write_atomic(folder / name, f"{text}\n")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -202,7 +202,9 @@ def honour_launch() -> None:
             sys.exit(128 + signal.SIGTERM)
 
 
-def end(root: psutil.Process, timeout: float) -> signal.Signals | None:
+def end(
+    root: psutil.Process, timeout: float, before_killing: Callable[[], object] = lambda: None
+) -> signal.Signals | None:
     """End a process with all that it started: as Ctrl-C does, then SIGTERM, at last SIGKILL.
 
     Only ``root`` is asked: it knows how to end its own (torchrun its ranks, a trainer its data loader workers). A whole
@@ -211,6 +213,7 @@ def end(root: psutil.Process, timeout: float) -> signal.Signals | None:
     Args:
         root: The process to end.
         timeout: Seconds that it gets after each of the first two signals.
+        before_killing: Called once these were not enough, before SIGKILL.
 
     Returns:
         The signal that ended the process; None if it had ended before.
@@ -225,6 +228,8 @@ def end(root: psutil.Process, timeout: float) -> signal.Signals | None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         if not alive(root):
             break
+        if number == signal.SIGKILL:
+            before_killing()
         _send(root, number)
         sent = number
         _wait([root], timeout)

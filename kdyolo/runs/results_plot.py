@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdyolo.models.freeze_schedule import PARTS, FreezeSchedule
 from kdyolo.runs.files import PICTURE_NAME
+from kdyolo.utils.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,9 @@ def plot_results(results: Path, schedule: FreezeSchedule) -> Path:
     # and leaves those of the caller alone.
     fonts = ["Arial Unicode MS", *mpl.rcParams["font.sans-serif"]]
     with mpl.rc_context({"font.size": 11, "font.sans-serif": fonts}):
-        _draw(rows, schedule).savefig(picture, dpi=150)
+        figure = _draw(rows, schedule)
+        with replacing(picture) as partial:
+            figure.savefig(partial, dpi=150, format="png")
     return picture
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from kdyolo.runs.files import RECORD_NAME
+from kdyolo.utils.atomic import write_atomic
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,5 @@ class RunRecord:
         """Write the record into a run folder, and return the file."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         path = folder / RECORD_NAME
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_atomic(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         return path

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from kdyolo.errors import KDYOLOError, RunError
 from kdyolo.runs.contents.readers import read_args
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, PID_NAME, RESULTS_NAME, ever_saved, is_run, resumable
 from kdyolo.runs.history import Run, read_run
-from kdyolo.runs.pid_file import RecordedProcess, forget_process, read_process
+from kdyolo.runs.pid_file import RecordedProcess, forget_process, note_forced_stop, read_process, stopped_by_force
 from kdyolo.runs.process_control import end
 from kdyolo.utils.plain_files import is_file, is_folder, read_json
 
@@ -47,6 +48,7 @@ class RunStatus:
         seconds_left: An estimate for a run that is running; NaN if nothing is known.
         changed: The time of the last sign of life, in seconds since 1970.
         problem: A description of the damage; None if there is none.
+        forced: Whether ``kdyolo stop`` had to kill its process, which had not ended otherwise.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class RunStatus:
     seconds_left: float = math.nan
     changed: float = 0.0
     problem: str | None = None
+    forced: bool = False
 
     @property
     def stale(self) -> bool:
@@ -69,8 +72,9 @@ class RunStatus:
     def summary(self) -> str:
         """The state for a person."""
         host = self.process.host if self.process else ""
-        return {"interrupted": "interrupted (resumable)", "elsewhere": f"on {host}, unseen from here",
+        said = {"interrupted": "interrupted (resumable)", "elsewhere": f"on {host}, unseen from here",
                 "died": "died before its first epoch was saved"}.get(self.state, self.state)  # fmt: skip
+        return f"{said}, stopped by SIGKILL" if self.forced and self.state != "running" else said
 
     def to_dict(self) -> dict[str, Any]:
         """The status as plain data, for JSON; what is unknown is None."""
@@ -87,6 +91,7 @@ class RunStatus:
             "seconds_left": None if math.isnan(self.seconds_left) else self.seconds_left,
             "changed": self.changed,
             "problem": self.problem,
+            "stopped_by_sigkill": self.forced,
         }
 
 
@@ -109,7 +114,8 @@ def run_status(path: Path, now: float | None = None) -> RunStatus:
         return RunStatus(path, "damaged", changed=changed, problem=str(e))
     since = (time.time() if now is None else now) - changed
     left = seconds_left(run, since) if state == "running" else math.nan
-    return RunStatus(path, state, phase, epoch, run.planned_epochs, run.value(), process, left, changed)
+    forced = stopped_by_force(path)
+    return RunStatus(path, state, phase, epoch, run.planned_epochs, run.value(), process, left, changed, forced=forced)
 
 
 def _changed(file: Path) -> float:
@@ -258,7 +264,7 @@ def _end(path: Path, timeout: float) -> Stopped:
         forget_process(path)
         return Stopped(path, f"was not running: process {process.pid} had been killed, its {PID_NAME} was stale."
                              f"{_next_step(path)}")  # fmt: skip
-    sent = end(root, timeout)
+    sent = end(root, timeout, partial(note_forced_stop, path, process))
     if process.find() is not None:
         return Stopped(path, f"process {process.pid} does not end, even after SIGKILL. It hangs in the kernel.", True)
     if read_process(path) == process:  # killed, or ended between two of its own steps

@@ -16,6 +16,7 @@ from kdyolo.utils.text import quoted
 
 MOST_BYTES = 16 << 20  # of a file that is read whole; the largest of their kind have a hundredth of it
 DEEPEST = 50  # lists and mappings within each other; what walks through them calls itself for each
+_LARGE = 1 << 30  # bytes of a text from which on it may be more than fits into a machine's memory
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 
 
@@ -89,6 +90,8 @@ def read_json(path: Path, *, advice: str = "Restore it.", error: type[KDYOLOErro
         return None
     try:
         content = json.loads(data.decode("utf-8"))
+        if b"\\ud" in data or b"\\uD" in data:  # perhaps half a character, which cannot be written anywhere
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as e:  # of ValueError: JSON, UTF-8, and numbers of thousands of digits
         raise error(f"{path}: damaged ({quoted(e)}). Expected a JSON object. {advice}") from e
     if not isinstance(content, dict):
@@ -99,7 +102,7 @@ def read_json(path: Path, *, advice: str = "Restore it.", error: type[KDYOLOErro
 
 
 def refuse_endless(path: Path, *, error: type[KDYOLOError]) -> None:
-    """Refuse what never ends or begins with zeros, before it is read as a whole, for texts of any size.
+    """Refuse what never ends, begins with zeros or fits into no memory, before it is read as a whole.
 
     What is missing, or a folder, is left to whoever opens it.
 
@@ -108,16 +111,30 @@ def refuse_endless(path: Path, *, error: type[KDYOLOError]) -> None:
         error: The kind of error to raise.
 
     Raises:
-        KDYOLOError: Of the kind asked for: a pipe, a device or a socket, or a file whose first byte is zero.
+        KDYOLOError: Of the kind asked for: a pipe, a device or a socket, a file whose first byte is zero, or one larger
+            than half of this machine's memory.
     """
     with contextlib.suppress(OSError, ValueError):
-        mode = path.stat().st_mode
+        found = path.stat()
+        mode = found.st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise error(f"{path}: cannot be read: expected a file, found {_kind(mode)}.")
         if stat.S_ISREG(mode):
             with path.open("rb") as file:
                 if file.read(1) == b"\0":
                     raise error(f"{path}: expected a text, found zeros. Copy or download it again.")
+            if found.st_size > _LARGE and found.st_size > (most := _memory() // 2):
+                raise error(
+                    f"{path}: expected a text of at most {most / 1e9:,.0f} GB, half of this machine's memory, found "
+                    f"{found.st_size / 1e9:,.0f} GB. Copy it again, or use a machine with more memory."
+                )
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    import psutil  # only here: its import takes longer than that of the rest
+
+    return int(psutil.virtual_memory().total)
 
 
 def is_deeper(content: Any, deepest: int) -> bool:

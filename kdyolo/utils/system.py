@@ -1,4 +1,4 @@
-"""The machine and this process: cores, threads to train with, garbage collection, end with the parent."""
+"""The machine and this process: cores, threads to train with, memory, end with the parent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _MOST = 8  # processes; more would only wait for the file system
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -70,3 +71,28 @@ def die_with_parent(number: signal.Signals) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+@contextmanager
+def memory_bounded(more: int) -> Iterator[None]:
+    """Let this process claim at most so much more memory in a block, in which a claim beyond that is a ``MemoryError``.
+
+    For readers in C that make room for whatever a file says. Linux only; elsewhere nothing is bounded.
+
+    Args:
+        more: Bytes of address space.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = pages * os.sysconf("SC_PAGE_SIZE") + more
+    known = [limit for limit in (soft, hard, bound) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

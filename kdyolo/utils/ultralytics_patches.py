@@ -40,12 +40,17 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from kdyolo.errors import short_lines
+from kdyolo.utils.atomic import replacing
+from kdyolo.utils.text import printable_lines
 
 
 @contextmanager
@@ -253,3 +258,70 @@ def signals_pass() -> Iterator[None]:
         yield
     finally:
         TryExcept.__exit__ = original
+
+
+@contextmanager
+def settings_written_whole() -> Iterator[None]:
+    """Have Ultralytics' trainer write ``args.yaml`` completely or not at all.
+
+    ``ultralytics.engine.trainer.BaseTrainer.__init__`` calls ``YAML.save`` of its module, which empties the file first.
+    Without this, a full disk or a kill while a run is resumed leaves a folder that is known to be no run any more.
+    """
+    from ultralytics.engine import trainer
+
+    original = trainer.YAML
+
+    class Whole(original):  # type: ignore[misc, valid-type]
+        @classmethod
+        def save(cls, file: str | Path = "data.yaml", data: Any = None, header: str = "") -> None:
+            with replacing(Path(file)) as partial:
+                super().save(partial, data, header)
+
+    trainer.YAML = Whole
+    try:
+        yield
+    finally:
+        trainer.YAML = original
+
+
+@contextmanager
+def progress_bars_escaped() -> Iterator[None]:
+    """Have Ultralytics' progress bars show what a terminal would obey in their words as escapes; colours stay.
+
+    ``ultralytics.utils.tqdm.TQDM`` writes its ``desc`` to stdout, past any log. ``ultralytics.data`` puts the paths of
+    caches and labels there. Without this, the name of a folder of labels moves the cursor, or sets the clipboard.
+    """
+    from ultralytics.utils.tqdm import TQDM
+
+    before = vars(TQDM).get("desc")
+
+    def set_words(bar: Any, words: str) -> None:
+        vars(bar)["desc"] = printable_lines(str(words), colours=True)
+
+    TQDM.desc = property(lambda bar: vars(bar)["desc"], set_words)
+    try:
+        yield
+    finally:
+        if before is None:  # bars that go on keep their words themselves
+            del TQDM.desc
+        else:
+            TQDM.desc = before
+
+
+@contextmanager
+def log_escaped() -> Iterator[None]:
+    """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
+
+    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut.
+    """
+    logger = logging.getLogger("ultralytics")
+
+    def escape(record: logging.LogRecord) -> bool:
+        record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
+        return True
+
+    logger.addFilter(escape)
+    try:
+        yield
+    finally:
+        logger.removeFilter(escape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import cv2
 import numpy as np
@@ -132,6 +133,10 @@ def test_the_picture(checkpoint, tmp_path):
     assert drawn[28 + 64 :].min() < 200  # the line is there
     with pytest.raises(DatasetError, match="not an image"):
         draw_features(checkpoint, checkpoint, tmp_path / "out2.png")
+    huge = cv2.imencode(".bmp", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+    (tmp_path / "huge.bmp").write_bytes(huge[:18] + struct.pack("<ii", 65_500, 65_500) + huge[26:])
+    with pytest.raises(DatasetError, match="not an image"):
+        draw_features(checkpoint, tmp_path / "huge.bmp", tmp_path / "out2.png")
     with pytest.raises(DatasetError, match="cannot be written"):
         draw_features(checkpoint, tmp_path / "a.png", tmp_path / "no/out.png")
     assert not (tmp_path / "out2.png").exists()

@@ -13,7 +13,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -304,3 +306,29 @@ def test_a_name_in_an_archive_that_leads_out_is_refused(path: Path) -> None:
         archive.writestr(f"{root}/../../x", b"x")
     with pytest.raises(CheckpointError, match="leads out of its folder"):
         load_content(path, lambda found: found)
+
+
+class Called:
+    """A function of NumPy's that reads a file, called by unpickling; not what training tools leave of it."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, ("labels.npy",)
+
+
+@pytest.mark.parametrize("function", [np.load, np.fromfile, np.loadtxt])
+def test_functions_of_numpy_are_no_stand_ins(tmp_path: Path, function: Any) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"backbone": {"stem.conv.weight": torch.ones(1)}, "history": [Called(function)]}, path)
+    with pytest.raises(CheckpointError, match=r"refused, because reading it would run code for numpy"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("left", [np.ones(3), np.float32(1), np.dtype("f8"), np.bool_(True), np.random.default_rng(0)])
+def test_what_training_tools_leave_of_numpy_is_overlooked(tmp_path: Path, left: Any) -> None:
+    path = tmp_path / "w.pth"
+    tensors = {"stem.conv.weight": torch.ones(1)}
+    torch.save({"backbone": tensors, "history": [left]}, path)
+    assert read_checkpoint(path).tensors.keys() == {"0.conv.weight"}

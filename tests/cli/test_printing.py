@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from kdyolo.cli import main
-from kdyolo.cli.base import escaped_log
 from kdyolo.cli.parsing.output import echo
 from kdyolo.runs.log_reader import readable
+from kdyolo.utils.ultralytics_patches import log_escaped
 from tests.builders.commands import CHECKOUT
 from tests.builders.run_folders import write_run
 from tests.contracts.source import modules
@@ -146,7 +146,7 @@ def test_lines_of_the_log_keep_their_colours_only(capsys):
     handler.emit = lambda record: seen.append(record.getMessage())
     logger.addHandler(handler)
     try:
-        with escaped_log():
+        with log_escaped():
             logger.info("\x1b[34mclass\x1b[0m %s\tb\n", f"{TITLE}\u202e")
         logger.info(TITLE)
     finally:

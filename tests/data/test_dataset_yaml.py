@@ -95,6 +95,13 @@ def test_a_role_that_repeats_another_is_read_once(tmp_path):
         ("names: [a]\npath: /no/where\ntrain: x", "'path' leads nowhere: there is no /no/where"),
         ("names: [a]\ntrain: images/train\ncategory_ids: {0: 1, 1: 2}", "expected a category id of its own"),
         ("names: [a, b]\ntrain: images/train\ncategory_ids: {0: 1, 1: 1}", "expected a category id of its own"),
+        *(
+            (
+                f"names: [a, b]\ntrain: images/train\ncategory_ids: {{0: 1, 1: {odd}}}",
+                "expected a category id of its own",
+            )
+            for odd in ("x", "0x1p", "null", "[1]", "{a: 1}", "1.e400", ".nan", "'\\e]0;'")
+        ),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused(tmp_path, content, message):
@@ -102,6 +109,10 @@ def test_what_cannot_be_worked_with_is_refused(tmp_path, content, message):
     with pytest.raises(DatasetError) as caught:
         load_dataset(tmp_path / "data.yaml")
     assert message in str(caught.value)
+    if "category_ids" in content:  # training and evaluation take the YAML by another way
+        with pytest.raises(DatasetError) as caught:
+            check_for_ultralytics(tmp_path / "data.yaml", "train")
+        assert message in str(caught.value)
 
 
 def test_looking_overlooks_what_is_missing_or_malformed(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,16 @@ def test_what_never_ends_is_no_image(tmp_path, kind):
     for paths in ([folder], [listed], [odd]):
         with pytest.raises(DatasetError, match=r"odd\.jpg: expected an image, found a (pipe or a device|file of 8,5)"):
             refuse_odd_images(paths)
+
+
+@pytest.mark.parametrize("line", [".", "..", "/", "list.txt", "n" * 300, "n" * 5000, "a.jpg"])
+def test_what_a_list_names_is_an_image_and_nothing_is_looked_for_in_it(tmp_path, monkeypatch, line):
+    """As to Ultralytics; else a list that names its own folder, or the whole disk, would be read without end."""
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{line}\nimages/a.jpg\n./{line}\n")
+    monkeypatch.setattr(Path, "rglob", lambda *args: pytest.fail("looked into a folder"))
+    refuse_odd_images([listed])
+    os.mkfifo(tmp_path / "b.jpg")
+    listed.write_text(f"{line}\n./b.jpg\n")
+    with pytest.raises(DatasetError, match="found a pipe"):
+        refuse_odd_images([listed])

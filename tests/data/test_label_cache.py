@@ -1,6 +1,8 @@
 """Label cache of verified images: what Ultralytics itself would write; and that reading one runs nothing."""
 
 import os
+import resource
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,6 +91,21 @@ def test_a_cache_with_anything_but_arrays_counts_as_none(tmp_path, monkeypatch, 
     with pytest.raises(FileNotFoundError):
         read_label_cache(tmp_path / "none.cache")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds are Linux's")
+@pytest.mark.parametrize("code", [b"r\xff\xff\xff\x7f", b"p2147483647\n"], ids=["binary", "text"])
+def test_a_number_far_away_claims_no_memory(tmp_path, code):
+    """Python's reader makes room for every number before it: for this one, 32 GB."""
+    path, limits = tmp_path / "labels.cache", resource.getrlimit(resource.RLIMIT_AS)
+    np.save(path.with_suffix(".npy"), np.array({"labels": []}, dtype=object))
+    head, protocol, _ = path.with_suffix(".npy").read_bytes().partition(b"\x80\x04")
+    assert protocol
+    path.write_bytes(head + b"\x80\x04N" + code + b".")
+    with pytest.raises(AttributeError, match=r"damaged label cache \(MemoryError\)"):
+        read_label_cache(path)
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+    assert read_label_cache(path.with_suffix(".npy")) == {"labels": []}
 
 
 def test_a_data_set_with_code_in_its_cache_is_scanned_anew(tmp_path, monkeypatch):

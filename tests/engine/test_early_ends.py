@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from kdyolo.engine.early_ends import batchnorm_explained, how_to_resume, refusals_of_files_explained
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.engine.early_ends import (
+    how_to_resume,
+    images_explained,
+    refusals_of_files_explained,
+    small_images_explained,
+)
+from kdyolo.errors import ConfigError, DatasetError, RunError
 
 
 def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
@@ -75,7 +82,26 @@ def test_a_rank_whose_own_errors_nobody_prints_keeps_the_systems(tmp_path, monke
 def test_a_batch_of_one_image_is_explained_and_other_errors_stay_what_they_are():
     args = SimpleNamespace(batch=1, imgsz=32)
     one = "Expected more than 1 value per channel when training, got input size torch.Size([1, 64, 1, 1])"
-    with pytest.raises(ConfigError, match="batch=1 at imgsz=32 gives BatchNorm one value"), batchnorm_explained(args):
+    with (
+        pytest.raises(ConfigError, match="batch=1 at imgsz=32 gives BatchNorm one value"),
+        small_images_explained(args),
+    ):
         raise ValueError(one)
-    with pytest.raises(ValueError, match=r"^another$"), batchnorm_explained(args):
+    with pytest.raises(ValueError, match=r"^another$"), small_images_explained(args):
+        raise ValueError("another")
+    args = SimpleNamespace(batch=4, imgsz=32)
+    with pytest.raises(ConfigError, match="imgsz=32 is too small for this model"), small_images_explained(args):
+        torch.topk(torch.zeros(6), 10)
+    with pytest.raises(RuntimeError, match=r"^another$"), small_images_explained(args):
+        raise RuntimeError("another")
+
+
+def test_images_that_are_not_there_are_one_error_of_the_data_set():
+    expected = r"^val images: (val: no images|File name too long)\. Expected a folder"
+    for error in (FileNotFoundError("val: no images\nSee a page."), OSError(errno.ENAMETOOLONG, "File name too long")):
+        with pytest.raises(DatasetError, match=expected), images_explained("val"):
+            raise error
+    with pytest.raises(DatasetError, match="named without their folder"), images_explained("val"):
+        Path("a.txt").parent.with_suffix(".cache")
+    with pytest.raises(ValueError, match=r"^another$"), images_explained("val"):
         raise ValueError("another")

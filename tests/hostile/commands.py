@@ -91,12 +91,14 @@ class Command:
         setup: What is written before it starts.
         ignores: Whether it can do without the file, so that succeeding is right whatever is in it.
         leaves: Files that it writes, if it succeeds.
+        runs: Trainings that it starts as processes of their own, if it succeeds; each has the time of a pair.
     """
 
     line: str | Callable[[World, Path], Any]
     setup: Setup = field(default=lambda world, file, here: None)
     ignores: bool = False
     leaves: Sequence[str] = ()
+    runs: int = 0
 
     def call(self, world: World, file: Path) -> Callable[[], Any]:
         """What the child runs."""
@@ -237,7 +239,7 @@ def checkpoint_commands() -> dict[str, Command]:
         "doctor --backbone": Command("doctor --backbone {file}"),
         "doctor --model": Command("doctor --model {file} --data {data}"),
         "study, backbone": Command("study study.yaml --dry-run", study_with(backbone="FILE")),
-        "study, weights": Command("study study.yaml", study_with(weights="FILE")),
+        "study, weights": Command("study study.yaml", study_with(weights="FILE"), runs=2),
         "study, model": Command("study study.yaml --dry-run", study_with(model="FILE", random_init=True)),
     }
     return cli | _face()

@@ -134,6 +134,9 @@ def commands() -> dict[str, Command]:
         "image: to-coco": Command("to-coco data/coco.yaml --out o.json", _as_image, leaves=("o.json",)),
         "study --dry-run": Command("study study.yaml --dry-run", _in_world),
         "train --recipe": Command(f"{_DRY} --random-init --recipe {{file}}", leaves=("new",)),
+        "train --recipe, sized": Command(
+            f"{_DRY} --random-init --imgsz 32 --batch 4 --recipe {{file}} workers=0", leaves=("new",)
+        ),
         "inspect --key-map": Command("inspect {backbone} --key-map {file}"),
         "train --key-map": Command(
             f"{_DRY} --imgsz 32 --backbone {{backbone}} --key-map {{file}} workers=0",

@@ -389,11 +389,14 @@ MODEL = {
 
 def _settings() -> Iterator[DataCase]:
     for name, text in yaml_mutants(STUDY):
-        if name in ("base: empty object", "base: missing", "base: null"):
+        if name in ("base: empty object", "base: missing", "base: null", "base.imgsz: missing", "base.imgsz: null"):
             continue  # a study with the default sizes, which costs what it costs
         yield DataCase("study", name, text_file(text), "study.yaml", ("study --dry-run",))
     for name, text in yaml_mutants(RECIPE):
-        yield DataCase("recipe", name, text_file(text), "recipe.yaml", ("train --recipe",))
+        # one without sizes is a training of the default ones, which costs what it costs
+        whole = name in ("whole: null", "whole: empty object", "imgsz: null", "imgsz: missing")
+        commands = ("train --recipe, sized" if whole else "train --recipe",)
+        yield DataCase("recipe", name, text_file(text), "recipe.yaml", commands)
     readers = cycle(("inspect --key-map", "train --key-map"))
     for name, text in yaml_mutants(KEY_MAP):
         yield DataCase("key map", name, text_file(text), "map.yaml", (next(readers),))
@@ -406,7 +409,7 @@ def _settings() -> Iterator[DataCase]:
         yield DataCase("model", name, text_file(text), "kdyolov8n.yaml", (next(readers),))
     for kind, file, command in (
         ("study", "study.yaml", "study --dry-run"),
-        ("recipe", "recipe.yaml", "train --recipe"),
+        ("recipe", "recipe.yaml", "train --recipe, sized"),
         ("key map", "map.yaml", "inspect --key-map"),
         ("model", "kdyolov8n.yaml", "model: train"),
     ):

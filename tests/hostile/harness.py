@@ -200,14 +200,17 @@ def _outside(what: str, path: Any, own: tuple[str, ...]) -> str | None:
     return None if full.startswith(own) else f"{what} {full}"
 
 
-def failures(outcome: Outcome, may_succeed: bool, left: Sequence[Path] = (), lists: bool = False) -> list[str]:
+def failures(
+    outcome: Outcome, may_succeed: bool, left: Sequence[Path] = (), *, lists: bool = False, runs: int = 0
+) -> list[str]:
     """What is wrong with how a pair ended, each in two or three words; empty if nothing is.
 
     Args:
         outcome: What the child did.
         may_succeed: Whether exit code 0 is right as well.
         left: Files that only a command that succeeds may leave.
-        lists: Whether the command says how it went for each of several things, instead of one error.
+        lists: Whether the command may say how it went for each of several things, instead of one error.
+        runs: Processes that it starts, each of which has the limit of CPU to itself.
     """
     found = []
     printed = outcome.out + outcome.err
@@ -216,7 +219,7 @@ def failures(outcome: Outcome, may_succeed: bool, left: Sequence[Path] = (), lis
     found += [f"event: {event.split(' ')[0]}" for event in outcome.events]
     if outcome.code is None:
         found.append("no end")
-    elif outcome.code == -signal.SIGXCPU or outcome.seconds > SECONDS:
+    elif outcome.code == -signal.SIGXCPU or outcome.seconds > SECONDS * (1 + runs):
         found.append("too much CPU")
     elif outcome.code < 0:
         found.append(f"killed by {signal.Signals(-outcome.code).name}")
@@ -229,7 +232,7 @@ def failures(outcome: Outcome, may_succeed: bool, left: Sequence[Path] = (), lis
     if outcome.code and outcome.code > 0 and "traceback" not in found:
         if _UNHANDLED in outcome.err:
             found.append("unhandled")
-        elif sum(line.startswith("Error: ") for line in outcome.err.splitlines()) != 1 - lists:
+        elif sum(line.startswith("Error: ") for line in outcome.err.splitlines()) not in {1, 1 - lists}:
             found.append("not one error")
     if max(map(len, printed.split("\n"))) > LONGEST or len(printed) > SHOWN:
         found.append("too long a text")

@@ -436,6 +436,8 @@ def test_a_users_key_map_names_any_checkpoint(own_names: tuple[Path, Path]) -> N
         ("layers: {a: 0}\ninput_norm: sometimes", ["input_norm must be 0-1, imagenet"]),
         ("layers: {a: 0}\nuntrained_tail: perhaps", ["untrained_tail: expected true or false; found 'perhaps'"]),
         ("a: [", ["not a YAML file"]),
+        (f"layers: {{a: 0}}\ntelltale: '{'(' * 500}{')' * 500}'", ["telltale: "]),
+        (f"layers: {{a: {'n' * 99_999}}}", ["expected layer numbers"]),
     ],
 )
 def test_mistakes_in_a_key_map_are_named_all_at_once(tmp_path: Path, text: str, mistakes: list[str]) -> None:
@@ -444,6 +446,7 @@ def test_mistakes_in_a_key_map_are_named_all_at_once(tmp_path: Path, text: str, 
         load_key_map(tmp_path / "map.yaml")
     for mistake in mistakes:
         assert re.search(mistake, str(caught.value))
+    assert len(str(caught.value)) < 1000
 
 
 # ---- families --------------------------------------------------------------------------------------------------------

@@ -161,6 +161,15 @@ def test_every_rank_hears_of_the_one_with_the_least_room(gpu, options, monkeypat
         train({**options, "batch": 2})
 
 
+def test_a_rehearsal_for_several_devices_holds_what_they_exchange(gpu, options, monkeypatch):
+    exchanged = []
+    monkeypatch.setattr(fitting_batch, "gradient_buckets", lambda found: exchanged.append(len(list(found))) or [])
+    measure_run(plan_run({**options, "batch": 2, "device": "cpu"}))
+    assert not exchanged
+    measure_run(plan_run({**options, "batch": 4, "device": "cpu,cpu"}))
+    assert exchanged
+
+
 def test_what_autobatch_took_is_recorded_and_what_never_trains_needs_no_memory(gpu, options, monkeypatch):
     monkeypatch.setattr(KDTrainer, "auto_batch", lambda self: 4)
     run = train({**options, "batch": -1, "epochs": 1, "freeze_epochs": "all"})

@@ -21,7 +21,7 @@ from kdyolo.runs import log_reader
 from kdyolo.runs import process_control as processes
 from kdyolo.runs import status as background
 from kdyolo.runs.history import read_run
-from kdyolo.runs.pid_file import claimed_folder
+from kdyolo.runs.pid_file import claimed_folder, stopped_by_force
 from kdyolo.runs.status import default_folders, list_runs, run_status, seconds_left, stop_runs
 from tests.builders.commands import CHECKOUT
 from tests.builders.run_folders import write_run
@@ -296,6 +296,35 @@ def test_another_users_process_and_one_that_cannot_die(runs, monkeypatch):
     assert (run / "pid.txt").exists()
 
 
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_that_has_to_be_killed_is_known_as_stopped_until_it_goes_on(runs, capsys):
+    """Whoever waits for the process sees SIGKILL, as when the system kills one for want of memory."""
+    run = runs / "detect/[bold] running"
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"deaf\n"
+        record(run, pid=process.pid, started=psutil.Process(process.pid).create_time() - psutil.boot_time())
+        (result,) = stop_runs([run], timeout=0.2)
+        assert process.wait(10) == -9
+    assert result.summary.startswith("ended by SIGKILL. Resume with")
+    assert stopped_by_force(run)
+    status = run_status(run)
+    assert (status.state, status.summary) == ("interrupted", "interrupted (resumable), stopped by SIGKILL")
+    assert status.to_dict()["stopped_by_sigkill"]
+    main(["ps", "runs"])
+    assert "stopped by SIGKILL" in " ".join(capsys.readouterr().out.split())
+    with claimed_folder(run):
+        assert not stopped_by_force(run)
+    assert run_status(run).summary == "interrupted (resumable)"
+
+
 def test_a_run_that_ends_by_itself_meanwhile(runs, monkeypatch):
     """Between the look at its process and the first signal."""
     run = runs / "detect/[bold] running"
@@ -303,10 +332,10 @@ def test_a_run_that_ends_by_itself_meanwhile(runs, monkeypatch):
     found = psutil.Process(process.pid)
     record(run, pid=process.pid, started=found.create_time() - psutil.boot_time())
 
-    def end(root, timeout):
+    def end(root, timeout, before_killing):
         process.kill()
         process.wait()
-        return processes.end(root, timeout)
+        return processes.end(root, timeout, before_killing)
 
     monkeypatch.setattr(background, "end", end)
     (result,) = stop_runs([run], timeout=5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdyolo.errors import DatasetError, RunError
-from kdyolo.utils.plain_files import DEEPEST, is_deeper, is_file, is_folder, read_file, read_json
+from kdyolo.utils.plain_files import DEEPEST, is_deeper, is_file, is_folder, read_file, read_json, refuse_endless
 
 
 def nested(depth: int) -> str:
@@ -46,13 +46,25 @@ def test_json(tmp_path):
     assert read_json(path) is None
     path.write_text('{"a": [1, NaN]}')
     assert list(read_json(path)) == ["a"]
+    path.write_text(r'{"a": "\ud83d\ude80"}')
+    assert read_json(path) == {"a": "🚀"}
     path.write_text(nested(DEEPEST))
     assert read_json(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "nul", "[" * 100_000, f'{{"a": {"9" * 5000}}}', nested(DEEPEST + 1), '{"a": "\udcff"}', "x" * 9999],
+    [
+        "",
+        "[]",
+        "nul",
+        "[" * 100_000,
+        f'{{"a": {"9" * 5000}}}',
+        nested(DEEPEST + 1),
+        '{"a": "\udcff"}',
+        "x" * 9999,
+        r'{"a": "\ud800"}',
+    ],
 )
 def test_damaged_json_is_one_short_line(tmp_path, content):
     path = tmp_path / "file.json"
@@ -66,3 +78,12 @@ def test_depth():
     assert not is_deeper(1, 1)
     assert not is_deeper([[1], {"a": 2}], 2)
     assert is_deeper([[1], {"a": [2]}], 2)
+
+
+def test_a_text_that_fits_into_no_memory_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes(b"[")
+    refuse_endless(path, error=DatasetError)
+    os.truncate(path, 8 << 40)
+    with pytest.raises(DatasetError, match=r"at most .* GB, half of this machine's memory, found 8,796 GB"):
+        refuse_endless(path, error=DatasetError)

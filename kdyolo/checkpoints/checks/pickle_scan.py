@@ -87,6 +87,8 @@ class _Scan:
                 at += _PUSHES[code]
             elif code in (_PUT, _LONG_PUT):
                 number, at = (content[at], at + 1) if code == _PUT else (unpack_from("<I", content, at)[0], at + 4)
+                if number > count:  # picklers count what they remember; Python's reader makes room for all before it
+                    raise pickle.UnpicklingError(f"it remembers number {number:,} in step {count:,}, which none does")
                 if (name := stack[-1]) is not None:
                     memo[number] = name
                 elif number in memo:

@@ -23,6 +23,7 @@ from kdyolo.errors import CheckpointError, ModelError
 from kdyolo.models.description_check import check_description
 
 MAX_OBJECTS = 500_000
+MAX_DEPTH = 100  # of containers and objects within each other; in the deepest of Ultralytics' detectors there are 30
 
 # What the pickle of a stock checkpoint calls. Classes of modules are not among it: their objects are created empty
 # and then filled, while a call would build a model from a description.
@@ -74,16 +75,19 @@ def check_objects(path: Any, content: Any) -> None:
     """
     tops = [value for value in content.values() if isinstance(value, nn.Module)] if isinstance(content, dict) else []
     tops = tops or ([content] if isinstance(content, nn.Module) else [])
-    waiting: list[tuple[str, Any]] = [("", content)]
+    waiting: list[tuple[int, str, Any]] = [(0, "", content)]
     known: set[int] = set()
     while waiting:
-        name, value = waiting.pop()
+        depth, name, value = waiting.pop()
         if isinstance(value, _DATA) or id(value) in known:
             continue
         known.add(id(value))
         if len(known) > MAX_OBJECTS:
             raise _refused(path, f"it holds more than {MAX_OBJECTS:,} objects")
-        waiting += _inside(path, name, value, any(value is top for top in tops))
+        if depth > MAX_DEPTH:
+            raise _refused(path, f"more than {MAX_DEPTH} objects stand within each other in it")
+        inside = _inside(path, name, value, any(value is top for top in tops))
+        waiting += [(depth + 1, *part) for part in inside]
     arguments = content.get("train_args") if isinstance(content, dict) else None
     if not isinstance(arguments, (Mapping, IterableSimpleNamespace, type(None))):
         raise _refused(path, f"its train_args are a {type(arguments).__name__}")

@@ -6,7 +6,7 @@ of its layers has half the batch of one that is frozen, and nothing says so. Her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -81,19 +81,24 @@ def refuse_autobatch(batch: float, ranks: int) -> None:
         )
 
 
-def fitting_batch(trainer: Measurable) -> int:
+def fitting_batch(trainer: Measurable, devices: int = 1) -> int:
     """The largest batch, of all ranks together, up to the one in use, of which a step fits when everything trains.
 
     Every rank measures its share on its own device, and all of them get the same result. A step is forward, loss,
     backward and the optimizer's state, while gradients of a step before still wait. Nothing of it remains: weights,
     BatchNorm statistics, random state, gradients and optimizer are as they were, to the bit.
 
+    Args:
+        trainer: Trainer that is set up.
+        devices: Number of devices that the run is to have, where this is a rehearsal on one of them.
+
     Returns:
         Number of images; 0 if not even one fits on each rank.
     """
     ranks = max(trainer.world_size, 1)
     with _left_as_it_was(trainer):
-        share = largest_that_fits(lambda images: _fits(trainer, images), trainer.batch_size // ranks)
+        exchanged = max(ranks, devices) > 1
+        share = largest_that_fits(lambda images: _fits(trainer, images, exchanged), trainer.batch_size // ranks)
     return ranks * min(distributed.from_all_ranks(share))
 
 
@@ -142,10 +147,10 @@ def does_not_fit(trainer: Measurable, fitting: int, ranks: int) -> str:
     )
 
 
-def _fits(trainer: Measurable, images: int) -> bool:
+def _fits(trainer: Measurable, images: int, exchanged: bool) -> bool:
     """Whether a step with so many images fits on this device."""
     try:
-        fits = _take_steps(trainer, images)
+        fits = _take_steps(trainer, images, exchanged)
     finally:  # also what a failed step had begun, whose frames are gone by now
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.optimizer.state.clear()
@@ -153,11 +158,11 @@ def _fits(trainer: Measurable, images: int) -> bool:
     return fits
 
 
-def _take_steps(trainer: Measurable, images: int) -> bool:
+def _take_steps(trainer: Measurable, images: int, exchanged: bool) -> bool:
     """One step of the optimizer, and the next batch while its gradients wait; False if memory runs out."""
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.requires_grad]
     try:
-        buckets = _gradient_buckets(trainer, parameters)
+        buckets = gradient_buckets(parameters) if exchanged else []
         batch = trainer.densest_batch(images)
         torch.autograd.backward(loss_of(trainer, batch))
         for parameter in parameters:  # so that no weight becomes infinite
@@ -175,9 +180,13 @@ def _take_steps(trainer: Measurable, images: int) -> bool:
     return True
 
 
-def _gradient_buckets(trainer: Measurable, parameters: list[torch.nn.Parameter]) -> list[Tensor]:
-    """Room for the copy of all gradients through which ranks exchange them; the model here is not wrapped for that."""
-    return [torch.empty_like(p) for p in parameters] if trainer.world_size > 1 else []
+def gradient_buckets(parameters: Iterable[torch.nn.Parameter]) -> list[Tensor]:
+    """Room for the copy of all gradients through which ranks exchange them; the model here is not wrapped for that.
+
+    Args:
+        parameters: Parameters of which those that train count, as ``DistributedDataParallel`` counts them.
+    """
+    return [p.detach().clone() for p in parameters if p.requires_grad]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from kdyolo.engine.options.train_options import (
 from kdyolo.engine.options.ultralytics_settings import setting_mistakes
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
+from kdyolo.utils.text import quoted
 
 
 def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
@@ -112,6 +113,9 @@ def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
     if rest.get("distill_model"):
         found.append("distill_model is not supported: the backbone has been distilled already.")
+    seed = rest.get("seed")
+    if isinstance(seed, int) and not 0 <= seed < 1 << 32:
+        found.append(f"seed must lie between 0 and 2³² - 1; found {quoted(seed)}.")
     return found
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from kdyolo.engine.ranks.launcher import REPORTS, RankReport
 from kdyolo.runs.process_control import Terminated, ended_by_signals, honour_launch
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.ultralytics_patches import log_escaped
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 LOOK = 1.0  # seconds between two looks at whether the launcher lives
@@ -30,7 +31,7 @@ def train_rank() -> None:
     """Train as one of several ranks; the only argument is the file that :func:`launcher.train_on_ranks` wrote."""
     honour_launch()
     threading.Thread(target=_end_after, args=[os.getppid()], daemon=True).start()
-    with reporting(), ended_by_signals():
+    with reporting(), ended_by_signals(), log_escaped():
         job = torch.load(sys.argv[1], map_location="cpu", weights_only=False)
         trainer = job["trainer"](**job["start"], _callbacks=job["callbacks"])
         if isinstance(job["model"], nn.Module):

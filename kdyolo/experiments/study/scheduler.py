@@ -6,6 +6,7 @@ the order, one more attempt for a run that was killed, places that are broken, t
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.live_table import LiveTable
 from kdyolo.runs.files import resumable
 from kdyolo.runs.log_reader import last_lines
-from kdyolo.runs.pid_file import read_process, refuse_running
+from kdyolo.runs.pid_file import read_process, refuse_running, stopped_by_force
 
 TICK = 0.5  # seconds between two looks at everything
 PATIENCE = 30.0  # seconds that a run gets to end by itself after each signal
@@ -234,6 +235,8 @@ class _Schedule:
                 self._blame.works(place)
             if code is None:
                 continue
+            if code == -signal.SIGKILL and stopped_by_force(job.run.folder):
+                code = -signal.SIGTERM  # somebody wanted it to end, and it did not listen
             del self.active[place]
             failure = _failure(job, code)
             if failure is None:

@@ -218,8 +218,9 @@ def _shares(found: Any, mistakes: list[str]) -> tuple[float, ...]:
 
 def _seeds(found: Any, mistakes: list[str]) -> tuple[int, ...]:
     numbers = found if isinstance(found, list) else []
-    if not numbers or any(type(seed) is not int or seed < 0 for seed in numbers):
-        mistakes.append(f"seeds: expected a list of whole numbers from 0, e.g. [0, 1, 2]; found {quoted(found)}.")
+    if not numbers or any(type(seed) is not int or not 0 <= seed < 1 << 32 for seed in numbers):
+        expected = "a list of whole numbers from 0 to 2³² - 1, e.g. [0, 1, 2]"
+        mistakes.append(f"seeds: expected {expected}; found {quoted(found)}.")
         return ()
     if len(set(numbers)) < len(numbers):
         twice = ", ".join(str(seed) for seed, count in Counter(numbers).items() if count > 1)

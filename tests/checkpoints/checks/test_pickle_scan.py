@@ -57,6 +57,24 @@ def test_what_is_no_pickle_of_torchs_is_refused(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_what_is_remembered_far_away_is_refused_and_what_picklers_write_is_not(legacy: bool) -> None:
+    """Python's own reader makes room for every number before it: for this one, 16 GB."""
+    with pytest.raises(pickle.UnpicklingError, match=r"remembers number 2,147,483,647 in step 3, which none does"):
+        scan_pickle(b"\x80\x02Nr\xff\xff\xff\x7f.")
+    buffer = io.BytesIO()
+    names = {f"layer{i}": torch.ones(1) for i in range(300)}  # more than a byte counts
+    torch.save(names, buffer, _use_new_zipfile_serialization=not legacy)
+    buffer.seek(0)
+    if legacy:
+        assert len(scan_pickles(buffer.getvalue())) == 5
+    else:
+        with zipfile.ZipFile(buffer) as archive:
+            content = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+        assert b"r\x00\x01\x00\x00" in content
+        assert scan_pickle(content).opcodes > 300
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize(("code", "reason"), [(b"(", "nests more than"), (b"]", "more than 2,000,000 steps")])
 def test_millions_of_steps_are_refused_before_they_cost_anything(
     tmp_path: Path, code: bytes, reason: str, legacy: bool

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from kdyolo import KDYOLO
+from kdyolo.checkpoints.checks import stock_modules
 from kdyolo.checkpoints.export import export_stock, extract_backbone
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.checkpoints.safe_load import read_detector
@@ -115,6 +118,33 @@ def test_an_object_that_would_act_later_is_refused(tmp_path: Path, kind: str) ->
     reason = changed(kind, model)
     with pytest.raises(CheckpointError, match=rf"evil\.pt: refused.*{reason}"):
         read_detector(saved(tmp_path / "evil.pt", model))
+
+
+@pytest.mark.parametrize("depth", [100, 3_000])
+def test_modules_without_end_in_each_other_are_refused(tmp_path: Path, depth: int) -> None:
+    """What walks through a model calls itself for each of them."""
+    model, inner = detector(), nn.Sequential()
+    model.model[0].more = inner
+    for _ in range(depth):
+        inner.append(nn.Sequential())
+        inner = inner[0]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        saved(tmp_path / "evil.pt", model)
+    finally:
+        sys.setrecursionlimit(limit)
+    for opened in (read_detector, read_checkpoint):
+        with pytest.raises(CheckpointError, match=r"evil\.pt: refused, more than 100 objects stand within each other"):
+            opened(tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8n-p6", "yolo11n", "yolo12n", "yolo26n"])
+def test_stock_detectors_are_far_from_the_deepest(tmp_path: Path, name: str) -> None:
+    model = DetectionModel(f"{name}.yaml", nc=1, verbose=False).half()
+    model.args, model.task = {}, "detect"
+    with patch.object(stock_modules, "MAX_DEPTH", stock_modules.MAX_DEPTH // 2):
+        assert read_detector(saved(tmp_path / f"{name}.pt", model))
 
 
 def test_settings_that_are_no_mapping_are_refused(tmp_path: Path) -> None:

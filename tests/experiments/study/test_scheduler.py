@@ -131,6 +131,16 @@ def test_a_run_that_was_killed_after_it_got_further_is_resumed_once(tmp_path):
     assert "resumed on here" in (tmp_path / "a" / "seed0.log").read_text()
 
 
+def test_a_run_that_kdyolo_stop_had_to_kill_was_stopped_and_is_not_tried_again(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(scheduler, "stopped_by_force", lambda folder: looked.append(folder) is None)
+    backend = Scripted({"a/seed0": [(-9, 1)], "b/seed0": [(0, 3)]})
+    (failure,) = driven(tmp_path, backend)
+    assert failure.reason == "stopped from outside; the next call goes on with it"
+    assert [name for name, _ in backend.started] == ["a/seed0", "b/seed0"]
+    assert looked == [tmp_path / "a" / "seed0"]
+
+
 @pytest.mark.parametrize(
     ("code", "done", "reason"),
     [
