@@ -48,7 +48,7 @@ def _of_mask(rle: dict[str, Any]) -> BoxAndArea | str:
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list) or len(size) != 2 or any(type(s) is not int or not 0 < s <= _MOST for s in size):
         return "is a damaged RLE: its size is not [height, width]"
-    runs = _decompressed(counts) if isinstance(counts, str) else counts
+    runs = decompressed_runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or any(type(run) is not int or run < 0 for run in runs):
         return "is a damaged RLE: its counts are no run lengths"
     if sum(runs) != size[0] * size[1]:
@@ -57,7 +57,7 @@ def _of_mask(rle: dict[str, Any]) -> BoxAndArea | str:
     return [float(value) for value in mask.toBbox(encoded)], float(mask.area(encoded))
 
 
-def _decompressed(text: str) -> list[int] | None:
+def decompressed_runs(text: str) -> list[int] | None:
     """Run lengths of COCO's compressed form: base 32 digits, as differences to the run before the last.
 
     Decoded here because the libraries' C code trusts the run lengths, and wrong ones end the process.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ultralytics.data.converter import merge_multi_segment
 
+from kdyolo.coco_json.segmentations import decompressed_runs
 from kdyolo.data.coco.reading.schema import DetailedAnnotation
 
 
@@ -63,33 +64,10 @@ def decode_mask(rle: dict[str, Any], width: int, height: int) -> NDArray[np.uint
         The mask, or None if the encoding is no mask of an image of that size.
     """
     counts = rle.get("counts")
-    try:
-        runs = _decompress(counts) if isinstance(counts, str) else counts
-    except (ValueError, IndexError):
-        return None
+    runs = decompressed_runs(counts) if isinstance(counts, str) else counts
     if rle.get("size") != [height, width] or not isinstance(runs, list):
         return None
     if not all(type(run) is int and run >= 0 for run in runs) or sum(runs) != width * height:
         return None
     values = np.arange(len(runs), dtype=np.int64) % 2  # runs of 0 and of 1 alternate, column by column
     return np.ascontiguousarray(np.repeat(values.astype(np.uint8), runs).reshape(width, height).T)
-
-
-def _decompress(text: str) -> list[int]:
-    """The run lengths of COCO's compressed encoding: base 32 digits, as differences to the run before the last."""
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value = shift = 0
-        more = True
-        while more:
-            digit = ord(text[position]) - 48
-            if not 0 <= digit < 64 or shift > 50:
-                raise ValueError(text[position])
-            value |= (digit & 31) << shift
-            more = bool(digit & 32)
-            position, shift = position + 1, shift + 5
-            if not more and digit & 16:
-                value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-    return runs
