@@ -183,7 +183,7 @@ def datumaro_yolo(source: Path, out: Path) -> Layout:
 def datumaro_back(source: Path, out: Path) -> Layout:
     from datumaro import Dataset
 
-    data = Dataset.import_from(str(source / "yolo"), "yolo_ultralytics")
+    data = Dataset.import_from(str(source / "yolo"), "yolo")
     data.export(str(out / "coco"), "coco_instances", save_media=True)
     return coco_layout(out, "coco/annotations/instances_{}.json", "coco/images/{}")
 
