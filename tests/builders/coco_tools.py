@@ -176,6 +176,7 @@ TOOLS: dict[str, tuple[Change, str]] = {
     ),
     "another case of the suffix": (_in_folder("a.JPG", "a.jpg"), "1 image is found below the image folder"),
     "a file in a folder that is not named": (_in_folder("day 1/a.jpg", "a.jpg"), "1 image is found below"),
+    "blanks around a name": (_named(" a.jpg "), "1 image is found below the image folder"),
     "two files of a base name": (_two_of_a_name, "1 image is found below the image folder"),
     "a supercategory's row": (_row(id=0, name="animals"), ""),
     "a supercategory's row with the name of a class": (_row(id=0, name="cat"), ""),

@@ -30,6 +30,8 @@ def polygon_of(annotation: DetailedAnnotation, width: int, height: int) -> list[
     segmentation = annotation.segmentation
     if isinstance(segmentation, dict):
         segmentation = _mask_contours(segmentation, width, height)
+    elif isinstance(segmentation, list) and segmentation and not isinstance(segmentation[0], list):
+        segmentation = [segmentation]  # VIA writes the corners of the only polygon without a list around them
     parts = [part for part in segmentation if _is_polygon(part)] if isinstance(segmentation, list) else []
     if len(parts) > 1:
         return [float(value) for value in np.concatenate(merge_multi_segment(parts)).ravel()]

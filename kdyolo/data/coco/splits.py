@@ -55,6 +55,9 @@ def find_sources(root: Path) -> list[CocoSplit]:
     Raises:
         DatasetError: A folder or file is missing, or two files or image folders could belong to one split.
     """
+    if not root.is_dir():
+        found = "a file: name it with --annotations, its images with --images" if root.is_file() else "nothing there"
+        raise DatasetError(f"{root}: expected the folder of a COCO data set, found {found}. Give the folder.")
     exported = _json_files(root.glob(f"*/{_ROBOFLOW}*"))
     folder = root / "annotations"
     if exported and not folder.is_dir():

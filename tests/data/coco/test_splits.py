@@ -20,6 +20,10 @@ from tests.builders.coco import (
 
 def test_incomplete_folders_are_named(tmp_path):
     root, out = tmp_path / "root", tmp_path / "out"
+    assert "expected the folder of a COCO data set, found nothing there" in refusal(root, out)
+    (tmp_path / "a.json").write_text("{}")
+    assert "found a file: name it with --annotations" in refusal(tmp_path / "a.json", out)
+    root.mkdir()
     assert "expected a folder 'annotations' in it (or _annotations.coco.json in the folder" in refusal(root, out)
     (root / "annotations").mkdir(parents=True)
     (root / "annotations/captions_val2017.json").write_text("{}")

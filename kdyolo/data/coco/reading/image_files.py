@@ -76,7 +76,7 @@ def _key(base: str) -> str:
 
 def _spellings(written: str) -> list[str]:
     """What a name can mean: as it is, and as a path out of a URL, with slashes, without escapes."""
-    path, _, query = written.partition("?")
+    path, _, query = written.strip().partition("?")
     path = parse_qs(query).get("d", [path])[0]
     path = _SCHEME.sub("", path, count=1)
     forms = [written, written.replace("\\", "/"), path.replace("\\", "/"), unquote(path).replace("\\", "/")]
