@@ -13,6 +13,7 @@ from kdyolo.utils.text import did_you_mean, quoted
 
 # Keys that Ultralytics accepts beside those of its default.yaml.
 EXTRA_KEYS = ("augmentations", "save_dir")
+LARGEST = 1 << 16  # pixels of a side, beyond which no memory holds an image
 STRIDE = 32  # the largest of every model here; Ultralytics rounds other sizes up
 # Bounds that Ultralytics does not check, or only in the middle of a run.
 LEAST = {**CFG_INT_MIN, "workers": 0, "close_mosaic": 0, "warmup_epochs": 0}
@@ -93,9 +94,9 @@ def _batch_mistake(value: Any) -> str | None:
 
 def _size_mistake(value: Any, training: bool) -> str | None:
     sizes = list(value) if isinstance(value, (list, tuple)) else [value]
-    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and 0 < size <= LARGEST for size in sizes)
     if not whole or not 1 <= len(sizes) <= 2:
-        return f"imgsz takes a number of pixels of at least {STRIDE}; found {quoted(value)}."
+        return f"imgsz takes a number of pixels of at least {STRIDE} and at most {LARGEST:,}; found {quoted(value)}."
     if training and (size := sizes[0]) % STRIDE:
         near = [n for n in (size // STRIDE * STRIDE, (size // STRIDE + 1) * STRIDE) if n]
         return f"imgsz takes a multiple of {STRIDE}; found {size}. Take {' or '.join(map(str, near))}."
