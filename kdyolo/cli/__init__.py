@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             echo(traceback.format_exc(), err=True)
         if isinstance(e, OSError) and e.errno in DISK:
             e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
+        if loop := _circular_link(e):
+            e = RunError(f"{loop}: a symbolic link that leads to itself. Name another path.")
         if isinstance(e, ModuleNotFoundError) and e.name and e.name.partition(".")[0] != "kdyolo":
             e = RunError(f"the package {e.name}, which this needs, is not installed. Install it, e.g. with pip.")
         from kdyolo.engine.foreign_errors import explained
@@ -75,3 +77,11 @@ def _show(error: click.ClickException) -> None:
     text = io.StringIO()
     error.show(text)
     echo(text.getvalue(), err=True, nl=False)
+
+
+def _circular_link(e: Exception) -> str:
+    """The path that an error calls a circle of links; empty if it is about something else."""
+    if isinstance(e, OSError) and e.errno == errno.ELOOP:
+        return str(e.filename)
+    words = "Symlink loop from "  # of pathlib, before Python 3.13
+    return str(e).removeprefix(words).strip("'") if isinstance(e, RuntimeError) and str(e).startswith(words) else ""

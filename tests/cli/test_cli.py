@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ import kdyolo
 from kdyolo.cli import cli, main
 from kdyolo.cli.sections import SECTIONS
 from kdyolo.runs.process_control import Terminated
+from tests.builders.coco import make_split
 
 KDYOLO = (sys.executable, "-m", "kdyolo")
 COMMANDS = [name for section in SECTIONS.values() for name in section]
@@ -150,3 +152,24 @@ def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
     assert code == 1
     assert "the package ai_edge_litert, which this needs, is not installed" in error
     assert "--debug" not in error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "coco", "--out", "loop"],
+        ["train", "--data", "data.yaml", "--work-dir", "loop"],
+        ["demo", "--out", "loop"],
+    ],
+)
+def test_a_link_that_leads_to_itself_is_named(capsys, monkeypatch, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    make_split(tmp_path / "coco", "train")
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "loop" in error
+    assert "a symbolic link that leads to itself" in error
