@@ -46,6 +46,9 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
     mistakes += [
         f"recipe: {key} lets code of others run, so a recipe cannot ask for it. Give it yourself." for key in meant
     ]
+    for key in names_of(lambda found: found.kind == "flag"):
+        if own.get(key) not in (None, False, True):  # a text would count as a yes
+            mistakes.append(f"{key} takes true or false; found {quoted(own.pop(key))}.")
     if "freeze_epochs" in own:
         try:
             own["freeze_epochs"] = FreezeSchedule.parse(own["freeze_epochs"])

@@ -98,3 +98,9 @@ def test_values_of_paths_become_text_and_unknown_names_are_refused() -> None:
 def test_the_declaration_imports_neither_torch_nor_ultralytics() -> None:
     code = "import sys, kdyolo.engine.options.train_options; print({'torch', 'ultralytics'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["random_init", "allow_partial", "trust", "run_download"])
+def test_a_text_is_no_yes(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} takes true or false; found 'no'"):
+        split_options({name: "no", "backbone": None})
