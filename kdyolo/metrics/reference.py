@@ -63,21 +63,26 @@ def build_reference(
         DatasetError: The file is not what it should be, or has not the classes or the images of the data set.
     """
     truth = read_ground_truth(annotations)
-    if category_ids:
-        truth = truth.completed(dict(zip(category_ids, names, strict=True)))
     ids = list(category_ids) if category_ids else _ids_by_name(names, truth)
+    truth = truth.completed(dict(zip(ids, names, strict=True)))
     chosen = None if classes is None else [ids[index] for index in classes]
     return Reference(truth.only(ids), ids, image_ids(truth, files), chosen)
 
 
 def _ids_by_name(names: Sequence[str], truth: GroundTruth) -> list[int]:
-    """Class index → category id, for an annotation file that the data set was not converted from."""
+    """Class index → category id, for an annotation file that the data set was not converted from.
+
+    A file may list only the categories that occur in it; other classes get ids that it does not use. Where it has names
+    that are no classes either, nobody knows whether a class is missing or is called otherwise.
+    """
     id_of = {name: category for category, name in truth.categories.items()}
-    if missing := [name for name in names if name not in id_of]:
+    missing = [name for name in names if name not in id_of]
+    if missing and not id_of.keys() <= set(names):
         raise DatasetError(
             f"{truth.path}: {len(missing)} of {len(names)} classes of the data set are no categories there, e.g. "
             f"{missing[0]!r}; it has {', '.join(map(repr, list(id_of)[:5]))}, …. Expected the same names."
         )
+    id_of |= {name: number for number, name in enumerate(missing, max(truth.categories) + 1)}
     return [id_of[name] for name in names]
 
 

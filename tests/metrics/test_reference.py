@@ -100,6 +100,11 @@ def test_categories_by_id_for_the_data_sets_own_file_and_by_name_for_another(ann
     assert build_reference(path, files, names[::-1]).category_ids == ids[::-1]
     with pytest.raises(DatasetError, match=r"1 of 5 classes of the data set are no categories .* 'dragon'"):
         build_reference(path, files, [*names[:2], "dragon", *names[3:]])
+    more = build_reference(path, files, ["dragon", *names])  # of which this file has none, and nothing else is unknown
+    assert more.category_ids[1:] == ids
+    assert more.truth.categories[more.category_ids[0]] == "dragon"
+    own = build_reference(path, files, [*names, "dragon"], [*ids, 1234])
+    assert own.truth.categories == {**categories, 1234: "dragon"}
 
 
 def test_only_the_classes_of_the_data_set_count(annotated):
