@@ -39,6 +39,7 @@ from kdyolo.runs.files import (
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.run_record import RunRecord
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.tables import markdown_row, markdown_text
 
 LOGGER = logging.getLogger("ultralytics")
@@ -78,7 +79,7 @@ def describe(plan: DistillPlan, folder: Path) -> None:
     """Write what a run is known by and how it came about: ``args.yaml`` and ``kdyolo.yaml``."""
     options = plan.options
     args = {"task": "distill", "data": ", ".join(plan.data), "teacher": plan.teacher_text, **options.to_dict()}
-    (folder / ARGS_NAME).write_text(yaml.safe_dump(args, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomic(folder / ARGS_NAME, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
     packages = ("ultralytics", "torch", "torchvision")
     RunRecord(
         versions={"kdyolo": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}},
@@ -185,7 +186,7 @@ def write_card(plan: DistillPlan, folder: Path, epoch: int, verdict: str) -> Non
         markdown_text(licence_notice(plan.teacher.name, plan.teacher.licence)),
         f"All of it stands in `{RECORD_NAME}` and in the metadata of `{BACKBONE_NAME}`.",
     ]
-    (folder / CARD_NAME).write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    write_atomic(folder / CARD_NAME, "\n\n".join(text) + "\n")
 
 
 def state_of(folder: Path) -> DistillState:

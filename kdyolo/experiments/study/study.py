@@ -33,6 +33,7 @@ from kdyolo.runs import detach
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_run
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.text import printable
 
 if TYPE_CHECKING:
@@ -260,8 +261,8 @@ class Study:
         """Copy the study file, and write its digest, beside the runs."""
         copy = self.folder / STUDY_NAME
         if copy.resolve() != self.file.path.resolve():
-            copy.write_bytes(self.file.content)
-        (self.folder / DIGEST_NAME).write_text(f"{self.file.sha256}  {STUDY_NAME}\n", encoding="utf-8")
+            write_atomic(copy, self.file.content)
+        write_atomic(self.folder / DIGEST_NAME, f"{self.file.sha256}  {STUDY_NAME}\n")
 
     def _continue_in_background(self) -> None:
         """In a detached study, print to its ``train.log`` from now on, and release the terminal that waits."""
