@@ -10,6 +10,7 @@ import click
 
 from kdyolo.cli.base import command, json_option, note, print_result
 from kdyolo.errors import ConfigError
+from kdyolo.runs.files import FEATURES_NAME
 
 
 @command(
@@ -41,7 +42,7 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
     found = compare_checkpoints(*files, **how) if len(files) == 2 else inspect_checkpoint(files[0], **how)
     print_result(found.to_dict() if as_json else found.table())
     if image:
-        picture = draw_features(files[0], image, out or "features.png", imgsz, **how)
+        picture = draw_features(files[0], image, out or FEATURES_NAME, imgsz, **how)
         (note if as_json else print_result)(str(picture))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kdyolo.data.dataset_yaml import ROLES
 from kdyolo.data.image_names import image_files, label_file
 from kdyolo.errors import DatasetError
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import printable, quoted
 
 CROWDS = "crowd_regions"  # role → share of objects that a conversion left out as crowd regions, where it is large
 
@@ -23,8 +23,8 @@ def crowd_warnings(content: Mapping[str, Any]) -> list[str]:
     recorded = content.get(CROWDS)
     found = recorded.items() if isinstance(recorded, dict) else ()
     return [
-        f"{role}: {quoted(share)} were crowd regions (iscrowd 1), and are background now; CVAT and SAM mark every mask "
-        "so. If they are objects, convert again with --include-crowd"
+        f"{role}: {printable(str(share))[:80]} were crowd regions (iscrowd 1), and are background now; CVAT and "
+        "SAM mark every mask so. If they are objects, convert again with --include-crowd"
         for role, share in found
         if role in ROLES
     ]
@@ -39,7 +39,7 @@ def no_objects(split: str, images: Any, count: int, content: Mapping[str, Any]) 
         count: Number of its images.
         content: Content of the dataset YAML.
     """
-    hints = crowd_warnings(content) or [
+    hints = [warning for warning in crowd_warnings(content) if warning.startswith(f"{split}:")] or [
         "Are there labels in a folder 'labels' in place of the last 'images' of each path, and of the classes that are "
         "asked for?"
     ]

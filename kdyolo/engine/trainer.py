@@ -68,7 +68,8 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
         with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
             dataset = build(self, img_path, mode, batch)
-        if not any(len(label["cls"]) for label in dataset.labels):
+        known = {*(self.args.classes or ())} <= self.data["names"].keys()  # others are told as that by the evaluation
+        if known and not any(len(label["cls"]) for label in dataset.labels):
             raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))
         return dataset
 

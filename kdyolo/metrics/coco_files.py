@@ -125,13 +125,16 @@ def _ground_truth(
             f"{path}: expected at most {MOST_CATEGORIES:,} categories, for each of which an evaluator takes 97 KB; "
             f"found {len(categories):,}. Keep those that have objects."
         )
+    complete = all(a["category_id"] in categories for a in annotations)
     kept = [a for a in annotations if a["image_id"] in images and a["category_id"] in categories]
     if lost := len(annotations) - len(kept):
         notes.append(f"{lost:,} annotations belong to no image or category of the file and do not count")
     for annotation in kept:
         annotation.setdefault("iscrowd", 0)
     notes += check_truth(path, kept, sizes)
-    return GroundTruth(path, images, dict(sorted(categories.items())), kept, tuple(notes), sizes, **more)
+    return GroundTruth(
+        path, images, dict(sorted(categories.items())), kept, tuple(notes), sizes, complete=complete, **more
+    )
 
 
 def _sizes(images: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, float]]:

@@ -72,6 +72,7 @@ class GroundTruth:
         own_categories: Id in the file → category id, in the same way.
         text_categories: Category ids that are numbers but stand in the file as texts.
         irregular: Whether pycocotools would read the file otherwise, or not at all.
+        complete: Whether every annotation of the file belongs to one of its categories.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class GroundTruth:
     own_categories: dict[Key, int] = field(default_factory=dict)
     text_categories: frozenset[int] = frozenset()
     irregular: bool = False
+    complete: bool = True
 
     def image_of(self, key: Key) -> int | None:
         """The image that an id in the file's own writing stands for; None for none."""
@@ -149,9 +151,10 @@ class GroundTruth:
         Tools list the categories that occur in a file, so that splits of one data set can differ in them.
 
         Args:
-            names: Category id → name. Where no id is known the file is another data set's, and stays as it is.
+            names: Category id → name. Where no id is known the file is another data set's, and stays as it is; so does
+                one that has lost a category of its annotations.
         """
-        if not names.keys() & self.categories.keys():
+        if not (self.complete and names.keys() & self.categories.keys()):
             return self
         return replace(self, categories=dict(sorted({**names, **self.categories}.items())))
 

@@ -77,7 +77,7 @@ def _ids_by_name(names: Sequence[str], truth: GroundTruth) -> list[int]:
     """
     id_of = {name: category for category, name in truth.categories.items()}
     missing = [name for name in names if name not in id_of]
-    if missing and not id_of.keys() <= set(names):
+    if missing and not (truth.complete and id_of.keys() <= set(names)):
         raise DatasetError(
             f"{truth.path}: {len(missing)} of {len(names)} classes of the data set are no categories there, e.g. "
             f"{missing[0]!r}; it has {', '.join(map(repr, list(id_of)[:5]))}, …. Expected the same names."

@@ -227,7 +227,7 @@ def test_crowds_can_be_included(shared, tmp_path):
 def test_unknown_classes_and_areas_are_told_together(shared, tmp_path):
     with pytest.raises(ConfigError) as caught:
         convert_coco(shared / "coco128", tmp_path / "out", classes=["person", "carr", "x-ray"])
-    assert caught.value.mistakes[0] == "no category is called 'carr'. Did you mean 'car'?"
+    assert caught.value.mistakes[0] == "no category is called 'carr'. Did you mean 'car' or 'carrot'?"
     assert caught.value.mistakes[1].startswith("no category is called 'x-ray'. There are person, ")
     for area in (-1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="expected --min-area to be a number of pixels²"):

@@ -38,7 +38,7 @@ BACKBONE = {"settings": {"random_init": False, "backbone": "ckpt.pth"}}
 
 def test_the_arm_that_started_random_is_the_baseline(tmp_path):
     for number, (arm, own) in enumerate({"a": BACKBONE, "none": {}, "z": BACKBONE}.items()):
-        write_run(tmp_path / arm, [0.1, 0.2], lr0=0.01 * (1 + number), **own)
+        write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], lr0=0.01 * (1 + number), **own)
     assert compare(tmp_path / "a", tmp_path / "none", tmp_path / "z").baseline == "none"
     assert compare(tmp_path / "a", tmp_path / "none").baseline == "none"
     assert compare(tmp_path / "z", tmp_path / "a").baseline == "z", "of two others the first"
@@ -47,7 +47,7 @@ def test_the_arm_that_started_random_is_the_baseline(tmp_path):
 @pytest.mark.parametrize(("own", "why"), [(BACKBONE, "no arm that started random"), ({}, "several arms that started")])
 def test_without_one_that_is_random_the_baseline_is_asked_for(tmp_path, own, why):
     for number, arm in enumerate("abc"):
-        write_run(tmp_path / arm, [0.1, 0.2], lr0=0.01 * (1 + number), **own)
+        write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], lr0=0.01 * (1 + number), **own)
     runs = [tmp_path / arm for arm in "abc"]
     error = refusal(*runs)
     assert f"what is the baseline? There is {why}" in error
@@ -58,7 +58,7 @@ def test_without_one_that_is_random_the_baseline_is_asked_for(tmp_path, own, why
 
 def test_stock_runs_tell_by_their_arguments_what_they_started_from(tmp_path):
     for number, (arm, model) in enumerate({"coco": "yolov8n.pt", "scratch": "yolov8n.yaml", "x": "yolov8n.pt"}.items()):
-        write_run(tmp_path / arm, [0.1, 0.2], stock=True, lr0=0.01 * (1 + number), model=model)
+        write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], stock=True, lr0=0.01 * (1 + number), model=model)
     assert compare(*(tmp_path / arm for arm in ("coco", "scratch", "x")), anyway=True).baseline == "scratch"
 
 

@@ -127,6 +127,9 @@ def test_a_refused_file_ends_the_run_clearly_and_loses_nothing(
     if name == "results.png":  # drawn when everything else is there
         assert "The training itself had ended" in str(ended)
     else:
+        if "training itself had ended" in str(ended):  # the last picture is drawn then
+            assert name == "results.png"
+            return
         assert f"kdyolo train --resume {run}" in str(ended)
         assert resumable(run)
         KDYOLO(run / "weights/last.pt").train(resume=True)

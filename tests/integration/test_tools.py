@@ -126,6 +126,6 @@ def test_many_crowds_are_told_wherever_the_data_set_is_checked(checkpoint, tmp_p
     main(["doctor", "--data", "out/coco.yaml"])
     fast = ("--backbone", str(checkpoint), "--epochs", "1", "--imgsz", "64", "--batch", "1", "--device", "cpu")
     main(["train", "--data", "out/coco.yaml", "--dry-run", *fast])
-    words = "train: '3 of 4 objects' were crowd regions (iscrowd 1), and are background now"
+    words = "train: 3 of 4 objects were crowd regions (iscrowd 1), and are background now"
     assert words in capsys.readouterr().out
     assert words in "\n".join(lines)

@@ -307,7 +307,7 @@ def test_what_cannot_be_scored_fails(shapes, train, tmp_path, capsys):
     changes = {
         "an image more": lambda a: a["images"].append({**a["images"][0], "id": 99, "file_name": "new.jpg"}),
         "an image less": lambda a: a["images"].pop(),
-        "no such class": lambda a: a["categories"].pop(),
+        "no such class": lambda a: a["categories"].pop(0),
         "no number": lambda a: a["annotations"][0].update(bbox=["x", 0, 1, 1]),
     }
     for name, change in changes.items():

@@ -21,7 +21,7 @@ def figures(monkeypatch):
     save = matplotlib.figure.Figure.savefig
 
     def keep(figure, path, **keywords):
-        saved[Path(path)] = figure
+        saved[Path(path).with_name(Path(path).name.removesuffix(".partial"))] = figure
         save(figure, path, **keywords)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)

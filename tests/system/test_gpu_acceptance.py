@@ -95,7 +95,7 @@ def test_commands_for_two_gpus(script: ModuleType, lab: Any) -> None:
 def test_a_typo_in_a_command_that_cannot_run_here_is_found(script: ModuleType, lab: Any) -> None:
     with pytest.raises(ConfigError, match="unknown setting 'compil'"):
         lab.kdyolo("a", compil=True).check()
-    with pytest.raises(click.NoSuchOption, match="freez-epochs"):
+    with pytest.raises(click.UsageError, match="freez-epochs"):
         lab.on_all(lab.kdyolo("a", "--freez-epochs", "1")).check()
     with pytest.raises(SyntaxError, match="mosaik"):
         lab.stock("a", mosaik=1).check()
