@@ -355,3 +355,23 @@ def test_command(tmp_path):
     assert result.output == "instances.json: 1 images, 1 annotations\n"
     with pytest.raises(DatasetError, match="cannot be written"):
         to_coco(path, tmp_path / "missing/instances.json")
+
+
+# Boxes of a.jpg and b.jpg in pixels, and the keypoints of a.jpg, computed by hand from images of 100 × 80 pixels.
+CASES = {
+    "names_str": ([40, 32, 20, 16], [37.5, 20, 25, 40], None),
+    "roboflow": ([40, 32, 20, 16], [37.5, 20, 25, 40], None),
+    "pose_12x2": ([40, 32, 20, 16], [37.5, 20, 25, 40], [45, 36.8, 2] * 12),
+    "pose_4x3": ([40, 32, 20, 16], [40, 32, 20, 16], [45, 36, 2, 55, 36, 2, 55, 44, 2, 45, 44, 2]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_data_sets_that_failed_before(shared, tmp_path, case):
+    *boxes, keypoints = CASES[case]
+    to_coco(shared / "cases/to-coco" / case / "data.yaml", tmp_path / "back.json")
+    content = json.loads((tmp_path / "back.json").read_text())
+    names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+    found = {names[record["image_id"]]: record for record in content["annotations"]}
+    assert [found[name]["bbox"] for name in ("a.jpg", "b.jpg")] == [pytest.approx(box, abs=1e-3) for box in boxes]
+    assert found["a.jpg"].get("keypoints") == (keypoints and pytest.approx(keypoints, abs=1e-3))
