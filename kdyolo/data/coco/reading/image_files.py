@@ -20,6 +20,7 @@ from kdyolo.data.image_names import IMAGE_SUFFIXES, image_problem, normalise
 
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://[^/]*/")
 _MOST_COMPARED = 20_000  # names in which the nearest is looked for
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ class ImageFiles:
                 return found
         return None
 
-    def nearest(self, written: str) -> str | None:
-        """The name that exists and is most like one that does not."""
+    def advice(self, written: str) -> str:
+        """What there is in place of a file that was not found, as a sentence; empty if nothing is like it."""
         base = _key(_spellings(written)[-1].rpartition("/")[2])
+        if found := self._by_base.get(base):
+            return f"Several files have the name {base!r}: {', '.join(map(repr, found[:_MOST_NAMED]))}. "
         close = get_close_matches(base, list(self._by_base)[:_MOST_COMPARED], n=1)
-        return self._by_base[close[0]][0] if close else None
+        return f"The nearest name that exists is {self._by_base[close[0]][0]!r}. " if close else ""
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:

@@ -126,7 +126,8 @@ class _Search:
         missing = [row for row in rows if not problems[row]]
         for row, problem in problems.items():
             if problem:
-                self._log.invalid("image", row, self.rows[row], *problem)
+                hint = "" if self._log.skip_invalid else self._files.advice(written[row])
+                self._log.invalid("image", row, self.rows[row], problem[0], f"{problem[1]}. {hint}".rstrip(". "))
         if missing and not self._log.skip_invalid:
             raise self._missing(missing, names, written)
         for row in missing:
@@ -134,8 +135,7 @@ class _Search:
 
     def _missing(self, rows: Sequence[int], names: Mapping[int, str], written: Mapping[int, str]) -> DatasetError:
         first = ", ".join(f"{names[row]} (image {row}, id {self.rows[row]})" for row in rows[:_MOST_NAMED])
-        nearest = self._files.nearest(written[rows[0]])
-        hint = f"The nearest to the first that exists is {nearest!r}. " if nearest else ""
+        hint = self._files.advice(written[rows[0]])
         return DatasetError(
             f"{self._log.path}: {len(rows)} of {len(self.rows)} image files are missing in {self._files.folder}: "
             f"{first}{', …' if len(rows) > _MOST_NAMED else ''}. {hint}Unpack all of the images "

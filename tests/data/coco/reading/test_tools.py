@@ -163,7 +163,14 @@ def test_the_nearest_name_is_shown(tmp_path):
     with pytest.raises(DatasetError) as caught:
         converted(path, images, tmp_path / "out")
     assert "1 of 2 image files are missing" in str(caught.value)
-    assert "7f3a-a.jpeg (image 0, id 1). The nearest to the first that exists is 'a.jpg'." in str(caught.value)
+    assert "7f3a-a.jpeg (image 0, id 1). The nearest name that exists is 'a.jpg'." in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["/data/upload/7f3a-a.jpg", "..\\7f3a-a.jpg"])
+def test_the_nearest_name_is_shown_of_paths_that_lead_elsewhere(tmp_path, written):
+    path, images = write_tool_files(tmp_path, lambda d, _: d["images"][0].update(file_name=written))
+    with pytest.raises(DatasetError, match=r"file_name leaves the image folder: .* The nearest name that exists is 'a"):
+        converted(path, images, tmp_path / "out")
 
 
 def test_a_base_name_that_several_files_have_is_no_answer(tmp_path):
@@ -173,7 +180,7 @@ def test_a_base_name_that_several_files_have_is_no_answer(tmp_path):
         document["images"][0]["file_name"] = "elsewhere/c.jpg"
 
     path, images = write_tool_files(tmp_path, change)
-    with pytest.raises(DatasetError, match=r"1 of 2 image files are missing .*elsewhere/c\.jpg"):
+    with pytest.raises(DatasetError, match=r"missing .*elsewhere/c\.jpg .* Several files have the name 'c\.jpg'"):
         converted(path, images, tmp_path / "out")
 
 
