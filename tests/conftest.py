@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import shutil
 import signal
@@ -59,10 +60,6 @@ hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# What processes read of it: one folder for all of them, although tests give their processes a folder. Replaced for each
-# test, the file would have to be on the disk each time before the test could start.
-settings["runs_dir"] = f"{_HOME.name}/runs"
-
 # Folders whose tests train or start processes come first, so that the many short tests fill what is left of the time
 # on each worker; within a worker, the tests of one file stay together, since they share their fixtures.
 _SLOW_FOLDERS = ("system", "integration")
@@ -108,7 +105,10 @@ def shared() -> Path:
 def _inside_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths (``runs/detect/…``) land in the test's own folder, and so do runs that are given no folder."""
     monkeypatch.chdir(tmp_path)
-    dict.update(settings, runs_dir=str(tmp_path / "ultralytics" / "runs"))  # here alone: the file stays as it is
+    dict.update(settings, runs_dir=str(tmp_path / "ultralytics" / "runs"))
+    new = settings.file_path.with_suffix(".new")
+    new.write_text(json.dumps(settings))
+    new.replace(settings.file_path)  # at once: a process that an earlier test left may be reading it
 
 
 @pytest.fixture(autouse=True)
