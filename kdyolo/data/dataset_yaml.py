@@ -21,6 +21,7 @@ import yaml
 from kdyolo.errors import DatasetError
 from kdyolo.utils.plain_files import read_file
 from kdyolo.utils.text import quoted
+from kdyolo.utils.ultralytics_patches import fonts_left_out
 from kdyolo.utils.yaml_files import MOST_BYTES, MOST_VALUES, load_yaml
 
 MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
@@ -186,7 +187,8 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
         there = [name for name in ("train", "val", "test") if content.get(name)]
         raise DatasetError(f"data {data}: it has no {split!r} images. It has: {', '.join(there)}.")
     try:
-        found: dict[str, Any] = check_det_dataset(str(file), autodownload=False, split=split)
+        with fonts_left_out():
+            found: dict[str, Any] = check_det_dataset(str(file), autodownload=False, split=split)
         return found
     except FileNotFoundError as e:
         if not script:

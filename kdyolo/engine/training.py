@@ -45,6 +45,7 @@ from kdyolo.utils import distributed
 from kdyolo.utils.atomic import AtomicPath
 from kdyolo.utils.progress import details
 from kdyolo.utils.ultralytics_patches import (
+    compiler_left_out,
     data_sets_read_by,
     ray_left_out,
     runs_below_here,
@@ -110,8 +111,11 @@ class KDTraining(MeasuredTraining):
             undo.callback(lambda: start.discard_set_up(getattr(self, "save_dir", None)))
             self.plan, self.settings = start.plan, start.plan.options
             self.checkpoint, self.report = start.plan.start.checkpoint, start.plan.start.report
-            with ray_left_out(), settings_written_whole(), details("engine/trainer: "):
+            with compiler_left_out(), ray_left_out(), settings_written_whole(), details("engine/trainer: "):
                 super().__init__(cfg, start.overrides, _callbacks)
+            if self.args.compile:  # the compiler, which was left out, is told as well
+                warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+                torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled(), warn_only=warn_only)
             start.note_folder(self.save_dir)
             if start.device is not None:
                 self.device, self.world_size = start.device, torch.distributed.get_world_size()
@@ -145,7 +149,8 @@ class KDTraining(MeasuredTraining):
 
     def _train(self) -> None:
         try:
-            with self.log.capture(), early_end_explained(self, lambda: self._start.has_saved(self.save_dir)):
+            explained = early_end_explained(self, lambda: self._start.has_saved(self.save_dir))
+            with compiler_left_out(unless=self.args.compile), self.log.capture(), explained:
                 super().train()
         except BaseException:  # whatever it is, the same command must be able to start again
             self.discard_unless_saved()

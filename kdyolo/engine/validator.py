@@ -36,7 +36,12 @@ from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import write_atomic
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, progress_bars_escaped
+from kdyolo.utils.ultralytics_patches import (
+    data_sets_read_by,
+    label_caches_read_by,
+    progress_bars_escaped,
+    torchvision_left_out,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             args = {k: v for k, v in args.items() if k not in KEYS}
         if save_dir is None and is_sharing():  # else each rank would make one of its own
             save_dir = Path(distributed.run_on_rank_zero(lambda: str(get_save_dir(get_cfg(overrides=args)))))
-        super().__init__(dataloader, save_dir, args, _callbacks)
+        with torchvision_left_out():
+            super().__init__(dataloader, save_dir, args, _callbacks)
         self.scores: CocoScores | None = None
         self._reference: Reference | None = None
         self._prepared = False
@@ -146,6 +152,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
                 self.dataloader = loader
 
     def _evaluate(self, trainer: Any, model: Any, **keywords: Any) -> Any:
+        import torchvision  # noqa: F401 - without it, Ultralytics suppresses overlapping boxes in another way
+
         self._losses = []
         stats = super().__call__(trainer, model, **keywords)
         self.metrics.coco = None

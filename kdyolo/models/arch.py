@@ -110,11 +110,21 @@ def build_layers(arch: Arch, count: int | None = None) -> nn.Sequential:
 
 @lru_cache
 def layer_shapes(arch: Arch) -> tuple[LayerShape, ...]:
-    """Channels and stride after each layer, found by sending a shape (no data) through the network."""
-    size = 64
+    """Channels and stride after each layer, found by sending a small image through weights that nobody has set.
+
+    Sending a shape through the meta device would do, but imports PyTorch's compiler, which takes a second.
+    """
     with torch.device("meta"):
-        x, shapes = torch.zeros(1, 3, size, size), []
-        for layer in build_layers(arch).eval():
+        layers = build_layers(arch).eval()
+    for module in layers.modules():  # `to_empty` does the same, and imports sympy for it
+        for name, weights in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(weights.shape), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    size, shapes = 64, []
+    x = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        for layer in layers:
             x = layer(x)
             shapes.append(LayerShape(x.shape[1], size // x.shape[2]))
     return tuple(shapes)

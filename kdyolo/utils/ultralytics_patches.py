@@ -45,7 +45,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from kdyolo.errors import short_lines
@@ -110,6 +110,77 @@ def ray_left_out() -> Iterator[None]:
         yield
     finally:
         del sys.modules["ray"]
+
+
+@contextmanager
+def compiler_left_out(unless: object = False) -> Iterator[None]:
+    """Have a training that compiles nothing begin without PyTorch's compiler, whose import takes a second.
+
+    ``ultralytics.utils.torch_utils.init_seeds`` calls ``torch.use_deterministic_algorithms``, which imports
+    ``torch._inductor`` to tell it too, and some methods of optimizers import ``torch._dynamo`` to hide from it.
+    ``torch.set_deterministic_debug_mode`` sets the same in PyTorch itself, and the methods are replaced by what they
+    wrap. Once the compiler is there, nothing is changed. Without this, a third of the time from the command to the
+    first batch is spent on it (``scripts/bench_start.py``).
+
+    Args:
+        unless: Whether something is compiled; the value of ``compile=``.
+    """
+    import torch
+
+    def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+        torch.set_deterministic_debug_mode(("warn" if warn_only else "error") if mode else "default")
+
+    if unless or "torch._dynamo" in sys.modules:
+        yield
+        return
+    optimizer = torch.optim.Optimizer
+    names = ("add_param_group", "zero_grad", "load_state_dict")
+    saved: list[tuple[Any, str, Any]] = [(optimizer, name, getattr(optimizer, name)) for name in names]
+    replaced: list[tuple[Any, str, Any]]
+    replaced = [(optimizer, name, getattr(method, "__wrapped__", method)) for _, name, method in saved]
+    saved.append((torch, "use_deterministic_algorithms", torch.use_deterministic_algorithms))
+    replaced.append((torch, "use_deterministic_algorithms", use_deterministic_algorithms))
+    try:
+        for owner, name, function in replaced:
+            setattr(owner, name, function)
+        yield
+    finally:
+        for owner, name, function in saved:
+            setattr(owner, name, function)
+
+
+@contextmanager
+def torchvision_left_out() -> Iterator[None]:
+    """Let Ultralytics' validator be made without torchvision, which is imported when the validator is called.
+
+    ``BaseValidator.__init__`` imports it so that it is there for ``non_max_suppression``, and it imports PyTorch's
+    compiler. Without this, a training waits for both before its first batch, see :func:`compiler_left_out`.
+    """
+    if "torchvision" in sys.modules:
+        yield
+        return
+    sys.modules["torchvision"] = ModuleType("torchvision")
+    try:
+        yield
+    finally:
+        del sys.modules["torchvision"]
+
+
+@contextmanager
+def fonts_left_out() -> Iterator[None]:
+    """Have Ultralytics check a data set without looking for the font of its plots, which each plot looks for itself.
+
+    ``ultralytics.data.utils.check_det_dataset`` calls ``check_font`` of its module, which imports matplotlib and asks
+    the network for a font that is not there. Without this, that is waited for where nothing is drawn.
+    """
+    from ultralytics.data import utils
+
+    original = utils.check_font
+    utils.check_font = lambda font="": None
+    try:
+        yield
+    finally:
+        utils.check_font = original
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What must start at once: names, help, shell completion, lists and logs of runs come without torch and Ultralytics.
 
-One process does it all in turn and says after which step something heavy had been imported.
+One process does it all in turn and says after which step something heavy had been imported. Another trains: PyTorch's
+compiler takes a second to import, and the first batch does not wait for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from kdyolo.cli import cli
 from tests.builders.commands import CHECKOUT, run_command
 from tests.builders.run_folders import write_run
+from tests.builders.training import FAST
 from tests.contracts.source import PACKAGE
 
 HEAVY = ("torch", "torchvision", "ultralytics")
@@ -64,6 +66,37 @@ print(json.dumps(outputs))
 """
 
 
+TRAINING = """
+import json, random, sys
+import torch
+from torch.optim import Optimizer
+
+options = json.loads(sys.argv[1])
+methods = {name: getattr(Optimizer, name) for name in ("add_param_group", "zero_grad", "load_state_dict")}
+found = {}
+
+def state():
+    drawn = random.random(), torch.rand(1).item()
+    return [*drawn, torch.get_deterministic_debug_mode(), torch.backends.cudnn.deterministic]
+
+def heavy():
+    return sorted({"torch._dynamo", "torch._inductor", "sympy", "torchvision", "matplotlib"} & set(sys.modules))
+
+from kdyolo.engine.trainer import KDTrainer
+trainer = KDTrainer(overrides=options)
+found["seeded"] = state()
+trainer.add_callback("on_train_batch_start", lambda trainer: found.setdefault("before the first batch", heavy()))
+trainer.train()
+found["after"] = heavy()
+found["restored"] = all(getattr(Optimizer, name) is method for name, method in methods.items())
+
+from ultralytics.utils.torch_utils import init_seeds
+init_seeds(options["seed"], deterministic=True)
+found["stock"] = state()
+print(json.dumps(found))
+"""
+
+
 def light_modules() -> list[str]:
     """Modules that the torch-free contract in pyproject.toml is about, but the command ``demo``, which trains."""
     folders = [PACKAGE / "cli", PACKAGE / "runs", PACKAGE / "experiments" / "comparison"]
@@ -84,3 +117,22 @@ def test_what_starts_at_once_imports_neither_torch_nor_ultralytics(tmp_path):
     assert "runs/one" in outputs["kdyolo ps with runs"]
     assert outputs["kdyolo logs"].endswith("last line\n")
     assert all(f"kdyolo {name}" in outputs[f"kdyolo {name} --help"] for name in cli.list_commands(None))
+
+
+def test_the_first_batch_does_not_wait_for_the_compiler(shapes, tmp_path):
+    """The seeds and switches are those of Ultralytics all the same, and what was replaced for them is put back."""
+    options = {
+        **FAST,
+        "model": "kdyolov8n.yaml",
+        "data": str(shapes),
+        "epochs": 1,
+        "seed": 5,
+        "imgsz": 32,
+        "workers": 0,
+    }
+    done = run_command(sys.executable, "-c", TRAINING, json.dumps(options), cwd=tmp_path)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["before the first batch"] == []
+    assert "torchvision" in found["after"], "Ultralytics' non-maximum suppression is another one without it"
+    assert found["restored"]
+    assert found["seeded"] == found["stock"]
