@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdyolo.distillation.options import CACHE_PRECISIONS
+from kdyolo.distillation.teachers.projected_teacher import components_of
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.utils.atomic import replacing, write_atomic
 from kdyolo.utils.hashing import sha256_of_file
@@ -47,6 +48,7 @@ class CacheKey:
         std: Deviation of each channel that it divides by.
         resize: ``letterbox`` or ``stretch``.
         precision: One of ``fp16`` and ``int8``; int8 has a scale for each channel of each map.
+        components: Number of channels that maps are projected to by a PCA; 0: they are kept whole.
     """
 
     teacher: str
@@ -57,6 +59,7 @@ class CacheKey:
     std: tuple[float, ...]
     resize: str
     precision: str
+    components: int = 0
 
     @classmethod
     def of(cls, teacher: Teacher, indices: Iterable[int], resize: str, precision: str) -> CacheKey:
@@ -70,14 +73,16 @@ class CacheKey:
         """
         maps = tuple((teacher.maps[i].name, teacher.maps[i].channels) for i in sorted(set(indices)))
         own = (teacher.name, teacher.digest, maps, teacher.size, tuple(teacher.mean), tuple(teacher.std))
-        return cls(*own, resize, precision)
+        return cls(*own, resize, precision, components_of(teacher))
 
     @property
     def folder(self) -> str:
         """Name of the folder: teacher, size, precision, and a digest of the whole key."""
-        digest = hashlib.sha256(canonical([_FORMAT, *vars(self).values()]).encode()).hexdigest()[:12]
+        values = [value for name, value in vars(self).items() if name != "components" or value]
+        digest = hashlib.sha256(canonical([_FORMAT, *values]).encode()).hexdigest()[:12]
         name = re.sub(r"[^\w.+=-]+", "-", self.teacher)[:60]
-        return f"{name}-{self.size}px-{self.precision}-{digest}"
+        projected = f"-pca{self.components}" if self.components else ""
+        return f"{name}-{self.size}px-{self.precision}{projected}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,11 @@ class FeatureCache:
     Args:
         folder: Folder of all caches.
         key: What the features are of.
+        projection: Digest of the projection that they were made with, which shards name; empty without one.
     """
 
-    def __init__(self, folder: Path, key: CacheKey) -> None:
-        self.key, self.folder = key, folder / key.folder
+    def __init__(self, folder: Path, key: CacheKey, projection: str = "") -> None:
+        self.key, self.folder, self.projection = key, folder / key.folder, projection
         self._places: dict[ImageStamp, tuple[Path, int]] = {}
         self._opened: dict[Path, Any] = {}
 
@@ -126,7 +132,7 @@ class FeatureCache:
         damaged = []
         for description in sorted(self.folder.glob("shard-*.json")):
             shard = description.with_suffix(".safetensors")
-            stamps = _stamps(description, shard)
+            stamps = _stamps(description, shard, self.projection)
             if stamps is None:
                 damaged.append(shard)
                 shard.unlink(missing_ok=True)
@@ -155,7 +161,9 @@ class FeatureCache:
         with replacing(shard.with_suffix(".safetensors"), shared=True) as partial:
             save_file(tensors, partial)
         digest = sha256_of_file(shard.with_suffix(".safetensors"))
-        content = {"sha256": digest, "images": [[s.path, s.size, s.modified] for s in stamps]}
+        content: dict[str, Any] = {"sha256": digest, "images": [[s.path, s.size, s.modified] for s in stamps]}
+        if self.projection:
+            content["projection"] = self.projection
         write_atomic(shard.with_suffix(".json"), json.dumps(content).encode(), shared=True)
 
     def read(self, stamp: ImageStamp, mirrored: bool) -> list[Tensor]:
@@ -197,12 +205,12 @@ def _packed(name: str, features: Tensor, precision: str) -> dict[str, Tensor]:
     return {name: rounded.to(torch.int8).contiguous(), name + _SCALE: scale.contiguous()}
 
 
-def _stamps(description: Path, shard: Path) -> list[ImageStamp] | None:
-    """The images of a shard; None where it or its description is not what was written."""
+def _stamps(description: Path, shard: Path, projection: str) -> list[ImageStamp] | None:
+    """The images of a shard; None where it or its description is not what was written, or of another projection."""
     try:
         content = json.loads(description.read_bytes())
         stamps = [ImageStamp(str(path), int(size), int(modified)) for path, size, modified in content["images"]]
-        whole = sha256_of_file(shard) == content["sha256"]
+        whole = sha256_of_file(shard) == content["sha256"] and content.get("projection", "") == projection
         with safe_open(shard, framework="pt") as opened:
             counts = {opened.get_slice(name).get_shape()[0] for name in opened.keys()}  # noqa: SIM118 - no mapping
         return stamps if whole and counts == {len(stamps)} else None

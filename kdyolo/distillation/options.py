@@ -63,6 +63,10 @@ class DistillOptions:
     cache_precision: str = field(
         default="fp16", metadata=option(help="Precision of kept features.", choices=CACHE_PRECISIONS)
     )
+    cache_pca: int = field(
+        default=0,
+        metadata=option(help="Channels that each kept map is projected to by a PCA; 0: all of them.", kind="count"),
+    )
     amp: bool = field(default=False, metadata=option(help="Mixed precision, on a GPU.", kind="flag"))
     compile: bool = field(default=False, metadata=option(help="Compile the student.", kind="flag"))
     device: str | None = field(default=None, metadata=option(help="cpu, 0, … Default: the first GPU, else cpu."))

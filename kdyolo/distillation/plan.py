@@ -13,6 +13,7 @@ from kdyolo.distillation.proof.labelled_objects import LabelledObjects, objects_
 from kdyolo.distillation.student import Student, build_student_backbone
 from kdyolo.distillation.taps import parse_taps
 from kdyolo.distillation.teachers.choice import open_teacher
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.utils.text import did_you_mean, quoted
@@ -77,6 +78,8 @@ def plan_distillation(
     split = split_images([Path(p).expanduser() for p in paths], known.held_out, known.seed, known.batch, val)
     found = open_teacher(teacher, known.teacher_size or known.imgsz)
     taps = parse_taps(known.taps, found)
+    if known.cache_pca:
+        found = ProjectedTeacher(found, taps.values(), known.cache_pca)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(known.seed)
         backbone = build_student_backbone(known.model, known.backbone, taps)
@@ -117,6 +120,10 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
         if options.cache and (drawn := [name for name in _NOT_KEPT if getattr(options, name)]):
             mistakes.add(f"cache and {', '.join(drawn)} exclude each other: a cache holds whole images and mirrored "
                          "ones. Leave the cache out, or what it cannot hold.")  # fmt: skip
+        if not isinstance(options.cache_pca, int) or options.cache_pca < 0:
+            mistakes.add(f"cache_pca: expected a number of channels, 0 for all; found {quoted(options.cache_pca)}.")
+        elif options.cache_pca and not options.cache:
+            mistakes.add("cache_pca is about a cache, but no cache is given.")
         if options.held_out <= 0:
             mistakes.add(f"held_out: expected a share or a number above 0, found {options.held_out}.")
     return options

@@ -20,6 +20,7 @@ from kdyolo._version import __version__
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.engine.options.recipes import load_recipe
 from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.freeze_schedule import NEVER, PARTS, FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
@@ -110,6 +111,7 @@ def provenance(
     settings: TrainOptions,
     schedule: FreezeSchedule,
     report: LoadReport | None,
+    teacher: DetectorTeacher | None,
     seed: int,
 ) -> dict[str, Any]:
     """Plain data that travels inside every checkpoint, in the model YAML's own dictionary, under ``kd``.
@@ -119,6 +121,7 @@ def provenance(
         settings: kdyolo's own options.
         schedule: Freeze schedule of the run.
         report: Report on the injected backbone checkpoint; None without one.
+        teacher: Detector that the run also learns from; None without one.
         seed: Seed of the run.
     """
     return {
@@ -131,6 +134,7 @@ def provenance(
         "left_out": list(backbone.left_out),
         "missing": list(report.missing) if report else [],
         "input_norm": report.input_norm if report else None,
+        SETTING: {**teacher.to_dict(), "path": Path(teacher.path).name} if teacher else None,
         "schedule": _plain_schedule(schedule),
         "recipe": _plain_recipe(settings.recipe),
         "versions": versions(),
@@ -144,6 +148,7 @@ def run_record(
     schedule: FreezeSchedule,
     report: LoadReport | None,
     started_from: str | None,
+    teacher: DetectorTeacher | None,
     asked: Mapping[str, Any],
     args: Any,
     model_yaml: str,
@@ -156,6 +161,7 @@ def run_record(
         schedule: Freeze schedule of the run.
         report: Report on the injected backbone checkpoint; None without one.
         started_from: Weights of a whole detector that the run starts from; None without any.
+        teacher: Detector that the run also learns from; None without one.
         asked: Ultralytics' settings as they were given.
         args: The same once complete, of which data set and seed are recorded.
         model_yaml: Model YAML.
@@ -176,6 +182,7 @@ def run_record(
         cpu_threads=torch.get_num_threads(),
         model=model_yaml,
         batch=batch,
+        distill_model=teacher.to_dict() if teacher else None,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import LOGGER
 
 from kdyolo.data.empty_splits import no_objects
 from kdyolo.data.image_names import refuse_odd_images
@@ -22,6 +23,7 @@ from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import DatasetError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
+from kdyolo.models.taught_detector import TaughtDetector, student_of
 from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped
 
 
@@ -40,10 +42,22 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         self.set_model_names_for_load(model)
         return model
 
-    def stock_model(self, model: KDDetectionModel) -> nn.Module:
-        """The same detector with Ultralytics' own layers only; tensors are shared, not copied."""
-        stock: nn.Module = to_stock(model)
+    def stock_model(self, model: KDDetectionModel | TaughtDetector) -> nn.Module:
+        """The same detector with Ultralytics' own layers only, without a teacher; tensors are shared, not copied."""
+        stock: nn.Module = to_stock(student_of(model))
         return stock
+
+    def set_model_attributes(self) -> None:
+        """Extend ``set_model_attributes``: a detector with a teacher gets it here, before Ultralytics opens the file.
+
+        Raises:
+            ModelError: The teacher does not fit.
+        """
+        super().set_model_attributes()
+        if (teacher := self.plan.teacher) is not None:
+            self.model = TaughtDetector(self.model, teacher.model)
+            weight = f"{self.args.dis:g} × the L2 distance of what both heads read, weighted by its scores"
+            LOGGER.info(f"teacher: {teacher.path} · {teacher.classes} classes · {weight}")
 
     def densest_batch(self, images: int) -> dict[str, Any]:
         """Images of the largest size, each with the boxes of a mosaic of the images that have the most."""

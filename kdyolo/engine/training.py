@@ -212,7 +212,7 @@ class KDTraining(MeasuredTraining):
         if self.resume:
             model.backbone.left_out = tuple(model.yaml.get("kd", {}).get("left_out", ()))
         else:
-            facts = (self.settings, self.schedule, self.report, self.args.seed)
+            facts = (self.settings, self.schedule, self.report, self.plan.teacher, self.args.seed)
             model.yaml["kd"] = provenance(model.backbone, *facts)
         return model
 
@@ -287,7 +287,7 @@ class KDTraining(MeasuredTraining):
     def _record_and_hand_over(self) -> None:
         """Write ``kdyolo.yaml`` of a new run; of a detached one, from here on all output goes to its log."""
         if not self.resume:
-            facts = (self.schedule, self.report, self.started_from)
+            facts = (self.schedule, self.report, self.started_from, self.plan.teacher)
             model_yaml = unwrap_model(self.model).yaml["yaml_file"]
             batch = fitting_batch.batch_in_use(self)
             record = run_record(self.settings, *facts, self.plan.overrides, self.args, model_yaml, batch)
@@ -361,7 +361,7 @@ class KDTraining(MeasuredTraining):
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Extend ``_handle_nan_recovery``: a frozen backbone goes back to its own tensors, not to rounded ones."""
-        if distributed.is_distributed():
+        if distributed.is_distributed() or self.plan.teacher:  # last.pt has no projectors
             return recover_on_all_ranks(self, epoch)
         recovered = bool(super()._handle_nan_recovery(epoch))
         if recovered:

@@ -186,11 +186,12 @@ def _backbone(backbone: Mapping[str, Any] | None) -> str:
 
 
 def _training(record: Mapping[str, Any], run: Run) -> str:
-    schedule, settings = record["schedule"], record["settings"]
+    schedule, settings, teacher = record["schedule"], record["settings"], record.get("distill_model")
     facts = {
         "epochs": f"{len(run.epochs)} of {schedule['epochs']}",
         "backbone frozen": _freeze_in_words(schedule),
         "backbone learning rate": f"{schedule['backbone_lr']:g} × the head's",
+        "also distilled from": Path(str(teacher.get("path"))).name if teacher else None,
         "recipe": record["recipe"]["name"],
         "resize": settings.get("resize"),
         "seed": record["seed"],

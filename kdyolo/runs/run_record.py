@@ -32,6 +32,8 @@ class RunRecord:
         model: Model YAML.
         batch: Images to a batch on all ranks together, as really used: what AutoBatch chose, where that was asked for.
             None in records of older versions.
+        distill_model: Path, digest and number of classes of the detector that the run also learned from; None without
+            one.
     """
 
     versions: dict[str, str]
@@ -48,6 +50,7 @@ class RunRecord:
     cpu_threads: int
     model: str
     batch: int | None = None
+    distill_model: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> Path:
         """Write the record into a run folder, and return the file."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kdyolo.distillation.feature_cache import CacheKey, FeatureCache, ImageStamp
 from kdyolo.distillation.run import cache_filling
-from kdyolo.distillation.run.cache_filling import complete_cache
+from kdyolo.distillation.run.cache_filling import complete_cache, settle_projection
 from kdyolo.distillation.targets import LiveTargets
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.views import ViewOptions, ViewSet, stack_views
 from kdyolo.errors import RunError
 from tests.builders.distillation import BlurTeacher, write_images
@@ -95,6 +96,30 @@ def test_a_damaged_shard_is_made_anew_and_one_that_was_not_finished_is_written_a
     assert FeatureCache(tmp_path / "cache", cache.key).open() == [first]
     filled(tmp_path / "cache", files)
     assert {path: path.read_bytes() for path in sorted(cache.folder.glob("*.safetensors"))} == whole
+
+
+def test_a_damaged_projection_is_measured_anew_and_its_features_with_it(files: list[Path], tmp_path: Path) -> None:
+    def fill(folder: Path) -> tuple[FeatureCache, ProjectedTeacher]:
+        teacher = ProjectedTeacher(Counting(64, (8, 16)), TAPS.values(), 2)
+        live = LiveTargets(teacher, TAPS, 64, torch.device("cpu"), amp=False)
+        key = CacheKey.of(teacher, TAPS.values(), "letterbox", "fp16")
+        shown = ViewSet(files, ViewOptions(64, 64, "letterbox"), 0)
+        settle_projection(
+            folder / key.folder, teacher, lambda: [stack_views([shown[i] for i in range(6)]).to(live.device)]
+        )
+        return complete_cache(folder, key, live, files, 4, 0, (0, 1)), teacher
+
+    cache, teacher = fill(tmp_path / "cache")
+    assert "-pca2-" in cache.folder.name
+    assert [maps.shape[0] for maps in cache.read(ImageStamp.of(files[0]), mirrored=False)] == [2, 2]
+    whole = {path.name: path.read_bytes() for path in cache.folder.iterdir()}
+    _, again = fill(tmp_path / "cache")
+    assert again.teacher.seen < teacher.teacher.seen  # type: ignore[attr-defined] # neither measured nor computed
+    (cache.folder / "pca.safetensors").write_bytes(b"nothing")
+    _, renewed = fill(tmp_path / "cache")
+    assert {path.name: path.read_bytes() for path in cache.folder.iterdir()} == whole
+    assert renewed.projection == teacher.projection
+    assert FeatureCache(tmp_path / "cache", cache.key, "another").open() != []
 
 
 def test_another_teacher_size_or_precision_has_a_folder_of_its_own() -> None:

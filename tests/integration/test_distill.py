@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.reader import read_checkpoint
@@ -16,7 +18,8 @@ from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import draw_dataset
 from kdyolo.distillation.distill import distill, resume
 from kdyolo.distillation.run.loop import DistillLoop
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.distillation import BlurTeacher, write_images
 
@@ -97,6 +100,37 @@ def test_from_a_cache_it_learns_and_a_second_run_computes_nothing(images: Path, 
     assert first.columns["cosine/P3"][-1] > first.columns["cosine/P3"][0]
 
 
+def test_from_a_projected_cache_it_learns_and_resumes_and_knows_its_projection(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "epochs": 3, "cache": str(tmp_path / "cache"), "cache_pca": 2}
+    whole = distill(images, teacher=blur(), work_dir=str(tmp_path / "whole"), **options)
+    log = (whole.folder / "train.log").read_text()
+    assert re.search(r"cache: PCA to 2 channels keeps \d\d\.\d% of the variance of s8, ", log)
+    assert whole.columns["cosine/P3"][-1] > whole.columns["cosine/P3"][0]
+    (kept,) = (tmp_path / "cache").iterdir()
+    train = DistillLoop._train_epoch
+
+    def once(loop: DistillLoop) -> float:
+        if loop.epoch == 1:
+            raise Killed
+        return train(loop)
+
+    monkeypatch.setattr(DistillLoop, "_train_epoch", once)
+    with pytest.raises(Killed):
+        distill(images, teacher=blur(), work_dir=str(tmp_path / "cut"), **options)
+    monkeypatch.undo()
+    projection = (kept / "pca.safetensors").read_bytes()
+    other = ProjectedTeacher(blur(), [0, 1, 2], 2)
+    save_file(other.tensors(), kept / "pca.safetensors", {"explained": "{}"})
+    with pytest.raises(RunError, match=r"PCA in .* is not the one that it began with"):
+        resume(tmp_path / "cut", teacher=blur())
+    (kept / "pca.safetensors").write_bytes(projection)
+    again = resume(tmp_path / "cut", teacher=blur())
+    first, second = (read_checkpoint(r.folder / "weights" / "last.pt").tensors for r in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_path: Path) -> None:
     found = distill(images, teacher=blur(), epochs=1, work_dir=str(tmp_path / "run"), taps="p4:s16", **OPTIONS)
     assert read_checkpoint(found.backbone).untrained == ("7", "8", "9")
@@ -110,6 +144,7 @@ def test_layers_that_no_tap_reaches_are_marked_as_untrained(images: Path, tmp_pa
         ({"epoch": 3}, ConfigError, "epochs"),
         ({"taps": "p3:nothing"}, ConfigError, "has no map"),
         ({"cache": "cache", "mixup": 0.1}, ConfigError, "cache and mixup exclude each other"),
+        ({"cache_pca": 2}, ConfigError, "no cache is given"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import psutil
 import torch
 import yaml
+from ultralytics import YOLO
 
 from kdyolo import KDYOLO, read_checkpoint
 from kdyolo.engine.resume import ResumeState
@@ -174,6 +175,17 @@ def test_ranks_are_equal_after_every_epoch_across_a_thaw(python, checkpoint, sha
     assert KDYOLO(tmp_path / "run/weights/best.pt").val(
         data=str(shapes), imgsz=64, device="cpu", plots=False, save_dir=str(tmp_path / "val")
     )
+
+
+def test_ranks_with_a_teacher_are_equal_too(python, checkpoint, shapes, tmp_path):
+    YOLO("yolov8n.yaml", verbose=False).save(tmp_path / "teacher.pt")
+    more = {"epochs": 2, "freeze_epochs": 1, "distill_model": str(tmp_path / "teacher.pt")}
+    ranks = trained(python, checkpoint, shapes, tmp_path, "as it is", **more)
+    assert "projector.0.0.weight" in ranks[0]["epochs"][0]
+    assert parameters_that_differ(ranks, 0) == parameters_that_differ(ranks, 1) == []
+    for rank in ranks:
+        assert "projector.0.0.weight" in rank["gradients"]
+        assert max(rank["gradients"].values()) < 1e-4
 
 
 def test_without_wrapping_again_the_same_test_would_fail(python, checkpoint, shapes, tmp_path):

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from kdyolo.distillation.feature_cache import SHARD, CacheKey, FeatureCache, ImageStamp, bytes_of_image
 from kdyolo.distillation.targets import LiveTargets
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_in_words, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
 from kdyolo.utils import distributed
+from kdyolo.utils.atomic import replacing
 
 LOGGER = logging.getLogger("ultralytics")
 _SAMPLE = 8  # images that are compared with the live teacher
 _LEAST_COSINE = 0.99  # between kept and live features; int8 gives 0.9999
+PROJECTION = "pca.safetensors"
+_EXPLAINED = "explained"  # key of its metadata
 _SPARE = 1.05  # of the space that features take, which must be free
+
+
+def settle_projection(folder: Path, teacher: ProjectedTeacher, batches: Callable[[], Iterable[Views]]) -> None:
+    """Give a teacher the projection that a cache was made with, or measure it and keep it there; all ranks get one.
+
+    Args:
+        folder: Folder of the cache.
+        teacher: The teacher, on its device.
+        batches: Views to measure it on, whole images; asked for only if there is none, or a damaged one.
+    """
+    tensors, explained = distributed.run_on_rank_zero(_kept_or_measured, folder / PROJECTION, teacher, batches)
+    teacher.take(tensors, explained)
+    if distributed.is_rank_zero():
+        LOGGER.info(f"cache: {explained_in_words(explained, teacher.components)}")
+
+
+def _kept_or_measured(
+    file: Path, teacher: ProjectedTeacher, batches: Callable[[], Iterable[Views]]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            teacher.take(tensors, json.loads(opened.metadata()[_EXPLAINED]))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
+        if file.is_file():
+            LOGGER.warning(f"cache: {file} is damaged; the projection is measured anew, and so are all features")
+        teacher.measure(batches())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, shared=True) as partial:
+            save_file(teacher.tensors(), partial, {_EXPLAINED: json.dumps(teacher.explained)})
+    return teacher.tensors(), teacher.explained
 
 
 def complete_cache(
@@ -48,7 +86,7 @@ def complete_cache(
     Raises:
         RunError: There is no space, or the features are not the teacher's.
     """
-    cache = FeatureCache(folder, key)
+    cache = FeatureCache(folder, key, projection_of(live.teacher))
     rank, count = ranks
     if not rank:
         for shard in cache.open():

@@ -21,11 +21,12 @@ from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
-from kdyolo.distillation.run.cache_filling import complete_cache
+from kdyolo.distillation.run.cache_filling import complete_cache, settle_projection
 from kdyolo.distillation.run.held_out import HeldOutImages
 from kdyolo.distillation.run.results import append_row
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.targets import LevelTarget, LiveTargets, TargetSource
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, RESULTS_NAME, STATE_NAME, weights_file
@@ -98,15 +99,27 @@ class DistillLoop:
             objects=plan.objects,
         )
         self.floors: dict[str, float] = {}
+        self._projection: str | None = None  # of a resumed run, the one that it began with
         self.batches = len(plan.split.train) // options.batch
         self.steps = math.ceil(self.batches / options.accumulate) * options.epochs
 
     def use_cache(self) -> None:
-        """Take the teacher's features from the cache; those that it lacks all processes compute first."""
+        """Take the teacher's features from the cache; those that it lacks all processes compute first.
+
+        Raises:
+            RunError: There is no space, the features are not the teacher's, or the run began with another projection.
+        """
         plan, options, place = self.plan, self.options, self.place
         key = CacheKey.of(plan.teacher, plan.taps.values(), options.resize, options.cache_precision)
         files = (*plan.split.train, *plan.split.held_out)
         folder, ranks = Path(str(options.cache)).expanduser(), (place.rank, place.ranks)
+        if isinstance(plan.teacher, ProjectedTeacher):
+            settle_projection(folder / key.folder, plan.teacher, self._still_batches)
+        if self._projection not in (None, projection_of(plan.teacher)):
+            raise RunError(
+                f"{self.folder} cannot be resumed: the PCA in {folder / key.folder} is not the one that it began with. "
+                "Put that cache back, or start a new run."
+            )
         cache = complete_cache(folder, key, self.live, files, options.batch, options.workers, ranks)
         self.train_set.use(cache)
         self.held_out.use(cache)
@@ -307,6 +320,7 @@ class DistillLoop:
             images=len(self.train_set),
             threads=torch.get_num_threads(),
             ranks=self.place.ranks,
+            projection=projection_of(self.plan.teacher),
         )
 
     def apply(self, state: DistillState) -> None:
@@ -329,6 +343,7 @@ class DistillLoop:
         device = self.place.device
         self.live.statistics = {k: (mean.to(device), std.to(device)) for k, (mean, std) in state.statistics.items()}
         self.epoch, self.best, self.floors = state.epoch, state.best, state.floors
+        self._projection = state.projection
 
 
 def seed_of_epoch(seed: int, epoch: int, rank: int) -> None:

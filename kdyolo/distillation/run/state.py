@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class DistillState:
         images: Number of images to learn from.
         threads: Threads that torch computed with on the CPU.
         ranks: Number of processes that trained.
+        projection: Digest of the PCA that its features were projected with; empty without one.
     """
 
     epoch: int
@@ -50,6 +51,7 @@ class DistillState:
     images: int
     threads: int
     ranks: int
+    projection: str = ""
 
     def save(self, path: Path) -> None:
         """Write the state, completely or not at all."""
@@ -73,8 +75,8 @@ class DistillState:
             content, _ = load_content(path, lambda found: found.data, map_large=False)
         except CheckpointError as e:
             raise RunError(f"{e} The run cannot go on from here.") from e
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls) if field.default is MISSING]
         if not isinstance(content, dict) or (missing := [name for name in names if name not in content]):
             lacking = ", ".join(missing) if isinstance(content, dict) else "everything"
             raise RunError(f"{path}: damaged or no distillation's ({lacking} missing). The run cannot go on from here.")
-        return cls(**{name: content[name] for name in names})
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})

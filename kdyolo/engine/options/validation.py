@@ -114,8 +114,6 @@ def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str
     found += _period_mistakes(settings.coco_eval_period, rest)
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
-    if rest.get("distill_model"):
-        found.append("distill_model is not supported: the backbone has been distilled already.")
     seed = rest.get("seed")
     if isinstance(seed, int) and not 0 <= seed < 1 << 32:
         found.append(f"seed must lie between 0 and 2³² - 1; found {quoted(seed)}.")

@@ -19,6 +19,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.ranks.devices import Machine, read_devices
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
+from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher, read_teacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
@@ -38,6 +39,7 @@ class RunPlan:
         start: What the detector starts from.
         schedule: What is frozen when.
         data: The data set's description as Ultralytics checked it. None for a resumed run, whose trainer checks it.
+        teacher: The detector that it also learns from, read; None without ``distill_model``.
     """
 
     options: TrainOptions
@@ -45,6 +47,7 @@ class RunPlan:
     start: DetectorStart
     schedule: FreezeSchedule
     data: Mapping[str, Any] | None = field(default=None, repr=False)
+    teacher: DetectorTeacher | None = None
 
     def data_of(self, data: Any) -> dict[str, Any] | None:
         """A copy of the checked description, if ``data`` is still the data set that was planned with; else None."""
@@ -111,7 +114,8 @@ def _plan(overrides: Mapping[str, Any], start: DetectorStart | None) -> RunPlan:
         start = start.combined(options, rest)
     elif start is None or not start.serves(options, model):
         start = read_start(options, model)
-    return make_plan(options, rest, start, check_data(rest.get("data"), rest.get("split"), options.run_download))
+    data = check_data(rest.get("data"), rest.get("split"), options.run_download)
+    return make_plan(options, rest, start, data, planned_teacher(rest, start))
 
 
 def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
@@ -123,7 +127,7 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
     Raises:
         ConfigError: All mistakes, of whatever kind, in one error.
     """
-    start = None
+    start = teacher = None
     with collect_mistakes() as mistakes:
         data = mistakes.result(lambda: check_data(overrides.get("data"), overrides.get("split")))
         if split := mistakes.result(lambda: split_options(overrides)):
@@ -136,13 +140,32 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
                 start = mistakes.result(lambda: read_start(options, model, checkpoint))
             elif model and is_yaml(model):
                 mistakes.result(lambda: describe_detector(model))
+            teacher = mistakes.result(lambda: planned_teacher(rest, start))
     assert split is not None  # else there were mistakes, as in the next line
     assert start is not None
-    return make_plan(*split, start, data)
+    return make_plan(*split, start, data, teacher)
+
+
+def planned_teacher(overrides: Mapping[str, Any], start: DetectorStart | None) -> DetectorTeacher | None:
+    """The detector to learn from that Ultralytics' settings name, if they name one.
+
+    Args:
+        overrides: Settings for Ultralytics.
+        start: What the detector starts from; None: it is not known.
+
+    Raises:
+        CheckpointError: The teacher cannot be read.
+        ModelError: It does not fit the detector.
+    """
+    return read_teacher(path, start.description if start else None) if (path := overrides.get(SETTING)) else None
 
 
 def make_plan(
-    options: TrainOptions, overrides: Mapping[str, Any], start: DetectorStart, data: Mapping[str, Any] | None
+    options: TrainOptions,
+    overrides: Mapping[str, Any],
+    start: DetectorStart,
+    data: Mapping[str, Any] | None,
+    teacher: DetectorTeacher | None = None,
 ) -> RunPlan:
     """The plan that follows from parts that have been checked.
 
@@ -151,22 +174,29 @@ def make_plan(
         overrides: Settings for Ultralytics; those that its ``YOLO.train`` adds may be missing.
         start: What the detector starts from.
         data: The data set's description, checked; None: the trainer checks it.
+        teacher: The detector to learn from, if there is one.
     """
     known = {"task": "detect", **overrides, "model": start.model, "mode": "train"}
+    if teacher is not None:  # by its path, from wherever the run is resumed
+        known[SETTING] = teacher.path
     known.setdefault("pretrained", True)
     epochs = known.get("epochs") or DEFAULT_CFG_DICT["epochs"]
-    return RunPlan(options, known, start, options.schedule(epochs), data)
+    return RunPlan(options, known, start, options.schedule(epochs), data, teacher)
 
 
-def resumed_plan(options: TrainOptions, overrides: Mapping[str, Any], description: Yaml) -> RunPlan:
+def resumed_plan(
+    options: TrainOptions, overrides: Mapping[str, Any], description: Yaml, teacher: DetectorTeacher | None
+) -> RunPlan:
     """The plan of a run that goes on, from what it has kept; its trainer knows the number of epochs and the data set.
 
     Args:
         options: kdyolo's options, as they were.
         overrides: Settings for Ultralytics that may change, and ``resume``.
         description: The model's resolved description, as it was.
+        teacher: The detector that the run learns from, if there is one.
     """
-    return make_plan(options, overrides, DetectorStart(options, str(overrides["resume"]), description), None)
+    plan = make_plan(options, overrides, DetectorStart(options, str(overrides["resume"]), description), None)
+    return replace(plan, teacher=teacher)  # its path is among the run's own settings
 
 
 def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:

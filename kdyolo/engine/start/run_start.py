@@ -20,6 +20,7 @@ from kdyolo.checkpoints.safe_load import read_detector
 from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
 from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
+from kdyolo.engine.start.detector_teacher import teacher_of_run
 from kdyolo.engine.start.plan import RunPlan, new_work_dir, plan_run, resumed_plan
 from kdyolo.errors import KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
@@ -198,9 +199,11 @@ def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunS
         device = torch.device(str(devices.mine))
         distributed.init_process_group(device)
     if given.get("resume"):
-        state = distributed.run_on_rank_zero(state_to_resume, Path(str(given["resume"])))
-        distributed.run_on_rank_zero(_check_kept, Path(str(given["resume"])), state)
-        plan = resumed_plan(*resumed_settings(given, state), state.yaml)
+        last = Path(str(given["resume"]))
+        state = distributed.run_on_rank_zero(state_to_resume, last)
+        distributed.run_on_rank_zero(_check_kept, last)
+        teacher = distributed.run_on_rank_zero(teacher_of_run, last, state.args, state.yaml)
+        plan = resumed_plan(*resumed_settings(given, state), state.yaml, teacher)
     if device is None:
         setting = setting if setting is not None or state is None else state.args.get("device")
         devices = read_devices(setting, Machine.here(), os.environ)
@@ -226,17 +229,12 @@ def _numbered_dir(overrides: dict[str, Any]) -> str:
     return str(get_save_dir(get_cfg(DEFAULT_CFG_DICT, overrides)))
 
 
-def _check_kept(last: Path, state: ResumeState) -> None:
+def _check_kept(last: Path) -> None:
     """Look through what a run has kept and Ultralytics opens completely, though this machine need not have written it.
 
     Raises:
         CheckpointError: A checkpoint holds more than stock layers, tensors and plain data.
-        RunError: The settings name a checkpoint to distil from, which no run of kdyolo's does.
     """
-    if state.args.get("distill_model"):
-        raise RunError(
-            f"{last} cannot be resumed: its settings name a distill_model, which kdyolo does not train with."
-        )
     for path in (last, last.with_name(BEST_NAME)):
         if path.exists():
             read_detector(path)

@@ -41,8 +41,8 @@ MISSING = "–"  # where a run has no such setting
 def settings_of(run: Run) -> dict[str, Any]:
     """Settings of a run, kdyolo's beside Ultralytics'; where things were put and the seed are left out.
 
-    A backbone is named by its content, where the run recorded that, wherever the file lay. The batch is the one really
-    used, where the run recorded it.
+    A backbone and a teacher are named by their content, where the run recorded that, wherever the file lay. The batch
+    is the one really used, where the run recorded it.
     """
     record = run.record or {}
     settings = {**STOCK, **run.args, **(record.get("settings") or {}), "epochs": run.planned_epochs}
@@ -51,9 +51,10 @@ def settings_of(run: Run) -> dict[str, Any]:
         settings["model"] = record["model"]
     elif was_resumed(run):
         settings.update(dict.fromkeys(REWRITTEN, NOT_RECORDED))
-    sha256 = (record.get("backbone") or {}).get("sha256")
-    if settings.get("backbone") and sha256:
-        settings["backbone"] = f"{Path(str(settings['backbone'])).name} (SHA-256 {str(sha256)[:12]}…)"
+    for file in ("backbone", "distill_model"):
+        sha256 = (record.get(file) or {}).get("sha256")
+        if settings.get(file) and sha256:
+            settings[file] = f"{Path(str(settings[file])).name} (SHA-256 {str(sha256)[:12]}…)"
     if used := batches_of(run):
         settings["batch"] = used[0] if len(used) == 1 else used
     left_out = _BOOKKEEPING | _OTHER_MODES | {SEED}

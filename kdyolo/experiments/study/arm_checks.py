@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,8 @@ from kdyolo.engine.start.detector_start import (
     load_weights,
     read_backbone,
 )
-from kdyolo.engine.start.plan import RunPlan, check_data, make_plan
+from kdyolo.engine.start.detector_teacher import SETTING
+from kdyolo.engine.start.plan import RunPlan, check_data, make_plan, planned_teacher
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from kdyolo.experiments.study.distillations import ArmDistillation
 from kdyolo.experiments.study.label_subsets import check_shares
@@ -40,7 +41,7 @@ from kdyolo.models.yaml_layouts import describe_detector
 
 T = TypeVar("T")
 
-FILES = ("model", *names_of(lambda found: found.input_file))  # options that may name a file
+FILES = ("model", SETTING, *names_of(lambda found: found.input_file))  # options that may name a file
 TO_BE_DISTILLED = "backbone.safetensors"  # in an arm's options, until a run knows which one is its
 # Where and how a run is computed, not what: a run on other devices is the same run. The rest of these are set by
 # Ultralytics or by us from settings that are compared.
@@ -131,7 +132,8 @@ def read_study(path: str | Path, *, here: bool = True) -> tuple[StudyFile, tuple
             own, rest = found
             # Of an arm with a mistake the plan is made too: others must not be taken for arms without a difference.
             begins = fitting or DetectorStart(own, models[name], checkpoint=start.checkpoint)
-            arm = StudyArm.of(name, options[name], make_plan(own, rest, begins, checked))
+            teacher = check.gather(name, partial(planned_teacher, rest, begins))
+            arm = StudyArm.of(name, options[name], make_plan(own, rest, begins, checked, teacher))
             if distillation:
                 arm = replace(arm, distillation=distillation, student=student, sha256=None)
             arms.append(arm)

@@ -60,6 +60,14 @@ class RecipeForm(Struct):
     values: dict[str, Any] | None = None
 
 
+class TeacherForm(Struct):
+    """What ``kdyolo.yaml`` says of the detector that the run also learned from."""
+
+    path: Name | None = None
+    sha256: Name | None = None
+    classes: Count | None = None
+
+
 class RecordForm(Struct):
     """``kdyolo.yaml``, how the run came about."""
 
@@ -77,6 +85,7 @@ class RecordForm(Struct):
     cpu_threads: Count | None = None
     model: Name | None = None
     batch: Count | None = None
+    distill_model: TeacherForm | None = None
 
 
 class ClassScoreForm(Struct):
