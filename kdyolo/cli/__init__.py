@@ -16,6 +16,7 @@ from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERM
 from kdyolo.errors import KDYOLOError, RunError, message_text
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.system import let_threads_sleep
+from kdyolo.utils.text import shortened
 from kdyolo.utils.ultralytics_patches import log_escaped
 
 __all__ = ["cli", "main"]
@@ -56,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             echo(traceback.format_exc(), err=True)
         if isinstance(e, OSError) and e.errno in DISK:
             e = RunError(f"{e.filename or 'a file'}: {e.strerror}. Check free space and permissions.")
-        if loop := _circular_link(e):
-            e = RunError(f"{loop}: a symbolic link that leads to itself. Name another path.")
+        if wrong := _impossible_path(e):
+            e = RunError(f"{wrong} Name another path.")
         if isinstance(e, ModuleNotFoundError) and e.name and e.name.partition(".")[0] != "kdyolo":
             e = RunError(f"the package {e.name}, which this needs, is not installed. Install it, e.g. with pip.")
         from kdyolo.engine.foreign_errors import explained
@@ -79,9 +80,15 @@ def _show(error: click.ClickException) -> None:
     echo(text.getvalue(), err=True, nl=False)
 
 
-def _circular_link(e: Exception) -> str:
-    """The path that an error calls a circle of links; empty if it is about something else."""
-    if isinstance(e, OSError) and e.errno == errno.ELOOP:
-        return str(e.filename)
+def _impossible_path(e: Exception) -> str:
+    """What is wrong with a path that no system would open, as a sentence; empty if an error is about something else."""
+    loop = "a symbolic link that leads to itself."
+    if isinstance(e, OSError) and e.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+        return f"{shortened(str(e.filename), 200)}: {loop if e.errno == errno.ELOOP else 'longer than a path can be.'}"
+    if isinstance(e, UnicodeEncodeError) and "surrogates" in e.reason:
+        return f"{shortened(str(e.object), 200)}: no text in UTF-8, as files here and their names have to be."
+    if isinstance(e, ValueError) and "embedded null byte" in str(e):
+        return "a path holds a zero byte, which none can."
     words = "Symlink loop from "  # of pathlib, before Python 3.13
-    return str(e).removeprefix(words).strip("'") if isinstance(e, RuntimeError) and str(e).startswith(words) else ""
+    is_loop = isinstance(e, RuntimeError) and str(e).startswith(words)
+    return f"{str(e).removeprefix(words)[1:-1]}: {loop}" if is_loop else ""

@@ -15,6 +15,7 @@ from kdyolo.cli.parsing.next_steps import after_distillation
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.runs.lifecycle.devices import read_rank
 from kdyolo.runs.lifecycle.options import declared
 from kdyolo.runs.process_control import ended_by_signals
 
@@ -52,6 +53,7 @@ def distill(
     if detach:
         run_detached(dry_run)
         return
+    read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     if config is not None and resume is None:
         from kdyolo.cli.parsing.config_file import read_config, teacher_of

@@ -78,7 +78,8 @@ def _print_plan(planned: Study) -> None:
         time = f"about {left} with {at_once}, {beside}evaluation, optimizer steps and waiting for images not counted"
     except RunError as e:
         time = f"how long it takes is not known: {e}"
-    echo("\n".join(aligned([list(plan.columns), *plan.astype(str).values.tolist()])))
+    cells = plan.astype(object).where(plan.notna(), "")  # a distillation has no share of labels
+    echo("\n".join(aligned([list(plan.columns), *cells.astype(str).values.tolist()])))
     if todo := [job for job in planned.jobs if job.state() != "finished"]:
         echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
     echo(f"\n{time}. Nothing was trained.")

@@ -15,9 +15,9 @@ from kdyolo.cli.base import F, GroupedOption, command, complete_settings, json_o
 from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
 from kdyolo.cli.parsing.next_steps import after_training, training_result
 from kdyolo.engine.options.train_options import COMMAND_FLAGS, DECLARED, STOCK_FLAGS, TrainOptions, command_options
-from kdyolo.engine.ranks.devices import read_rank
 from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import LAST_NAME, weights_file
+from kdyolo.runs.lifecycle.devices import read_rank
 from kdyolo.runs.lifecycle.options import Group, Kind, Option
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.shipped_files import shipped

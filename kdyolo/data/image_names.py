@@ -132,6 +132,8 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, list[str]]:
         raise DatasetError(f"{', '.join(map(str, paths))}: expected images, found none.")
     if missing := next((p for p in images if not is_file(p)), None):
         raise DatasetError(f"{missing}: expected an image, found nothing. Correct the list, or convert again.")
+    for image in images:
+        refuse_odd_name(image)
     inside = len(folders) == 1 and all(p.is_relative_to(folders[0]) for p in images)
     folder = folders[0] if inside else Path(os.path.commonpath([p.parent for p in images]))
     return folder, [p.relative_to(folder).as_posix() for p in images]
@@ -143,7 +145,7 @@ def _listed(path: Path) -> set[Path]:
     Lines that start with ``./`` stand beside the list; the others where Ultralytics looks, in the working directory, if
     the first of them is there, or else beside the list too.
     """
-    lines = _lines(path)
+    lines = lines_of_list(path)
     first = next((line for line in lines if not line.startswith("./")), None)
     here = Path.cwd() if first is not None and os.path.isfile(first) else path.parent  # noqa: PTH113
     return {(path.parent if line.startswith("./") else here) / line for line in lines}
@@ -170,7 +172,18 @@ def refuse_odd_images(paths: Iterable[Path]) -> None:
                 _refuse_odd_image(image)
 
 
+def refuse_odd_name(path: Path) -> None:
+    """Refuse an image whose path is no UTF-8 text: OpenCV crashes on it, and most files that name it cannot.
+
+    Raises:
+        DatasetError: It is none.
+    """
+    if has_surrogates(str(path)):
+        raise DatasetError(f"{path}: its name or folder is no UTF-8 text. Rename it.")
+
+
 def _refuse_odd_image(path: Path) -> None:
+    refuse_odd_name(path)
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -183,8 +196,12 @@ def _refuse_odd_image(path: Path) -> None:
         )
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a list of images that say something."""
+def lines_of_list(path: Path) -> list[str]:
+    """The lines of a list of images that say something.
+
+    Raises:
+        DatasetError: It is no file, no text, or of a size beyond any list.
+    """
     refuse_endless(path, error=DatasetError)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

@@ -26,9 +26,11 @@ from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import FEATURES_NAME, PICTURE_NAME, RESULTS_NAME
+from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
+from kdyolo.utils.text import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,22 +194,18 @@ def this_place(device: Any = None) -> Place:
     """Where this process computes: alone, or as one of those that torchrun started.
 
     Args:
-        device: ``cpu``, or the number of a GPU; None: the first GPU, else the CPU.
+        device: The setting in any form that Ultralytics takes; None: the first GPU, else the CPU.
 
     Raises:
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or it is several.
     """
-    text = "" if device is None else str(device)
-    gpus = torch.cuda.device_count()
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if not text:
-        found = torch.device(f"cuda:{local}") if gpus else torch.device("cpu")
-    elif text == "cpu":
-        found = torch.device("cpu")
-    elif text.isdigit() and int(text) < gpus:
-        found = torch.device(f"cuda:{text}")
-    else:
-        raise ConfigError(f"device: expected cpu or the number of a GPU (there are {gpus}), found {text!r}.")
+    devices = read_devices(device, Machine.here(), os.environ)
+    if devices.processes > 1 or devices.kind == "other":
+        raise ConfigError(
+            f"device: a distillation computes on the CPU or on GPUs, with a process for each; found {quoted(device)}. "
+            "For several start that many: torchrun --nproc-per-node N -m kdyolo distill …"
+        )
+    found = torch.device(devices.here)
     if not distributed.is_distributed():
         return Place(found)
     distributed.init_process_group(found)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,8 +25,10 @@ from torch import Tensor
 from kdyolo.distillation.options import CACHE_PRECISIONS
 from kdyolo.distillation.teachers.projected_teacher import components_of
 from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.errors import RunError
 from kdyolo.utils.atomic import replacing, write_atomic
 from kdyolo.utils.hashing import sha256_of_file
+from kdyolo.utils.plain_files import is_file, read_json
 from kdyolo.utils.text import canonical
 
 LOGGER = logging.getLogger("ultralytics")
@@ -76,6 +79,12 @@ class CacheKey:
         return cls(*own, resize, precision, components_of(teacher))
 
     @property
+    def tensors(self) -> list[str]:
+        """Names of the tensors in a shard."""
+        suffixes = ("", _SCALE) if self.precision == INT8 else ("",)
+        return [name + suffix for name, _ in self.maps for suffix in suffixes]
+
+    @property
     def folder(self) -> str:
         """Name of the folder: teacher, size, precision, and a digest of the whole key."""
         values = [value for name, value in vars(self).items() if name != "components" or value]
@@ -106,6 +115,14 @@ class ImageStamp:
         return cls(str(file.absolute()), found.st_size, found.st_mtime_ns)
 
 
+class _ShardForm(msgspec.Struct):
+    """Description of a shard: its digest; path, bytes and time of the last change of each image; digest of a PCA."""
+
+    sha256: str
+    images: list[tuple[str, int, int]]
+    projection: str = ""
+
+
 class FeatureCache:
     """Features of one key, read at random.
 
@@ -132,7 +149,7 @@ class FeatureCache:
         damaged = []
         for description in sorted(self.folder.glob("shard-*.json")):
             shard = description.with_suffix(".safetensors")
-            stamps = _stamps(description, shard, self.projection)
+            stamps = _stamps(description, shard, self.key, self.projection)
             if stamps is None:
                 damaged.append(shard)
                 shard.unlink(missing_ok=True)
@@ -205,14 +222,17 @@ def _packed(name: str, features: Tensor, precision: str) -> dict[str, Tensor]:
     return {name: rounded.to(torch.int8).contiguous(), name + _SCALE: scale.contiguous()}
 
 
-def _stamps(description: Path, shard: Path, projection: str) -> list[ImageStamp] | None:
+def _stamps(description: Path, shard: Path, key: CacheKey, projection: str) -> list[ImageStamp] | None:
     """The images of a shard; None where it or its description is not what was written, or of another projection."""
     try:
-        content = json.loads(description.read_bytes())
-        stamps = [ImageStamp(str(path), int(size), int(modified)) for path, size, modified in content["images"]]
-        whole = sha256_of_file(shard) == content["sha256"] and content.get("projection", "") == projection
+        content = read_json(description)
+        if content is None or not is_file(shard):
+            return None
+        found = msgspec.convert(content, _ShardForm)
+        if sha256_of_file(shard) != found.sha256 or found.projection != projection:
+            return None
         with safe_open(shard, framework="pt") as opened:
-            counts = {opened.get_slice(name).get_shape()[0] for name in opened.keys()}  # noqa: SIM118 - no mapping
-        return stamps if whole and counts == {len(stamps)} else None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            counts = {opened.get_slice(name).get_shape()[0] for name in key.tensors}
+        return [ImageStamp(*image) for image in found.images] if counts == {len(found.images)} else None
+    except (OSError, RunError, msgspec.ValidationError, IndexError, SafetensorError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from kdyolo.distillation.teachers.choice import open_teacher
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.runs.lifecycle.options import wrong_kinds
 from kdyolo.utils.text import did_you_mean, quoted
 
 _DEEPEST = 32  # stride of the student's deepest level, of which its images must be a multiple
+_LARGEST = 1 << 16  # pixels of a side, beyond which no memory holds an image
 _SHARES = ("crop", "flip", "colour", "mixup", "warmup")
 _NOT_KEPT = ("crop", "colour", "mixup")  # views that no cache can hold
 _CHOICES = (
@@ -100,30 +102,43 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
     unknown = [name for name in given if name not in names]
     if unknown:
         raise ConfigError([f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in unknown])
-    options = DistillOptions(**given)
+    elsewhere = ("device",)  # read where the process finds its place
+    wrong = wrong_kinds({k: v for k, v in given.items() if k not in elsewhere}, DistillOptions)
+    options = DistillOptions(**{name: value for name, value in given.items() if name not in wrong})
     if options.cache:
-        options = replace(options, **{name: given.get(name, 0.0) for name in _NOT_KEPT})
+        options = replace(options, **{name: given.get(name, 0.0) for name in _NOT_KEPT if name not in wrong})
     with collect_mistakes() as mistakes:
-        for name in _COUNTS:
-            if not isinstance(value := getattr(options, name), int) or value < 1:
-                mistakes.add(f"{name}: expected a whole number of at least 1, found {quoted(value)}.")
-        for name in _SHARES:
-            if not 0 <= getattr(options, name) <= 1:
-                mistakes.add(f"{name}: expected a share from 0 to 1, found {quoted(getattr(options, name))}.")
+        mistakes.add(*wrong.values(), *_out_of_range(options))
         for name, choices in _CHOICES:
             if (value := getattr(options, name)) not in choices:
                 mistakes.add(f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}.")
-        if isinstance(options.imgsz, int) and options.imgsz % _DEEPEST:
-            mistakes.add(f"imgsz: expected a multiple of {_DEEPEST}, the stride of P5; found {options.imgsz}.")
-        if options.lr <= 0:
-            mistakes.add(f"lr: expected a number above 0, found {options.lr}.")
         if options.cache and (drawn := [name for name in _NOT_KEPT if getattr(options, name)]):
             mistakes.add(f"cache and {', '.join(drawn)} exclude each other: a cache holds whole images and mirrored "
                          "ones. Leave the cache out, or what it cannot hold.")  # fmt: skip
-        if not isinstance(options.cache_pca, int) or options.cache_pca < 0:
-            mistakes.add(f"cache_pca: expected a number of channels, 0 for all; found {quoted(options.cache_pca)}.")
-        elif options.cache_pca and not options.cache:
+        if options.cache_pca and not options.cache:
             mistakes.add("cache_pca is about a cache, but no cache is given.")
-        if options.held_out <= 0:
-            mistakes.add(f"held_out: expected a share or a number above 0, found {options.held_out}.")
     return options
+
+
+def _out_of_range(options: DistillOptions) -> Iterator[str]:
+    """Sentences about numbers that are too small, too large or no multiple."""
+    for name in _COUNTS:
+        if getattr(options, name) < 1:
+            yield f"{name}: expected a whole number of at least 1, found {quoted(getattr(options, name))}."
+    for name in _SHARES:
+        if not 0 <= getattr(options, name) <= 1:
+            yield f"{name}: expected a share from 0 to 1, found {quoted(getattr(options, name))}."
+    for name in ("workers", "seed", "weight_decay", "clip", "cache_pca"):
+        if getattr(options, name) < 0:
+            yield f"{name}: expected a number of at least 0, found {quoted(getattr(options, name))}."
+    for name in ("imgsz", "teacher_size"):
+        if (getattr(options, name) or 0) > _LARGEST:
+            yield f"{name}: expected at most {_LARGEST:,} pixels, found {quoted(getattr(options, name))}."
+    if options.teacher_size is not None and options.teacher_size < 1:
+        yield f"teacher_size: expected a number of pixels of at least 1, found {quoted(options.teacher_size)}."
+    if options.imgsz % _DEEPEST:
+        yield f"imgsz: expected a multiple of {_DEEPEST}, the stride of P5; found {options.imgsz}."
+    if options.lr <= 0:
+        yield f"lr: expected a number above 0, found {options.lr}."
+    if options.held_out <= 0:
+        yield f"held_out: expected a share or a number above 0, found {options.held_out}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from kdyolo.distillation.teachers.protocol import Teacher, TeacherMap
@@ -76,6 +77,6 @@ def _index(wanted: str, maps: Sequence[TeacherMap]) -> int | None:
     names = [found.name for found in maps]
     if wanted in names:
         return names.index(wanted)
-    if wanted.lstrip("-").isdigit() and -len(maps) <= int(wanted) < len(maps):
+    if re.fullmatch(r"-?[0-9]{1,9}", wanted) and -len(maps) <= int(wanted) < len(maps):
         return int(wanted) % len(maps)
     return None

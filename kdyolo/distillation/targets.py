@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -109,6 +109,18 @@ class LiveTargets:
             std = (second / counts[level] - mean.square()).clamp(min=0).sqrt()
             std = std.clamp(min=max(_SMALLEST * float(std.median()), 1e-12))
             self.statistics[level] = (mean.float(), std.float())
+
+    def take(self, statistics: Mapping[str, Sequence[Tensor]]) -> None:
+        """Take mean and deviation of each channel [C] that were measured before, level by level.
+
+        Raises:
+            ValueError: They are of other levels or of another number of channels.
+        """
+        shapes = {level: [tuple(values.shape) for values in pair] for level, pair in statistics.items()}
+        own = {level: [tuple(values.shape) for values in pair] for level, pair in self.statistics.items()}
+        if shapes != own:
+            raise ValueError(f"statistics of shapes {shapes}, expected {own}")
+        self.statistics = {k: (mean.to(self.device), std.to(self.device)) for k, (mean, std) in statistics.items()}
 
     def _precision(self) -> AbstractContextManager[None]:
         kind = torch.bfloat16 if self.half and torch.cuda.is_bf16_supported() else torch.float16

@@ -31,8 +31,7 @@ from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.keywords import TrainKeywords, UltralyticsKeywords
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
-from kdyolo.engine.predictor import StretchPredictor, images_named, refuse_odd_sources, resize_of, streamed
-from kdyolo.engine.ranks.devices import Machine, one_device
+from kdyolo.engine.predictor import StretchPredictor, predicting, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.joining import joined_for_evaluation
 from kdyolo.engine.start.detector_start import DetectorStart, held_start, read_start
 from kdyolo.engine.start.plan import plan_run
@@ -42,6 +41,7 @@ from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR
 from kdyolo.models.detector import KDDetectionModel
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
+from kdyolo.runs.lifecycle.devices import Machine, one_device
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, runs_below_here, signals_pass
 
@@ -376,21 +376,17 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
         Raises:
             ConfigError: ``device`` is not understood, does not exist, or names several.
-            DatasetError: An image cannot be decoded, or is a pipe, a device or larger than any image.
+            DatasetError: An image cannot be decoded, or it, or a list, is a pipe, a device or larger than any.
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-        with (
-            runs_below_here(),
-            foreign_errors_explained(),
-            images_named(lambda: getattr(self.predictor, "dataset", None)),
-        ):
+
+        def dataset() -> Any:
+            return getattr(self.predictor, "dataset", None)
+
+        with runs_below_here(), predicting(dataset, source):
             results = super().predict(source, stream, predictor, **kwargs)
-        return (
-            streamed(results, lambda: getattr(self.predictor, "dataset", None))
-            if isinstance(results, Iterator)
-            else results
-        )
+        return streamed(results, dataset) if isinstance(results, Iterator) else results
 
 
 def _planned(

@@ -19,11 +19,13 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import ops
 
-from kdyolo.data.image_names import refuse_odd_images
+from kdyolo.data.image_names import lines_of_list, refuse_odd_images
 from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.train_options import LETTERBOX
 from kdyolo.errors import DatasetError
 from kdyolo.utils.text import quoted
+
+_LISTS = (".txt", ".csv", ".streams")  # what Ultralytics takes for one
 
 
 def resize_of(model: nn.Module) -> str:
@@ -42,27 +44,33 @@ def refuse_odd_sources(predictor: BasePredictor) -> None:
 
 
 @contextmanager
-def images_named(dataset: Callable[[], Any]) -> Iterator[None]:
-    """Turn OpenCV's refusal of an image into one that names the image.
+def predicting(dataset: Callable[[], Any], source: Any = None) -> Iterator[None]:
+    """Refuse lists that hurt, and raise errors from below as ours, OpenCV's with the name of the image.
 
     Args:
-        dataset: The predictor's source, once there is one.
+        dataset: The predictor's images, once there are some.
+        source: Images, in any form that Ultralytics takes.
 
     Raises:
-        DatasetError: OpenCV cannot decode an image, e.g. because it claims to be too large.
+        DatasetError: The source is a list of images or streams that is no text or has no end, or OpenCV cannot decode
+            an image, e.g. because it claims to be too large.
+        KDYOLOError: In place of another error from below that is known.
     """
-    try:
-        yield
-    except cv2.error as e:
-        source = dataset()
-        files = getattr(source, "files", None)
-        name = files[min(source.count, len(files) - 1)] if files else "the source"
-        raise DatasetError(f"{name}: cannot be decoded: {quoted(e)}. Remove it, or name others.") from e
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in _LISTS:
+        lines_of_list(Path(source))
+    with foreign_errors_explained():
+        try:
+            yield
+        except cv2.error as e:
+            images = dataset()
+            files = getattr(images, "files", None)
+            name = files[min(images.count, len(files) - 1)] if files else "the source"
+            raise DatasetError(f"{name}: cannot be decoded: {quoted(e)}. Remove it, or name others.") from e
 
 
 def streamed(results: Iterable[Any], dataset: Callable[[], Any]) -> Iterator[Any]:
-    """Results that are computed while they are asked for, with images named as in :func:`images_named`."""
-    with foreign_errors_explained(), images_named(dataset):
+    """Results that are computed while they are asked for, see :func:`predicting`."""
+    with predicting(dataset):
         yield from results
 
 

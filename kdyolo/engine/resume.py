@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,19 +23,21 @@ from ultralytics.utils.torch_utils import unwrap_model
 from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
-from kdyolo.engine.options.train_options import TrainOptions
+from kdyolo.engine.options.train_options import OPTION_NAMES, TrainOptions
+from kdyolo.engine.options.ultralytics_settings import setting_mistakes
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.freezing import BackboneFreezer
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.runs.contents.forms import StateForm
-from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, run_folder_of
+from kdyolo.runs.contents.readers import check_state, damage_explained, state_damaged
+from kdyolo.runs.files import BEST_NAME, LAST_NAME, STATE_NAME, run_folder_of, weights_file
 from kdyolo.runs.history import read_run
+from kdyolo.runs.lifecycle.options import wrong_kinds
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.distributed import shared_evenly
 from kdyolo.utils.text import quoted
-from kdyolo.utils.yaml_files import check_values
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
@@ -177,20 +179,16 @@ class ResumeState:
         try:
             content, _ = load_content(path, lambda found: found.data, map_large=False)
         except CheckpointError as e:
-            raise _damaged(path, str(e).removeprefix(f"{path}: ")) from e
-        if not isinstance(content, dict):
-            raise _damaged(path, f"a {type(content).__name__} instead of a run's state")
-        if missing := [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]:
-            raise _damaged(path, f"{', '.join(missing)} missing")
-        check_values(path, content, StateForm)
+            raise state_damaged(path, str(e).removeprefix(f"{path}: ")) from e
+        check_state(path, content, StateForm)
         return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
     def apply(self, trainer: Resumable) -> None:
         """Put a trainer that has been set up to the end of the epoch that was saved.
 
         Raises:
-            RunError: Training images were added or are missing, or on this number of ranks a batch would have another
-                size than those of the run.
+            RunError: Training images were added or are missing, on this number of ranks a batch would have another size
+                than those of the run, or what the state holds does not go into this trainer.
         """
         if self.train_images not in (None, found := len(trainer.train_loader.dataset)):
             raise RunError(
@@ -199,12 +197,13 @@ class ResumeState:
                 "a new run."
             )
         last_step = self._last_step_in(trainer)
-        unwrap_model(trainer.model).load_state_dict(self.model)
-        trainer.ema.ema.load_state_dict(self.ema)
-        trainer.ema.updates = self.updates
-        load_optimizer_state(trainer.optimizer, self.optimizer)
-        if self.scaler:
-            trainer.scaler.load_state_dict(self.scaler)
+        with damage_explained(weights_file(trainer.csv.parent, STATE_NAME)):
+            unwrap_model(trainer.model).load_state_dict(self.model)
+            trainer.ema.ema.load_state_dict(self.ema)
+            trainer.ema.updates = self.updates
+            load_optimizer_state(trainer.optimizer, self.optimizer)
+            if self.scaler:
+                trainer.scaler.load_state_dict(self.scaler)
         trainer.best_fitness = self.best_fitness
         trainer.stopper.__dict__.update(self.stopper)
         trainer.freezer.frozen_tensors = self.frozen_tensors
@@ -246,10 +245,6 @@ class ResumeState:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _damaged(path: Path, how: str) -> RunError:
-    return RunError(f"{path}: damaged ({how}). The run cannot go on from here.")
 
 
 def read_state(last: Path) -> ResumeState:
@@ -343,6 +338,15 @@ def restore_loss_weights(model: Any, epochs: int) -> None:
         model.criterion.update()
 
 
+def _odd_settings(args: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with settings that a state has kept, a sentence or two each."""
+    unknown = [f"unknown option {quoted(name)}." for name in options if name not in OPTION_NAMES]
+    words = ("freeze_epochs", "unfreeze_stages")  # the schedule reads these
+    kinds = wrong_kinds({k: v for k, v in options.items() if k in OPTION_NAMES and k not in words}, TrainOptions)
+    epochs = [] if type(args.get("epochs")) is int else [f"epochs is {quoted(args.get('epochs'))}."]
+    return [*unknown, *kinds.values(), *epochs, *setting_mistakes(args)]
+
+
 def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[TrainOptions, dict[str, Any]]:
     """Settings of the run to resume, and the few overrides that may change.
 
@@ -360,6 +364,8 @@ def resumed_settings(overrides: Mapping[str, Any], state: ResumeState) -> tuple[
         if key not in {*PLUMBING, *RESUME_MAY_CHANGE} and value not in (None, saved.get(key), settings.get(key))
     ]
     mistakes = []
+    if odd := _odd_settings(saved, settings):
+        raise state_damaged(last.parent / STATE_NAME, f"its settings: {' '.join(odd)}")
     if changed:
         mistakes.append(
             f"a resumed run keeps its settings; {', '.join(changed)} cannot change "

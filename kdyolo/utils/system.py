@@ -96,3 +96,20 @@ def memory_bounded(more: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+IDLE_GPU = "-1"  # as Ultralytics asks for one
+
+
+def visible_gpus() -> tuple[int, bool]:
+    """Number of GPUs that PyTorch sees, and whether it can compute on an Apple one."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
+
+
+def idle_gpus(count: int) -> list[int]:
+    """PyTorch's numbers of at most ``count`` GPUs that Ultralytics finds idle."""
+    from ultralytics.utils.torch_utils import parse_device
+
+    return [int(number) for number in parse_device(",".join([IDLE_GPU] * count)).split(",") if number]

@@ -173,3 +173,19 @@ def test_a_link_that_leads_to_itself_is_named(capsys, monkeypatch, tmp_path, arg
     error = capsys.readouterr().err
     assert "loop" in error
     assert "a symbolic link that leads to itself" in error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("n" * 5000, "longer than a path can be"), ("a\udcff", "no text in UTF-8"), ("a\0", "a zero byte")],
+)
+def test_a_path_that_none_can_be_is_named(capsys, monkeypatch, tmp_path, path, words):
+    monkeypatch.chdir(tmp_path)
+    make_split(tmp_path / "coco", "train")
+    code, error = fails(capsys, "convert", "coco", "--out", path)
+    assert code == 1
+    assert words in error
+    assert "--debug" not in error
+    assert len(error) < 1000
+    assert [entry.name for entry in tmp_path.iterdir()] == ["coco"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdyolo.data.coco_to_yolo import convert_coco
-from kdyolo.data.image_names import IMAGE_SUFFIXES, refuse_odd_images
+from kdyolo.data.image_names import IMAGE_SUFFIXES, image_files, refuse_odd_images
 from kdyolo.data.yolo_labels import label_path
 from kdyolo.errors import DatasetError
 from tests.builders.coco import box, image, make_split, write_file
@@ -62,6 +62,15 @@ def test_what_never_ends_is_no_image(tmp_path, kind):
     for paths in ([folder], [listed], [odd]):
         with pytest.raises(DatasetError, match=r"odd\.jpg: expected an image, found a (pipe or a device|file of 8,5)"):
             refuse_odd_images(paths)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    """OpenCV ends the whole process when it is given one."""
+    (tmp_path / "a\udcff.jpg").write_bytes(b"\xff\xd8")
+    for look in (refuse_odd_images, image_files):
+        with pytest.raises(DatasetError, match=r"a\\udcff\.jpg: its name or folder is no UTF-8 text"):
+            look([tmp_path])
 
 
 @pytest.mark.parametrize("line", [".", "..", "/", "list.txt", "n" * 300, "n" * 5000, "a.jpg"])

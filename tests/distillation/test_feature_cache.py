@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdyolo.distillation.feature_cache import CacheKey, FeatureCache, ImageStamp
@@ -19,6 +22,7 @@ from kdyolo.distillation.targets import LiveTargets
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.views import ViewOptions, ViewSet, stack_views
 from kdyolo.errors import RunError
+from kdyolo.utils.hashing import sha256_of_file
 from tests.builders.distillation import BlurTeacher, write_images
 
 TAPS = {"P3": 0, "P4": 1}
@@ -120,6 +124,37 @@ def test_a_damaged_projection_is_measured_anew_and_its_features_with_it(files: l
     assert {path.name: path.read_bytes() for path in cache.folder.iterdir()} == whole
     assert renewed.projection == teacher.projection
     assert FeatureCache(tmp_path / "cache", cache.key, "another").open() != []
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        *(b"[]", b"[" * 100_000, b"null", b"\xff", b'{"sha256": 1, "images": []}', b'{"images": []}'),
+        *(b'{"sha256": "DIGEST", "images": [["a.png", 1e400, 5]]}', b'{"sha256": "DIGEST", "images": [[1]]}'),
+        b'{"sha256": "DIGEST", "images": []}',
+    ],
+)
+def test_whatever_describes_a_shard_it_is_taken_or_made_anew(
+    files: list[Path], tmp_path: Path, description: bytes
+) -> None:
+    cache, _ = filled(tmp_path / "cache", files[:4])
+    (shard,) = cache.folder.glob("*.safetensors")
+    digest = sha256_of_file(shard).encode()
+    shard.with_suffix(".json").write_bytes(description.replace(b"DIGEST", digest))
+    assert FeatureCache(tmp_path / "cache", cache.key).open() == [shard]
+
+
+def test_a_shard_without_a_map_or_a_pipe_in_its_place_is_made_anew(files: list[Path], tmp_path: Path) -> None:
+    cache, _ = filled(tmp_path / "cache", files[:4])
+    (shard,) = cache.folder.glob("*.safetensors")
+    whole = load_file(shard)
+    save_file({"s8": whole["s8"]}, shard)
+    content = json.loads(shard.with_suffix(".json").read_bytes())
+    shard.with_suffix(".json").write_text(json.dumps({**content, "sha256": sha256_of_file(shard)}))
+    assert filled(tmp_path / "cache", files[:4])[0].missing(files[:4]) == []
+    shard.unlink()
+    os.mkfifo(shard)
+    assert FeatureCache(tmp_path / "cache", cache.key).open() == [shard]
 
 
 def test_another_teacher_size_or_precision_has_a_folder_of_its_own() -> None:

@@ -34,6 +34,15 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert "Did you mean" in str(e.value) or "did you mean" in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["", ",", ":", "p3", ":s8", "p3:²", "p3:٣", "p3:--1", "p3:99", "p3:" + "9" * 5000, "x" * 9999]
+)
+def test_odd_texts_are_mistakes(text: str) -> None:
+    with pytest.raises(ConfigError, match="taps: ") as e:
+        parse_taps(text, CoordinateTeacher(64, (8, 16)))
+    assert len(str(e.value)) < 400
+
+
 @pytest.mark.parametrize("model", ["yolov8n", "yolo11n", "yolo12n", "yolo26n"])
 def test_with_the_default_taps_every_layer_gets_a_gradient(model: str) -> None:
     student = Student(build_student_backbone(model, None, ("P3", "P4", "P5")), {"P3": 3, "P4": 3, "P5": 3})

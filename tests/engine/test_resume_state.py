@@ -213,14 +213,39 @@ def test_an_optimizer_keeps_the_kernel_that_its_device_wants(interrupted, tmp_pa
         *({"mosaic_buffer": value} for value in (["a"], [-1], 3)),
         *({"threads": value} for value in (0, "2", 10**12)),
         *({"last_step": "x"}, {"best_fitness": "high"}, {"stop": "no"}, {"updates": torch.ones(1)}),
+        *({"model": torch.ones(3)}, {"optimizer": torch.ones(())}, {"stopper": {"patience": "long"}}),
     ],
     ids=lambda changes: "-".join(f"{name} {value}" for name, value in changes.items())[:40],
 )
 def test_values_of_another_kind_are_refused(interrupted, tmp_path, changes):
     (name,) = changes
-    with pytest.raises(RunError, match=rf"resume\.pt: damaged \(.*`\$\.{name}") as caught:
+    with pytest.raises(RunError, match=rf"resume\.pt: damaged \(.*{name}") as caught:
         ResumeState.load(written(tmp_path, interrupted, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": {}}, {"ema": {"a": 1}}, {"optimizer": {}}, {"optimizer": {"param_groups": [3], "state": {}}}]
+)
+def test_what_does_not_go_into_the_trainer_is_refused(interrupted, tmp_path, changes):
+    with pytest.raises(RunError, match=r"resume\.pt: damaged .* cannot go on from here"):
+        resumed_on(interrupted, tmp_path, 0, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"settings": {"freezing": 3}}, "unknown option 'freezing'"),
+        ({"settings": {"backbone_lr": "fast"}}, "backbone_lr: expected a number, found 'fast'"),
+        ({"args": {}}, "epochs is None"),
+        ({"args": {"epochs": 9, "imgsz": "large"}}, "imgsz takes"),
+        ({"args": {"epochs": 9, "evil": 1}}, "unknown setting 'evil'"),
+    ],
+)
+def test_settings_that_no_run_has_are_refused(interrupted, tmp_path, changes, found):
+    state = ResumeState.load(written(tmp_path, interrupted, **changes))
+    with pytest.raises(RunError, match=rf"weights/resume\.pt: damaged \(its settings: .*{found}"):
+        resumed_settings({"resume": tmp_path / "run/weights/last.pt"}, state)
 
 
 def test_what_is_no_state_is_refused(interrupted, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -29,6 +30,8 @@ class World:
         backbone: A distilled checkpoint that fits yolov8n.
         model: A stock detector.
         run: Run folder of an interrupted training, with ``resume.pt``.
+        distilled: Run folder of an interrupted distillation on the data set's images.
+        cache: Folder of the features of its teacher.
     """
 
     folder: Path
@@ -37,6 +40,8 @@ class World:
     backbone: Path
     model: Path
     run: Path
+    distilled: Path
+    cache: Path
 
     @property
     def names(self) -> dict[str, Path]:
@@ -44,7 +49,8 @@ class World:
         images = sorted((self.root / "val").glob("*.jpg"))
         truth = next(self.root.rglob("*val*.json"))
         named = {"data": self.data, "root": self.root, "backbone": self.backbone, "model": self.model, "run": self.run}
-        return {**named, "image": images[0], "images": images[0].parent, "truth": truth}
+        folders = {"images": images[0].parent, "train": self.root / "train"}
+        return {**named, **folders, "image": images[0], "truth": truth}
 
 
 def build_world(folder: Path) -> World:
@@ -70,13 +76,38 @@ def build_world(folder: Path) -> World:
     tiny = {"imgsz": 32, "batch": 4, "nbs": 4, "device": "cpu", "plots": False, "workers": 0, "epochs": 3, "val": False}
     with contextlib.suppress(KeyboardInterrupt):
         training.train(**tiny, data=str(data), work_dir=run, freeze_epochs=1)
-    return World(folder, data, root, backbone, model, run)
+    _distil(folder, root, backbone)
+    return known_world(folder)
+
+
+def _distil(folder: Path, root: Path, teacher: Path) -> None:
+    """Interrupt a distillation in its second epoch."""
+    from kdyolo import distill
+    from kdyolo.distillation.run.loop import DistillLoop
+
+    epoch = DistillLoop._train_epoch
+
+    def once(self: DistillLoop) -> float:
+        if self.epoch:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    tiny = {"imgsz": 32, "batch": 2, "held_out": 2, "device": "cpu", "epochs": 2, "taps": "p3:P3"}
+    with patch.object(DistillLoop, "_train_epoch", once), contextlib.suppress(KeyboardInterrupt):
+        distill(
+            [root / "train", root / "val"],
+            teacher=teacher,
+            model="yolov8n",
+            cache=str(folder / "cache"),
+            work_dir=str(folder / "distilled"),
+            **tiny,
+        )
 
 
 def known_world(folder: Path) -> World:
     """The world that another process built there."""
-    data = folder / "data" / "coco.yaml"
-    return World(folder, data, folder / "root", folder / "backbone.pth", folder / "model.pt", folder / "interrupted")
+    named = ("root", "backbone.pth", "model.pt", "interrupted", "distilled", "cache")
+    return World(folder, folder / "data" / "coco.yaml", *(folder / name for name in named))
 
 
 Setup = Callable[[World, Path, Path], None]  # the world, the file, the folder that the command starts in
@@ -206,6 +237,8 @@ def _face() -> dict[str, Command]:
 
 def checkpoint_commands() -> dict[str, Command]:
     """Every command that opens a checkpoint, every way that it is given one."""
+    from tests.hostile import distillation
+
     cli = {
         "inspect": Command("inspect {file}"),
         "inspect --json": Command("inspect {file} --json"),
@@ -242,4 +275,4 @@ def checkpoint_commands() -> dict[str, Command]:
         "study, weights": Command("study study.yaml", study_with(weights="FILE"), runs=2),
         "study, model": Command("study study.yaml --dry-run", study_with(model="FILE", random_init=True)),
     }
-    return cli | _face()
+    return cli | _face() | distillation.checkpoint_commands()

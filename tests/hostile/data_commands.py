@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from tests.builders.run_folders import write_run
+from tests.hostile import distillation
 from tests.hostile.commands import OWN_SETTINGS, Command, World
 from tests.hostile.data_files import DETECTIONS
 from tests.hostile.run_files import RUN_FILES
@@ -158,6 +159,7 @@ def commands() -> dict[str, Command]:
         "extract RUN": Command("extract runs/bad --out o.safetensors", _as_run, leaves=("o.safetensors",)),
         "resume RUN": Command("train --resume runs/bad", _as_run),
         "list_runs": Command(_list_runs, _as_run),
+        **distillation.commands(),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from tests.hostile import run_files
+from tests.hostile import distillation, run_files
 from tests.hostile.case import DataCase, no_files, text_file
 from tests.hostile.values import json_mutants, yaml_mutants
 
@@ -423,3 +423,4 @@ def cases() -> Iterator[DataCase]:
     yield from _labels_and_images()
     yield from _settings()
     yield from run_files.cases()
+    yield from distillation.cases()

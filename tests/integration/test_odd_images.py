@@ -71,3 +71,14 @@ def test_training_and_evaluation_do_not_read_what_never_ends(
         with pytest.raises(KDYOLOError, match="expected an image, found a pipe or a device"):
             call()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".streams"])
+@pytest.mark.parametrize("make", [device, pipe, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfea\x00")])
+def test_a_list_of_images_that_is_none_is_named(
+    three: Path, tmp_path: Path, make: Callable[[Path], Any], suffix: str
+) -> None:
+    listed = tmp_path / f"list{suffix}"
+    make(listed)
+    with pytest.raises(DatasetError, match=rf"list\{suffix}: "):
+        KDYOLO(three).predict(str(listed), imgsz=32, device="cpu")

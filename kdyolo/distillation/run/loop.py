@@ -29,6 +29,7 @@ from kdyolo.distillation.targets import LevelTarget, LiveTargets, TargetSource
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
+from kdyolo.runs.contents.readers import damage_explained
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, RESULTS_NAME, STATE_NAME, weights_file
 from kdyolo.runs.process_control import finished_first, raise_if_told_to_end
 from kdyolo.utils import distributed
@@ -336,12 +337,12 @@ class DistillLoop:
         ]
         if wrong := [f"{what}: it had {then}, here there are {now}" for what, then, now in found if then != now]:
             raise RunError(f"{self.folder} cannot be resumed: {'; '.join(wrong)}. Put back what it had.")
-        self.student.load_state_dict(state.student)
-        self.optimizer.load_state_dict(state.optimizer)
-        if state.scaler:
-            self.scaler.load_state_dict(state.scaler)
-        device = self.place.device
-        self.live.statistics = {k: (mean.to(device), std.to(device)) for k, (mean, std) in state.statistics.items()}
+        with damage_explained(weights_file(self.folder, STATE_NAME)):
+            self.student.load_state_dict(state.student)
+            self.optimizer.load_state_dict(state.optimizer)
+            if state.scaler:
+                self.scaler.load_state_dict(state.scaler)
+            self.live.take(state.statistics)
         self.epoch, self.best, self.floors = state.epoch, state.best, state.floors
         self._projection = state.projection
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.errors import CheckpointError, RunError
+from kdyolo.runs.contents.forms import DistillStateForm
+from kdyolo.runs.contents.readers import check_state, state_damaged
 from kdyolo.utils.atomic import write_atomic
 
 
@@ -74,9 +76,6 @@ class DistillState:
         try:
             content, _ = load_content(path, lambda found: found.data, map_large=False)
         except CheckpointError as e:
-            raise RunError(f"{e} The run cannot go on from here.") from e
-        names = [field.name for field in fields(cls) if field.default is MISSING]
-        if not isinstance(content, dict) or (missing := [name for name in names if name not in content]):
-            lacking = ", ".join(missing) if isinstance(content, dict) else "everything"
-            raise RunError(f"{path}: damaged or no distillation's ({lacking} missing). The run cannot go on from here.")
+            raise state_damaged(path, str(e).removeprefix(f"{path}: ")) from e
+        check_state(path, content, DistillStateForm)
         return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})

@@ -21,6 +21,7 @@ from kdyolo.engine.options.train_options import (
 from kdyolo.engine.options.ultralytics_settings import setting_mistakes
 from kdyolo.errors import ConfigError
 from kdyolo.models.freeze_schedule import ALL, FreezeSchedule
+from kdyolo.runs.lifecycle.options import wrong_kinds
 from kdyolo.utils.text import quoted
 
 
@@ -55,6 +56,10 @@ def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str,
         except ConfigError as e:
             mistakes += e.mistakes
             own["freeze_epochs"] = 0
+    read_as_they_are = names_of(lambda found: found.kind in ("path", "number"))
+    for key, mistake in wrong_kinds({key: own[key] for key in read_as_they_are if key in own}, TrainOptions).items():
+        mistakes.append(mistake)
+        del own[key]
     for key in names_of(lambda found: found.kind == "path"):
         if key in own:
             own[key] = str(own[key])

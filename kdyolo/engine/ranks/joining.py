@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 from kdyolo.engine.ranks.agreement import in_agreement, is_sharing
-from kdyolo.engine.ranks.devices import Machine, one_device, read_devices
+from kdyolo.runs.lifecycle.devices import Machine, one_device, read_devices
 from kdyolo.utils import distributed
 from kdyolo.utils.ultralytics_patches import evaluating_on
 

@@ -17,7 +17,6 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.data.dataset_yaml import check_for_ultralytics
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.ranks.devices import Machine, read_devices
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
 from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher, read_teacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
@@ -25,6 +24,7 @@ from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector
 from kdyolo.runs.files import LOG_NAME
+from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
 

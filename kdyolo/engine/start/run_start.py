@@ -17,7 +17,6 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch
 from kdyolo.checkpoints.safe_load import read_detector
-from kdyolo.engine.ranks.devices import Devices, Machine, read_devices
 from kdyolo.engine.ranks.launcher import train_on_ranks
 from kdyolo.engine.resume import ResumeState, resumed_settings, state_to_resume
 from kdyolo.engine.start.detector_teacher import teacher_of_run
@@ -30,6 +29,7 @@ from kdyolo.models.yaml_layouts import family_of
 from kdyolo.runs.contents.former_content import FormerContent, empty_folder, saved_files
 from kdyolo.runs.detach import output_file
 from kdyolo.runs.files import BEST_NAME, LOG_NAME
+from kdyolo.runs.lifecycle.devices import Devices, Machine, read_devices
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
 

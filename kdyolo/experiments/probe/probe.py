@@ -18,6 +18,7 @@ from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.experiments.probe.classification import image_folds, linear_predictions
 from kdyolo.experiments.probe.result import ProbeResult, score_all
 from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.runs.lifecycle.devices import Machine, one_torch_device
 
 RESAMPLES = 1000
 
@@ -50,7 +51,7 @@ def probe(
         images: Number of images to draw by the seed; None: all.
         batch: Images in a forward pass.
         seed: Seed of that draw, of folds, intervals and random networks.
-        device: Device of the forward passes.
+        device: Device of the forward passes, in any form that Ultralytics takes.
         **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
@@ -67,7 +68,7 @@ def probe(
         >>> probe(["ckpt.pth"], "datasets/coco/coco.yaml", split="train", imgsz=64).images
         8
     """
-    _check(checkpoints, imgsz, resize, images, batch, device)
+    device = _check(checkpoints, imgsz, resize, images, batch, device)
     objects = find_objects(Path(data), split, imgsz, resize, images, seed)
     backbones = dict(_open_all(checkpoints, seed, how))
     pooled = _pool_all(list(backbones.values()), objects, imgsz, resize, batch, device)
@@ -92,7 +93,8 @@ def probe(
 
 def _check(
     checkpoints: Sequence[str | Path], imgsz: int, resize: str, images: int | None, batch: int, device: str
-) -> None:
+) -> str:
+    """Refuse wrong options; the device as PyTorch names it."""
     if isinstance(checkpoints, (str, Path)):
         raise ConfigError("checkpoints is a list of files; found one file alone. Put it in brackets.")
     with collect_mistakes() as mistakes:
@@ -106,10 +108,7 @@ def _check(
             mistakes.add(f"images must be at least 1; found {images}.")
         if batch < 1:
             mistakes.add(f"batch must be at least 1; found {batch}.")
-        try:
-            torch.zeros(0, device=device)
-        except (RuntimeError, AssertionError) as e:
-            mistakes.add(f"device {device!r} cannot be used: {str(e).splitlines()[0]}. Expected e.g. cpu or cuda:0.")
+        return mistakes.result(lambda: one_torch_device(device, "a probe", Machine.here())) or ""
 
 
 def _open_all(

@@ -18,7 +18,6 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from kdyolo.checkpoints.reader import BackboneCheckpoint
 from kdyolo.engine.options.train_options import OPTION_NAMES, READING, TrainOptions, names_of
 from kdyolo.engine.options.validation import split_options
-from kdyolo.engine.ranks.devices import Machine, read_places
 from kdyolo.engine.start.detector_start import (
     DEFAULT_MODEL,
     DetectorStart,
@@ -38,6 +37,7 @@ from kdyolo.models.arch import ULTRALYTICS_BN_EPS, Arch
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.model_yaml import BackboneRow
 from kdyolo.models.yaml_layouts import describe_detector
+from kdyolo.runs.lifecycle.devices import Machine, read_places
 
 T = TypeVar("T")
 

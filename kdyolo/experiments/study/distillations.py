@@ -29,7 +29,7 @@ from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.files import STATE_NAME, weights_file
 from kdyolo.runs.history import Run
 from kdyolo.runs.lifecycle.options import declared
-from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.text import canonical, quoted
 
 _PLACES = ("device", "workers", "work_dir", "exist_ok")  # where it is computed, not what
@@ -106,11 +106,13 @@ class ArmDistillation:
         """
         given = {key: value for key, value in found.items() if key not in ("images", "teacher", "per_seed")}
         images, teacher, per_seed = found.get("images"), found.get("teacher"), found.get("per_seed", False)
-        paths = [Path(path).expanduser() for path in (images if isinstance(images, list) else [images]) if path]
+        listed = images if isinstance(images, list) else [images]
+        paths = [Path(path).expanduser() for path in listed if path and isinstance(path, str)]
         with collect_mistakes() as mistakes:
-            if not paths:
-                mistakes.add("distill: no images. Expected a folder, a list of images (.txt), or several.")
-            if missing := [str(path) for path in paths if not path.exists()]:
+            if not paths or len(paths) < len(listed):
+                mistakes.add(f"distill: images: expected a folder, a list of images (.txt), or several; found "
+                             f"{quoted(images)}.")  # fmt: skip
+            if missing := [str(path) for path in paths if not (is_file(path) or is_folder(path))]:
                 mistakes.add(f"distill: images: there is no {', '.join(missing)}.")
             if not isinstance(teacher, str):
                 mistakes.add(f"distill: teacher: expected a name of timm, NAME:FILE or a YOLO's .pt, found "

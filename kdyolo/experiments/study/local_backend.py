@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from kdyolo.engine.ranks.devices import Machine, read_places
 from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.scheduler import PATIENCE, Handle
 from kdyolo.runs.detach import own_command
+from kdyolo.runs.lifecycle.devices import Machine, read_places
 from kdyolo.runs.process_control import end, launch
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from kdyolo.engine.ranks.devices import device_names
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import STUDY_NAME
+from kdyolo.runs.lifecycle.devices import device_names
 from kdyolo.utils.plain_files import read_file
 from kdyolo.utils.text import did_you_mean, quoted, shortened
 from kdyolo.utils.yaml_files import MOST_BYTES, load_yaml

@@ -141,7 +141,7 @@ class StateForm(Struct):
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     best_fitness: float | None
-    stopper: dict[str, Any]
+    stopper: dict[str, float]
     last_step: Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
     gradients: dict[str, Any]
     frozen_tensors: dict[str, Any]
@@ -152,6 +152,26 @@ class StateForm(Struct):
     images: Count | None = None
     batches: Count | None = None
     train_images: Count | None = None
+
+
+class DistillStateForm(Struct):
+    """``weights/resume.pt`` of a distillation; tensors are compared with the student that takes them."""
+
+    epoch: Annotated[int, Meta(ge=1, le=MOST_EPOCHS)]
+    options: dict[str, Any]
+    data: list[Name]
+    teacher: Name
+    teacher_digest: Name
+    student: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    statistics: dict[str, tuple[Any, Any]]
+    floors: dict[str, float]
+    best: float
+    images: Count
+    threads: Annotated[int, Meta(ge=1, le=1 << 20)]
+    ranks: Count
+    projection: Name = ""
 
 
 class StudyForm(Struct):

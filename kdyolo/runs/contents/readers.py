@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,55 @@ from kdyolo.utils.plain_files import read_file, read_json
 from kdyolo.utils.text import quoted
 from kdyolo.utils.yaml_files import check_values, read_mapping
 
+_OF_ODD_VALUES = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+_PLAIN = (dict, list, tuple, str, int, float, type(None))
 _PID_BYTES = 4096  # of pid.txt, which has a dozen
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Say that a state is damaged where what it holds does not go into that which it is of.
+
+    Args:
+        path: File of the state.
+
+    Raises:
+        RunError: In place of what torch or Python raises; an error about memory or the device stays what it is.
+    """
+    try:
+        yield
+    except (*_OF_ODD_VALUES, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and type(e) is not RuntimeError:
+            raise
+        raise state_damaged(path, quoted(e)) from e
+
+
+def state_damaged(path: Path, how: str) -> RunError:
+    """The error about a file that a run cannot continue from."""
+    return RunError(f"{path}: damaged ({how}). The run cannot go on from here.")
+
+
+def check_state(path: Path, content: Any, form: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a run continues from, with values of the kinds that the rest relies on.
+
+    Args:
+        path: File that it was read from, for the message.
+        content: What the file holds.
+        form: A form of :mod:`kdyolo.runs.contents.forms`.
+
+    Raises:
+        RunError: It is something else, lacks something, or a value is of another kind.
+    """
+    if not isinstance(content, dict):
+        raise state_damaged(path, f"a {type(content).__name__} instead of a run's state")
+    known = msgspec.structs.fields(form)
+    if missing := [field.name for field in known if field.required and field.name not in content]:
+        raise state_damaged(path, f"{', '.join(missing)} missing")
+    for field in known:  # msgspec takes a tensor for a mapping
+        if not isinstance(value := content.get(field.name), _PLAIN):
+            raise state_damaged(path, f"{field.name} is a {type(value).__name__}")
+    check_values(path, content, form)
+    return content
 
 
 def read_args(folder: Path) -> Mapping[str, Any]:

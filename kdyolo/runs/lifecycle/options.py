@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
+
+from kdyolo.utils.text import quoted
 
 Kind = Literal["text", "path", "flag", "integer", "number", "count"]
 Group = Literal["start", "freeze", "recipe", "run", "reading"]
@@ -64,3 +68,43 @@ def option(**attributes: Any) -> Mapping[str, Option]:
 def declared(options: type) -> dict[str, Option]:
     """Name → declaration of every option that is a field of a dataclass, in the order of the fields."""
     return {f.name: f.metadata["option"] for f in fields(options)}
+
+
+_LARGEST = 1 << 62  # what other packages take as a whole number
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_KINDS: Mapping[Kind, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("a text", lambda value: isinstance(value, str)),
+    "path": ("a path", lambda value: isinstance(value, (str, Path)) and "\0" not in str(value)),
+    "flag": ("true or false", lambda value: isinstance(value, bool)),
+    "integer": ("a whole number", _is_whole),
+    "number": ("a number", _is_number),
+    "count": ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0),
+}
+
+
+def wrong_kinds(given: Mapping[str, Any], options: type) -> dict[str, str]:
+    """What is wrong with values that are not of the kind of their option, as Python calls and files may bring them.
+
+    Args:
+        given: Name → value, of some of the options; None is right where it is the default.
+        options: Dataclass whose fields are the options.
+
+    Returns:
+        Name → a sentence.
+    """
+    known = {f.name: f for f in fields(options)}
+    found = {}
+    for name, value in given.items():
+        expected, is_right = _KINDS[known[name].metadata["option"].kind]
+        if not (is_right(value) or (value is None and known[name].default is None)):
+            found[name] = f"{name}: expected {expected}, found {quoted(value)}."
+    return found

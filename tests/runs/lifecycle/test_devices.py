@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from kdyolo.engine.ranks.devices import Machine, device_names, one_device, read_devices, read_places, read_rank
+from kdyolo.distillation import distill
 from kdyolo.errors import ConfigError
+from kdyolo.runs.lifecycle.devices import (
+    Machine,
+    device_names,
+    one_device,
+    one_torch_device,
+    read_devices,
+    read_places,
+    read_rank,
+)
 
 NONE, ONE, TWO, EIGHT = Machine(), Machine(1), Machine(2), Machine(8)
 PHYSICAL = Machine(2, visible="4,5")
@@ -178,6 +189,17 @@ def test_one_device_for_what_has_no_ranks():
         one_device("0,1", "an evaluation", TWO)
 
 
+@pytest.mark.parametrize(
+    ("setting", "machine", "here"),
+    [
+        *((None, NONE, "cpu"), (None, TWO, "cuda:0"), ("1", TWO, "cuda:1"), ("5", PHYSICAL, "cuda:1")),
+        *(([1], TWO, "cuda:1"), ("cuda", TWO, "cuda:0"), ("cuda:1", TWO, "cuda:1"), ("mps", MAC, "mps")),
+    ],
+)
+def test_the_same_device_as_pytorch_names_it(setting, machine, here):
+    assert one_torch_device(setting, "a probe", machine) == here
+
+
 def test_words_are_in_one_form():
     assert device_names([0, "cuda:1"]) == ["0", "1"]
     assert device_names(None) == []
@@ -190,3 +212,43 @@ def test_this_machine_is_asked_what_it_has(monkeypatch):
     assert read_devices("4,5", Machine.here(), {}).text == "0,1"
     monkeypatch.setattr("ultralytics.utils.torch_utils.parse_device", lambda text: "1" if text == "-1" else "")
     assert read_devices("-1", Machine.here(), {}).text == "1"
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "place"),
+    [
+        *(("1", {}, ("cuda:1", 0, 1)), ([1], {}, ("cuda:1", 0, 1)), ("cuda:1", {}, ("cuda:1", 0, 1))),
+        *((None, {}, ("cuda:0", 0, 1)), ("cpu", {}, ("cpu", 0, 1)), ("5", {}, ("cuda:1", 0, 1))),
+        *(("0,1", of_a_rank(1), ("cuda:1", 1, 2)), (None, of_a_rank(1), ("cuda:1", 1, 2))),
+    ],
+)
+def test_a_distillation_reads_its_device_here(monkeypatch, setting, environment, place):
+    """With a parser of its own, every rank of ``torchrun … --device 0,1`` was refused, and with 0 all had one GPU."""
+    machine = Machine(2, visible="4,5")
+    monkeypatch.setattr(Machine, "here", lambda: machine)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    group = SimpleNamespace(get_rank=lambda: place[1], get_world_size=lambda: place[2])
+    monkeypatch.setattr(distill, "distributed", SimpleNamespace(
+        is_distributed=lambda: bool(environment), init_process_group=lambda device: None))  # fmt: skip
+    monkeypatch.setattr(distill.torch, "distributed", group)
+    found = distill.this_place(setting)
+    assert (str(found.device), found.rank, found.ranks) == place
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "words"),
+    [
+        *(("0,1", {}, "torchrun --nproc-per-node"), ("7", {}, "GPU 7 does not exist"), ("npu", {}, "found 'npu'")),
+        *(("0", of_a_rank(1), "needs a GPU of its own"), ("gpu", {}, "is not understood")),
+    ],
+)
+def test_what_a_distillation_cannot_compute_on_is_refused(monkeypatch, setting, environment, words):
+    machine = Machine(2)
+    monkeypatch.setattr(Machine, "here", lambda: machine)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=words):
+        distill.this_place(setting)

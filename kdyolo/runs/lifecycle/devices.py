@@ -1,4 +1,4 @@
-"""Devices of a run: Ultralytics' device setting and the environment, read into what each process computes on.
+"""Devices of a run: Ultralytics' device setting and the environment, read into what each process computes on. No torch.
 
 Every command that takes a device reads it here. A number means what it means to PyTorch, and so to Ultralytics: the
 position among the visible GPUs. Numbers beyond their count are taken for those that ``CUDA_VISIBLE_DEVICES`` names,
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdyolo.errors import ConfigError
+from kdyolo.utils.system import IDLE_GPU, idle_gpus, visible_gpus
 
 Kind = Literal["cpu", "cuda", "mps", "other"]
 
@@ -22,7 +23,7 @@ EXPECTED = "Expected cpu, mps, the number of a GPU such as 0 or cuda:0, several 
 OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _UNSIGNED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _OTHER = ("npu", "xpu", "tpu", "intel", "vulkan")  # Ultralytics knows them; kdyolo hands them on
-_IDLE = "-1"
+_IDLE = IDLE_GPU
 _UUID = ("gpu-", "mig-")
 
 
@@ -45,11 +46,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This machine, as PyTorch and this process's environment have it."""
-        import torch
-
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        mps = torch.backends.mps.is_available()
-        return cls(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"), mps, _idle_gpus)
+        gpus, mps = visible_gpus()
+        return cls(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"), mps, idle_gpus)
 
     @property
     def there(self) -> str:
@@ -57,13 +55,6 @@ class Machine:
         seen = "0 only" if self.gpus == 1 else f"0 to {self.gpus - 1}" if self.gpus else "none that PyTorch can use"
         by = "" if self.visible is None else f" (CUDA_VISIBLE_DEVICES={self.visible})"
         return f"there is {seen}{by}.{'' if self.gpus else ' Use cpu.'}"
-
-
-def _idle_gpus(count: int) -> list[int]:
-    """PyTorch's numbers of at most ``count`` GPUs that Ultralytics finds idle."""
-    from ultralytics.utils.torch_utils import parse_device
-
-    return [int(number) for number in parse_device(",".join([_IDLE] * count)).split(",") if number]
 
 
 @dataclass(frozen=True)
@@ -98,6 +89,13 @@ class Devices:
     mine: str | None = None
 
     @property
+    def here(self) -> str:
+        """The device of this process as PyTorch names it, such as ``"cuda:1"``; of several the first."""
+        if self.mine or self.kind != "cuda":
+            return self.mine or self.text or self.kind
+        return f"cuda:{self.indices[0] if self.indices else 0}"
+
+    @property
     def for_command(self) -> str:
         """The setting as another kdyolo command takes it."""
         return ",".join([self.text] * self.processes) if self.kind == "cpu" else self.text
@@ -114,10 +112,19 @@ def one_device(setting: Any, what: str, machine: Machine) -> str:
     Raises:
         ConfigError: It names several devices, or see :func:`read_devices`.
     """
+    return _single(setting, what, machine).text
+
+
+def one_torch_device(setting: Any, what: str, machine: Machine) -> str:
+    """The same device as PyTorch names it, such as ``"cuda:1"``; the default is the first GPU, else the CPU."""
+    return _single(setting, what, machine).here
+
+
+def _single(setting: Any, what: str, machine: Machine) -> Devices:
     found = read_devices(setting, machine, {})
     if found.processes > 1:
         raise ConfigError(f"device: {what} works on one device; found {setting}. Expected one such as 0.")
-    return found.text
+    return found
 
 
 def read_places(settings: Sequence[Any], machine: Machine) -> tuple[Devices, ...]:

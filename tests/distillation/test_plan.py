@@ -1,0 +1,44 @@
+"""Options of a distillation: every mistake in them at once, whatever a file or a call brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdyolo.distillation.options import DistillOptions
+from kdyolo.distillation.plan import check_options
+from kdyolo.errors import ConfigError
+from kdyolo.runs.lifecycle.options import declared
+
+ODD: tuple[Any, ...] = (
+    *([], [[1]], {"a": 1}, b"evil", 1j, float("nan"), float("inf"), 10**30, -1, "9" * 5000, "a\0b", object()),
+)
+OPTIONS = [name for name in declared(DistillOptions) if name != "device"]  # which is read with the machine
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_values_of_any_kind_are_taken_or_refused_by_name(name: str) -> None:
+    for value in ODD:
+        said = mistake_in({name: value})
+        assert said is None or (name in said and len(said) < 400)
+
+
+def mistake_in(given: dict[str, Any]) -> str | None:
+    try:
+        check_options(given)
+    except ConfigError as e:
+        return str(e)
+    return None
+
+
+def test_all_mistakes_at_once() -> None:
+    given = {"epochs": "many", "crop": [1], "lr": 0, "imgsz": 100, "seed": -1, "teacher_size": 1 << 20, "clip": None}
+    with pytest.raises(ConfigError) as caught:
+        check_options(given)
+    assert len(caught.value.mistakes) == len(given)
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        check_options({"epoch": 3})
