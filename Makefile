@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WORKERS ?= 2
-SPREAD = --dist loadgroup --no-loadscope-reorder
+SPREAD = --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint format map typecheck docs notebooks wheel release clean
 

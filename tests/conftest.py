@@ -21,8 +21,10 @@ from typing import Any
 # Garbage is searched for less often: as it is by default, that takes an eighth of the time of tests that build models.
 gc.set_threshold(10_000, 20, 20)
 
-# Read by Ultralytics when it is imported, here and in every process that a test starts.
-_HOME = tempfile.TemporaryDirectory(prefix="kdyolo-tests-")
+# Read by Ultralytics when it is imported, here and in every process that a test starts. Every test writes to it, so it
+# lies in memory where there is a folder for that: to replace a file on a disk waits for the disk.
+_MEMORY = Path("/dev/shm")
+_HOME = tempfile.TemporaryDirectory(prefix="kdyolo-tests-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
 os.environ["YOLO_CONFIG_DIR"] = _HOME.name
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_AUTOINSTALL"] = "false"
@@ -68,17 +70,15 @@ _TRAINS = {"train", "bare_python", "python"}  # fixtures that make a test more t
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what trains or starts processes, and tell pytest-xdist which tests belong together."""
-    root, spread = Path(__file__).parent, config.pluginmanager.hasplugin("xdist")
+    """Mark what trains or starts processes, and have pytest-xdist begin with that."""
+    root = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(root).parts[0]
         if folder in _SLOW_FOLDERS:
             item.add_marker(folder)
         elif _TRAINS & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
-        if spread and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).as_posix()))
-    if config.getoption("loadgroup", False):
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
         items.sort(key=_turn)
 
 
