@@ -118,9 +118,9 @@ def layer_shapes(arch: Arch) -> tuple[LayerShape, ...]:
         layers = build_layers(arch).eval()
     for module in layers.modules():  # `to_empty` does the same, and imports sympy for it
         for name, weights in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty(weights.shape), requires_grad=False))
+            module.register_parameter(name, nn.Parameter(torch.empty(weights.shape), requires_grad=False))
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
     size, shapes = 64, []
     x = torch.zeros(1, 3, size, size)
     with torch.no_grad():

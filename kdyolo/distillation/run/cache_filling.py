@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch.utils.data import DataLoader
 
 from kdyolo.distillation.feature_cache import SHARD, CacheKey, FeatureCache, ImageStamp, bytes_of_image
 from kdyolo.distillation.targets import LiveTargets
-from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_in_words, projection_of
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, projection_of, variance_summary
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import replacing
+from kdyolo.utils.plain_files import is_file
 
 LOGGER = logging.getLogger("ultralytics")
 _SAMPLE = 8  # images that are compared with the live teacher
@@ -43,20 +45,22 @@ def settle_projection(folder: Path, teacher: ProjectedTeacher, batches: Callable
     tensors, explained = distributed.run_on_rank_zero(_kept_or_measured, folder / PROJECTION, teacher, batches)
     teacher.take(tensors, explained)
     if distributed.is_rank_zero():
-        LOGGER.info(f"cache: {explained_in_words(explained, teacher.components)}")
+        LOGGER.info(f"cache: {variance_summary(explained, teacher.components)}")
 
 
 def _kept_or_measured(
     file: Path, teacher: ProjectedTeacher, batches: Callable[[], Iterable[Views]]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     try:
+        if not is_file(file):
+            raise FileNotFoundError(file)
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
             teacher.take(tensors, json.loads(opened.metadata()[_EXPLAINED]))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
-        if file.is_file():
+        if os.path.lexists(file):
             LOGGER.warning(f"cache: {file} is damaged; the projection is measured anew, and so are all features")
-        teacher.measure(batches())
+        teacher.measure((views.teacher, views.taught) for views in batches())
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, shared=True) as partial:
             save_file(teacher.tensors(), partial, {_EXPLAINED: json.dumps(teacher.explained)})

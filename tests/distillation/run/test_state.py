@@ -28,6 +28,7 @@ SOUND: dict[str, Any] = {
     "images": 4,
     "threads": 1,
     "ranks": 1,
+    "projection": "",
 }
 
 
@@ -51,7 +52,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: An
         DistillState.load(saved(tmp_path, {**SOUND, name: value}))
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", [name for name in SOUND if name != "projection"])
 def test_a_field_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     content = {key: value for key, value in SOUND.items() if key != name}
     with pytest.raises(RunError, match=rf"resume\.pt: damaged \({name} missing\)"):
