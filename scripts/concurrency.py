@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -56,9 +56,8 @@ def one_error(said: str) -> bool:
 class Rounds:
     """The kinds of rounds, with the sound files that they share."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
-        self.python: ForkServer = fork_server()
+    def __init__(self, folder: Path, seed: int, python: ForkServer) -> None:
+        self.folder, self.random, self.python = folder, random.Random(seed), python
         self.roots = [draw_dataset(folder / f"root{n}", {"train": n, "val": 2}, imgsz=32, seed=n) for n in (4, 6)]
         self.expected = [
             tree(convert_coco(root, folder / f"expected{i}").yaml.parent) for i, root in enumerate(self.roots)
@@ -146,17 +145,17 @@ class Rounds:
             self.whole(here / "runs/a")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """All rounds, and how many went wrong."""
     kinds = ("convert", "train", "study", "ps")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--what", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="concurrency-") as name:
-        rounds = Rounds(Path(name).resolve(), options.seed)
+        rounds = Rounds(Path(name).resolve(), options.seed, fork_server())
         for kind in options.what:
             play: Callable[[Path], None] = getattr(rounds, kind)
             start, wrong = time.monotonic(), 0
@@ -170,7 +169,6 @@ def main() -> None:
                     print(f"  {kind}, round {number}: {e}")
             print(f"{kind:<8} {options.rounds} rounds, {wrong} wrong, {time.monotonic() - start:.0f} s", flush=True)
             failed += wrong
-        rounds.python.close()
     sys.exit(bool(failed))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
+import sys
 from pathlib import Path
+
+from tests.system.forkserver import environment, fork_server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMON = ("--debug", "--help", "--quiet", "-q", "--verbose", "-v", "--json")  # what commands have in common
@@ -21,12 +23,22 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
-def run_command(*command: str | Path, cwd: Path, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, in a folder; its output is shown if it does not end as expected."""
-    hidden = ("PYTEST_CURRENT_TEST", "PYTHONPATH")  # Ultralytics behaves differently inside a test runner
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | env
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+def run_command(
+    *command: str | Path, cwd: Path, ok: bool = True, fresh: bool = False, **env: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would, in a folder; its output is shown if it does not end as expected.
+
+    Args:
+        command: The program and its arguments. This Python is forked, not started (see ``tests.system.forkserver``).
+        cwd: The folder.
+        ok: Whether the command is to succeed.
+        fresh: Whether Python is started after all, where a test is about what happens then.
+        env: Environment variables beside those that commands have anyway; None: without it.
+    """
+    words, own = [str(part) for part in command], {k: v for k, v in (environment() | env).items() if v is not None}
+    if words[0] == sys.executable and not fresh:
+        done = fork_server().run(*words[1:], cwd=cwd, env=own, timeout=300)
+    else:
+        done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode == 0) is ok, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done

@@ -35,7 +35,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         pytest.skip("peak memory is read from /proc, which is Linux's")
     folder = tmp_path_factory.mktemp("bad")
     script = CHECKOUT / "scripts/bad_files.py"
-    done = run_command(sys.executable, script, "--megabytes", "16", "--json", cwd=folder, PYTHONPATH=str(CHECKOUT))
+    command = (sys.executable, script, "--megabytes", "16", "--json")
+    done = run_command(*command, cwd=folder, fresh=True, PYTHONPATH=str(CHECKOUT))
     assert not list(folder.iterdir())  # the payload did not run
     found: dict[str, dict[str, Any]] = json.loads(done.stdout)
     assert found.keys() == ERRORS.keys()

@@ -110,7 +110,7 @@ def test_what_starts_at_once_imports_neither_torch_nor_ultralytics(tmp_path):
     run = write_run(tmp_path / "runs" / "one", planned=5)
     (run / "train.log").write_text("first line\nlast line\n")
     given = json.dumps([cli.list_commands(None), light_modules(), HEAVY, HEAVY_FOR_HELP])
-    done = run_command(sys.executable, "-c", CODE, given, cwd=tmp_path)
+    done = run_command(sys.executable, "-c", CODE, given, cwd=tmp_path, fresh=True)
     outputs = json.loads(done.stdout)
     assert outputs["completion"] == "plain,train\n"
     assert outputs["kdyolo ps"] == "no runs in empty\n"
@@ -130,7 +130,7 @@ def test_the_first_batch_does_not_wait_for_the_compiler(shapes, tmp_path):
         "imgsz": 32,
         "workers": 0,
     }
-    done = run_command(sys.executable, "-c", TRAINING, json.dumps(options), cwd=tmp_path)
+    done = run_command(sys.executable, "-c", TRAINING, json.dumps(options), cwd=tmp_path, fresh=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["before the first batch"] == []
     assert "torchvision" in found["after"], "Ultralytics' non-maximum suppression is another one without it"

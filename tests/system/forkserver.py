@@ -121,12 +121,12 @@ class ForkServer:
         Args:
             arguments: What would follow ``python``.
             cwd: Folder to start in.
-            env: Its whole environment; this process's without :data:`HIDDEN` by default.
+            env: Its whole environment; by default as :func:`environment` has it.
             apart: Whether stderr has a file of its own.
             log: The file that it prints to; None: a temporary one.
         """
-        environment = {k: v for k, v in os.environ.items() if k not in HIDDEN} if env is None else dict(env)
-        request = {"arguments": list(map(str, arguments)), "cwd": str(cwd), "env": environment}
+        own = environment() if env is None else dict(env)
+        request = {"arguments": list(map(str, arguments)), "cwd": str(cwd), "env": own}
         mine, theirs = socket.socketpair()
         outputs: list[Any] = [tempfile.NamedTemporaryFile("ab") for _ in range(1 + apart)]  # noqa: SIM115 - see readers
         if log:
@@ -156,6 +156,15 @@ class ForkServer:
     def close(self) -> None:
         self._control.close()
         self._server.wait()
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command that a test starts.
+
+    Where threads sleep while they wait, a command trains with every core, which only costs time on images this small.
+    As it is here, it trains with as many threads as Ultralytics takes, which are those of a test's own trainings.
+    """
+    return {k: v for k, v in os.environ.items() if k not in HIDDEN} | {"OMP_WAIT_POLICY": "active"}
 
 
 _servers: dict[int, ForkServer] = {}

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
+
 import pytest
 
 from tests.builders.commands import CHECKOUT
-from tests.system.forkserver import ForkServer
 
 KINDS = ("convert", "train", "ps")
 
 
 @pytest.fixture(scope="module")
-def said(python: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the script said of one round of each kind."""
-    command = (CHECKOUT / "scripts/concurrency.py", "--rounds", 1, "--what", *KINDS)
-    done = python.run(*command, cwd=tmp_path_factory.mktemp("concurrency"))
-    return f"{done.stdout}{done.stderr}\nended with {done.returncode}"
+def said() -> str:
+    """What the script said of one round of each kind, whose processes are forked from the server of these tests."""
+    spec = importlib.util.spec_from_file_location("concurrency", CHECKOUT / "scripts/concurrency.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        script.main(["--rounds", "1", "--what", *KINDS])
+    return f"{output.getvalue()}\nended with {int(ended.value.code)}"
 
 
 @pytest.mark.parametrize("what", KINDS)

@@ -193,9 +193,9 @@ def test_quiet_and_verbose_exclude_each_other(capsys):
 def test_json_alone_is_on_the_stdout_of_a_real_process(tmp_path):
     run = write_run(tmp_path / "runs" / "one", planned=5)
     for flags in (["--json"], ["--json", "-q"]):
-        done = run_command(sys.executable, "-m", "kdyolo", "ps", *flags, cwd=tmp_path)
+        done = run_command(sys.executable, "-m", "kdyolo", "ps", *flags, cwd=tmp_path, fresh=True)
         assert json.loads(done.stdout)[0]["run"] == str(run.relative_to(tmp_path))
-    done = run_command(sys.executable, "-m", "kdyolo", "-q", "ps", cwd=tmp_path)
+    done = run_command(sys.executable, "-m", "kdyolo", "-q", "ps", cwd=tmp_path, fresh=True)
     assert "runs/one" in done.stdout
 
 
