@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from kdyolo.distillation.feature_cache import SHARD, CacheKey, FeatureCache, ImageStamp, bytes_of_image
 from kdyolo.distillation.targets import LiveTargets
-from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_in_words, projection_of
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_text, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
 from kdyolo.utils import distributed
@@ -43,7 +43,7 @@ def settle_projection(folder: Path, teacher: ProjectedTeacher, batches: Callable
     tensors, explained = distributed.run_on_rank_zero(_kept_or_measured, folder / PROJECTION, teacher, batches)
     teacher.take(tensors, explained)
     if distributed.is_rank_zero():
-        LOGGER.info(f"cache: {explained_in_words(explained, teacher.components)}")
+        LOGGER.info(f"cache: {explained_text(explained, teacher.components)}")
 
 
 def _kept_or_measured(
@@ -56,7 +56,7 @@ def _kept_or_measured(
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
         if file.is_file():
             LOGGER.warning(f"cache: {file} is damaged; the projection is measured anew, and so are all features")
-        teacher.measure(batches())
+        teacher.measure((views.teacher, views.taught) for views in batches())
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, shared=True) as partial:
             save_file(teacher.tensors(), partial, {_EXPLAINED: json.dumps(teacher.explained)})

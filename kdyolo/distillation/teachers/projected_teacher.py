@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kdyolo.distillation.geometry import Grid, coverage
 from kdyolo.distillation.teachers.protocol import Teacher
-
-if TYPE_CHECKING:
-    from kdyolo.distillation.views import Views
 
 
 class ProjectedTeacher(nn.Module):
@@ -58,20 +54,21 @@ class ProjectedTeacher(nn.Module):
         return maps
 
     @torch.inference_mode()
-    def measure(self, batches: Iterable[Views]) -> None:
+    def measure(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Find the principal components of each map over the image's own cells; padding has no part in them.
 
         Args:
-            batches: Views whose images for the teacher are whole.
+            batches: Images [B, 3, size, size] as the teacher takes them, and the left, top, width and height [B, 4] of
+                each on its canvas, in pixels.
         """
         zero = torch.zeros((), dtype=torch.float64)
         sums = dict.fromkeys(self._indices, (zero, zero, zero))  # of weights, weighted cells, their outer products
-        for views in batches:
-            maps = self.teacher(views.teacher)
+        for images, areas in batches:
+            maps = self.teacher(images)
             for index, (weight, first, second) in sums.items():
                 described, features = self.teacher.maps[index], maps[index].double()
                 grid = Grid(features.shape[-1], described.stride, described.offset)
-                share = coverage(grid, views.taught).double().flatten()
+                share = coverage(grid, areas).double().flatten()
                 cells = features.permute(0, 2, 3, 1).flatten(0, 2)
                 weighted = cells * share[:, None]
                 sums[index] = weight + share.sum(), first + weighted.sum(0), second + weighted.T @ cells
@@ -123,7 +120,7 @@ def components_of(teacher: Teacher) -> int:
     return teacher.components if isinstance(teacher, ProjectedTeacher) else 0
 
 
-def explained_in_words(explained: Mapping[str, float], components: int) -> str:
+def explained_text(explained: Mapping[str, float], components: int) -> str:
     """How much a projection keeps, e.g. ``"PCA to 64 channels keeps 93.1% of the variance of blocks.2"``."""
     shares = ", ".join(f"{100 * share:.1f}% of the variance of {name}" for name, share in explained.items())
     return f"PCA to {components} channels keeps {shares}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -28,11 +25,11 @@ class Mixed:
         return [cells, torch.einsum("bchw,cn->bnhw", cells, MIXING.to(cells)) + 5]
 
 
-def views(height: float = 16.0) -> Any:
+def views(height: float = 16.0) -> tuple[Tensor, Tensor]:
     """Four images of which the upper ``height`` pixels are no padding; the padding is far from everything."""
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     images[:, :, int(height) :] = 100.0
-    return SimpleNamespace(teacher=images, taught=torch.tensor([[0.0, 0.0, 16.0, height]]).expand(4, 4))
+    return images, torch.tensor([[0.0, 0.0, 16.0, height]]).expand(4, 4)
 
 
 def measured(components: int, height: float = 16.0) -> ProjectedTeacher:
@@ -43,7 +40,7 @@ def measured(components: int, height: float = 16.0) -> ProjectedTeacher:
 
 @pytest.mark.parametrize("height", [16.0, 8.0])
 def test_components_are_those_of_an_svd_without_padding(height: float) -> None:
-    cells = Mixed()(views(height).teacher)[1][:, :, : int(height) // 4].permute(0, 2, 3, 1).reshape(-1, 12).double()
+    cells = Mixed()(views(height)[0])[1][:, :, : int(height) // 4].permute(0, 2, 3, 1).reshape(-1, 12).double()
     centred = cells - cells.mean(0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     teacher = measured(2, height)
@@ -55,7 +52,7 @@ def test_components_are_those_of_an_svd_without_padding(height: float) -> None:
 def test_three_components_hold_all_of_three_sources() -> None:
     teacher = measured(3)
     assert teacher.explained["b"] == pytest.approx(1.0, abs=1e-5)
-    images = views().teacher
+    images = views()[0]
     whole, projected = Mixed()(images)[1], teacher(images)[1]
     assert projected.shape == (4, 3, 4, 4)
     cells = [maps.double().permute(0, 2, 3, 1).flatten(0, 2) for maps in (whole, projected)]
@@ -67,7 +64,7 @@ def test_maps_say_how_many_channels_they_have_and_others_stay_as_they_are() -> N
     teacher = ProjectedTeacher(Mixed(), [1], 5)
     assert [found.channels for found in teacher.maps] == [3, 5]
     assert [found.channels for found in ProjectedTeacher(Mixed(), [0, 1], 64).maps] == [3, 12]
-    images = views().teacher
+    images = views()[0]
     assert [maps.shape[1] for maps in teacher(images)] == [3, 5]
     assert torch.equal(teacher(images)[0], Mixed()(images)[0])
 
