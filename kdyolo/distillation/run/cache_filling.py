@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from kdyolo.distillation.feature_cache import SHARD, CacheKey, FeatureCache, ImageStamp, bytes_of_image
 from kdyolo.distillation.targets import LiveTargets
-from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, projection_of, variance_summary
+from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_text, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
 from kdyolo.utils import distributed
@@ -45,7 +45,7 @@ def settle_projection(folder: Path, teacher: ProjectedTeacher, batches: Callable
     tensors, explained = distributed.run_on_rank_zero(_kept_or_measured, folder / PROJECTION, teacher, batches)
     teacher.take(tensors, explained)
     if distributed.is_rank_zero():
-        LOGGER.info(f"cache: {variance_summary(explained, teacher.components)}")
+        LOGGER.info(f"cache: {explained_text(explained, teacher.components)}")
 
 
 def _kept_or_measured(

@@ -58,8 +58,8 @@ class ProjectedTeacher(nn.Module):
         """Find the principal components of each map over the image's own cells; padding has no part in them.
 
         Args:
-            batches: Whole images [B, 3, T, T] as the teacher takes them; left, top, width and height [B, 4] of each
-                on its canvas, in pixels.
+            batches: Images [B, 3, size, size] as the teacher takes them, and the left, top, width and height [B, 4] of
+                each on its canvas, in pixels.
         """
         zero = torch.zeros((), dtype=torch.float64)
         sums = dict.fromkeys(self._indices, (zero, zero, zero))  # of weights, weighted cells, their outer products
@@ -120,7 +120,7 @@ def components_of(teacher: Teacher) -> int:
     return teacher.components if isinstance(teacher, ProjectedTeacher) else 0
 
 
-def variance_summary(explained: Mapping[str, float], components: int) -> str:
+def explained_text(explained: Mapping[str, float], components: int) -> str:
     """How much a projection keeps, e.g. ``"PCA to 64 channels keeps 93.1% of the variance of blocks.2"``."""
     shares = ", ".join(f"{100 * share:.1f}% of the variance of {name}" for name, share in explained.items())
     return f"PCA to {components} channels keeps {shares}"

@@ -26,7 +26,7 @@ class Mixed:
 
 
 def views(height: float = 16.0) -> tuple[Tensor, Tensor]:
-    """Four images and their areas: the upper ``height`` pixels; the padding is far from everything."""
+    """Four images of which the upper ``height`` pixels are no padding; the padding is far from everything."""
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     images[:, :, int(height) :] = 100.0
     return images, torch.tensor([[0.0, 0.0, 16.0, height]]).expand(4, 4)
