@@ -10,6 +10,7 @@ import click
 
 from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.errors import ConfigError
+from kdyolo.runs.process_control import ended_by_signals
 
 if TYPE_CHECKING:
     from kdyolo.data.coco.reading.schema import SkipInvalid
@@ -76,7 +77,8 @@ def convert(
     sources = [CocoSplit(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     skip: SkipInvalid = "any" if skip_invalid == "any" else skip_invalid is not None
-    summary = convert_coco(root, out, sources=sources, classes=chosen, skip_invalid=skip, **options)
+    with ended_by_signals():
+        summary = convert_coco(root, out, sources=sources, classes=chosen, skip_invalid=skip, **options)
     if as_json:
         print_result(plain_data(summary))
         return

@@ -90,8 +90,8 @@ def parallel_map(
 
 @contextmanager
 def _interruptions_held_back() -> Iterator[None]:
-    """Ctrl-C is raised afterwards: Python drops it while it runs what others registered to be called at a fork."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Signals are followed afterwards: Python drops what they raise while it runs what is to be called at a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -116,6 +116,8 @@ def _child(
 ) -> None:
     """Work in a forked process, run after run, until the tickets end; the last message is None, or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which it does so, whatever that means to itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     die_with_parent(signal.SIGKILL)  # also if that is killed
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # if this process loads numpy: its threads would spin on the others' cores
     progress.number = number

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders.run_folders import write_run
-from tests.hostile.commands import OWN_SETTINGS, Command, World
+from tests.hostile.commands import OWN_SETTINGS, Command, World, study_with
 
 _CHANGES = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.truncate", "os.chmod")
 
@@ -97,6 +97,18 @@ def _old_files(world: World, file: Path, here: Path) -> None:
     shutil.copytree(world.data.parent, here / "old", symlinks=True, ignore=shutil.ignore_patterns("*.cache"))
 
 
+def _interrupted(world: World, file: Path, here: Path) -> None:
+    shutil.copytree(world.run, here / "resumed")
+
+
+def _interrupted_distillation(world: World, file: Path, here: Path) -> None:
+    shutil.copytree(world.distilled, here / "resumed")
+
+
+_DISTILL = (
+    "distill --images {train} --images {images} --teacher {backbone} --model yolov8n --imgsz 32 --batch 2 --held-out 2 "
+    "--epochs 1 --taps p3:P3 --device cpu"
+)
 _TRAIN = (
     "train --data {data} --epochs 1 --imgsz 32 --batch 4 --device cpu --random-init plots=False workers=0 val=False"
 )
@@ -117,5 +129,14 @@ def commands() -> dict[str, Command]:
         "compare --out": Command("compare run other --anyway --out report", _old_files),
         "compare --plots": Command("compare run other --anyway --out report --plots png", _old_files),
         "train": Command(f"{_TRAIN} --work-dir trained", _old_files),
+        "train --resume": Command("train --resume resumed", _interrupted),
+        "distill": Command(f"{_DISTILL} --work-dir trained --cache cache", _old_files),
+        "distill --resume": Command("distill --resume resumed", _interrupted_distillation),
+        "val": Command(
+            "val --model {model} --data {data} --imgsz 32 --batch 2 --device cpu workers=0 plots=False --errors",
+            _old_files,
+        ),
+        "predict": Command("predict --model {model} --source {images} --imgsz 32 --device cpu", _old_files),
+        "study": Command("study study.yaml", study_with(random_init=True, lr0=0.001), runs=2),
         "train --dry-run": Command(f"{_TRAIN} --work-dir trained --dry-run", _old_files, leaves=("trained",)),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import psutil
 import pytest
 from ultralytics.data import dataset
 from ultralytics.engine import trainer as engine_trainer
@@ -19,6 +20,8 @@ from ultralytics.utils.metrics import ConfusionMatrix
 from ultralytics.utils.plotting import plot_labels
 
 from kdyolo import KDTrainer
+from kdyolo.cli import main
+from kdyolo.cli.parsing.exit_codes import INTERRUPTED, TERMINATED
 from kdyolo.engine.ranks import rank_training
 from kdyolo.engine.resume import ResumeState, read_state
 from kdyolo.engine.start import plan
@@ -46,7 +49,7 @@ def signalled(function: Callable[..., Any], *numbers: signal.Signals) -> Callabl
     return call
 
 
-# Phase → the function in it that is called just after the signal.
+# Phase of a run → the function in it that is called just after the signal.
 PHASES: dict[str, tuple[object, str]] = {
     "checking": (plan, "check_for_ultralytics"),
     "setting up": (engine_trainer, "init_seeds"),
@@ -54,7 +57,12 @@ PHASES: dict[str, tuple[object, str]] = {
     "plotting labels": (plt, "subplots"),  # where Ultralytics drops every exception
     "the first batch": (KDTrainer, "preprocess_batch"),
     "evaluation": (KDTrainer, "validate"),
+    "saving": (ResumeState, "save"),
+    "final evaluation": (rank_training, "strip_completely"),
 }
+SAVED = ("saving", "final evaluation")
+CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+TRAIN = ("--epochs", "1", "--imgsz", "32", "--batch", "4", "--device", "cpu", "--random-init", "--work-dir", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -70,26 +78,35 @@ def _handlers_come_back():
 
 
 @pytest.mark.parametrize(("phase", "number"), [(phase, signal.SIGTERM) for phase in PHASES]
-                         + [("plotting labels", signal.SIGINT)])  # fmt: skip
-def test_before_an_epoch_is_saved(train, shapes, monkeypatch, tmp_path, caplog, phase, number):
-    monkeypatch.setattr(LOGGER, "propagate", True)  # to where caplog listens
-    owner, name = PHASES[phase]
-    original = getattr(owner, name)
-    monkeypatch.setattr(owner, name, signalled(original, number))
+                         + [("plotting labels", signal.SIGINT), ("final evaluation", signal.SIGINT)])  # fmt: skip
+def test_the_command_ends_in_every_phase_with_one_message_and_its_code(
+    three, shapes, monkeypatch, tmp_path, capsys, caplog, phase, number
+):
+    monkeypatch.chdir(tmp_path)
     if phase == "scanning labels":
         for cache in shapes.parent.rglob("*.cache"):
             cache.unlink()
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train(plots=phase == "plotting labels")
-    assert type(caught.value) is KINDS[number]
-    if phase in ("checking", "setting up"):
-        assert not (tmp_path / "run").exists()
-        return
-    assert "Interrupted before the first epoch was saved" in said(caplog)
+    others = psutil.Process().children(recursive=True)
+    settings = ("workers=0", "val=False", f"plots={phase == 'plotting labels'}")
+    owner, name = PHASES[phase]
+    with monkeypatch.context() as patched:
+        patched.setattr(LOGGER, "propagate", True)  # to where caplog listens
+        patched.setattr(owner, name, signalled(getattr(owner, name), number))
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--data", str(shapes), "--model", str(three), *TRAIN, *settings])
+    assert ended.value.code == CODES[number]
+    out, err = capsys.readouterr()
+    assert not any(word in out + err + said(caplog) for word in ("Traceback", "Error"))
+    assert psutil.Process().children(recursive=True) == others
     assert no_process_recorded(tmp_path)
-    if phase == "the first batch":
-        monkeypatch.setattr(owner, name, original)
-        train(exist_ok=True, finish=False)
+    if phase in SAVED:
+        assert said(caplog).count("Interrupted. Resume with: kdyolo train --resume") == 1
+        main(["train", "--resume", "run"])
+        assert (tmp_path / "run/weights/best.pt").is_file()
+        assert not (tmp_path / "run/weights/resume.pt").exists()
+    else:
+        assert said(caplog).count("Interrupted") == (phase not in ("checking", "setting up"))
+        assert not (tmp_path / "run").exists()
 
 
 def test_while_saving_the_epoch_is_saved_first(train, monkeypatch, tmp_path):
@@ -174,7 +191,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(record.getMessage() for record in caplog.records)
+    return "\n".join(record.getMessage() for record in dict.fromkeys(caplog.records))
 
 
 def log_of(folder: Path) -> str:

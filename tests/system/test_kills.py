@@ -109,9 +109,9 @@ def test_converters_in_one_folder_take_turns(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_while_several_processes_write(tmp_path, sign):
-    """Ctrl-C leaves nothing; after ``kill -9`` a second run completes it, whatever the helpers still did."""
+    """Ctrl-C and SIGTERM leave nothing; after ``kill -9`` a second run completes it, whatever the helpers still did."""
     names = [f"{i}.jpg" for i in range(10_000)]
     make_split(tmp_path / "root", "train", [image(i, name) for i, name in enumerate(names)], [box(image_id=0)])
     out = tmp_path / "out"
@@ -122,8 +122,8 @@ def test_signals_while_several_processes_write(tmp_path, sign):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(sign)
-    assert process.wait(30) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
-    if sign == signal.SIGINT:
+    assert process.wait(30) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[sign]
+    if sign != signal.SIGKILL:
         assert not out.exists()
     convert_coco(tmp_path / "root", out)
     assert [len(list((out / folder / "train").iterdir())) for folder in ("images", "labels")] == [len(names)] * 2
