@@ -18,6 +18,7 @@ from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import STRETCH
+from kdyolo.engine.options.ultralytics_settings import chosen_classes
 from kdyolo.engine.training import KDTraining
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import DatasetError
@@ -76,14 +77,16 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         """Extend ``build_dataset``: with ``resize=stretch`` the data set of RT-DETR, which stretches.
 
         Raises:
+            ConfigError: ``classes`` chooses what the data set does not have.
             DatasetError: There is no image, or no object in any of them.
         """
         build = RTDETRTrainer.build_dataset if self.settings.resize == STRETCH else DetectionTrainer.build_dataset
+        if not self.args.single_cls:  # with it, the data set has given its classes up
+            chosen_classes(self.args.classes, self.data["names"])
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
         with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
             dataset = build(self, img_path, mode, batch)
-        known = {*(self.args.classes or ())} <= self.data["names"].keys()  # others are told as that by the evaluation
-        if known and not any(len(label["cls"]) for label in dataset.labels):
+        if not any(len(label["cls"]) for label in dataset.labels):
             raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))
         return dataset
 

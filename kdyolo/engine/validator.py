@@ -21,11 +21,12 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
-from kdyolo.data.dataset_yaml import Dataset, check_for_ultralytics, find_annotations, from_ultralytics
+from kdyolo.data.dataset_yaml import check_for_ultralytics, find_annotations, from_ultralytics
 from kdyolo.data.image_names import refuse_odd_images
 from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.early_ends import images_explained
 from kdyolo.engine.options.train_options import LETTERBOX, STRETCH
+from kdyolo.engine.options.ultralytics_settings import chosen_classes
 from kdyolo.engine.ranks.agreement import agree, in_agreement, is_sharing
 from kdyolo.engine.ranks.sharding import shard
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError
@@ -219,7 +220,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             raise ConfigError(f"--annotations {named}: no such file.")
         dataset, split = from_ultralytics(data), self.args.split or "val"
         path = Path(named) if named else find_annotations(dataset, split)
-        classes = self._classes(dataset)
+        # with single_cls, the data set has given its classes up
+        classes = None if self.args.single_cls else chosen_classes(self.args.classes, dataset.class_names)
         if self.args.single_cls:
             self._do_without("with single_cls a detection has no category")
         elif path is None:
@@ -231,28 +233,6 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             names, ids = list(dataset.class_names.values()), dataset.ids_in(path, split)
             return build_reference(path, self.dataloader.dataset.im_files, names, ids, classes)
         return None
-
-    def _classes(self, dataset: Dataset) -> list[int] | None:
-        """The classes that ``classes`` chooses; None for all.
-
-        Raises:
-            ConfigError: There is no such class.
-        """
-        given = self.args.classes
-        if given is None:
-            return None
-        chosen = list(given) if isinstance(given, (list, tuple)) else [given]
-        known = dataset.class_names
-        wrong = [each for each in chosen if isinstance(each, bool) or not isinstance(each, int) or each not in known]
-        if self.args.single_cls:  # the data set has given its classes up
-            return None
-        if wrong or not chosen:
-            listed = ", ".join(f"{index} ({name})" for index, name in list(known.items())[:5])
-            raise ConfigError(
-                f"classes={given}: expected indices of classes of the data set, which has {len(known)}: {listed}"
-                f"{', …' if len(known) > 5 else ''}."
-            )
-        return sorted(set(chosen))
 
     def _do_without(self, reason: str) -> None:
         if self.evaluation.asked_for or self.period:

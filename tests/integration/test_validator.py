@@ -413,9 +413,19 @@ def test_a_run_for_some_classes_ends_with_their_official_numbers(seeing, train, 
     assert load(tmp_path / "run/coco_metrics.json")["categories"] == ["square"]
     assert float(rows(tmp_path / "run")[0]["coco/AP"]) == pytest.approx(scores.ap, abs=1e-5)
     assert "official COCO metrics of square only: AP " in (tmp_path / "run/train.log").read_text()
-    with pytest.raises(ConfigError, match=r"classes=\[3\]: expected indices of classes of the data set"):
-        train(epochs=1, classes=[3], work_dir=tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("classes", [[3], 7, -1, [], True, 0.5, [[1]], [{}], "disc", float("nan")], ids=str)
+def test_a_run_for_classes_that_are_none_is_refused(train, tmp_path, classes):
+    with pytest.raises(ConfigError, match=r"classes=.*: expected indices of classes of the data set"):
+        train(epochs=1, classes=classes, work_dir=tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
+
+
+def test_one_class_may_be_given_without_a_list(set_up):
+    labels = []
+    set_up({"model": "kdyolov8n.yaml"}, lambda trainer: labels.extend(trainer.train_loader.dataset.labels), classes=1)
+    assert {int(index) for label in labels for index in label["cls"].ravel()} == {1}
 
 
 def test_the_end_of_a_run_is_evaluated_as_the_command_evaluates(train, shapes, tmp_path, monkeypatch):

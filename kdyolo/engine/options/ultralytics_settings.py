@@ -51,6 +51,31 @@ def check_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> No
         raise ConfigError(mistakes)
 
 
+def chosen_classes(classes: Any, names: Mapping[int, str]) -> list[int] | None:
+    """What the setting ``classes`` chooses: one class, or several.
+
+    Args:
+        classes: Its value.
+        names: Index of a class of the data set → its name.
+
+    Returns:
+        Indices in ascending order; None for all.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    if classes is None:
+        return None
+    chosen = list(classes) if isinstance(classes, (list, tuple)) else [classes]
+    if chosen and all(isinstance(each, int) and not isinstance(each, bool) and each in names for each in chosen):
+        return sorted(set(chosen))
+    listed = ", ".join(f"{index} ({name})" for index, name in list(names.items())[:5])
+    raise ConfigError(
+        f"classes={quoted(classes)}: expected indices of classes of the data set, which has {len(names)}: {listed}"
+        f"{', …' if len(names) > 5 else ''}."
+    )
+
+
 def _mistake(key: str, value: Any, training: bool) -> str | None:
     """What is wrong with the value of a known setting, if anything is."""
     if key == "batch":
