@@ -169,7 +169,7 @@ def refuse_odd_images(paths: Iterable[Path]) -> None:
             images = _listed(path) if path.suffix == ".txt" and is_file(path) else [path]
         for image in images:
             if image.suffix[1:].lower() in IMAGE_SUFFIXES:
-                _refuse_odd_image(image)
+                refuse_odd_image(image)
 
 
 def refuse_odd_name(path: Path) -> None:
@@ -182,7 +182,12 @@ def refuse_odd_name(path: Path) -> None:
         raise DatasetError(f"{path}: its name or folder is no UTF-8 text. Rename it.")
 
 
-def _refuse_odd_image(path: Path) -> None:
+def refuse_odd_image(path: Path) -> None:
+    """Refuse what an image's path leads to if it never ends; see :func:`refuse_odd_images`.
+
+    Raises:
+        DatasetError: A pipe or a device, a file of more than :data:`MOST_BYTES`, or a path that is no UTF-8 text.
+    """
     refuse_odd_name(path)
     try:
         status = path.stat()

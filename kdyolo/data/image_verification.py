@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdyolo.data.image_names import IMAGE_SUFFIXES
+from kdyolo.data.image_names import IMAGE_SUFFIXES, refuse_odd_image
 from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
 
@@ -68,6 +68,7 @@ class ImageVerifier:
 def verify_image(path: Path) -> ImageFacts:
     """Look at one image as Ultralytics' scan does, but without ever writing to it."""
     try:
+        refuse_odd_image(path)
         with Image.open(path) as image:
             turned = _orientation(image) in _TURNED
             image.verify()

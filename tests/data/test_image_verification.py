@@ -1,8 +1,11 @@
 """Images that are opened: unusable ones, and those of another size than their records say."""
 
+import os
+
 import pytest
 
 from kdyolo.data.coco_to_yolo import convert_coco
+from kdyolo.data.image_verification import verify_image
 from kdyolo.errors import DatasetError
 from tests.builders.coco import exif, label_rows, one_box_each, photo
 
@@ -21,6 +24,18 @@ def test_sizes_of_the_records_win_and_others_are_reported(tmp_path):
         "the file 200×100)"
     ) in result.warnings
     assert set(map(str, label_rows(tmp_path / "out/labels/train").values())) == {"[[0.0, 0.2, 0.4, 0.2, 0.4]]"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_what_never_ends_is_not_opened(tmp_path):
+    folder = one_box_each(tmp_path / "root", ["pipe.jpg"])
+    os.mkfifo(folder / "pipe.jpg")
+    with pytest.raises(DatasetError, match=r"image cannot be used: .*expected an image, found a pipe or a device"):
+        convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
+    (folder / "pipe.jpg").unlink()
+    (folder / "pipe.jpg").touch()
+    os.truncate(folder / "pipe.jpg", 8 << 30)
+    assert "8,589,934,592 bytes" in verify_image(folder / "pipe.jpg").problem
 
 
 def test_images_that_cannot_be_used(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdyolo.data.dataset_yaml import load_dataset
-from kdyolo.data.image_names import image_files, label_file
+from kdyolo.data.image_names import image_files, label_file, refuse_odd_image
 from kdyolo.data.image_verification import ImageVerifier, verify_image
 from kdyolo.data.label_files import LabelForm, label_form, read_labels
 from kdyolo.data.yolo_labels import Label
@@ -197,6 +197,8 @@ def _large(labels: list[Label], file: Path, imgsz: int, resize: str) -> list[Lab
 
 def _area(file: Path, imgsz: int, resize: str) -> tuple[int, int, int, int]:
     facts = verify_image(file)
+    if facts.problem:
+        raise DatasetError(f"{file}: not an image that can be read ({facts.problem}).")
     scale = imgsz / max(facts.width, facts.height)
     if resize == STRETCH:
         return 0, 0, imgsz, imgsz
@@ -204,6 +206,7 @@ def _area(file: Path, imgsz: int, resize: str) -> tuple[int, int, int, int]:
 
 
 def _load(file: Path, imgsz: int, resize: str) -> tuple[Tensor, tuple[int, int, int, int]]:
+    refuse_odd_image(file)
     pixels = cv2.imread(str(file))
     if pixels is None:
         raise DatasetError(f"{file}: not an image that can be read.")
