@@ -84,7 +84,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Spare the search for garbage the hundreds of thousands of objects that imports have left for good."""
-    gc.collect()
     gc.freeze()
 
 
