@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WORKERS ?= 2
 SPREAD = --dist loadfile --no-loadscope-reorder
+export PYTHONDONTWRITEBYTECODE = # else each of the many processes of the tests compiles kdyolo anew
 
 .PHONY: demo test test-fast lint format map typecheck docs notebooks wheel release clean
 

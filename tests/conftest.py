@@ -55,7 +55,7 @@ from tests.builders.checkpoints import old_names  # noqa: E402
 from tests.builders.commands import CHECKOUT  # noqa: E402
 from tests.builders.studies import write_pair, write_small_study  # noqa: E402
 from tests.builders.training import FAST, Enough  # noqa: E402
-from tests.system.forkserver import ForkServer, fork_server  # noqa: E402
+from tests.system.forkserver import ForkedPython, ForkServer, fork_server  # noqa: E402
 
 # Fuzzing: as thorough as it gets, and a few examples for `make test-fast`.
 hypothesis.settings.register_profile("ci", deadline=None)
@@ -84,7 +84,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Spare the search for garbage the hundreds of thousands of objects that imports have left for good."""
-    gc.collect()
     gc.freeze()
 
 
@@ -225,6 +224,18 @@ def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 def python() -> ForkServer:
     """``python.run("-m", "kdyolo", …, cwd=…)``: forked from an interpreter that has imported torch already."""
     return fork_server()
+
+
+@pytest.fixture
+def forked_trainings(python: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of a study that runs in this process are forked."""
+
+    def launch(command: list[str], log: Path, dies_with_parent: bool) -> ForkedPython:
+        assert command[0] == sys.executable
+        assert dies_with_parent
+        return python.start(*command[1:], cwd=Path.cwd(), log=log)
+
+    monkeypatch.setattr("kdyolo.experiments.study.local_backend.launch", launch)
 
 
 @pytest.fixture(scope="session")

@@ -234,6 +234,7 @@ def made_by(value: ast.expr, known: dict[str, Any]) -> type | None:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("forked_trainings")
 def test_ten_minutes_are_walked_as_written(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Every command of the page, in its order, on smaller images and for fewer epochs; the study has one seed."""
     page = page_of("docs/start/ten-minutes.md")
@@ -250,6 +251,8 @@ def test_ten_minutes_are_walked_as_written(shapes: Path, checkpoint: Path, tmp_p
         program, *words = shlex.split(line)
         for option in fast.keys() & set(words):
             words[words.index(option) + 1] = fast[option]
+        if words[0] == "train":
+            words.append("plots=False")
         if program == "kdyolo":
             main(words)  # exits where something fails
         else:

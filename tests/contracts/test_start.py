@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from kdyolo.cli import cli
 from tests.builders.commands import CHECKOUT, run_command
 from tests.builders.run_folders import write_run
@@ -119,6 +121,7 @@ def test_what_starts_at_once_imports_neither_torch_nor_ultralytics(tmp_path):
     assert all(f"kdyolo {name}" in outputs[f"kdyolo {name} --help"] for name in cli.list_commands(None))
 
 
+@pytest.mark.integration
 def test_the_first_batch_does_not_wait_for_the_compiler(shapes, tmp_path):
     """The seeds and switches are those of Ultralytics all the same, and what was replaced for them is put back."""
     options = {

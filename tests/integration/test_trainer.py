@@ -511,7 +511,7 @@ def test_a_trained_backbone_learns_faster_frozen_than_random_does(shared, tmp_pa
     from kdyolo import convert_coco
 
     data = convert_coco(shared / "coco128", tmp_path / "coco").yaml
-    keywords = {"data": str(data), "epochs": 4, "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002}
+    keywords = {"data": str(data), "epochs": 2, "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002}
     keywords |= {"device": "cpu", "plots": False, "warmup_epochs": 0, "val": False}
     losses = {}
     for name, start, freeze in (

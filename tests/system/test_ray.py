@@ -18,6 +18,7 @@ from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.study.ray_backend import RayBackend
 from tests.builders.commands import tree
 from tests.cli.test_cli import fails
+from tests.system.forkserver import environment
 from tests.system.test_study import BASE, PATIENCE, epochs, saved
 
 
@@ -31,6 +32,7 @@ def cluster(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_TMPDIR", place)
+    patch.setenv("OMP_WAIT_POLICY", environment()["OMP_WAIT_POLICY"])
     handler = signal.getsignal(signal.SIGTERM)  # Ray puts one of its own there, and leaves it
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
     nodes = Cluster(initialize_head=True, head_node_args=head)

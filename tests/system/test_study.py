@@ -61,18 +61,6 @@ def start(python, tmp_path) -> Callable[[str], ForkedPython]:
     return lambda file: python.start("-m", "kdyolo", "study", file, cwd=tmp_path)
 
 
-@pytest.fixture
-def forked_trainings(python, monkeypatch) -> None:
-    """Trainings of a study that runs in this process are forked."""
-
-    def launch(command: list[str], log: Path, dies_with_parent: bool) -> ForkedPython:
-        assert command[0] == sys.executable
-        assert dies_with_parent
-        return python.start(*command[1:], cwd=Path.cwd(), log=log)
-
-    monkeypatch.setattr("kdyolo.experiments.study.local_backend.launch", launch)
-
-
 def wait_for(what: Callable[[], Any], process: ForkedPython | None = None) -> Any:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
@@ -108,7 +96,7 @@ def trainings(folder: Path) -> list[psutil.Process]:
 
 @pytest.mark.usefixtures("forked_trainings")
 def test_killed_half_way_and_finished_by_a_second_call(start, write, tmp_path, checkpoint):
-    file = write({"epochs": 6})
+    file = write({"epochs": 4})
     folder = tmp_path / "studies/shapes"
     victim = start(file)
     first, second = folder / "random/seed0", folder / "frozen/seed0"
@@ -117,19 +105,19 @@ def test_killed_half_way_and_finished_by_a_second_call(start, write, tmp_path, c
     victim.wait()
     wait_for(lambda: not trainings(folder))
     done = epochs(second)
-    assert 1 <= done < 6
+    assert 1 <= done < 4
     before = tree(first)
     assert (folder / "study.yaml").read_bytes() == Path(file).read_bytes()
     assert Study.from_file(file).plan()["status"].tolist() == ["finished", "resumable", "new", "new"]
 
     Study.from_file(file).run()
     assert tree(first) == before
-    resumed = re.findall(r"resuming after epoch (\d+) of 6", (second / "train.log").read_text())
+    resumed = re.findall(r"resuming after epoch (\d+) of 4", (second / "train.log").read_text())
     assert resumed in ([str(done)], [str(done - 1)])  # killed after the row, before the checkpoint
     study = Study.from_file(file)
     results = study.results()
     assert results["status"].tolist() == ["finished"] * 4
-    assert results["epochs"].tolist() == [6] * 4
+    assert results["epochs"].tolist() == [4] * 4
     assert results[["arm", "seed"]].apply(tuple, axis=1).is_unique
     for run in study.runs:
         files = {path.name for path in run.folder.rglob("*")}
@@ -149,11 +137,11 @@ def test_killed_half_way_and_finished_by_a_second_call(start, write, tmp_path, c
     assert {run.name: tree(run.folder) for run in study.runs} == after
 
     # The file changes: what does not belong to it any more is named, and nothing is touched.
-    write({"epochs": 6, "lr0": 0.02})
+    write({"epochs": 4, "lr0": 0.02})
     with pytest.raises(RunError, match=r"frozen/seed1: lr0: 0.01 there, 0.02 in the file") as error:
         Study.from_file(file).run()
     assert "random/seed0: lr0" in str(error.value)
-    write({"epochs": 6}, seeds=[0], arms={"random": {"random_init": True}, "frozen": {"backbone": str(checkpoint)}})
+    write({"epochs": 4}, seeds=[0], arms={"random": {"random_init": True}, "frozen": {"backbone": str(checkpoint)}})
     with pytest.raises(
         RunError, match=r"random/seed1: not in the file\n  frozen/seed0: freeze_epochs: 1 there, 0 in"
     ) as error:
@@ -162,7 +150,7 @@ def test_killed_half_way_and_finished_by_a_second_call(start, write, tmp_path, c
     assert {run.name: tree(run.folder) for run in study.runs} == after
     # More seeds and more arms are the same study, longer.
     arms = {**yaml.safe_load((folder / "study.yaml").read_text())["arms"], "new": {"random_init": True, "lr0": 0.005}}
-    write({"epochs": 6}, seeds=[1, 0, 2], arms=arms)
+    write({"epochs": 4}, seeds=[1, 0, 2], arms=arms)
     assert Study.from_file(file).plan()["status"].value_counts().to_dict() == {"new": 5, "finished": 4}
 
 
@@ -193,7 +181,7 @@ def test_a_failing_run_does_not_stop_the_others_and_a_killed_one_is_resumed(star
     data = tmp_path / "plain.yaml"
     data.write_text(yaml.safe_dump(without))
     arms = {"asks": {"coco_eval_period": 1}, "fine": {"lr0": 0.02}}
-    study = start(write({"epochs": 8}, data=str(data), arms=arms, seeds=[0], baseline="fine"))
+    study = start(write({"epochs": 6}, data=str(data), arms=arms, seeds=[0], baseline="fine"))
     folder = tmp_path / "studies/shapes"
     wait_for(lambda: saved(folder / "fine/seed0"), study)
     for child in trainings(folder):
