@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo import KDYOLO, compare, preflight, read_checkpoint
+from kdyolo import KDYOLO, KDTrainer, compare, preflight, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
 from kdyolo.cli import cli
 from kdyolo.engine.start.plan import plan_run
@@ -257,3 +257,35 @@ def test_it_is_an_arm_of_a_study(
     file.write_text(yaml.safe_dump(study))
     with pytest.raises(ConfigError, match=r"arm taught: distill_model: none\.pt: no such file"):
         read_study(file)
+
+
+def test_after_nan_the_projectors_go_back_too(checkpoint: Path, shapes: Path, teacher: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def poison(trainer: Any) -> None:
+        model = unwrap_model(trainer.model)
+        poisoned = trainer.epoch == 1 and len(seen) == 1
+        seen.append((trainer.epoch, model.projector[0][0].weight.detach().clone()))
+        if poisoned:
+            model.projector[0][0].weight.data.fill_(float("nan"))
+            trainer.loss = torch.tensor(float("nan"))
+
+    model = KDYOLO(backbone=checkpoint)
+    model.add_callback("on_train_epoch_end", poison)
+    model.train(data=str(shapes), work_dir=tmp_path / "run", distill_model=str(teacher), **{**OPTIONS, "epochs": 2})
+    assert [epoch for epoch, _ in seen] == [0, 1, 1]
+    assert seen[-1][1].isfinite().all()
+
+
+def test_layers_that_ultralytics_freezes_stay_frozen_with_it(
+    checkpoint: Path, shapes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    given = {**OPTIONS, "freeze_epochs": 0, "freeze": 3, "data": str(shapes), "save_dir": str(tmp_path / "run")}
+    trainer = KDTrainer(overrides={**given, "backbone": str(checkpoint), "distill_model": str(teacher)})
+    trainer.set_up()
+    trainer.log.close()
+    frozen = {name for name, p in trainer.model.named_parameters() if not p.requires_grad}
+    layers = {name.removeprefix("student_model.model.0.layers.").partition(".")[0] for name in frozen
+              if name.startswith("student_model.model.0.")}  # fmt: skip
+    assert layers == {"0", "1", "2"}
+    assert {name.partition(".")[0] for name in frozen} == {"student_model", "teacher_model"}

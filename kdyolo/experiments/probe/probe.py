@@ -15,12 +15,12 @@ from kdyolo.distillation.geometry import LETTERBOX, STRETCH
 from kdyolo.distillation.proof.labelled_objects import LabelledObjects, find_objects
 from kdyolo.distillation.proof.object_features import join_levels, knn_predictions, pool_objects
 from kdyolo.errors import ConfigError, collect_mistakes
-from kdyolo.experiments.probe.classification import image_folds, linear_predictions
-from kdyolo.experiments.probe.result import ProbeResult, score_all
+from kdyolo.experiments.probe.classification import frequencies, image_folds, information, linear_log_probabilities
+from kdyolo.experiments.probe.result import ProbeResult, Told, score_all
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.lifecycle.devices import Machine, one_torch_device
 
-RESAMPLES = 1000
+RESAMPLES = 2000
 
 
 def probe(
@@ -40,7 +40,9 @@ def probe(
 
     Features are pooled in the boxes of labelled objects, at each level and joined, and classified by 5 nearest
     neighbours in other images and by a linear classifier, cross-validated by images: no object is ever told by another
-    one of its image. A random network of each scale is always among them.
+    one of its image. Of the linear classifier the bits are measured as well that it learns of an object's class beyond
+    how frequent each class is, which tells backbones apart that the same share of right classes does not. A random
+    network of each scale is always among them.
 
     Args:
         checkpoints: Any files that ``--backbone`` takes, also trained detectors; others are compared with the first.
@@ -56,7 +58,7 @@ def probe(
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
     Returns:
-        Accuracies with intervals, to print or to read by :meth:`ProbeResult.to_frame`.
+        Accuracies and bits with intervals, to print or to read by :meth:`ProbeResult.to_frame`.
 
     Raises:
         ConfigError: Options are wrong; the error names all of them.
@@ -74,15 +76,19 @@ def probe(
     pooled = _pool_all(list(backbones.values()), objects, imgsz, resize, batch, device)
     classes, image_numbers = objects.classes, objects.images
     folds = image_folds(image_numbers, seed)
-    right = {}
+    frequent = frequencies(classes, folds)
+    told = {}
     for (name, backbone), levels in zip(backbones.items(), pooled, strict=True):
-        features = dict(zip((*backbone.levels, "joined"), (*levels, join_levels(levels)), strict=True))
-        for kind, values in features.items():
-            right[name, "knn", kind] = (knn_predictions(values, classes, image_numbers) == classes).numpy()
-            right[name, "linear", kind] = (linear_predictions(values, classes, folds) == classes).numpy()
+        kinds = dict(zip((*backbone.levels, "joined"), (*([level] for level in levels), levels), strict=True))
+        for kind, parts in kinds.items():
+            features = parts[0] if len(parts) == 1 else join_levels(parts)
+            told[name, "knn", kind] = Told((knn_predictions(features, classes, image_numbers) == classes).numpy())
+            said = linear_log_probabilities(parts, classes, folds)
+            bits = information(said, frequent, classes)
+            told[name, "linear", kind] = Told((said.argmax(1) == classes).numpy(), bits.double().numpy())
     settings = {"data": str(data), "split": split, "imgsz": imgsz, "resize": resize, "seed": seed}
     return ProbeResult(
-        scores=score_all(right, image_numbers.numpy(), RESAMPLES, seed),
+        scores=score_all(told, image_numbers.numpy(), RESAMPLES, seed),
         objects=len(classes),
         images=len(objects.files),
         classes=len(objects.class_names),

@@ -1,4 +1,4 @@
-"""Result of a probe: accuracies with bootstrap intervals over images, and paired differences to the first one."""
+"""Result of a probe: accuracies and bits with bootstrap intervals over images, and differences to the first one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a classifier made of each object.
+
+    Attributes:
+        right: Whether the object [N] got its class.
+        bits: Bits [N] that were learned of its class; None of a classifier that gives no probabilities.
+    """
+
+    right: NDArray[np.bool_]
+    bits: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
 class ProbeScore:
     """What one classifier makes of one checkpoint's features.
 
@@ -28,6 +41,9 @@ class ProbeScore:
         features: Level (``P3`` …), or ``joined``.
         accuracy: Share of right classes in 0–1, with its bootstrap interval over images.
         difference: Accuracy minus that of the first checkpoint on the same drawn images; None for the first.
+        information: Mean bits that are learned of an object's class beyond its frequency, with its interval; None for
+            ``knn``.
+        information_difference: The same minus that of the first checkpoint; None for the first.
     """
 
     checkpoint: str
@@ -35,6 +51,8 @@ class ProbeScore:
     features: str
     accuracy: Interval
     difference: Interval | None
+    information: Interval | None = None
+    information_difference: Interval | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +98,7 @@ class ProbeResult(ShownAsTable):
         return {**asdict(self), "scores": [_row(score) for score in self.scores], "settings": dict(self.settings)}
 
     def table(self) -> str:
-        """Accuracies in percent, a line for each checkpoint; differences to the first one below."""
+        """Bits and accuracies in percent, a line for each checkpoint; differences to the first one below."""
         columns = list(dict.fromkeys((score.classifier, score.features) for score in self.scores))
         names = list(dict.fromkeys(score.checkpoint for score in self.scores))
         header = ["accuracy %", *(f"{classifier} {features}" for classifier, features in columns)]
@@ -91,21 +109,35 @@ class ProbeResult(ShownAsTable):
             *aligned([header, *accuracies], "<>"),
         ]
         differences = [[name, *(_text(self.score(name, *c).difference, "+") for c in columns)] for name in names[1:]]
-        lines += ["", *aligned([[f"minus {names[0]}", *header[1:]], *differences], "<>")]
+        lines += ["", *aligned([[f"minus {names[0]}", *header[1:]], *differences], "<>"), "", *self._information(names)]
         return "\n".join([*lines, f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images"])
+
+    def _information(self, names: Sequence[str]) -> list[str]:
+        kinds = list(dict.fromkeys(score.features for score in self.scores if score.information))
+        header = ["bits per object", *(f"linear {kind}" for kind in kinds)]
+        values = [[name, *(_text(self.score(name, "linear", k).information, scale=1) for k in kinds)] for name in names]
+        versus = [
+            [name, *(_text(self.score(name, "linear", k).information_difference, "+", 1) for k in kinds)]
+            for name in names[1:]
+        ]
+        return [
+            *aligned([header, *values], "<>"),
+            "",
+            *aligned([[f"minus {names[0]}", *header[1:]], *versus], "<>"),
+        ]
 
     def __str__(self) -> str:
         return self.table()
 
 
 def score_all(
-    right: Mapping[tuple[str, str, str], NDArray[np.bool_]], images: NDArray[np.int64], resamples: int, seed: int
+    told: Mapping[tuple[str, str, str], Told], images: NDArray[np.int64], resamples: int, seed: int
 ) -> tuple[ProbeScore, ...]:
-    """Scores with intervals from which objects were classified rightly.
+    """Scores with intervals from what was told of each object.
 
     Args:
-        right: (checkpoint, classifier, features) → whether each object [N] got its class; the first checkpoint is the
-            one that others are compared with.
+        told: (checkpoint, classifier, features) → what was told of each object; the first checkpoint is the one that
+            others are compared with.
         images: Image of each object [N], 0 to the number of images.
         resamples: Number of draws of the images.
         seed: Seed of the draws.
@@ -113,14 +145,19 @@ def score_all(
     count = int(images.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
     total = drawn @ np.bincount(images, minlength=count)
-    means = {key: float(hits.mean()) for key, hits in right.items()}
-    shares = {key: drawn @ np.bincount(images, hits.astype(float), count) / total for key, hits in right.items()}
-    first = next(iter(right))[0]
-    scores = []
-    for key in right:
-        base = (first, *key[1:])
-        versus = None if key[0] == first else _interval(means[key] - means[base], shares[key] - shares[base], count)
-        scores.append(ProbeScore(*key, _interval(means[key], shares[key], count), versus))
+
+    def interval(values: NDArray[np.float64]) -> Interval:
+        return _interval(float(values.mean()), drawn @ np.bincount(images, values, count) / total, count)
+
+    first, scores = next(iter(told))[0], []
+    for key, own in told.items():
+        of_first = (first, *key[1:])
+        base = None if key == of_first else told[of_first]
+        right, bits, others = own.right.astype(float), own.bits, base.bits if base else None
+        versus = interval(right - base.right) if base else None
+        learned = interval(bits) if bits is not None else None
+        gained = interval(bits - others) if bits is not None and others is not None else None
+        scores.append(ProbeScore(*key, interval(right), versus, learned, gained))
     return tuple(scores)
 
 
@@ -132,15 +169,17 @@ def _interval(estimate: float, drawn: NDArray[np.float64], images: int) -> Inter
 
 def _row(score: ProbeScore) -> dict[str, Any]:
     row: dict[str, Any] = {"checkpoint": score.checkpoint, "classifier": score.classifier, "features": score.features}
-    for name, interval in (("accuracy", score.accuracy), ("difference", score.difference)):
+    for name in ("accuracy", "difference", "information", "information_difference"):
+        interval: Interval | None = getattr(score, name)
         row[name] = interval.estimate if interval else None
         row[f"{name}_low"] = interval.low if interval else None
         row[f"{name}_high"] = interval.high if interval else None
     return row
 
 
-def _text(interval: Interval | None, sign: str = "") -> str:
+def _text(interval: Interval | None, sign: str = "", scale: int = 100) -> str:
     if interval is None:
         return ""
     values: Sequence[float] = (interval.estimate, interval.low, interval.high)
-    return "{} [{}, {}]".format(*(f"{100 * value:{sign}.1f}" for value in values))
+    digits = 1 if scale == 100 else 3
+    return "{} [{}, {}]".format(*(f"{scale * value:{sign}.{digits}f}" for value in values))

@@ -9,7 +9,7 @@ import pytest
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.probe.figure import draw_probe
-from kdyolo.experiments.probe.result import ProbeResult, score_all
+from kdyolo.experiments.probe.result import ProbeResult, Told, score_all
 
 IMAGES = np.repeat(np.arange(40), 3)
 
@@ -18,8 +18,9 @@ def result(right) -> ProbeResult:
     return ProbeResult(score_all(right, IMAGES, 500, 0), 120, 40, 3, 0.5, {"split": "val"})
 
 
-def hits(share: float) -> np.ndarray:
-    return np.arange(120) < share * 120
+def hits(share: float) -> Told:
+    right = np.arange(120) < share * 120
+    return Told(right, right - 0.25)
 
 
 def test_accuracy_and_difference_by_hand() -> None:
@@ -27,6 +28,10 @@ def test_accuracy_and_difference_by_hand() -> None:
     a, b = found.score("a"), found.score("b")
     assert (a.accuracy.estimate, b.accuracy.estimate) == (0.75, 0.5)
     assert a.difference is None
+    assert a.information_difference is None
+    assert (a.information.estimate, b.information.estimate) == (0.5, 0.25)
+    assert b.information_difference.estimate == pytest.approx(-0.25)
+    assert b.information_difference.low == pytest.approx(b.difference.low)
     assert b.difference.estimate == pytest.approx(-0.25)
     # Of 40 images, 30 are right: a binomial share, deviation sqrt(0.75 · 0.25 / 40) = 0.0685.
     assert a.accuracy.low == pytest.approx(0.75 - 1.96 * 0.0685, abs=0.03)
@@ -46,6 +51,8 @@ def test_frame_table_and_json() -> None:
     assert json.loads(json.dumps(found.to_dict()))["scores"][1]["difference"] == pytest.approx(-0.25)
     assert "minus a" in found.table()
     assert "-25.0 [" in found.table()
+    assert "-0.250 [" in found.table()
+    assert found.to_frame()["information"].tolist() == [0.5, 0.25]
     with pytest.raises(KeyError, match="no score of 'c'"):
         found.score("c")
 
