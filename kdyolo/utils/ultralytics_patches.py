@@ -42,15 +42,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 from kdyolo.errors import short_lines
 from kdyolo.utils.atomic import replacing
-from kdyolo.utils.text import printable_lines
+from kdyolo.utils.text import printable_lines, quoted
 
 
 @contextmanager
@@ -383,7 +385,9 @@ def progress_bars_escaped() -> Iterator[None]:
 def log_escaped() -> Iterator[None]:
     """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
 
-    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut.
+    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut. The same for
+    warnings of every package (Matplotlib's quote the characters that a font lacks), and for what threads end with
+    (Ultralytics draws in some), of which Python prints a traceback: here it is a warning of a line.
     """
     logger = logging.getLogger("ultralytics")
 
@@ -391,8 +395,43 @@ def log_escaped() -> Iterator[None]:
         record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
         return True
 
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        shown = short_lines(printable_lines(warnings.formatwarning(message, category, filename, lineno, line)))
+        (file or sys.stderr).write(shown)
+
+    def warn(ended: Any) -> None:
+        logger.warning(f"in {ended.thread.name if ended.thread else 'a thread'}: {ended.exc_type.__name__}: "
+                       f"{quoted(ended.exc_value)}")  # fmt: skip
+
+    before = warnings.showwarning, threading.excepthook
     logger.addFilter(escape)
+    warnings.showwarning, threading.excepthook = show, warn
     try:
         yield
     finally:
         logger.removeFilter(escape)
+        warnings.showwarning, threading.excepthook = before
+
+
+@contextmanager
+def called_from_python() -> Iterator[None]:
+    """Have Ultralytics' models give back what they find, whatever the command is called.
+
+    ``ultralytics.engine.model.Model.predict`` takes a command whose name ends with "yolo", as ours does, for its own,
+    and then gives back nothing. Without this, ``kdyolo predict`` fails once everything is predicted.
+    """
+    from ultralytics.engine import model
+
+    before = model.ARGV
+    model.ARGV = [""]
+    try:
+        yield
+    finally:
+        model.ARGV = before
