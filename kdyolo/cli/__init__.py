@@ -15,9 +15,9 @@ from kdyolo.cli.base import cli, echo
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
 from kdyolo.errors import KDYOLOError, RunError, message_text
 from kdyolo.runs.process_control import Terminated, honour_launch
+from kdyolo.utils.progress import log_escaped
 from kdyolo.utils.system import let_threads_sleep
 from kdyolo.utils.text import shortened
-from kdyolo.utils.ultralytics_patches import log_escaped
 
 __all__ = ["cli", "main"]
 

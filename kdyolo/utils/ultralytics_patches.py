@@ -40,19 +40,15 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, TextIO
+from typing import Any
 
-from kdyolo.errors import short_lines
 from kdyolo.utils.atomic import replacing
-from kdyolo.utils.text import printable_lines, quoted
+from kdyolo.utils.text import printable_lines
 
 
 @contextmanager
@@ -379,45 +375,6 @@ def progress_bars_escaped() -> Iterator[None]:
             del TQDM.desc
         else:
             TQDM.desc = before
-
-
-@contextmanager
-def log_escaped() -> Iterator[None]:
-    """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
-
-    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut. The same for
-    warnings of every package (Matplotlib's quote the characters that a font lacks), and for what threads end with
-    (Ultralytics draws in some), of which Python prints a traceback: here it is a warning of a line.
-    """
-    logger = logging.getLogger("ultralytics")
-
-    def escape(record: logging.LogRecord) -> bool:
-        record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
-        return True
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        shown = short_lines(printable_lines(warnings.formatwarning(message, category, filename, lineno, line)))
-        (file or sys.stderr).write(shown)
-
-    def warn(ended: Any) -> None:
-        logger.warning(f"in {ended.thread.name if ended.thread else 'a thread'}: {ended.exc_type.__name__}: "
-                       f"{quoted(ended.exc_value)}")  # fmt: skip
-
-    before = warnings.showwarning, threading.excepthook
-    logger.addFilter(escape)
-    warnings.showwarning, threading.excepthook = show, warn
-    try:
-        yield
-    finally:
-        logger.removeFilter(escape)
-        warnings.showwarning, threading.excepthook = before
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pytest
 from kdyolo.cli import main
 from kdyolo.cli.parsing.output import echo
 from kdyolo.runs.log_reader import readable
-from kdyolo.utils.ultralytics_patches import log_escaped
+from kdyolo.utils.progress import log_escaped
 from tests.builders.commands import CHECKOUT
 from tests.builders.run_folders import write_run
 from tests.contracts.source import modules
