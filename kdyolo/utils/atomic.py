@@ -38,7 +38,9 @@ def replacing(path: Path, *, name: str | None = None, shared: bool = False) -> I
     try:
         yield partial
         partial.replace(path)
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, OSError) and e.filename is None:  # what fails while it writes does not say where
+            e.filename = str(path)
         with suppress(OSError):  # on a disk that has become read-only; what was raised says so already
             partial.unlink(missing_ok=True)
         raise

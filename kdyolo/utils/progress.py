@@ -1,4 +1,4 @@
-"""What is told during work: how much of it, a progress line for what takes more than a second, a log that nothing obeys."""
+"""What is told during work: how much of it, a progress line for what takes more than a second, and a log as shown."""
 
 from __future__ import annotations
 

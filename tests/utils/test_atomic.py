@@ -56,6 +56,12 @@ def test_tensors_are_written_whole_or_not_at_all_and_the_error_is_the_systems(tm
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {path.name: before}
 
 
+def test_an_error_while_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as e, replacing(tmp_path / "a.png"):
+        fail()
+    assert e.value.filename == str(tmp_path / "a.png")
+
+
 WAYS = [write_plainly, write_shared, write_as_path, write_by_hand]
 
 
