@@ -199,9 +199,20 @@ def under(fault: Callable[[Path], None], here: Path, call: Callable[[], Any]) ->
 
 
 def differing(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Names that were not there, are not there any more, or have another content; a run that began may keep its log."""
+    """Names that were not there, are not there any more, or have another content.
+
+    What began may keep what is whole in a folder of its own, and what went on its log and its rows; a state stays what
+    it was.
+    """
+    own = (
+        "trained/",
+        "cache/",
+        "studies/",
+        "runs/",
+        *(f"resumed/{name}" for name in ("args.yaml", "results.csv", "train.log")),
+    )
     names = sorted(before.keys() | after.keys())
-    return [n for n in names if before.get(n) != after.get(n) and not n.startswith("trained/")]
+    return [n for n in names if before.get(n) != after.get(n) and not n.startswith(own)]
 
 
 def run(pairs: list[Pair], commands: dict[str, dict[str, Any]], folder: Path, jobs: int) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import strip_optimizer
@@ -20,7 +18,7 @@ from kdyolo.checkpoints.safe_load import TENSORS_SHA256, read_detector, tensors_
 from kdyolo.errors import CheckpointError, ConfigError, RunError
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
-from kdyolo.utils.atomic import replacing
+from kdyolo.utils.atomic import replacing, write_tensors
 from kdyolo.utils.yaml_files import read_mapping
 
 
@@ -97,17 +95,17 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
         metadata["epoch"] = str(content["epoch"])
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in layers.state_dict().items()}
     metadata[TENSORS_SHA256] = tensors_sha256(tensors)
-    with _writing(target), replacing(target) as partial:
-        save_file(tensors, partial, metadata)
+    with _writing(target):
+        write_tensors(target, tensors, metadata)
     return target
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """One error for a disk that is full or read-only, of which torch and safetensors speak in ways of their own."""
+    """One error for a disk that is full or read-only, of which torch speaks in a way of its own."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as e:
+    except (OSError, RuntimeError) as e:
         if isinstance(e, RuntimeError) and "inline_container" not in str(e):  # torch's writer of archives
             raise
         reason = getattr(e, "strerror", None) or str(e).splitlines()[0]

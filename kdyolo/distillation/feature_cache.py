@@ -19,14 +19,13 @@ from typing import Any
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kdyolo.distillation.options import CACHE_PRECISIONS
 from kdyolo.distillation.teachers.projected_teacher import components_of
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.errors import RunError
-from kdyolo.utils.atomic import replacing, write_atomic
+from kdyolo.utils.atomic import write_atomic, write_tensors
 from kdyolo.utils.hashing import sha256_of_file
 from kdyolo.utils.plain_files import is_file, read_json
 from kdyolo.utils.text import canonical
@@ -175,8 +174,7 @@ class FeatureCache:
         for name, features in maps.items():
             tensors |= _packed(name, features, self.key.precision)
         shard = self.folder / f"shard-{hashlib.sha256(canonical([vars(s) for s in stamps]).encode()).hexdigest()[:16]}"
-        with replacing(shard.with_suffix(".safetensors"), shared=True) as partial:
-            save_file(tensors, partial)
+        write_tensors(shard.with_suffix(".safetensors"), tensors, shared=True)
         digest = sha256_of_file(shard.with_suffix(".safetensors"))
         content: dict[str, Any] = {"sha256": digest, "images": [[s.path, s.size, s.modified] for s in stamps]}
         if self.projection:

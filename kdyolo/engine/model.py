@@ -43,7 +43,13 @@ from kdyolo.models.detector import KDDetectionModel
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
 from kdyolo.runs.lifecycle.devices import Machine, one_device
 from kdyolo.runs.process_control import ended_by_signals
-from kdyolo.utils.ultralytics_patches import data_sets_read_by, label_caches_read_by, runs_below_here, signals_pass
+from kdyolo.utils.ultralytics_patches import (
+    called_from_python,
+    data_sets_read_by,
+    label_caches_read_by,
+    runs_below_here,
+    signals_pass,
+)
 
 
 class KDYOLO(YOLO):  # type: ignore[misc]
@@ -380,13 +386,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         if kwargs.get("device") is not None:
             kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
-
-        def dataset() -> Any:
-            return getattr(self.predictor, "dataset", None)
-
-        with runs_below_here(), predicting(dataset, source):
+        with runs_below_here(), called_from_python(), predicting(self, source):
             results = super().predict(source, stream, predictor, **kwargs)
-        return streamed(results, dataset) if isinstance(results, Iterator) else results
+        return streamed(results, self) if isinstance(results, Iterator) else results
 
 
 def _planned(

@@ -7,7 +7,8 @@ axis. So training and evaluation borrow that data set, and only prediction needs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from ultralytics.utils import ops
 from kdyolo.data.image_names import lines_of_list, refuse_odd_images
 from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.train_options import LETTERBOX
-from kdyolo.errors import DatasetError
+from kdyolo.errors import CONTROL, ConfigError, DatasetError
 from kdyolo.utils.text import quoted
 
+_NO_FOLDER = re.compile(rf"[/\\\\]|{CONTROL.pattern}")
+_LONGEST_NAME = 255  # bytes, as file systems have it
 _LISTS = (".txt", ".csv", ".streams")  # what Ultralytics takes for one
 
 
@@ -35,20 +38,28 @@ def resize_of(model: nn.Module) -> str:
 
 
 def refuse_odd_sources(predictor: BasePredictor) -> None:
-    """Refuse pipes, devices and files of any size among the images of a prediction, before they are read; a callback.
+    """Refuse what would hurt before a prediction begins; a callback.
 
     Raises:
-        DatasetError: There is one; the message names it.
+        DatasetError: There are pipes, devices or files of any size among the images; the message names one.
+        ConfigError: Crops are to be saved, and the name of a class, which a checkpoint brings, leads elsewhere.
     """
     refuse_odd_images(map(Path, getattr(predictor.dataset, "files", ())))
+    if predictor.args.save_crop:
+        for name in map(str, dict(predictor.model.names).values()):
+            if name in (".", "..") or len(name.encode(errors="replace")) > _LONGEST_NAME or _NO_FOLDER.search(name):
+                raise ConfigError(
+                    f"save_crop: class {quoted(name)} cannot name a folder, and crops go to one for each class. Leave "
+                    "save_crop out."
+                )
 
 
 @contextmanager
-def predicting(dataset: Callable[[], Any], source: Any = None) -> Iterator[None]:
+def predicting(model: Any, source: Any = None) -> Iterator[None]:
     """Refuse lists that hurt, and raise errors from below as ours, OpenCV's with the name of the image.
 
     Args:
-        dataset: The predictor's images, once there are some.
+        model: Ultralytics' model that predicts.
         source: Images, in any form that Ultralytics takes.
 
     Raises:
@@ -62,15 +73,15 @@ def predicting(dataset: Callable[[], Any], source: Any = None) -> Iterator[None]
         try:
             yield
         except cv2.error as e:
-            images = dataset()
+            images: Any = getattr(model.predictor, "dataset", None)
             files = getattr(images, "files", None)
             name = files[min(images.count, len(files) - 1)] if files else "the source"
             raise DatasetError(f"{name}: cannot be decoded: {quoted(e)}. Remove it, or name others.") from e
 
 
-def streamed(results: Iterable[Any], dataset: Callable[[], Any]) -> Iterator[Any]:
+def streamed(results: Iterable[Any], model: Any) -> Iterator[Any]:
     """Results that are computed while they are asked for, see :func:`predicting`."""
-    with predicting(dataset):
+    with predicting(model):
         yield from results
 
 

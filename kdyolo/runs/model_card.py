@@ -119,6 +119,8 @@ def _read(folder: Path) -> tuple[Run, Mapping[str, Any]]:
     if not os.path.lexists(folder / RECORD_NAME):
         raise RunError(f"{folder}: not a kdyolo run, there is no {RECORD_NAME} in it. Expected the work dir of one.")
     run = read_run(folder)
+    if run.args.get("task") == "distill":
+        raise RunError(f"{folder}: a distillation, which writes its own {CARD_NAME} when it ends. Name a training.")
     if run.record is None or not run.epochs:
         raise RunError(f"{folder}: no epoch is finished, so there is nothing to report yet.")
     check_values(folder / RECORD_NAME, dict(run.record), _Record)

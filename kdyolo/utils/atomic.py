@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,9 @@ def replacing(path: Path, *, name: str | None = None, shared: bool = False) -> I
     try:
         yield partial
         partial.replace(path)
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, OSError) and e.filename is None:  # what fails while it writes does not say where
+            e.filename = str(path)
         with suppress(OSError):  # on a disk that has become read-only; what was raised says so already
             partial.unlink(missing_ok=True)
         raise
@@ -63,6 +67,32 @@ def write_atomic(path: Path, data: str | bytes | memoryview, *, shared: bool = F
             file.flush()
             os.fsync(file.fileno())
     return count
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None, *, shared: bool = False
+) -> None:
+    """Write a safetensors file completely or not at all.
+
+    Args:
+        path: The file to replace or create.
+        tensors: Tensors of torch by name, on the CPU and contiguous.
+        metadata: Text by name, in the file's header.
+        shared: Whether several processes may write the file at the same time; see :func:`replacing`.
+
+    Raises:
+        OSError: The file cannot be written, of which safetensors speaks in a way of its own; the old one is unchanged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path, shared=shared) as partial:
+            save_file(dict(tensors), partial, dict(metadata) if metadata else None)
+    except SafetensorError as e:
+        found = re.search(r"os error (\d+)", str(e))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from e
 
 
 class AtomicPath(type(Path())):  # type: ignore[misc]

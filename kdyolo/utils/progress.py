@@ -1,4 +1,4 @@
-"""What is told during work: how much of it, and a progress line on a terminal for what takes more than a second."""
+"""What is told during work: how much of it, a progress line for what takes more than a second, and a log as shown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import mmap
 import os
 import shutil
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TextIO, TypeVar, get_args
 
-from kdyolo.utils.text import format_duration, printable, shortened, without_colours
+from kdyolo.errors import short_lines
+from kdyolo.utils.text import format_duration, printable, printable_lines, quoted, shortened, without_colours
 
 T = TypeVar("T")
 Verbosity = Literal["quiet", "normal", "verbose"]
@@ -140,3 +143,42 @@ class Progress:
     ) -> None:
         if self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def log_escaped() -> Iterator[None]:
+    """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
+
+    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut. The same for
+    warnings of every package (Matplotlib's quote the characters that a font lacks), and for what threads end with
+    (Ultralytics draws in some), of which Python prints a traceback: here it is a warning of a line.
+    """
+    logger = logging.getLogger("ultralytics")
+
+    def escape(record: logging.LogRecord) -> bool:
+        record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
+        return True
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        shown = short_lines(printable_lines(warnings.formatwarning(message, category, filename, lineno, line)))
+        (file or sys.stderr).write(shown)
+
+    def warn(ended: Any) -> None:
+        logger.warning(f"in {ended.thread.name if ended.thread else 'a thread'}: {ended.exc_type.__name__}: "
+                       f"{quoted(ended.exc_value)}")  # fmt: skip
+
+    before = warnings.showwarning, threading.excepthook
+    logger.addFilter(escape)
+    warnings.showwarning, threading.excepthook = show, warn
+    try:
+        yield
+    finally:
+        logger.removeFilter(escape)
+        warnings.showwarning, threading.excepthook = before

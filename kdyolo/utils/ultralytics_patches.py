@@ -40,7 +40,6 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +47,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from kdyolo.errors import short_lines
 from kdyolo.utils.atomic import replacing
 from kdyolo.utils.text import printable_lines
 
@@ -380,19 +378,17 @@ def progress_bars_escaped() -> Iterator[None]:
 
 
 @contextmanager
-def log_escaped() -> Iterator[None]:
-    """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
+def called_from_python() -> Iterator[None]:
+    """Have Ultralytics' models give back what they find, whatever the command is called.
 
-    ``ultralytics.utils.LOGGER`` passes on whatever names and files bring along. Lines without end are cut.
+    ``ultralytics.engine.model.Model.predict`` takes a command whose name ends with "yolo", as ours does, for its own,
+    and then gives back nothing. Without this, ``kdyolo predict`` fails once everything is predicted.
     """
-    logger = logging.getLogger("ultralytics")
+    from ultralytics.engine import model
 
-    def escape(record: logging.LogRecord) -> bool:
-        record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
-        return True
-
-    logger.addFilter(escape)
+    before = model.ARGV
+    model.ARGV = [""]
     try:
         yield
     finally:
-        logger.removeFilter(escape)
+        model.ARGV = before

@@ -189,3 +189,13 @@ def test_a_path_that_none_can_be_is_named(capsys, monkeypatch, tmp_path, path, w
     assert "--debug" not in error
     assert len(error) < 1000
     assert [entry.name for entry in tmp_path.iterdir()] == ["coco"]
+
+
+def test_only_a_later_process_of_a_run_leaves_an_error_to_the_first(capsys, monkeypatch):
+    """Schedulers set RANK by itself for jobs of a single process, too."""
+    monkeypatch.setenv("RANK", "1")
+    code, error = fails(capsys, "inspect", "missing.pt")
+    assert (code, "missing.pt" in error) == (1, True)
+    for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    assert fails(capsys, "inspect", "missing.pt") == (1, "")

@@ -10,6 +10,8 @@ import pty
 import re
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from kdyolo.cli import main
 from kdyolo.cli.parsing.output import echo
 from kdyolo.runs.log_reader import readable
-from kdyolo.utils.ultralytics_patches import log_escaped
+from kdyolo.utils.progress import log_escaped
 from tests.builders.commands import CHECKOUT
 from tests.builders.run_folders import write_run
 from tests.contracts.source import modules
@@ -152,6 +154,28 @@ def test_lines_of_the_log_keep_their_colours_only(capsys):
     finally:
         logger.removeHandler(handler)
     assert seen == ["\x1b[34mclass\x1b[0m \\x1b]0;pwn\\x07\\u202e\tb\n", TITLE]
+
+
+def test_warnings_and_what_threads_end_with_are_shown_and_are_a_line(capsys, caplog, monkeypatch):
+    """Matplotlib warns of the characters that a font lacks, and Pillow gives up on some, in Ultralytics' threads."""
+
+    def draw() -> None:
+        raise RuntimeError(f"cannot draw {TITLE}")
+
+    monkeypatch.setattr(logging.getLogger("ultralytics"), "propagate", True)
+    before = warnings.showwarning, threading.excepthook
+    with log_escaped(), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(f"Glyph 27 ({TITLE}) missing from font", stacklevel=1)
+        thread = threading.Thread(target=draw, name="plot")
+        thread.start()
+        thread.join()
+    assert (warnings.showwarning, threading.excepthook) == before
+    out, err = capsys.readouterr()
+    assert r"Glyph 27 (\x1b]0;pwn\x07) missing" in err
+    assert "Traceback" not in out + err
+    assert "\x1b]0" not in out + err
+    assert caplog.records[-1].getMessage().endswith(r"in plot: RuntimeError: cannot draw \x1b]0;pwn\x07")
 
 
 def test_lines_and_paths_that_are_no_text(capsys):

@@ -142,6 +142,24 @@ def test_calling_a_model_predicts(shared_model: KDYOLO) -> None:
     assert len(shared_model(IMAGE, imgsz=32, verbose=False)) == 1
 
 
+@pytest.mark.parametrize("name", ["/usr/bin/kdyolo", "yolo"])
+def test_whatever_the_command_is_called_a_prediction_is_given_back(
+    shared_model: KDYOLO, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Ultralytics takes "kdyolo predict" for its own command, which gives back nothing."""
+    monkeypatch.setattr("ultralytics.engine.model.ARGV", [name, "predict"])
+    assert len(shared_model.predict(IMAGE, imgsz=32, verbose=False)) == 1
+    assert len(list(shared_model.predict(IMAGE, stream=True, imgsz=32, verbose=False))) == 1
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "..", "a\\b", "\x1b]0;evil\x07", "n" * 300])
+def test_no_class_name_leads_crops_elsewhere(three: Path, tmp_path: Path, name: str) -> None:
+    model = KDYOLO(three)
+    model.model.names = {0: name, 1: "square", 2: "triangle"}
+    with pytest.raises(ConfigError, match=r"save_crop: class .* cannot name a folder"):
+        model.predict(IMAGE, imgsz=32, device="cpu", save_crop=True, project=str(tmp_path))
+
+
 def test_tracking_without_its_package_is_refused_and_nothing_is_installed(
     shared_model: KDYOLO, monkeypatch: pytest.MonkeyPatch
 ) -> None:

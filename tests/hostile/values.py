@@ -48,6 +48,7 @@ YAML_VALUES: dict[str, str] = {
     **{name: value for name, value in JSON_VALUES.items() if name not in ("NaN", "infinity", "10 MB", "deep")},
     "NaN": ".nan",
     "infinity": "-.inf",
+    "positive infinity": ".inf",
     "1 MB": '"' + "n" * 1_000_000 + '"',
     "deep": "[" * 3_000 + "]" * 3_000,
     "date": "2026-11-26",

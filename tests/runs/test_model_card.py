@@ -85,3 +85,9 @@ def test_a_record_that_says_too_little_is_named(tmp_path, missing):
 def test_values_of_any_length_make_no_long_card(tmp_path):
     run = with_record(tmp_path / "run", command="x" * 1_000_000, recipe={"name": "r", "values": {"y" * 1_000_000: 1}})
     assert len(write_model_card(run).read_text()) < 10_000
+
+
+def test_the_card_of_a_distillation_is_its_own(tmp_path):
+    folder = write_run(tmp_path / "run", task="distill")
+    with pytest.raises(RunError, match="a distillation, which writes its own"):
+        write_model_card(folder)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from kdyolo.utils.atomic import AtomicPath, replacing, write_atomic
+from kdyolo.utils.atomic import AtomicPath, replacing, write_atomic, write_tensors
 
 
 def fail(*_args, **_keywords):
@@ -33,6 +37,29 @@ def write_by_hand(path: Path) -> None:
         partial.write_bytes(b"n")
         with partial.open("ab") as file:
             file.write(b"ew")
+
+
+def test_tensors_are_written_whole_or_not_at_all_and_the_error_is_the_systems(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {"format": "pt"})
+    before = path.read_bytes()
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, old[1]))
+        with pytest.raises(OSError, match="too large") as e:
+            write_tensors(path, {"a": torch.ones(1 << 16)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (e.value.errno, e.value.filename) == (errno.EFBIG, str(path))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {path.name: before}
+
+
+def test_an_error_while_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as e, replacing(tmp_path / "a.png"):
+        fail()
+    assert e.value.filename == str(tmp_path / "a.png")
 
 
 WAYS = [write_plainly, write_shared, write_as_path, write_by_hand]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kdyolo._version import __version__
@@ -16,7 +15,7 @@ from kdyolo.distillation.plan import DistillPlan
 from kdyolo.distillation.taps import taps_text
 from kdyolo.models.arch import BN_COUNTER
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.utils.atomic import replacing, write_atomic
+from kdyolo.utils.atomic import write_atomic, write_tensors
 
 BACKBONE_NAME = "backbone.safetensors"
 
@@ -80,6 +79,5 @@ def write_backbone(checkpoint: Path, target: Path) -> Path:
     tensors: dict[str, Tensor] = content["state_dict"]
     metadata = {key: str(value) for key, value in content["meta"].items()}
     metadata |= {"format": "pt", TENSORS_SHA256: tensors_sha256(tensors)}
-    with replacing(target) as partial:
-        save_file(tensors, partial, metadata)
+    write_tensors(target, tensors, metadata)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -109,7 +110,7 @@ def _expected(key: str, least: float | None) -> str:
 
 def _batch_mistake(value: Any) -> str | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and (value == -1 or 0 < value < 1 or (value >= 1 and value == int(value))):
+    if number and (value == -1 or 0 < value < 1 or (1 <= value < math.inf and value == int(value))):
         return None
     return (
         "batch takes a number of images of at least 1, a share of the GPU's memory between 0 and 1, or -1 to find one "

@@ -20,7 +20,7 @@ from torch import nn
 from kdyolo.engine.ranks.launcher import REPORTS, RankReport
 from kdyolo.runs.process_control import Terminated, ended_by_signals, honour_launch
 from kdyolo.utils.atomic import write_atomic
-from kdyolo.utils.ultralytics_patches import log_escaped
+from kdyolo.utils.progress import log_escaped
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 LOOK = 1.0  # seconds between two looks at whether the launcher lives

@@ -10,13 +10,25 @@ from typing import Any
 import msgspec
 
 from kdyolo.errors import RunError
-from kdyolo.runs.contents.forms import ArgsForm, ProcessForm, RecordForm, ScoresForm, StudyForm
+from kdyolo.runs.contents.forms import (
+    ArgsForm,
+    DistillStateForm,
+    ProcessForm,
+    RecordForm,
+    ScoresForm,
+    StateForm,
+    StudyForm,
+)
 from kdyolo.runs.files import ARGS_NAME, PID_NAME, PROCESS_NAME, RECORD_NAME, SCORES_NAME, STUDY_NAME
 from kdyolo.utils.plain_files import read_file, read_json
 from kdyolo.utils.text import quoted
 from kdyolo.utils.yaml_files import check_values, read_mapping
 
 _OF_ODD_VALUES = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+_STATES: Mapping[type[msgspec.Struct], tuple[str, str]] = {
+    StateForm: ("a training", "train"),
+    DistillStateForm: ("a distillation", "distill"),
+}
 _PLAIN = (dict, list, tuple, str, int, float, type(None))
 _PID_BYTES = 4096  # of pid.txt, which has a dozen
 
@@ -53,11 +65,17 @@ def check_state(path: Path, content: Any, form: type[msgspec.Struct]) -> dict[st
         form: A form of :mod:`kdyolo.runs.contents.forms`.
 
     Raises:
-        RunError: It is something else, lacks something, or a value is of another kind.
+        RunError: It is something else, such as that of another kind of run, lacks something, or a value is of another
+            kind.
     """
     if not isinstance(content, dict):
         raise state_damaged(path, f"a {type(content).__name__} instead of a run's state")
     known = msgspec.structs.fields(form)
+    for other, (what, command) in _STATES.items():
+        if other is not form and content.keys() >= {
+            field.name for field in msgspec.structs.fields(other) if field.required
+        }:
+            raise RunError(f"{path}: the state of {what}. Go on with: kdyolo {command} --resume {path.parent.parent}")
     if missing := [field.name for field in known if field.required and field.name not in content]:
         raise state_damaged(path, f"{', '.join(missing)} missing")
     for field in known:  # msgspec takes a tensor for a mapping

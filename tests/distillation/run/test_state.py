@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from kdyolo.distillation.run.state import DistillState
+from kdyolo.engine.resume import ResumeState
 from kdyolo.errors import RunError
-from kdyolo.runs.contents.forms import DistillStateForm
+from kdyolo.runs.contents.forms import DistillStateForm, StateForm
 
 SOUND: dict[str, Any] = {
     "epoch": 1,
@@ -65,3 +66,11 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / "resume.pt").write_bytes(b"PK")
     with pytest.raises(RunError, match=r"damaged .*cannot go on from here"):
         DistillState.load(tmp_path / "resume.pt")
+
+
+def test_the_state_of_a_training_says_which_command_goes_on(tmp_path: Path) -> None:
+    content = dict.fromkeys(StateForm.__struct_fields__)
+    with pytest.raises(RunError, match=r"the state of a training\. Go on with: kdyolo train --resume"):
+        DistillState.load(saved(tmp_path, content))
+    with pytest.raises(RunError, match=r"the state of a distillation\. Go on with: kdyolo distill --resume"):
+        ResumeState.load(saved(tmp_path, SOUND))

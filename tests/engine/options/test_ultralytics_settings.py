@@ -26,6 +26,7 @@ def test_ultralytics_own_defaults_are_right():
         ({"box": "x"}, "box takes a number; found 'x'."),
         ({"plots": "no"}, "plots takes True or False; found 'no'."),
         ({"batch": 0}, "batch takes a number of images of at least 1"),
+        ({"batch": float("inf")}, "batch takes a number of images of at least 1"),
         ({"batch": 2.5}, "batch takes a number of images of at least 1"),
         ({"imgsz": 100}, "imgsz takes a multiple of 32; found 100. Take 96 or 128."),
         ({"imgsz": 20}, "imgsz takes a multiple of 32; found 20. Take 32."),
