@@ -29,6 +29,7 @@ def test_sizes_of_the_records_win_and_others_are_reported(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_what_never_ends_is_not_opened(tmp_path):
     folder = one_box_each(tmp_path / "root", ["pipe.jpg"])
+    (folder / "pipe.jpg").unlink()
     os.mkfifo(folder / "pipe.jpg")
     with pytest.raises(DatasetError, match=r"image cannot be used: .*expected an image, found a pipe or a device"):
         convert_coco(tmp_path / "root", tmp_path / "out", verify_images=True)
