@@ -83,6 +83,8 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
         return _batch_mistake(value)
     if key == "imgsz" and value is not None:
         return _size_mistake(value, training)
+    if key == "classes" and value is not None:
+        return _classes_mistake(value, training)
     least = LEAST.get(key)
     wrong = least is not None and isinstance(value, (int, float)) and value < least
     if not wrong and not (isinstance(value, bool) and key in CFG_INT_KEYS | CFG_FLOAT_KEYS | CFG_FRACTION_KEYS):
@@ -116,6 +118,15 @@ def _batch_mistake(value: Any) -> str | None:
         "batch takes a number of images of at least 1, a share of the GPU's memory between 0 and 1, or -1 to find one "
         f"that fits; found {quoted(value)}."
     )
+
+
+def _classes_mistake(value: Any, training: bool) -> str | None:
+    listed = isinstance(value, (list, tuple))
+    numbers = list(value) if listed else [value]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if whole and (listed or not training):
+        return None
+    return f"classes takes a list of numbers of classes, such as [0, 2]; found {quoted(value)}."
 
 
 def _size_mistake(value: Any, training: bool) -> str | None:

@@ -27,6 +27,7 @@ def test_ultralytics_own_defaults_are_right():
         ({"plots": "no"}, "plots takes True or False; found 'no'."),
         ({"batch": 0}, "batch takes a number of images of at least 1"),
         ({"batch": float("inf")}, "batch takes a number of images of at least 1"),
+        *(({"classes": found}, "classes takes a list of numbers") for found in (0.5, [[]], ["disc"], {"a": 1}, True)),
         ({"batch": 2.5}, "batch takes a number of images of at least 1"),
         ({"imgsz": 100}, "imgsz takes a multiple of 32; found 100. Take 96 or 128."),
         ({"imgsz": 20}, "imgsz takes a multiple of 32; found 20. Take 32."),
@@ -44,7 +45,17 @@ def test_what_is_wrong(setting, words):
     assert words in found
 
 
-@pytest.mark.parametrize("setting", [{"batch": -1}, {"batch": 0.7}, {"batch": 8}, {"imgsz": 64}, {"scale": (0.5, 2.0)}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"batch": -1},
+        {"batch": 0.7},
+        {"batch": 8},
+        {"imgsz": 64},
+        {"classes": [0, 2]},
+        {"scale": (0.5, 2.0)},
+    ],
+)
 def test_what_is_right(setting):
     assert setting_mistakes(setting, training=True) == []
 
