@@ -69,7 +69,8 @@ class StudyDistillation(Job):
         return is_file(self.backbone) and not is_file(weights_file(self.folder, STATE_NAME))
 
     def arguments(self, device: str) -> list[str]:
-        """Arguments of the ``kdyolo`` command that starts it, or resumes it."""
+        """Arguments of the ``kdyolo`` command that starts it, or resumes it; of several devices it takes the first."""
+        device = device.partition(",")[0]
         if self.state() == "resumable":
             return ["distill", "--resume", str(self.folder), "--device", device]
         words = [word for path in self.images for word in ("--images", path)]

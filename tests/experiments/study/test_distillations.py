@@ -62,6 +62,9 @@ def test_the_command_says_what_was_asked_for(content, checkpoint, tmp_path):
     assert words[words.index("--teacher") + 1] == str(checkpoint)
     assert words[words.index("--lr") + 1] == "0.01"
     assert ("--amp" in words, "--compile" in words) == (True, False)
+    for device, first in (("0,1", "0"), ("cpu,cpu", "cpu")):  # of a place with several devices
+        words = study_of(content).distillations[0].arguments(device)
+        assert words[words.index("--device") + 1] == first
 
 
 def test_the_student_is_the_backbone_of_the_detector(content):
