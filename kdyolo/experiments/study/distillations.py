@@ -110,7 +110,9 @@ class ArmDistillation:
         listed = images if isinstance(images, list) else [images]
         paths = [Path(path).expanduser() for path in listed if path and isinstance(path, str)]
         with collect_mistakes() as mistakes:
-            if not paths or len(paths) < len(listed):
+            if not any(listed):
+                mistakes.add("distill: no images. Expected a folder, a list of images (.txt), or several.")
+            elif len(paths) < len(listed):
                 mistakes.add(f"distill: images: expected a folder, a list of images (.txt), or several; found "
                              f"{quoted(images)}.")  # fmt: skip
             if missing := [str(path) for path in paths if not (is_file(path) or is_folder(path))]:
