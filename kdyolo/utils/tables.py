@@ -94,16 +94,27 @@ def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], 
     return list(kept)
 
 
-class ShownAsTable:
+class ShownInOneLine:
+    """A result that Python's prompt shows as its kind with a line on what it is."""
+
+    def headline(self) -> str:
+        """What this is, in one line."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {shortened(printable(self.headline()), 100)}>"
+
+
+class ShownAsTable(ShownInOneLine):
     """A result that notebooks show as its table, and Python's prompt as its kind with the first line of the table."""
 
     def table(self) -> str:
         """The result as text."""
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        first = next((line.strip() for line in self.table().splitlines() if line.strip()), "")
-        return f"<{type(self).__name__}: {shortened(first, 100)}>"
+    def headline(self) -> str:
+        """The first line of the table."""
+        return next((line.strip() for line in self.table().splitlines() if line.strip()), "")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.table())}</pre>"
