@@ -14,7 +14,7 @@ from kdyolo.checkpoints.loading import checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.tables import ShownAsTable, aligned
 from kdyolo.utils.text import printable, shortened
 
 
@@ -69,11 +69,11 @@ class CheckpointDiff(ShownAsTable):
 
     def table(self) -> str:
         """A line for each part, and what else differs."""
-        lines = [f"{'stage':<6} {'tensors':>7} {'differ':>7} {'largest':>10} {'relative':>9}  where"]
+        rows = [["stage", "tensors", "differ", "largest", "relative", "where"]]
         for p in self.parts:
-            lines.append(
-                f"{p.name:<6} {p.tensors:>7} {p.differing:>7} {p.largest:>10.3g} {p.relative:>9.2%}  {p.worst or ''}"
-            )
+            numbers = [str(p.tensors), str(p.differing), f"{p.largest:.3g}", f"{p.relative:.2%}"]
+            rows.append([p.name, *numbers, p.worst or ""])
+        lines = aligned(rows, "<>>>><")
         for title, names in (
             ("only in the first", self.only_first),
             ("only in the second", self.only_second),

@@ -16,7 +16,7 @@ from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
-from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.tables import ShownAsTable, aligned
 from kdyolo.utils.text import printable, shortened
 
 DEAD = 1e-4  # a BatchNorm whose scale, or whose input's standard deviation, is smaller gives a constant
@@ -83,15 +83,12 @@ class CheckpointSummary(ShownAsTable):
         lines = [self.report.table(), f"  fits        --model {self.model}"]
         teacher = shortened(printable(self.teacher), 200) if self.teacher else None
         lines += [f"  {name:<11} {value}" for name, value in (("teacher", teacher), ("loss", self.loss)) if value]
-        lines.append(
-            f"  {'stage':<6} {'layers':<7} {'tensors':>7} {'values':>12} {'mean':>9} {'std':>8} {'dead':>6}  type"
-        )
+        rows = [["stage", "layers", "tensors", "values", "mean", "std", "dead", "type"]]
         for stage in self.stages:
             layers = f"{stage.layers[0]}–{stage.layers[-1]}" if len(stage.layers) > 1 else str(stage.layers[0])
-            lines.append(
-                f"  {stage.name:<6} {layers:<7} {stage.tensors:>7} {stage.values:>12,} {stage.mean:>9.5f} "
-                f"{stage.std:>8.5f} {stage.dead:>6.1%}  {', '.join(stage.dtypes)}"
-            )
+            numbers = [f"{stage.values:,}", f"{stage.mean:.5f}", f"{stage.std:.5f}", f"{stage.dead:.1%}"]
+            rows.append([stage.name, layers, str(stage.tensors), *numbers, ", ".join(stage.dtypes)])
+        lines += aligned(rows, "<<>>>>><", indent=2)
         if self.kd:
             record = yaml.safe_dump(self.kd, sort_keys=False, allow_unicode=True, width=110)
             lines += ["  made by kdyolo:", *(f"    {line}" for line in record.splitlines())]

@@ -45,7 +45,7 @@ COUNTER_TYPES = WEIGHT_TYPES | {torch.int64, torch.int32, torch.int16, torch.int
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # shown by where it comes from: its tensors would fill screens
 class BackboneCheckpoint:
     """What a file holds for a backbone.
 
@@ -72,23 +72,23 @@ class BackboneCheckpoint:
     """
 
     path: Path
-    sha256: str
+    sha256: str = field(repr=False)
     source: str
     kind: str
-    tensors: dict[str, Tensor]
-    shapes: dict[str, tuple[int, ...]]
-    dtypes: dict[str, str]
-    origin: dict[str, str]
-    unexpected: tuple[str, ...]
-    dropped: dict[str, int]
-    bn_eps: float
-    untrained: tuple[str, ...] = ()
-    untrained_tail: bool = False
-    input_norm: InputNorm = field(default_factory=InputNorm)
-    norm_origin: NormOrigin = NormOrigin.SOURCE_DEFAULT
-    verified: bool = False
+    tensors: dict[str, Tensor] = field(repr=False)
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    dtypes: dict[str, str] = field(repr=False)
+    origin: dict[str, str] = field(repr=False)
+    unexpected: tuple[str, ...] = field(repr=False)
+    dropped: dict[str, int] = field(repr=False)
+    bn_eps: float = field(repr=False)
+    untrained: tuple[str, ...] = field(default=(), repr=False)
+    untrained_tail: bool = field(default=False, repr=False)
+    input_norm: InputNorm = field(default_factory=InputNorm, repr=False)
+    norm_origin: NormOrigin = field(default=NormOrigin.SOURCE_DEFAULT, repr=False)
+    verified: bool = field(default=False, repr=False)
     epoch: int | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def norm_doubtful(self) -> bool:

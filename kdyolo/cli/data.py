@@ -82,7 +82,7 @@ def convert(
     if as_json:
         print_result(plain_data(summary))
         return
-    echo(summary.table())
+    print_result(summary.table())
     echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 

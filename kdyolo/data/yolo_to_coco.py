@@ -24,6 +24,7 @@ from kdyolo.data.label_files import LabelForm, label_form, read_labels
 from kdyolo.data.yolo_labels import Label, box_corners, clip_box, label_line, polygon_line
 from kdyolo.errors import DatasetError
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.tables import ShownInOneLine
 
 K = TypeVar("K", bound=Hashable)
 
@@ -32,8 +33,8 @@ _MIXED = "{} images mix boxes and polygons: each line is written as what it is; 
 _WITHOUT_POSE = "{} images have objects without keypoints, which Ultralytics trains on as boxes, not as poses."
 
 
-@dataclass(frozen=True)
-class ExportSummary:
+@dataclass(frozen=True, repr=False)
+class ExportSummary(ShownInOneLine):
     """Result of ``to_coco``.
 
     Attributes:
@@ -51,6 +52,10 @@ class ExportSummary:
     restored: int
     crowds: int
     notes: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """The file, and what is in it."""
+        return str(self).splitlines()[0]
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.images:,} images, {self.annotations:,} annotations"

@@ -30,6 +30,7 @@ from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.results_csv import drop_rows_after, read_results
 from kdyolo.utils import distributed
 from kdyolo.utils.system import cpu_threads
+from kdyolo.utils.tables import ShownInOneLine
 from kdyolo.utils.text import quoted
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ _PICTURE_EVERY = 10.0  # seconds between two pictures of results.csv, which take
 RESUME_MAY_CHANGE = ("device", "workers")
 
 
-@dataclass(frozen=True)
-class DistillResult:
+@dataclass(frozen=True, repr=False)
+class DistillResult(ShownInOneLine):
     """What a distillation left.
 
     Attributes:
@@ -55,6 +56,13 @@ class DistillResult:
     backbone: Path
     columns: Mapping[str, list[float]]
     verdict: str = ""
+
+    def headline(self) -> str:
+        """The backbone, and the verdict on it."""
+        return f"{self.backbone}: {self.verdict}" if self.verdict else str(self.backbone)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False))
 
     def to_frame(self) -> pd.DataFrame:
         """``results.csv`` as a data frame, a row for each epoch."""

@@ -19,7 +19,7 @@ from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
 from kdyolo.utils.progress import progress_over
-from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.tables import ShownAsTable, aligned
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -100,13 +100,14 @@ class CocoComparison(ShownAsTable):
             f"B  {names[1]}: {self.second.detections:,} detections",
             f"on {self.first.images:,} images, {self.first.objects:,} objects ({self.first.evaluator}); "
             f"{self.intervals.resamples:,} paired resamples of the images",
-            f" {'':<10}{'A':>8}{'B':>8}{'B − A':>9}  {level:<26}{'p':>7}",
         ]
+        cells = [["", "A", "B", "B − A", level, "p"]]
         rows = zip(NAMES, self.first.metrics, self.second.metrics, self.difference, self.p_values, strict=True)
         for index, (name, a, b, d, p) in enumerate(rows):
             low, high = self.intervals.low[index], self.intervals.high[index]
-            rest = "" if np.isnan(d) else f"{d:>+9.3f}  {f'{low:+.3f} … {high:+.3f}':<26}{p:>7.3f}"
-            lines.append(f" {name:<10}{a:>8.3f}{b:>8.3f}{rest}")
+            rest = [""] * 3 if np.isnan(d) else [f"{d:+.3f}", f"{low:+.3f} … {high:+.3f}", f"{p:.3f}"]
+            cells.append([name, f"{a:.3f}", f"{b:.3f}", *rest])
+        lines += aligned(cells, "<>", indent=1)
         notes = dict.fromkeys((*self.first.notes, *self.second.notes))
         return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 

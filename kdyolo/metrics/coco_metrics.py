@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from kdyolo.metrics.names import DEFAULT_EVALUATOR, EVALUATORS, METRICS, NAMES, 
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import Results, read_detections
 from kdyolo.utils.system import pause_gc
-from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.tables import ShownAsTable, terminal_width
 from kdyolo.utils.text import printable, quoted, shortened
 
 
@@ -129,11 +130,15 @@ class CocoScores(ShownAsTable):
             f"{self.title}: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
             f"({self.evaluator}{f'; network in {self.precision}' if self.precision else ''})"
         ]
+        room = terminal_width() or sys.maxsize
         for (_, name, iou, area, limit), value, suffix in zip(
             METRICS, self.metrics, suffixes or [""] * 12, strict=True
         ):
             title = "Average Precision  (AP)" if name.startswith("AP") else "Average Recall     (AR)"
-            lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}{suffix}")
+            line = f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={limit:>3} ] = {value:0.3f}{suffix}"
+            if len(line) > room:  # the same without words that its order says, too
+                line = f" {name[:2]} @[ {iou:<9} | {area:>6} | {limit:>3} ] = {value:0.3f}{suffix}"
+            lines.append(line)
         if per_class:
             lines += self._class_lines()
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

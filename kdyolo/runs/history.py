@@ -15,11 +15,12 @@ from kdyolo.runs.contents.readers import read_args, read_record, read_scores
 from kdyolo.runs.files import BEST_NAME, MAP, RECORD_NAME, RESULTS_NAME, STATE_NAME, run_folder_of, weights_file
 from kdyolo.runs.results_csv import epoch_durations, read_results
 from kdyolo.utils.plain_files import is_file, is_folder
+from kdyolo.utils.tables import ShownInOneLine
 from kdyolo.utils.text import quoted
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(ShownInOneLine):
     """What a run folder holds.
 
     Attributes:
@@ -39,6 +40,12 @@ class Run:
     scores: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     _seconds: list[float] = field(default_factory=list, repr=False)
+
+    def headline(self) -> str:
+        """The folder, how far it is, and its best mAP50-95."""
+        best = self.value(MAP)
+        score = "" if math.isnan(best) else f", best mAP50-95 {best:.3f}"
+        return f"{self.path}, {len(self.epochs)} of {self.planned_epochs} epochs{score}"
 
     @property
     def epochs(self) -> list[int]:

@@ -23,6 +23,7 @@ from kdyolo.runs.history import Run, read_run
 from kdyolo.runs.pid_file import RecordedProcess, forget_process, note_forced_stop, read_process, stopped_by_force
 from kdyolo.runs.process_control import end
 from kdyolo.utils.plain_files import is_file, is_folder, read_json
+from kdyolo.utils.tables import ShownInOneLine
 
 FOLDERS = ("runs", "studies")
 SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
@@ -33,8 +34,8 @@ SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
 State = Literal["running", "finished", "interrupted", "died", "elsewhere", "unfinished", "damaged"]
 
 
-@dataclass(frozen=True)
-class RunStatus:
+@dataclass(frozen=True, repr=False)
+class RunStatus(ShownInOneLine):
     """How far a run is.
 
     Attributes:
@@ -62,6 +63,10 @@ class RunStatus:
     changed: float = 0.0
     problem: str | None = None
     forced: bool = False
+
+    def headline(self) -> str:
+        """The folder, what the run does, and how far it is."""
+        return f"{self.path}, {self.summary}, epoch {self.epoch}/{self.epochs}"
 
     @property
     def stale(self) -> bool:

@@ -6,20 +6,19 @@ import html
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 
 from kdyolo.utils.text import printable, shortened
 
 NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
 
 
-def aligned(
-    rows: Sequence[Sequence[str]], align: str = "<", *, gap: str = "  ", least: Sequence[int] = ()
-) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], align: str = "<", *, gap: str = "  ", indent: int = 0) -> list[str]:
     """Lines of cells in columns that are as wide as their widest cell; control characters in them are shown.
 
-    On a terminal that is too narrow, columns of words are folded.
+    On a terminal that is too narrow, words and headings are folded, numbers never; where that is not enough, further
+    columns follow below, each block with the first column again.
 
     >>> aligned([["class", "AP"], ["person", "0.5"]], "<>")
     ['class    AP', 'person  0.5']
@@ -28,42 +27,63 @@ def aligned(
         rows: Cells of each row, all rows with the same number; the header is the first of them.
         align: ``"<"`` (left) or ``">"`` (right) for each column; the last one also for all further columns.
         gap: Text between two columns.
-        least: Widths that the first columns have at least, in cells of a terminal.
+        indent: Blanks before every line.
 
     Returns:
         A line for each row, without blanks at its end.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
-    found = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
-    widths = [max(pair) for pair in zip_longest(found, least[: len(found)], fillvalue=0)]
+    widths = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
     sides = align.ljust(len(widths), align[-1])
-    least_widths = [min(width, NARROWEST) if side == "<" else width for width, side in zip(widths, sides, strict=False)]
-    gaps, room = len(gap) * (len(widths) - 1), terminal_width()
-    if room is not None and sum(widths) + gaps > room >= sum(least_widths) + gaps:
-        return _folded(rows, widths, sides, len(gap), room)
-    return [gap.join(map(_pad, row, widths, sides)).rstrip() for row in rows]
+    terminal, before = terminal_width(), " " * indent
+    room = sys.maxsize if terminal is None else terminal - indent
+    if sum(widths) + len(gap) * (len(widths) - 1) <= room:
+        return [f"{before}{gap.join(map(_pad, row, widths, sides))}".rstrip() for row in rows]
+    lines: list[str] = []
+    for block in _blocks([_narrowest(*column) for column in zip(sides, *rows, strict=False)], len(gap), room):
+        part = [[row[index] for index in block] for row in rows]
+        lines += _folded(part, "".join(sides[index] for index in block), len(gap), room)
+    return [before + line for line in lines]
 
 
-def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int], sides: str, gap: int, room: int) -> list[str]:
-    """Lines of a table that is too wide: words and names are folded, numbers stay whole."""
+def _narrowest(side: str, heading: str, *cells: str) -> int:
+    """Cells that a column needs: a number whole, of words and headings as much as can be read."""
+    if side == "<":
+        return min(max(map(cell_width, (heading, *cells))), NARROWEST)
+    return max(map(cell_width, (*heading.split(), *cells)), default=0)
+
+
+def _blocks(least: Sequence[int], gap: int, room: int) -> list[list[int]]:
+    """Numbers of the columns that stand beside each other; the first one is in every block."""
+    blocks = [[0]]
+    for index in range(1, len(least)):
+        taken = sum(least[i] + gap for i in blocks[-1])
+        if taken + least[index] > room and len(blocks[-1]) > 1:
+            blocks.append([0])
+        blocks[-1].append(index)
+    return blocks
+
+
+def _folded(rows: Sequence[Sequence[str]], sides: str, gap: int, room: int) -> list[str]:
+    """Lines of a table in so much room: the widest columns are folded first."""
     from io import StringIO
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    columns = list(zip(*rows, strict=True))
+    least = [_narrowest(side, *column) for side, column in zip(sides, columns, strict=False)]
+    widths = [max(map(cell_width, column)) for column in columns]
+    while sum(widths) + gap * (len(widths) - 1) > room and widths != least:
+        widths[max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))] -= 1
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, gap, 0, 0))
     for width, side in zip(widths, sides, strict=False):
-        folds = side == "<" and width > NARROWEST
-        table.add_column(
-            justify="left" if side == "<" else "right",
-            overflow="fold",
-            no_wrap=not folds,
-            min_width=NARROWEST if folds else width,
-        )
+        table.add_column(justify="left" if side == "<" else "right", overflow="fold", width=width)
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: names may hold [square] brackets
-    console = Console(file=StringIO(), width=room, color_system=None, legacy_windows=False)
+    wide = max(room, sum(widths) + gap * (len(widths) - 1))
+    console = Console(file=StringIO(), width=wide, color_system=None, legacy_windows=False)
     with console.capture() as lines:
         console.print(table)
     return [line.rstrip() for line in lines.get().splitlines()]
@@ -72,6 +92,22 @@ def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int], sides: str, ga
 def terminal_width() -> int | None:
     """Columns of the terminal that tables are printed on; None where there is none, e.g. in a pipe or a notebook."""
     return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def fitted(text: str) -> str:
+    """Text whose sentences are folded at blanks where the terminal is narrow; commands to paste stay in one line."""
+    room = terminal_width()
+    lines = text.splitlines()
+    if room is None or all(len(line) <= room for line in lines):
+        return text
+    return "\n".join(line if line.lstrip().startswith("kdyolo ") else _fold(line, room) for line in lines)
+
+
+def _fold(line: str, room: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
 
 
 def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], gap: int = 2) -> list[str]:
@@ -94,16 +130,27 @@ def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], 
     return list(kept)
 
 
-class ShownAsTable:
+class ShownInOneLine:
+    """A result that Python's prompt shows as its kind with a line on what it is."""
+
+    def headline(self) -> str:
+        """What this is, in one line."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {shortened(printable(self.headline()), 100)}>"
+
+
+class ShownAsTable(ShownInOneLine):
     """A result that notebooks show as its table, and Python's prompt as its kind with the first line of the table."""
 
     def table(self) -> str:
         """The result as text."""
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        first = next((line.strip() for line in self.table().splitlines() if line.strip()), "")
-        return f"<{type(self).__name__}: {shortened(first, 100)}>"
+    def headline(self) -> str:
+        """The first line of the table."""
+        return next((line.strip() for line in self.table().splitlines() if line.strip()), "")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.table())}</pre>"

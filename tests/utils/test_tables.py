@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -13,6 +16,7 @@ from rich.cells import cell_len
 import kdyolo
 from kdyolo.utils.tables import (
     ShownAsTable,
+    ShownInOneLine,
     aligned,
     cell_width,
     fitting_columns,
@@ -29,8 +33,7 @@ def test_columns_are_as_wide_as_their_widest_cell():
 
 
 def test_least_widths_and_another_gap():
-    assert aligned([["a", "b"], ["c", "d"]], "<>", gap=" | ", least=(3, 2)) == ["a   |  b", "c   |  d"]
-    assert aligned([["a"]], least=(3, 9)) == ["a"]
+    assert aligned([["a", "b"], ["c", "d"]], "<>", gap=" | ", indent=2) == ["  a | b", "  c | d"]
 
 
 @given(
@@ -114,3 +117,37 @@ def test_every_public_result_with_a_table_is_shown_so():
     for result in results:
         assert issubclass(result, ShownAsTable)
         assert "__repr__" not in vars(result), "a dataclass has its own, unless told otherwise"
+
+
+def test_every_public_result_without_a_table_is_shown_in_one_line():
+    big = {f"layer{i}": torch.zeros(100) for i in range(200)}
+    columns = {"epoch": [*map(float, range(1, 301))], "metrics/mAP50-95(B)": [0.1] * 300}
+    shapes, names = dict.fromkeys(big, (100,)), dict.fromkeys(big, "float32")
+    file = Path("ckpt.pth")
+    results = {
+        kdyolo.Run(
+            Path("runs/a"), {"epochs": 300, **names}, None, columns
+        ): "runs/a, 300 of 300 epochs, best mAP50-95 0.100",
+        kdyolo.RunStatus(Path("runs/a"), "running", "all train", 3, 9): "runs/a, running, epoch 3/9",
+        kdyolo.ExportSummary(
+            Path("val.json"), 2, 5, 1, 0, ("note",) * 9
+        ): "val.json: 2 images, 5 annotations, 1 of them",
+    }
+    shown = {type(result).__name__: (repr(result), words) for result, words in results.items()}
+    distilled = kdyolo.DistillResult(Path("runs/d"), Path("runs/d/b.pth"), columns, "learned")
+    shown["DistillResult"] = (repr(distilled), "runs/d/b.pth: learned")
+    assert distilled._repr_html_().count("<tr") == 301
+    read = kdyolo.BackboneCheckpoint(file, "0" * 64, "clean", "vfmkd", big, shapes, names, names, (), {}, 1e-5)
+    shown["BackboneCheckpoint"] = (repr(read), "ckpt.pth")
+    shown["PhaseCost"] = (repr(kdyolo.PhaseCost("all train", 3, 0.5, 2**30)), "all train")
+    shown["CocoSplit"] = (repr(kdyolo.CocoSplit(file, file, "val")), "val")
+    shown["FreezeSchedule"] = (repr(kdyolo.FreezeSchedule()), "FreezeSchedule")
+    for line, words in shown.values():
+        assert words in line
+        assert len(line) <= 200
+        assert len(line.splitlines()) == 1
+        assert " object at 0x" not in line
+    public = [getattr(kdyolo, name) for name in kdyolo.__all__]
+    plain = {each.__name__ for each in public if dataclasses.is_dataclass(each) and not issubclass(each, ShownAsTable)}
+    assert plain - {"TrainOptions"} == set(shown), "a result that this test does not know"
+    assert issubclass(kdyolo.Study, ShownInOneLine)

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import click
 
 from kdyolo.utils.progress import Verbosity, verbosity, verbosity_set
+from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import json_text, printable_lines
 
 QUIET, VERBOSE = "kdyolo.quiet", "kdyolo.verbose"  # where the context of a command line keeps what was asked for
@@ -46,12 +47,12 @@ def result_stream() -> TextIO | None:
 def note(text: Any) -> None:
     """Print lines that are not the result, to stderr; not with ``--quiet``."""
     if verbosity() != "quiet":
-        echo(text, err=True)
+        echo(fitted(str(text)), err=True)
 
 
 def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None:
     """Print a table as it is, plain data as JSON; on stdout, also where nothing else goes there."""
-    echo(result if isinstance(result, str) else json_text(result))
+    echo(fitted(result) if isinstance(result, str) else json_text(result))
 
 
 def plain_data(value: Any) -> Any:

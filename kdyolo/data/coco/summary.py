@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdyolo.errors import DatasetError
-from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.tables import ShownAsTable, aligned
 from kdyolo.utils.text import printable
 
 MOST_CROWDS = 0.1  # of a split's objects; COCO's own have 1.2 %
@@ -85,8 +85,7 @@ class ConversionSummary(ShownAsTable):
         """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""
         head = ("split", "role", "images", "background", "boxes", "crowds left out", "clipped", "empty dropped")
         rows = [head, *(self._row(split) for split in self.splits)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_justify(row, widths)).rstrip() for row in rows]
+        lines = aligned(rows, "<<>")
         lines.append(f"{len(self.names)} class{'es'[: 2 * (len(self.names) != 1)]}")
         for split, counts in self.splits.items():
             lines += _skip_lines(split, "image", counts.skipped_images)
@@ -104,11 +103,6 @@ class ConversionSummary(ShownAsTable):
 
     def __str__(self) -> str:
         return self.table()
-
-
-def _justify(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Words to the left, numbers (from the third column on) to the right."""
-    return [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
 
 
 def _skip_lines(split: str, kind: str, reasons: dict[str, int]) -> list[str]:

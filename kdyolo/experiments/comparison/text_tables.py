@@ -221,7 +221,7 @@ def _setting(value: Any) -> str:
 
 
 def _aligned(table: Table) -> str:
-    lines = (f"  {line}" for line in aligned([table.columns, *table.rows], "<" * table.left + ">"))
+    lines = aligned([table.columns, *table.rows], "<" * table.left + ">", indent=2)
     return "\n".join([printable(table.title), *lines])
 
 

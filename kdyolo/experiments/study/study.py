@@ -34,7 +34,8 @@ from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_ru
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.atomic import write_atomic
-from kdyolo.utils.text import printable
+from kdyolo.utils.tables import ShownInOneLine
+from kdyolo.utils.text import plural, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ DIGEST_NAME = f"{STUDY_NAME}.sha256"  # for sha256sum -c
 REPORT = "report"
 
 
-class Study:
+class Study(ShownInOneLine):
     """Arms and seeds that a study file asks for, checked. Make one with :meth:`from_file`.
 
     Attributes:
@@ -65,6 +66,11 @@ class Study:
         shares = file.labels or (1.0,)
         self.runs = tuple(self._run(arm, seed, share) for seed in file.seeds for share in shares for arm in arms)
         self.distillations = tuple({run.distillation: None for run in self.runs if run.distillation})
+
+    def headline(self) -> str:
+        """The study's name, and how much it trains where."""
+        arms, runs = plural(len(self.arms), "arm"), plural(len(self.runs), "run")
+        return f"{self.file.name}, {arms}, {runs} in {self.folder}"
 
     def _run(self, arm: StudyArm, seed: int, share: float) -> StudyRun:
         distillation = arm.distillation
