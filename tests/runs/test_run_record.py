@@ -25,7 +25,7 @@ def record() -> RunRecord:
     settings = TrainOptions(unfreeze_stages="1:p5,2:all")
     args = SimpleNamespace(data="shapes.yaml", seed=7)
     asked = {"epochs": 4, "augmentations": (1, 2), "name": "größer"}
-    return run_record(settings, schedule, None, "start.pt", asked, args, "kdyolov8n.yaml", 12)
+    return run_record(settings, schedule, None, "start.pt", None, asked, args, "kdyolov8n.yaml", 12)
 
 
 def test_the_file_has_its_keys_in_their_order(record, tmp_path):

@@ -90,13 +90,15 @@ def test_failure_while_writing_leaves_everything_as_it_was(
     [("copy", "copyfile", "Check free space"), ("hardlink", "link", "Use link 'symlink' or 'copy'")],
 )
 def test_failure_is_told_with_its_cause(root, tmp_path, monkeypatch, link, function, advice):
+    full = OSError(28, "No space left on device")
+
     def fail(*args):
-        raise FULL
+        raise full
 
     monkeypatch.setattr(shutil if function == "copyfile" else os, function, fail)
     with pytest.raises(DatasetError, match=f"out: cannot be written: .*No space left on device. {advice}") as caught:
         convert_coco(root, tmp_path / "out", link=link)
-    assert caught.value.__cause__ is FULL
+    assert caught.value.__cause__ is full
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
