@@ -15,8 +15,8 @@ from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.runs.run_record import RunRecord
 
 KEYS = (
-    "versions command git_commit settings asked started_from backbone schedule recipe data seed cpu_threads model batch "
-    "distill_model"
+    "versions command git_commit settings asked started_from backbone schedule recipe data seed "
+    "cpu_threads model batch distill_model"
 )
 
 
