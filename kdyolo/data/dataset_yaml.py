@@ -25,6 +25,7 @@ from kdyolo.utils.ultralytics_patches import fonts_left_out
 from kdyolo.utils.yaml_files import MOST_BYTES, MOST_VALUES, load_yaml
 
 MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
+_LONGEST_NAME = 1000  # characters; matplotlib needs ten seconds to draw a million
 ROLES = ("train", "val", "test")
 LABEL_KEYS = ("task", "kpt_shape", "kpt_names", "skeleton")
 
@@ -105,7 +106,7 @@ def load_dataset(path: Path) -> Dataset:
             f"{path}: expected as many names as 'nc' says, found {len(names)} names and nc {quoted(content['nc'])}. "
             "Correct the one that is wrong."
         )
-    _refuse_wrong_ids(path, content, names)
+    _refuse_wrong_classes(path, content, names)
     for role in ROLES:
         if content.get(role) and not _paths(content[role]):
             raise DatasetError(
@@ -181,7 +182,7 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
 
     file = dataset_file(str(data))
     content = _read(file)
-    _refuse_wrong_ids(file, content, _class_names(content))
+    _refuse_wrong_classes(file, content, _class_names(content))
     script = content.get("download")
     if split not in ("train", "val") and not content.get(split):  # Ultralytics says the same of the other two
         there = [name for name in ("train", "val", "test") if content.get(name)]
@@ -337,12 +338,14 @@ def _ids(ids: Any, names: Mapping[int, str]) -> dict[int, int] | None:
     return found if found and len(set(found.values())) == len(ids) else None
 
 
-def _refuse_wrong_ids(path: Path, content: Mapping[str, Any], names: Mapping[int, str]) -> None:
-    """Refuse category ids of which a class has none, or none of its own; without any, names tie classes to categories.
+def _refuse_wrong_classes(path: Path, content: Mapping[str, Any], names: Mapping[int, str]) -> None:
+    """Refuse names too long to draw, and category ids of which a class has none of its own; names do without ids.
 
     Raises:
         DatasetError: They are wrong.
     """
+    if len(longest := max(names.values(), key=len, default="")) > _LONGEST_NAME:
+        raise DatasetError(f"{path}: expected names of at most {_LONGEST_NAME} characters, found {quoted(longest)}.")
     ids = content.get("category_ids")
     if ids and _ids(ids, names) is None:
         raise DatasetError(

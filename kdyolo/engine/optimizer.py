@@ -13,6 +13,7 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from kdyolo.models.freeze_schedule import HEAD, FreezeSchedule
 from kdyolo.models.freezing import split_param_groups
+from kdyolo.runs.contents.readers import check_optimizer_state
 
 KERNEL_FLAGS = ("fused", "foreach", "capturable")  # how an optimizer computes, not what
 
@@ -177,12 +178,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     Args:
         optimizer: Optimizer with the same groups of parameters.
         state: What ``state_dict`` gave.
+
+    Raises:
+        ValueError: It is of other parameters.
     """
     groups = [
         {**saved, **{flag: group[flag] for flag in KERNEL_FLAGS if flag in group}}
         for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({**state, "param_groups": groups})
+    check_optimizer_state(optimizer)
 
 
 class EarlyStoppingAfterUnfreeze(EarlyStopping):  # type: ignore[misc]

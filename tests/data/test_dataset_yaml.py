@@ -90,6 +90,7 @@ def test_a_role_that_repeats_another_is_read_once(tmp_path):
         ("a: [", "not a YAML file"),
         ("train: images/train", "expected under 'names' a name for each class"),
         ("names: {0: a, 2: b}\ntrain: images/train", "expected under 'names' a name for each class"),
+        (f"names: [a, {'b' * 1001}]\ntrain: images/train", "expected names of at most 1000 characters, found 'bbb"),
         ("names: [a]", "expected at least one of the keys train, val, test"),
         ("names: [a]\ntrain: 5", "expected under 'train' a path or a list of paths, found 5"),
         ("names: [a]\npath: /no/where\ntrain: x", "'path' leads nowhere: there is no /no/where"),

@@ -224,6 +224,14 @@ def test_values_of_another_kind_are_refused(interrupted, tmp_path, changes):
     assert "\n" not in str(caught.value)
 
 
+def test_the_state_of_an_optimizer_of_other_parameters_is_refused(interrupted, tmp_path):
+    state = interrupted.optimizer.state_dict()
+    first = next(iter(state["state"]))
+    state["state"][first] = {"momentum_buffer": torch.zeros(2, 2)}
+    with pytest.raises(RunError, match=r"resume\.pt: damaged \(.*momentum_buffer of shape \(2, 2\) for a parameter of"):
+        resumed_on(interrupted, tmp_path, 0, optimizer=state)
+
+
 @pytest.mark.parametrize(
     "changes", [{"model": {}}, {"ema": {"a": 1}}, {"optimizer": {}}, {"optimizer": {"param_groups": [3], "state": {}}}]
 )

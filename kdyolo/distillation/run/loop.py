@@ -29,7 +29,7 @@ from kdyolo.distillation.targets import LevelTarget, LiveTargets, TargetSource
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
-from kdyolo.runs.contents.readers import damage_explained
+from kdyolo.runs.contents.readers import check_optimizer_state, damage_explained
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, RESULTS_NAME, STATE_NAME, weights_file
 from kdyolo.runs.process_control import finished_first, raise_if_told_to_end
 from kdyolo.utils import distributed
@@ -340,6 +340,7 @@ class DistillLoop:
         with damage_explained(weights_file(self.folder, STATE_NAME)):
             self.student.load_state_dict(state.student)
             self.optimizer.load_state_dict(state.optimizer)
+            check_optimizer_state(self.optimizer)
             if state.scaler:
                 self.scaler.load_state_dict(state.scaler)
             self.live.take(state.statistics)

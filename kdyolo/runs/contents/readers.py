@@ -51,6 +51,22 @@ def damage_explained(path: Path) -> Iterator[None]:
         raise state_damaged(path, quoted(e)) from e
 
 
+def check_optimizer_state(optimizer: Any) -> None:
+    """Refuse a state of other parameters, which torch takes, and fails on when the optimizer first steps.
+
+    Args:
+        optimizer: Optimizer of torch that has loaded it.
+
+    Raises:
+        ValueError: A tensor of it has neither the shape of its parameter nor is it one number.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            shape = tuple(getattr(value, "shape", ()))
+            if shape not in ((), tuple(parameter.shape)):
+                raise ValueError(f"optimizer: {name} of shape {shape} for a parameter of {tuple(parameter.shape)}")
+
+
 def state_damaged(path: Path, how: str) -> RunError:
     """The error about a file that a run cannot continue from."""
     return RunError(f"{path}: damaged ({how}). The run cannot go on from here.")
