@@ -84,7 +84,7 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
     if key == "imgsz" and value is not None:
         return _size_mistake(value, training)
     if key == "classes" and value is not None:
-        return _classes_mistake(value, training)
+        return _classes_mistake(value)
     least = LEAST.get(key)
     wrong = least is not None and isinstance(value, (int, float)) and value < least
     if not wrong and not (isinstance(value, bool) and key in CFG_INT_KEYS | CFG_FLOAT_KEYS | CFG_FRACTION_KEYS):
@@ -120,13 +120,11 @@ def _batch_mistake(value: Any) -> str | None:
     )
 
 
-def _classes_mistake(value: Any, training: bool) -> str | None:
-    listed = isinstance(value, (list, tuple))
-    numbers = list(value) if listed else [value]
-    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-    if whole and (listed or not training):
+def _classes_mistake(value: Any) -> str | None:
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    if all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         return None
-    return f"classes takes a list of numbers of classes, such as [0, 2]; found {quoted(value)}."
+    return f"classes takes the number of a class, or a list of numbers such as [0, 2]; found {quoted(value)}."
 
 
 def _size_mistake(value: Any, training: bool) -> str | None:

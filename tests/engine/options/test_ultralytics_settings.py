@@ -27,7 +27,10 @@ def test_ultralytics_own_defaults_are_right():
         ({"plots": "no"}, "plots takes True or False; found 'no'."),
         ({"batch": 0}, "batch takes a number of images of at least 1"),
         ({"batch": float("inf")}, "batch takes a number of images of at least 1"),
-        *(({"classes": found}, "classes takes a list of numbers") for found in (0.5, [[]], ["disc"], {"a": 1}, True)),
+        *(
+            ({"classes": found}, "classes takes the number of a class")
+            for found in (0.5, [[]], ["disc"], {"a": 1}, True)
+        ),
         ({"batch": 2.5}, "batch takes a number of images of at least 1"),
         ({"imgsz": 100}, "imgsz takes a multiple of 32; found 100. Take 96 or 128."),
         ({"imgsz": 20}, "imgsz takes a multiple of 32; found 20. Take 32."),
