@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-WORKERS ?= 2
+# Three on two cores: a quarter of what two workers do is wait for processes that they started.
+WORKERS ?= 3
 SPREAD = --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE = # else each of the many processes of the tests compiles kdyolo anew
 
@@ -13,7 +14,7 @@ demo: $(STAMP) ## the main job, to the end, on drawn data
 	rm -rf demo
 	$(BIN)/kdyolo demo --out demo
 
-test: $(STAMP) ## the test suite, on two cores; WORKERS=0 for one process, in which a debugger works
+test: $(STAMP) ## the test suite, for two cores; WORKERS=0 for one process, in which a debugger works
 	$(BIN)/python -m pytest -n $(WORKERS) $(SPREAD)
 
 test-fast: $(STAMP) ## what neither trains nor starts processes: an answer in a minute
