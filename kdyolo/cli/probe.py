@@ -10,10 +10,19 @@ import click
 from kdyolo.cli.base import command, json_option, note, print_result
 
 
+def _seeds(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers between commas, such as 0,1,2; found {text!r}.") from None
+
+
 @command(
     "  kdyolo probe ckpt.pth --data datasets/coco/coco.yaml\n"
     "  kdyolo probe runs/distill/sam2-s/weights/*.pt ckpt.pth --data datasets/coco/coco.yaml --imgsz 320\n"
-    "  kdyolo probe ckpt.pth --data datasets/coco/coco.yaml --images 5000 --json"
+    "  kdyolo probe ckpt.pth --data datasets/coco/coco.yaml --images 5000 --json\n"
+    "  kdyolo probe a.pth b.pth --data datasets/coco/coco.yaml --detect --detect-epochs 5 --detect-seeds 0,1,2"
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(), metavar="CKPT...")
 @click.option("--data", required=True, type=click.Path(), help="Dataset YAML with labels.")
@@ -30,10 +39,16 @@ from kdyolo.cli.base import command, json_option, note, print_result
 @click.option("--input-norm", metavar="NORM", help="Images the backbones know: 0-1, imagenet, or MEANS/STDS.")
 @click.option("--key-map", type=click.Path(), metavar="FILE", help="YAML with the names of an unknown checkpoint.")
 @click.option("--trust", is_flag=True, help="Unpickle the files completely: RUNS ANY CODE that they bring.")
+@click.option("--detect", is_flag=True, help="Also train a detection head on each frozen backbone: official AP on val.")
+@click.option("--detect-epochs", type=int, default=5, show_default=True, help="Length of each of these trainings.")
+@click.option("--detect-images", type=int, default=1000, show_default=True, help="Their images, the same for all.")
+@click.option("--detect-seeds", default="0", show_default=True, metavar="N,N,…", callback=_seeds,
+              help="Their seeds; one alone gives no interval.")  # fmt: skip
+@click.option("--work-dir", type=click.Path(), metavar="DIR", help="Keep the heads' runs here; else they are deleted.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Also a picture: .png, .svg or .pdf.")
 @json_option
 def probe(checkpoints: Sequence[str], data: str, plot: str | None, as_json: bool, **options: Any) -> None:
-    """Compare backbones by how well simple classifiers tell objects from their frozen features.
+    """Compare backbones by how well simple classifiers, or detection heads, tell objects from their frozen features.
 
     CKPT is anything that --backbone takes, or a trained detector. A random network is always among them.
     """

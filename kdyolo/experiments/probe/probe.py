@@ -16,7 +16,8 @@ from kdyolo.distillation.proof.labelled_objects import LabelledObjects, find_obj
 from kdyolo.distillation.proof.object_features import join_levels, knn_predictions, pool_objects
 from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.experiments.probe.classification import frequencies, image_folds, information, linear_log_probabilities
-from kdyolo.experiments.probe.result import ProbeResult, Told, score_all
+from kdyolo.experiments.probe.detection import HeadOptions, train_heads
+from kdyolo.experiments.probe.result import ProbeResult, Told, score_all, score_heads
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.lifecycle.devices import Machine, one_torch_device
 
@@ -34,6 +35,11 @@ def probe(
     batch: int = 16,
     seed: int = 0,
     device: str = "cpu",
+    detect: bool = False,
+    detect_epochs: int = 5,
+    detect_images: int = 1000,
+    detect_seeds: Sequence[int] = (0,),
+    work_dir: str | Path | None = None,
     **how: Any,
 ) -> ProbeResult:
     """Compare backbones, before a detector is trained, by how well their features tell objects apart.
@@ -54,6 +60,11 @@ def probe(
         batch: Images in a forward pass.
         seed: Seed of that draw, of folds, intervals and random networks.
         device: Device of the forward passes, in any form that Ultralytics takes.
+        detect: Also train a detection head on each frozen backbone, evaluated on ``val`` by the official AP.
+        detect_epochs: Length of each of these trainings.
+        detect_images: Number of training images, drawn by the training's seed; the same for all backbones.
+        detect_seeds: Seeds to train with; with one, differences have no interval.
+        work_dir: Folder that keeps the heads' runs. Default: they are gone afterwards.
         **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
             :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
@@ -71,6 +82,11 @@ def probe(
         8
     """
     device = _check(checkpoints, imgsz, resize, images, batch, device)
+    heads = HeadOptions(detect_epochs, detect_images, tuple(detect_seeds), Path(work_dir) if work_dir else None)
+    if detect:
+        heads.check(data)
+    elif heads != HeadOptions():
+        raise ConfigError("detect_epochs, detect_images, detect_seeds and work_dir are of detection heads. Add detect.")
     objects = find_objects(Path(data), split, imgsz, resize, images, seed)
     backbones = dict(_open_all(checkpoints, seed, how))
     pooled = _pool_all(list(backbones.values()), objects, imgsz, resize, batch, device)
@@ -86,7 +102,13 @@ def probe(
             said = linear_log_probabilities(parts, classes, folds)
             bits = information(said, frequent, classes)
             told[name, "linear", kind] = Told((said.argmax(1) == classes).numpy(), bits.double().numpy())
-    settings = {"data": str(data), "split": split, "imgsz": imgsz, "resize": resize, "seed": seed}
+    settings: dict[str, Any] = {"data": str(data), "split": split, "imgsz": imgsz, "resize": resize, "seed": seed}
+    found: dict[str, tuple[float, ...]] = {}
+    if detect:
+        sources: dict[str, Path | DistilledBackbone] = dict(backbones)
+        sources.update(zip(backbones, map(Path, checkpoints), strict=False))  # random networks come last, and stay
+        found = train_heads(sources, data, heads, how, imgsz=imgsz, batch=batch, device=device, resize=resize)
+        settings |= {"detect_epochs": detect_epochs, "detect_images": detect_images, "detect_seeds": list(heads.seeds)}
     return ProbeResult(
         scores=score_all(told, image_numbers.numpy(), RESAMPLES, seed),
         objects=len(classes),
@@ -94,6 +116,7 @@ def probe(
         classes=len(objects.class_names),
         majority=float(classes.bincount().max()) / len(classes),
         settings=settings,
+        heads=score_heads(found) if found else (),
     )
 
 

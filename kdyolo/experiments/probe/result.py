@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdyolo.experiments.comparison.significance import Interval
+from kdyolo.experiments.comparison.significance import Interval, mean_interval, paired_effect
 from kdyolo.utils.tables import ShownAsTable, aligned
 
 if TYPE_CHECKING:
@@ -55,6 +55,23 @@ class ProbeScore:
     information_difference: Interval | None = None
 
 
+@dataclass(frozen=True)
+class HeadScore:
+    """What detection heads on one frozen backbone reach.
+
+    Attributes:
+        checkpoint: Name of the checkpoint.
+        values: Official AP in 0–1, one for each seed.
+        ap: Their mean, with its interval over seeds; without ends for one seed.
+        difference: The mean minus that of the first checkpoint, paired by seeds; None for the first.
+    """
+
+    checkpoint: str
+    values: tuple[float, ...]
+    ap: Interval
+    difference: Interval | None
+
+
 @dataclass(frozen=True, repr=False)
 class ProbeResult(ShownAsTable):
     """Checkpoints side by side.
@@ -65,7 +82,8 @@ class ProbeResult(ShownAsTable):
         images: Number of their images.
         classes: Number of their classes.
         majority: Share in 0–1 of the most frequent class: what guessing it always would score.
-        settings: Data set, split, size and seed of the probe.
+        settings: Data set, split, size and seed of the probe; of detection heads their epochs, images and seeds.
+        heads: A score of each checkpoint's detection heads; empty where none were asked for.
     """
 
     scores: tuple[ProbeScore, ...]
@@ -74,6 +92,7 @@ class ProbeResult(ShownAsTable):
     classes: int
     majority: float
     settings: Mapping[str, Any]
+    heads: tuple[HeadScore, ...] = ()
 
     def score(self, checkpoint: str, classifier: str = "linear", features: str = "joined") -> ProbeScore:
         """The score of a checkpoint.
@@ -87,15 +106,20 @@ class ProbeResult(ShownAsTable):
         raise KeyError(f"no score of {checkpoint!r} by {classifier!r} on {features!r}")
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each score; accuracies, differences and ends of their intervals in 0–1."""
+        """A row for each score; accuracies, differences and ends of their intervals in 0–1.
+
+        Rows of detection heads have the classifier ``head``, and their AP in the columns ``ap…``.
+        """
         import pandas as pd
 
-        frame: pd.DataFrame = pd.DataFrame([_row(score) for score in self.scores])
+        frame: pd.DataFrame = pd.DataFrame([*map(_row, self.scores), *map(_head_row, self.heads)])
         return frame
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "scores": [_row(score) for score in self.scores], "settings": dict(self.settings)}
+        heads = [{**_head_row(head), "values": list(head.values)} for head in self.heads]
+        scores = [_row(score) for score in self.scores]
+        return {**asdict(self), "scores": scores, "settings": dict(self.settings), "heads": heads}
 
     def table(self) -> str:
         """Bits and accuracies in percent, a line for each checkpoint; differences to the first one below."""
@@ -110,7 +134,21 @@ class ProbeResult(ShownAsTable):
         ]
         differences = [[name, *(_text(self.score(name, *c).difference, "+") for c in columns)] for name in names[1:]]
         lines += ["", *aligned([[f"minus {names[0]}", *header[1:]], *differences], "<>"), "", *self._information(names)]
-        return "\n".join([*lines, f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images"])
+        lines += [f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images"]
+        return "\n".join([*lines, *(self._detection() if self.heads else ())])
+
+    def _detection(self) -> list[str]:
+        first, seeds = self.heads[0], len(self.heads[0].values)
+        header = ["detection head", "AP %", f"minus {first.checkpoint}"]
+        rows = [[head.checkpoint, _text(head.ap), _text(head.difference, "+")] for head in self.heads]
+        epochs, images = (self.settings[f"detect_{name}"] for name in ("epochs", "images"))
+        basis = (
+            f"intervals: {LEVEL:.0%} over {seeds} seeds, differences paired by seeds"
+            if seeds > 1
+            else "one seed: no interval, and no difference is shown to be more than chance"
+        )
+        told = f"official AP on all validation images; epochs: {epochs}, training images: at most {images:,}; {basis}"
+        return ["", *aligned([header, *rows], "<>"), told]
 
     def _information(self, names: Sequence[str]) -> list[str]:
         kinds = list(dict.fromkeys(score.features for score in self.scores if score.information))
@@ -161,6 +199,24 @@ def score_all(
     return tuple(scores)
 
 
+def score_heads(found: Mapping[str, Sequence[float]]) -> tuple[HeadScore, ...]:
+    """Scores of detection heads.
+
+    Args:
+        found: Checkpoint → AP in 0–1 of each seed, the same seeds for all; others are compared with the first.
+    """
+    base = next(iter(found.values()))
+    return tuple(
+        HeadScore(
+            name,
+            tuple(values),
+            mean_interval(values, LEVEL),
+            paired_effect(values, base, LEVEL).interval if number else None,
+        )
+        for number, (name, values) in enumerate(found.items())
+    )
+
+
 def _interval(estimate: float, drawn: NDArray[np.float64], images: int) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
@@ -170,11 +226,19 @@ def _interval(estimate: float, drawn: NDArray[np.float64], images: int) -> Inter
 def _row(score: ProbeScore) -> dict[str, Any]:
     row: dict[str, Any] = {"checkpoint": score.checkpoint, "classifier": score.classifier, "features": score.features}
     for name in ("accuracy", "difference", "information", "information_difference"):
-        interval: Interval | None = getattr(score, name)
-        row[name] = interval.estimate if interval else None
-        row[f"{name}_low"] = interval.low if interval else None
-        row[f"{name}_high"] = interval.high if interval else None
+        row |= _columns(name, getattr(score, name))
     return row
+
+
+def _head_row(head: HeadScore) -> dict[str, Any]:
+    row: dict[str, Any] = {"checkpoint": head.checkpoint, "classifier": "head", "features": "joined"}
+    return row | _columns("ap", head.ap) | _columns("ap_difference", head.difference)
+
+
+def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """Estimate and ends; None for what is not known, which JSON has no other word for."""
+    low, high = (interval.low, interval.high) if interval and interval.known else (None, None)
+    return {name: interval.estimate if interval else None, f"{name}_low": low, f"{name}_high": high}
 
 
 def _text(interval: Interval | None, sign: str = "", scale: int = 100) -> str:
@@ -182,4 +246,6 @@ def _text(interval: Interval | None, sign: str = "", scale: int = 100) -> str:
         return ""
     values: Sequence[float] = (interval.estimate, interval.low, interval.high)
     digits = 1 if scale == 100 else 3
+    if not interval.known:
+        return f"{scale * interval.estimate:{sign}.{digits}f}"
     return "{} [{}, {}]".format(*(f"{scale * value:{sign}.{digits}f}" for value in values))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdyolo.data.training_subset import LabelSubset
 from kdyolo.engine.options.train_options import OPTION_NAMES, names_of
 from kdyolo.experiments.study.arm_checks import StudyArm, full_settings
 from kdyolo.experiments.study.distillations import StudyDistillation
 from kdyolo.experiments.study.job import Job
-from kdyolo.experiments.study.label_subsets import LabelSubset
 from kdyolo.utils.hashing import sha256_of_file
 from kdyolo.utils.text import shortened
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from kdyolo.cli import cli
@@ -47,3 +48,18 @@ def test_the_command_prints_json(shapes, checkpoint, capsys) -> None:
     arguments = [str(checkpoint), "--data", str(shapes), "--split", "train", "--imgsz", "64", "--json"]
     cli.main(["probe", *arguments], standalone_mode=False)
     assert '"majority"' in capsys.readouterr().out
+
+
+def test_seeds_are_numbers_between_commas(shapes, checkpoint) -> None:
+    with pytest.raises(click.UsageError, match="such as 0,1,2"):
+        cli.main(["probe", str(checkpoint), "--data", str(shapes), "--detect-seeds", "0;1"], standalone_mode=False)
+
+
+def test_wrong_options_of_heads_are_named_before_anything_is_computed(shapes, checkpoint, tmp_path) -> None:
+    (tmp_path / "kept").write_text("something")
+    wrong = {"detect_epochs": 0, "detect_images": 1, "detect_seeds": (1, 1), "work_dir": tmp_path}
+    with pytest.raises(ConfigError) as error:
+        probe([checkpoint], shapes, imgsz=64, detect=True, **wrong)
+    assert len(error.value.mistakes) == 4
+    with pytest.raises(ConfigError, match="Add detect"):
+        probe([checkpoint], shapes, imgsz=64, detect_epochs=2)

@@ -9,7 +9,7 @@ import pytest
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.probe.figure import draw_probe
-from kdyolo.experiments.probe.result import ProbeResult, Told, score_all
+from kdyolo.experiments.probe.result import ProbeResult, Told, score_all, score_heads
 
 IMAGES = np.repeat(np.arange(40), 3)
 
@@ -65,3 +65,33 @@ def test_the_figure_is_written_completely_or_not_at_all(tmp_path) -> None:
     with pytest.raises(RunError, match="cannot be written"):
         draw_probe(found, tmp_path / "probe.none")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["probe.png", "probe.svg"]
+
+
+def with_heads(*values: tuple[float, ...]) -> ProbeResult:
+    told = {("a", "linear", "joined"): hits(0.75), ("b", "linear", "joined"): hits(0.5)}
+    settings = {"split": "val", "detect_epochs": 5, "detect_images": 100}
+    heads = score_heads(dict(zip("ab", values, strict=True)))
+    return ProbeResult(score_all(told, IMAGES, 500, 0), 120, 40, 3, 0.5, settings, heads)
+
+
+def test_heads_of_one_seed_have_no_interval() -> None:
+    found = with_heads((0.2,), (0.15,))
+    assert "one seed: no interval" in found.table()
+    assert "-5.0" in found.table()
+    assert "nan" not in found.table()
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["heads"][1]["ap_low"] is None
+    assert found.to_frame()["ap"].tolist()[-2:] == [0.2, 0.15]
+
+
+def test_heads_are_paired_by_seed() -> None:
+    """Far apart over seeds, yet always about a tenth apart: t interval of 0.10, 0.09, 0.11, 4.303 · 0.01 / √3 wide."""
+    difference = with_heads((0.1, 0.3, 0.5), (0.2, 0.39, 0.61)).heads[1].difference
+    assert difference.estimate == pytest.approx(0.1)
+    assert difference.high - difference.estimate == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-3)
+
+
+def test_the_figure_shows_bits_and_heads(tmp_path) -> None:
+    shown = draw_probe(with_heads((0.2,), (0.15,)), tmp_path / "heads.svg").read_text()
+    assert "bits per object" in shown
+    assert "one seed, no interval" in shown
+    assert "official AP" not in draw_probe(result({("a", "linear", "P3"): hits(0.5)}), tmp_path / "p.svg").read_text()

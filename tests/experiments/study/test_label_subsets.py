@@ -13,9 +13,9 @@ from kdyolo import Study
 from kdyolo.data.dataset_yaml import load_dataset
 from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
 from kdyolo.data.image_names import image_files, label_file
+from kdyolo.data.training_subset import LabelSubset, draw
 from kdyolo.engine.start.plan import check_data
 from kdyolo.errors import ConfigError
-from kdyolo.experiments.study.label_subsets import LabelSubset, draw
 
 
 @given(st.integers(1, 2000), st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
