@@ -227,10 +227,10 @@ def _stamps(description: Path, shard: Path, key: CacheKey, projection: str) -> l
         if content is None or not is_file(shard):
             return None
         found = msgspec.convert(content, _ShardForm)
-        if sha256_of_file(shard) != found.sha256 or found.projection != projection:
-            return None
-        with safe_open(shard, framework="pt") as opened:
+        with safe_open(shard, framework="pt") as opened:  # before it is hashed, which takes long where it is no shard
             counts = {opened.get_slice(name).get_shape()[0] for name in key.tensors}
-        return [ImageStamp(*image) for image in found.images] if counts == {len(found.images)} else None
+        if counts != {len(found.images)} or found.projection != projection or sha256_of_file(shard) != found.sha256:
+            return None
+        return [ImageStamp(*image) for image in found.images]
     except (OSError, RunError, msgspec.ValidationError, IndexError, SafetensorError):
         return None

@@ -160,10 +160,24 @@ def drop_rows_after(path: Path, epochs: int) -> None:
     Args:
         path: The file; nothing is done if there is none.
         epochs: Number of epochs whose rows stay.
+
+    Raises:
+        RunError: A row does not begin with the number of an epoch.
     """
-    if not path.is_file():
+    text = read_results_text(path)
+    if not text:
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = file.read().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and int(float(next(csv.reader([row]))[0])) <= epochs]
+    header, *rows = text.splitlines(keepends=True)
+    whole = (row for row in rows if row.endswith("\n") and row.strip())
+    kept = [row for row in whole if _epoch_of(path, row) <= epochs]
     write_atomic(path, "".join([header, *kept]), flush=True)
+
+
+def _epoch_of(path: Path, row: str) -> int:
+    try:
+        return int(float(next(csv.reader([row]))[0]))
+    except (ValueError, OverflowError, IndexError, csv.Error):
+        raise RunError(
+            f"{path}: expected rows that begin with the number of an epoch, found {quoted(row.strip(), 60)}. "
+            "Remove that row, or restore the file."
+        ) from None

@@ -10,6 +10,7 @@ from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CF
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from kdyolo.errors import ConfigError
+from kdyolo.runs.contents.forms import MOST_EPOCHS
 from kdyolo.utils.text import did_you_mean, quoted
 
 # Keys that Ultralytics accepts beside those of its default.yaml.
@@ -18,6 +19,7 @@ LARGEST = 1 << 16  # pixels of a side, beyond which no memory holds an image
 STRIDE = 32  # the largest of every model here; Ultralytics rounds other sizes up
 # Bounds that Ultralytics does not check, or only in the middle of a run.
 LEAST = {**CFG_INT_MIN, "workers": 0, "close_mosaic": 0, "warmup_epochs": 0}
+MOST = {"epochs": MOST_EPOCHS}
 
 
 def setting_mistakes(settings: Mapping[str, Any], own: Collection[str] = (), *, training: bool = False) -> list[str]:
@@ -86,23 +88,23 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
     if key == "classes" and value is not None:
         return _classes_mistake(value)
     least = LEAST.get(key)
-    wrong = least is not None and isinstance(value, (int, float)) and value < least
+    wrong = isinstance(value, (int, float)) and ((least is not None and value < least) or value > MOST.get(key, value))
     if not wrong and not (isinstance(value, bool) and key in CFG_INT_KEYS | CFG_FLOAT_KEYS | CFG_FRACTION_KEYS):
         try:
             check_cfg({key: value})
             return None
         except (TypeError, ValueError, SyntaxError) as e:
             found = str(e).strip().splitlines()[0]
-    if expected := _expected(key, least):
+    if expected := _expected(key, least, MOST.get(key)):
         return f"{key} takes {expected}; found {quoted(value)}."
     return found
 
 
-def _expected(key: str, least: float | None) -> str:
+def _expected(key: str, least: float | None, most: int | None) -> str:
     """What a setting takes, in words; empty if Ultralytics says it better."""
     from_on = "" if least is None else f" of at least {least}"
     if key in CFG_INT_KEYS:
-        return f"a whole number{from_on}"
+        return f"a whole number{from_on}{'' if most is None else f' and at most {most:,}'}"
     if key in CFG_FRACTION_KEYS and key != "fraction":
         return "a number from 0 to 1"
     if key in CFG_FLOAT_KEYS:

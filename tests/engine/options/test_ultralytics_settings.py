@@ -18,9 +18,10 @@ def test_ultralytics_own_defaults_are_right():
     [
         ({"lr0": "abc"}, "lr0 takes a number from 0 to 1; found 'abc'."),
         ({"mosaic": 2}, "mosaic takes a number from 0 to 1; found 2."),
-        ({"epochs": 0}, "epochs takes a whole number of at least 1; found 0."),
-        ({"epochs": 2.5}, "epochs takes a whole number of at least 1; found 2.5."),
-        ({"epochs": True}, "epochs takes a whole number of at least 1; found True."),
+        ({"epochs": 0}, "epochs takes a whole number of at least 1 and at most 1,000,000; found 0."),
+        ({"epochs": 1 << 64}, "epochs takes a whole number of at least 1 and at most 1,000,000; found 184467"),
+        ({"epochs": 2.5}, "epochs takes a whole number of at least 1 and at most 1,000,000; found 2.5."),
+        ({"epochs": True}, "epochs takes a whole number of at least 1 and at most 1,000,000; found True."),
         ({"workers": -1}, "workers takes a whole number of at least 0; found -1."),
         ({"warmup_epochs": "x"}, "warmup_epochs takes a number of at least 0; found 'x'."),
         ({"box": "x"}, "box takes a number; found 'x'."),
