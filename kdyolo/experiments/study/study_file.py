@@ -118,7 +118,7 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
     mistakes = [f"unknown key {quoted(key)}.{did_you_mean(str(key), KEYS)}" for key in document if key not in KEYS]
     name = document.get("name", path.stem)
     mistakes += [f"name: {why}" for why in _name_mistakes(name)]
-    base = _options(document.get("base") or {}, "base", mistakes)
+    base = _options(document.get("base"), "base", mistakes)
     arms = _arms(document["arms"], mistakes)
     data = document.get("data")
     if not isinstance(data, str):
@@ -159,7 +159,7 @@ def _arms(found: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, 
     arms = {}
     for name, options in found.items():
         mistakes += [f"arm {why}" for why in _name_mistakes(name)]
-        arms[str(name)] = _options({} if options is None else options, f"arm {shortened(str(name), 100)}", mistakes)
+        arms[str(name)] = _options(options, f"arm {shortened(str(name), 100)}", mistakes)
     folders = Counter(name.casefold() for name in arms)
     if twice := [name for name in arms if folders[name.casefold()] > 1]:
         named = shortened(", ".join(twice), 200)
@@ -169,6 +169,8 @@ def _arms(found: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, 
 
 def _options(found: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
     """Options under the names that ``KDYOLO.train`` has for them; ``freeze`` counts epochs, as ``--freeze`` does."""
+    if found is None:
+        return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         mistakes.append(f"{where}: expected options such as {{freeze: 50, lr0: 0.01}}; found {quoted(found)}.")
         return {}

@@ -79,6 +79,7 @@ def test_arms_of_different_scales_are_named(content, tmp_path):
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"sedes": [1]}, "unknown key 'sedes'. Did you mean 'seeds'?"),
     "unknown option": ({"arms": {"a": {"freez": 3}, "b": {}}}, "arm a: unknown setting 'freez'. Did you mean 'freeze'"),
+    "base that is none": ({"base": 0}, "base: expected options such as {freeze: 50, lr0: 0.01}; found 0."),
     "option of the base": ({"base": {"epocs": 3}}, "every arm: unknown setting 'epocs'. Did you mean 'epochs'"),
     "wrong value": ({"arms": {"a": {"lr0": "fast"}, "b": {}}}, "arm a: lr0 takes a number from 0 to 1; found 'fast'"),
     "missing checkpoint": ({"arms": {"a": {"backbone": "no.pth"}, "b": {}}}, "arm a: no.pth: no such file"),
