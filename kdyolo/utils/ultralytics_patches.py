@@ -41,7 +41,7 @@ overrides set a value of Ultralytics' own for a moment, or for the rest of a run
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -49,6 +49,19 @@ from typing import Any
 
 from kdyolo.utils.atomic import replacing
 from kdyolo.utils.text import printable_lines
+
+
+@contextmanager
+def _replaced(attributes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Give owners other values under some of their names, and back what they had."""
+    saved = [(owner, name, getattr(owner, name)) for owner, name, _ in attributes]
+    try:
+        for owner, name, value in attributes:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in saved:
+            setattr(owner, name, value)
 
 
 @contextmanager
@@ -132,19 +145,10 @@ def compiler_left_out(unless: object = False) -> Iterator[None]:
         yield
         return
     optimizer = torch.optim.Optimizer
-    names = ("add_param_group", "zero_grad", "load_state_dict")
-    saved: list[tuple[Any, str, Any]] = [(optimizer, name, getattr(optimizer, name)) for name in names]
-    replaced: list[tuple[Any, str, Any]]
-    replaced = [(optimizer, name, getattr(method, "__wrapped__", method)) for _, name, method in saved]
-    saved.append((torch, "use_deterministic_algorithms", torch.use_deterministic_algorithms))
-    replaced.append((torch, "use_deterministic_algorithms", use_deterministic_algorithms))
-    try:
-        for owner, name, function in replaced:
-            setattr(owner, name, function)
+    methods = {name: getattr(optimizer, name) for name in ("add_param_group", "zero_grad", "load_state_dict")}
+    wrapped = [(optimizer, name, getattr(method, "__wrapped__", method)) for name, method in methods.items()]
+    with _replaced([*wrapped, (torch, "use_deterministic_algorithms", use_deterministic_algorithms)]):
         yield
-    finally:
-        for owner, name, function in saved:
-            setattr(owner, name, function)
 
 
 @contextmanager
@@ -231,14 +235,8 @@ def data_sets_read_by(read: Callable[[Any, str], dict[str, Any]]) -> Iterator[No
     replaced: list[tuple[Any, str, Callable[..., Any]]]
     replaced = [(module, "check_det_dataset", check) for module in (exporter, trainer, validator)]
     replaced += [(module, "convert_ndjson_to_yolo_if_needed", unchanged) for module in (trainer, validator)]
-    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    try:
-        for module, name, function in replaced:
-            setattr(module, name, function)
+    with _replaced(replaced):
         yield
-    finally:
-        for module, name, function in saved:
-            setattr(module, name, function)
 
 
 @contextmanager
