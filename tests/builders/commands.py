@@ -1,11 +1,13 @@
-"""Commands as a user would run them, and folders compared file by file."""
+"""Commands and scripts as a user would run them, and folders compared file by file."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from tests.system.forkserver import environment, fork_server
 
@@ -42,3 +44,14 @@ def run_command(
         done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode == 0) is ok, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
+
+
+def script_module(name: str) -> ModuleType:
+    """A script of ``scripts/``, imported anew, so that its functions can be called."""
+    spec = importlib.util.spec_from_file_location(name, CHECKOUT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module

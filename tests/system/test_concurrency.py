@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 
 import pytest
 
-from tests.builders.commands import CHECKOUT
+from tests.builders.commands import script_module
 
 KINDS = ("convert", "train", "ps")
 
@@ -16,11 +15,7 @@ KINDS = ("convert", "train", "ps")
 @pytest.fixture(scope="module")
 def said() -> str:
     """What the script said of one round of each kind, whose processes are forked from the server of these tests."""
-    spec = importlib.util.spec_from_file_location("concurrency", CHECKOUT / "scripts/concurrency.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = script_module("concurrency")
     output = io.StringIO()
     with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
         script.main(["--rounds", "1", "--what", *KINDS])

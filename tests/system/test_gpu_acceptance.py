@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +12,14 @@ import click
 import pytest
 
 from kdyolo.errors import ConfigError
-from tests.builders.commands import CHECKOUT
+from tests.builders.commands import script_module
 from tests.system.forkserver import ForkedPython, ForkServer
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """``scripts/gpu_acceptance.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("gpu_acceptance", CHECKOUT / "scripts/gpu_acceptance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return script_module("gpu_acceptance")
 
 
 class Logged:
