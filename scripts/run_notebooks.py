@@ -16,6 +16,8 @@ import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from nbclient.exceptions import CellExecutionError
 SOURCES = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 LARGEST = 1_000_000  # bytes of a notebook with its outputs
 LONGEST = 600  # seconds
+AT_ONCE = 2  # notebooks; each keeps about one core busy
 LINES = 40  # of text that a cell printed; what is in the middle of more is left out
 WIDEST = 200  # characters of a line
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -43,7 +46,9 @@ def main() -> int:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `kdyolo` in cells
     os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
     sources = [SOURCES / f"{name}.py" for name in arguments.names] or sorted(SOURCES.glob("*.py"))
-    return max(run(source, arguments.out / f"{source.stem}.ipynb") for source in sources)
+    targets = [arguments.out / f"{source.stem}.ipynb" for source in sources]
+    with ProcessPoolExecutor(AT_ONCE, get_context("spawn")) as pool:  # each with an environment of its own
+        return max(pool.map(run, sources, targets))
 
 
 def run(source: Path, target: Path) -> int:
