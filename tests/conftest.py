@@ -18,13 +18,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from psutil import virtual_memory
+
 # Garbage is searched for less often: as it is by default, that takes an eighth of the time of tests that build models.
 gc.set_threshold(10_000, 20, 20)
 
-# Read by Ultralytics when it is imported, here and in every process that a test starts. Every test writes to it, so it
-# lies in memory where there is a folder for that: to replace a file on a disk waits for the disk.
+# In memory, where there is a folder for that and room: tests write tens of thousands of small files, and on a disk that
+# takes a fifth of the processor's time, and more of waiting. $PYTEST_DEBUG_TEMPROOT names another place.
 _MEMORY = Path("/dev/shm")
-_HOME = tempfile.TemporaryDirectory(prefix="kdyolo-tests-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+_IN_MEMORY = os.access(_MEMORY, os.W_OK) and min(shutil.disk_usage(_MEMORY).free, virtual_memory().available) > 8 << 30
+if _IN_MEMORY:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+# Read by Ultralytics when it is imported, here and in every process that a test starts. Every test writes to it.
+_HOME = tempfile.TemporaryDirectory(prefix="kdyolo-tests-", dir=_MEMORY if _IN_MEMORY else None)
 os.environ["YOLO_CONFIG_DIR"] = _HOME.name
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_AUTOINSTALL"] = "false"
