@@ -84,6 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(folder)
         elif _TRAINS & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
+        elif "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
     if hasattr(config, "workerinput"):  # a worker of pytest-xdist
         items.sort(key=_turn)
 

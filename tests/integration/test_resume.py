@@ -272,7 +272,7 @@ def test_a_finished_run_says_so(train, checkpoint, tmp_path):
         KDYOLO(tmp_path / "run/weights/last.pt").train(resume=True)
 
 
-def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, checkpoint, tmp_path, monkeypatch):
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, set_up, checkpoint, tmp_path, monkeypatch):
     """Sums are rounded differently by another number of threads."""
     monkeypatch.setattr("kdyolo.engine.start.run_start.cpu_threads", lambda: 1)
     interrupt(train, checkpoint, 1, epochs=2)
@@ -281,7 +281,7 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, checkpoint, 
     model = KDYOLO(tmp_path / "run/weights/last.pt")
     model.add_callback("on_train_batch_end", lambda trainer: counts.append(torch.get_num_threads()))
     model.train(resume=True)
-    train({"backbone": checkpoint}, {"on_train_start": lambda t: counts.append(torch.get_num_threads())}, exist_ok=True)
+    set_up({"backbone": checkpoint}, lambda _: counts.append(torch.get_num_threads()), work_dir=tmp_path / "another")
     assert counts == [1, 1, 2]
 
 

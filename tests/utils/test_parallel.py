@@ -15,6 +15,7 @@ from kdyolo.utils.progress import Progress
 from tests.builders.coco import box, image, make_split
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
     from tests.builders.commands import tree
@@ -36,6 +37,7 @@ def test_several_processes_give_the_same_bytes(shared, tmp_path, monkeypatch):
     assert "numbered anew" in convert_coco(tmp_path / "root", tmp_path / "new").splits["train"].notes[0]
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 def test_shares_come_back_in_order_and_failures_too(monkeypatch):
     """Each process takes run after run; what one raises ends all of it, and so does what this process raises."""
