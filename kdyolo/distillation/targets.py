@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdyolo.distillation.geometry import Grid, bring_to, coverage
 from kdyolo.distillation.taps import STRIDES
-from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.distillation.teachers.protocol import Teacher, fold_teacher
 from kdyolo.distillation.views import Views
 
 _SMALLEST = 1e-4  # deviation of a channel, relative to the usual one, by which is still divided
@@ -57,6 +57,8 @@ class LiveTargets:
         self.half = amp and device.type == "cuda"
         if isinstance(teacher, nn.Module):
             teacher.to(device).eval()
+        if device.type == "cpu":  # on GPUs folding is not measured; with AMP it would also round otherwise
+            fold_teacher(teacher)
         channels = {level: teacher.maps[index].channels for level, index in taps.items()}
         self.statistics = {
             level: (torch.zeros(n, device=device), torch.ones(n, device=device)) for level, n in channels.items()

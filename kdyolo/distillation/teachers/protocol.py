@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -49,3 +49,17 @@ class Teacher(Protocol):
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
         """Images [B, 3, size, size] (RGB in 0–1) → maps [B, channels, height, width], one for each of ``maps``."""
+
+
+@runtime_checkable
+class FoldingTeacher(Protocol):
+    """A teacher that can compute the same maps faster on a CPU, once its weights are there for good."""
+
+    def fold(self) -> None:
+        """Compute as fast as a CPU can from now on."""
+
+
+def fold_teacher(teacher: Teacher) -> None:
+    """Have a teacher compute as fast as a CPU can, where it knows how."""
+    if isinstance(teacher, FoldingTeacher):
+        teacher.fold()

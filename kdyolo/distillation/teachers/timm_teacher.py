@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints.safe_load import Content, load_content, tensors_sha256
+from kdyolo.distillation.teachers.folding import folded
 from kdyolo.distillation.teachers.protocol import TeacherMap
 from kdyolo.errors import CheckpointError, ConfigError
 from kdyolo.utils.text import did_you_mean, quoted
@@ -46,6 +47,7 @@ class TimmTeacher(nn.Module):
         self.maps = tuple(TeacherMap(*found) for found in described)
         self.register_buffer("_mean", torch.tensor(self.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(1, -1, 1, 1), persistent=False)
+        self._layout = torch.contiguous_format
 
     def train(self, mode: bool = True) -> TimmTeacher:
         """Stay in evaluation mode, whatever is asked: a teacher is frozen."""
@@ -53,8 +55,14 @@ class TimmTeacher(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, size, size] in 0–1 → its maps [B, channels, height, width], shallow to deep."""
-        maps: list[Tensor] = self.net((images - self._mean) / self._std)
+        normalised = (images - self._mean) / self._std
+        maps: list[Tensor] = self.net(normalised.contiguous(memory_format=self._layout))
         return maps
+
+    def fold(self) -> None:
+        """Compute as fast as a CPU can, see :func:`kdyolo.distillation.teachers.folding.folded`; its maps stay."""
+        if (net := folded(self.net, self.size)) is not None:
+            self.net, self._layout = net, torch.channels_last
 
 
 def timm_teacher(name: str, file: Path | None, size: int) -> TimmTeacher:
