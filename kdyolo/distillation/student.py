@@ -35,10 +35,16 @@ class Student(nn.Module):
         layers = dict(zip(backbone.levels, zip(backbone.taps, backbone.channels, strict=True), strict=True))
         self.taps = {layers[level][0]: level for level in channels}
         self.heads = nn.ModuleDict({level: _head(layers[level][1], out, head) for level, out in channels.items()})
+        self._layout = torch.contiguous_format
+
+    def use_nhwc(self) -> None:
+        """Compute in NHWC, which is faster on CPUs; results are the same but for rounding."""
+        self.to(memory_format=torch.channels_last)
+        self._layout = torch.channels_last
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in 0–1 → the taught levels' maps, shallow to deep; deeper layers are not run."""
-        maps, x = [], images
+        maps, x = [], images.contiguous(memory_format=self._layout)
         for number, layer in enumerate(self.backbone.layers[: max(self.taps) + 1]):
             x = layer(x)
             if number in self.taps:

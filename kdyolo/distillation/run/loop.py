@@ -77,6 +77,8 @@ class DistillLoop:
         self.live = LiveTargets(plan.teacher, plan.taps, options.imgsz, place.device, options.amp)
         self.source: TargetSource = source or self.live
         self.student = plan.student.to(place.device)
+        if place.device.type == "cpu":
+            self.student.use_nhwc()
         self.loss = LOSSES[options.loss]
         decayed, others = _by_decay(self.student)
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
