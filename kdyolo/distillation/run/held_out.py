@@ -5,12 +5,15 @@ those of a few images, so that every student would be judged by another yardstic
 be set beside. But features depend on where a cell lies (borders, padding, what usually stands in the middle), so a
 student that never looks scores above 0. What it scores is measured: each cell predicted by its mean over training
 images, the *floor* of a level, which stands beside the level's cosine in ``results.csv``.
+
+The images are shown whole and unchanged after each epoch, so the teacher would say the same of them each time: its
+targets are kept in memory, where those of all images fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,8 +26,10 @@ from kdyolo.distillation.proof.labelled_objects import LabelledObjects
 from kdyolo.distillation.proof.object_features import join_levels, knn_accuracy, pool_objects
 from kdyolo.distillation.student import Student
 from kdyolo.distillation.taps import STRIDES
-from kdyolo.distillation.targets import TargetSource
+from kdyolo.distillation.targets import LevelTarget, TargetSource
 from kdyolo.distillation.views import Views
+
+_MOST_KEPT = 512 << 20  # bytes of targets that are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,7 @@ class HeldOutImages:
     batches: Callable[[], Iterator[Views]]
     files: Sequence[Path] = ()
     objects: LabelledObjects | None = None
+    _kept: list[list[LevelTarget]] = field(default_factory=list)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -64,12 +70,12 @@ class HeldOutImages:
         meters = {level: FeatureQualityMeter(self.count) for level in self.levels}
         pooled: list[list[Tensor]] = []
         seen = 0
-        for views in self.batches():
+        for views, targets in self._taught():
             maps = self.student.features(views.student)
             if self.objects:
                 pooled.append(self._pooled(self.objects, maps, views, seen))
             seen += len(views.student)
-            for level, features, target in zip(self.levels, maps, self.source(views), strict=True):
+            for level, features, target in zip(self.levels, maps, targets, strict=True):
                 predicted = self.student.heads[level](features)
                 meters[level].update(predicted, target.values, target.weight, features)
                 losses[level] += float(self.loss(predicted, target.values, target.weight)) * len(views.student)
@@ -84,6 +90,19 @@ class HeldOutImages:
             **{f"rank/{level}": found.effective_rank for level, found in proof.items()},
             **(self._neighbours(self.objects, pooled) if self.objects else {}),
         }
+
+    def _taught(self) -> Iterator[tuple[Views, list[LevelTarget]]]:
+        """Each batch with its targets, which are kept if those of all images fit."""
+        for number, views in enumerate(self.batches()):
+            if number < len(self._kept):
+                device = views.seen.device
+                yield views, [LevelTarget(t.values.to(device), t.weight.to(device)) for t in self._kept[number]]
+                continue
+            targets = self.source(views)
+            size = sum(tensor.numel() * tensor.element_size() for t in targets for tensor in (t.values, t.weight))
+            if size / len(views.seen) * self.count <= _MOST_KEPT:
+                self._kept.append([LevelTarget(t.values.cpu(), t.weight.cpu()) for t in targets])
+            yield views, targets
 
     def _pooled(self, objects: LabelledObjects, maps: Sequence[Tensor], views: Views, first: int) -> list[Tensor]:
         """Features [n, C] of the objects of a batch, level by level; ``first`` is the number of its first image."""
@@ -112,8 +131,8 @@ class HeldOutImages:
                 sums[level] = sums.get(level, 0) + (target.values * target.weight).sum(0, keepdim=True)
                 weights[level] = weights.get(level, 0) + target.weight.sum(0, keepdim=True)
         meters = {level: FeatureQualityMeter(self.count) for level in self.levels}
-        for views in self.batches():
-            for level, target in zip(self.levels, self.source(views), strict=True):
+        for _, targets in self._taught():
+            for level, target in zip(self.levels, targets, strict=True):
                 mean = sums[level] / weights[level].clamp(min=1e-6)
                 meters[level].update(mean.expand_as(target.values), target.values, target.weight)
         return {level: meter.result().centred_cosine for level, meter in meters.items()}
@@ -122,8 +141,8 @@ class HeldOutImages:
     def draw(self, path: Path, count: int = 4) -> None:
         """Draw some of the images with what the teacher says of them and what the student predicts."""
         self.student.eval()
-        views = next(self.batches())
-        both = zip(self.levels, self.source(views), self.student(views.student), strict=True)
+        views, targets = next(self._taught())
+        both = zip(self.levels, targets, self.student(views.student), strict=True)
         levels = {
             level: (target.values[:count], predicted[:count], target.weight[:count])
             for level, target, predicted in both

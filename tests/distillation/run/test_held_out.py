@@ -36,3 +36,24 @@ def test_the_floor_is_what_position_alone_gives(place: float, content: float, lo
     unused: Any = None
     held_out = HeldOutImages(unused, source, mse_loss, ("P3",), 16, lambda: views(1))
     assert low <= held_out.floors(views(0))["P3"] <= high
+
+
+def test_what_the_teacher_says_of_held_out_images_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def views(*numbers: int) -> Iterator[Views]:
+        for number in numbers:
+            yield Views(torch.full((16, 1), number), *(torch.zeros(16) for _ in range(3)))
+
+    def source(found: Views) -> list[LevelTarget]:
+        asked.append(int(found.student[0]))
+        return images(1, 1, asked[-1])
+
+    unused: Any = None
+    for most, expected in ((1 << 20, [0, 1, 2, 0]), (1 << 10, [0, 1, 2, 0, 1, 2])):
+        monkeypatch.setattr("kdyolo.distillation.run.held_out._MOST_KEPT", most)
+        held_out = HeldOutImages(unused, source, mse_loss, ("P3",), 32, lambda: views(1, 2))
+        first, second = held_out.floors(views(0)), held_out.floors(views(0))
+        assert first == second
+        assert asked == expected
+        asked.clear()
