@@ -165,8 +165,17 @@ class ViewSet(Dataset[tuple[Any, ...]]):
         if flip < options.flip:
             view = v2.functional.horizontal_flip(view)
         if colour < options.colour:
-            view = self._colour(view)
+            view = self._colour(self._shrunk(view))
         return np.ascontiguousarray(view.permute(1, 2, 0).numpy()), flip < options.flip
+
+    def _shrunk(self, view: Tensor) -> Tensor:
+        """A view as small as the larger canvas shows it, if it is larger: colours of what is not shown cost as much."""
+        height, width = view.shape[1:]
+        wide, high = area_on_canvas(width, height, self._side, self.options.resize)[2:]
+        if wide * high >= width * height:
+            return view
+        small = cv2.resize(view.permute(1, 2, 0).numpy(), (wide, high), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(small).permute(2, 0, 1)
 
     def _image(self, index: int) -> NDArray[np.uint8]:
         """An image [H, W, 3], red first; decoded smaller where crops of it are needed only much smaller."""
