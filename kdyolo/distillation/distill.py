@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from kdyolo.distillation.run.dry_run import measured_steps
 from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
 from kdyolo.distillation.run.loggers import LoggedRun
 from kdyolo.distillation.run.loop import DistillLoop, Place
-from kdyolo.distillation.run.results_picture import draw_distillation
+from kdyolo.distillation.run.results_picture import SeldomWork, draw_distillation
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
 from kdyolo.distillation.teachers.protocol import Teacher
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOGGER = logging.getLogger("ultralytics")
-_PICTURE_EVERY = 10.0  # seconds between two pictures of results.csv, which take half a second each
 RESUME_MAY_CHANGE = ("device", "workers")
 
 
@@ -158,14 +155,12 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
 def train_and_tell(loop: DistillLoop, resumed: bool) -> None:
     """Train to the end; loggers and the picture of ``results.csv`` keep up with it."""
     logged = LoggedRun(loop.folder, loop.options.to_dict(), loop.student, resumed)
-    results, last = loop.folder / RESULTS_NAME, -math.inf
+    results = loop.folder / RESULTS_NAME
+    picture = SeldomWork(lambda: draw_distillation(read_results(results)[0], loop.folder / PICTURE_NAME))
 
     def tell(row: Mapping[str, float]) -> None:
-        nonlocal last
         logged.log_epoch(row)
-        if row["epoch"] == loop.options.epochs or time.monotonic() - last > _PICTURE_EVERY:
-            draw_distillation(read_results(results)[0], loop.folder / PICTURE_NAME)
-            last = time.monotonic()
+        picture.offer(at_once=row["epoch"] == loop.options.epochs)
 
     finished = False
     logged.begin()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,27 @@ _PANELS = {  # kind of column → title
     "lr": "learning rate",
 }
 _COLUMNS = 3  # panels in a row
+_SHARE = 0.02  # of the time, at most, that work of the kind below takes
+
+
+class SeldomWork:
+    """Work that could be done after each epoch, done so seldom that it takes at most 2% of the time.
+
+    Args:
+        work: The work, e.g. drawing a picture, which takes long beside a short epoch.
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, work: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._work, self._clock = work, clock
+        self._due = -math.inf
+
+    def offer(self, at_once: bool = False) -> None:
+        """Do the work if it is due, or ``at_once``."""
+        began = self._clock()
+        if at_once or began >= self._due:
+            self._work()
+            self._due = began + (self._clock() - began) / _SHARE
 
 
 def draw_distillation(columns: Mapping[str, Sequence[float]], path: Path) -> Path:
