@@ -24,9 +24,9 @@ class DistillKeywords(TypedDict, total=False):
     imgsz: int  # Side of the student's images (default 640).
     teacher_size: int | None  # Side of the teacher's images. Default: the student's.
     resize: str  # Keep the aspect ratio or not.
-    lr: float  # Highest learning rate (default 0.002).
+    lr: float  # Highest learning rate (default 0.004).
     weight_decay: float  # Weight decay (default 0.05).
-    warmup: float  # Share of the steps in which the rate rises (default 0.05).
+    warmup: float  # Share of the steps in which the rate rises (default 0.3).
     clip: float  # Largest norm of a gradient; 0: any (default 1).
     crop: float  # How often a part is cropped (default 0.5).
     flip: float  # How often a view is mirrored (default 0.5).

@@ -44,10 +44,10 @@ class DistillOptions:
         default=None, metadata=option(help="Side of the teacher's images. Default: the student's.", kind="integer")
     )
     resize: str = field(default="letterbox", metadata=option(help="Keep the aspect ratio or not.", choices=RESIZES))
-    lr: float = field(default=2e-3, metadata=option(help="Highest learning rate (default 0.002).", kind="number"))
+    lr: float = field(default=4e-3, metadata=option(help="Highest learning rate (default 0.004).", kind="number"))
     weight_decay: float = field(default=0.05, metadata=option(help="Weight decay (default 0.05).", kind="number"))
     warmup: float = field(
-        default=0.05, metadata=option(help="Share of the steps in which the rate rises (default 0.05).", kind="number")
+        default=0.3, metadata=option(help="Share of the steps in which the rate rises (default 0.3).", kind="number")
     )
     clip: float = field(
         default=1.0, metadata=option(help="Largest norm of a gradient; 0: any (default 1).", kind="number")
