@@ -39,9 +39,20 @@ def test_a_teacher_that_returns_coordinates(
 
 
 def test_cells_of_different_images_in_a_batch_keep_their_own_place() -> None:
+    grid, finer, areas = Grid(4, 8), Grid(8, 4), torch.tensor([[0, 4, 32, 24], [4, 0, 24, 32]])
+    brought = bring_to(torch.cat([coordinates_on(grid, a.tolist()) for a in areas]), grid, areas, finer, areas)
+    torch.testing.assert_close(brought, torch.cat([coordinates_on(finer, a.tolist()) for a in areas]))
+
+
+def test_cells_that_lie_in_the_same_places_keep_their_values_and_others_move() -> None:
     grid, areas = Grid(4, 8), torch.tensor([[0, 4, 32, 24], [4, 0, 24, 32]])
-    brought = bring_to(torch.cat([coordinates_on(grid, a.tolist()) for a in areas]), grid, areas, grid, areas)
-    torch.testing.assert_close(brought, torch.cat([coordinates_on(grid, a.tolist()) for a in areas]))
+    features = torch.cat([coordinates_on(grid, a.tolist()) for a in areas])
+    assert torch.equal(bring_to(features, grid, areas, grid, areas), features)
+    moved = bring_to(features, grid, areas, grid, areas.flip(0))
+    expected = torch.cat([coordinates_on(grid, a.tolist()) for a in areas.flip(0)])
+    inside = (coverage(grid, areas.flip(0)) > 0.99).expand_as(expected)
+    torch.testing.assert_close(moved[inside], expected[inside])
+    assert not torch.equal(moved, features)
 
 
 def test_a_large_cell_takes_the_mean_of_the_small_ones_in_it() -> None:
