@@ -10,6 +10,7 @@ import click
 from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import RunError
+from kdyolo.utils.progress import verbosity
 
 if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
@@ -39,7 +40,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     studies/NAME/ARM/seedK. Calling again resumes what was interrupted and never repeats what is finished.
     """
     if detach:
-        run_detached(dry_run)
+        run_detached(dry_run, as_json)
         return
     from kdyolo.experiments.study.study import Study
 
@@ -55,9 +56,12 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     except KeyboardInterrupt:
         echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
         raise
+    told = not as_json and verbosity() != "quiet"  # by the study itself
+    comparison = None if told else planned.comparison()
     if as_json:
-        comparison = planned.comparison()
         print_result(comparison.to_dict() if comparison else None)
+    elif comparison:
+        print_result(comparison.table())
 
 
 def _print_plan(planned: Study) -> None:

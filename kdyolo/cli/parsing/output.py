@@ -55,6 +55,12 @@ def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None
     echo(fitted(result) if isinstance(result, str) else json_text(result))
 
 
+def print_if_quiet(text: Any) -> None:
+    """Print, with ``--quiet``, the result of a command whose work tells it on the way otherwise."""
+    if verbosity() == "quiet":
+        print_result(str(text))
+
+
 def plain_data(value: Any) -> Any:
     """A result of dataclasses, paths and tuples as plain data, which JSON can hold; NaN becomes None."""
     if is_dataclass(value) and not isinstance(value, type):
