@@ -21,7 +21,7 @@ from kdyolo.cli.base import (
     print_result,
     require_files,
 )
-from kdyolo.cli.parsing.next_steps import short_path
+from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
 from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.utils.text import plural
 
@@ -239,3 +239,8 @@ def score(
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
     else:
         print_result(scores.table(per_class, intervals.suffixes() if intervals else ()))
+    if 0 <= scores.ap < NEXT_TO_NOTHING:
+        note(
+            "AP is near 0. If the detector is trained longer than a few epochs, look whether boxes are [left, top, "
+            "width, height] in pixels of the original images, and whether both files number images and categories alike."
+        )

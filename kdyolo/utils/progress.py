@@ -12,10 +12,12 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from kdyolo.errors import short_lines
+from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import format_duration, printable, printable_lines, quoted, shortened, without_colours
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ PATIENCE = 2.0  # seconds before the line appears
 INTERVAL = 0.1  # seconds between two lines
 _PROCESSES = 512
 _TERMINAL = logging.StreamHandler
+_OWN = str(Path(__file__).resolve().parents[1])  # the folder of kdyolo, from whose files its own lines come
 
 
 def verbosity() -> Verbosity:
@@ -179,6 +182,19 @@ class Progress:
             _draw("")
 
 
+class _Folding(logging.Formatter):
+    """Format of the terminal's log, in which lines of kdyolo's own are folded; Ultralytics' tables are not."""
+
+    def __init__(self, handler: logging.StreamHandler[Any]) -> None:
+        super().__init__()
+        self._handler, self._former = handler, handler.formatter or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as its former format has it, folded where the terminal is narrow."""
+        text = self._former.format(record)
+        return fitted(text, self._handler.stream) if record.pathname.startswith(_OWN) else text
+
+
 @contextmanager
 def log_escaped() -> Iterator[None]:
     """Have Ultralytics' log, whose lines are ours too, show what a terminal would obey as escapes; colours stay.
@@ -191,6 +207,9 @@ def log_escaped() -> Iterator[None]:
 
     def escape(record: logging.LogRecord) -> bool:
         record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
+        for handler in logger.handlers:  # Ultralytics makes the terminal's when it is first imported
+            if type(handler) is _TERMINAL and not isinstance(handler.formatter, _Folding):
+                handler.setFormatter(_Folding(handler))
         return True
 
     def show(

@@ -73,6 +73,7 @@ def works(monkeypatch, tmp_path, study):
     comparison = compare(study)
     told = SimpleNamespace(run=lambda engine: talk(), comparison=lambda: comparison)
     trained = {"run": "runs/a", "best": "runs/a/weights/best.pt", "data": "c.yaml", "images": None}
+    trained |= {"epochs": 9, "mAP50-95": 0.25}
     metrics = SimpleNamespace(save_dir="runs/val", speed={"inference": 1.0}, results_dict={"mAP50-95": 0.25})
     found = SimpleNamespace(save_dir="runs/predict", path="a.jpg", summary=lambda decimals: [{"name": "cat"}])
     demo = {"report": tmp_path / "report.html", "predictions": Path("p.png"), "verdict": "better"}
