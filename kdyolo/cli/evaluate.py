@@ -242,5 +242,5 @@ def score(
     if 0 <= scores.ap < NEXT_TO_NOTHING:
         note(
             "AP is near 0. If the detector is trained longer than a few epochs, look whether boxes are [left, top, "
-            "width, height] in pixels of the original images, and whether both files number images and categories alike."
+            "width, height] in pixels of the original images, and whether both files number images and classes alike."
         )

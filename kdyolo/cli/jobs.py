@@ -115,10 +115,11 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
     console = Console(file=result_stream())
     widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in HEADER}
     widths |= {name: min(widths[name], NARROWEST) for name in FOLDED}
-    columns = fitting_columns(widths, console.width - 1, EXPENDABLE)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    columns = fitting_columns(widths, console.width, EXPENDABLE)
+    # The box puts a blank between two columns.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name not in FOLDED, min_width=min(widths[name], NARROWEST))
+        table.add_column(name, overflow="fold", no_wrap=name not in FOLDED, min_width=widths[name])
     styles = {"running": "green", "finished": "dim", "interrupted": "yellow", "died": "red", "damaged": "red"}
     for run, row in zip(runs, rows, strict=True):  # Text: names may hold [square] brackets
         table.add_row(*(Text(row[name]) for name in columns), style=styles.get(run.state))

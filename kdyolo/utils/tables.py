@@ -11,6 +11,7 @@ from typing import TextIO
 
 from kdyolo.utils.text import printable, shortened, without_colours
 
+_COMMAND = re.compile(r" *kdyolo [a-z]")  # a line to paste, as kdyolo's own name and version are none
 NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
 
 
@@ -110,7 +111,7 @@ def fitted(text: str, stream: TextIO | None = None) -> str:
     lines = text.split("\n")
     if room is None or all(len(line) <= room for line in lines):
         return text
-    return "\n".join(line if line.lstrip().startswith("kdyolo ") else _fold(line, room) for line in lines)
+    return "\n".join(line if _COMMAND.match(line) else _fold(line, room) for line in lines)
 
 
 def _fold(line: str, room: int) -> str:

@@ -181,17 +181,6 @@ def test_lines_of_our_own_are_folded_on_a_terminal_and_whole_in_a_log(monkeypatc
     assert log.getvalue() == f"{line}\n{line}\n"
 
 
-def test_an_error_is_folded_on_a_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    screen = io.StringIO()
-    screen.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", screen)
-    for words in (["train", "--resume", "nowhere"], ["train", "--nonsense", "--epochs", "x", "lrO=1"]):
-        with pytest.raises(SystemExit):
-            main(words)
-    assert max(map(len, screen.getvalue().splitlines())) <= 40
-
-
 def test_warnings_and_what_threads_end_with_are_shown_and_are_a_line(capsys, caplog, monkeypatch):
     """Matplotlib warns of the characters that a font lacks, and Pillow gives up on some, in Ultralytics' threads."""
 

@@ -86,3 +86,18 @@ def test_probe(terminal):
     text = terminal(lambda: "\n".join(found.table().splitlines()[1:-1]))  # without the sentences around the tables
     assert text.count("50.0") >= 16
     assert all(line.count("[") == line.count("]") for line in text.splitlines()), "an interval stays whole"
+
+
+def test_doctor(terminal, checkpoint, shapes):
+    text = terminal(f"doctor --data {shapes} --backbone {checkpoint}")
+    assert {"CPU", "classes,", "162/162", "sha256"} <= set(text.split())
+
+
+@pytest.mark.parametrize("mistake", ["--nonsense lrO=1", "--data nowhere.yaml --epochs 0", "--resume nowhere"])
+def test_mistakes(mistake, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(SystemExit):
+        main(["train", *mistake.split()])
+    assert not [line for line in screen.getvalue().splitlines() if len(line) > 60 and not pasted(line)]

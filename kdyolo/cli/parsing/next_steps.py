@@ -11,7 +11,6 @@ from typing import Any
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, MAP, weights_file
 from kdyolo.utils.text import plural
 
-
 NEXT_TO_NOTHING = 0.01  # mAP50-95
 MANY_EPOCHS = 50  # after which a detector that learns at all has more than that
 
@@ -75,7 +74,9 @@ def _too_little(result: Mapping[str, Any]) -> str:
     if best is None or best >= NEXT_TO_NOTHING:
         return ""
     few = "that is usual of a random head, which takes dozens of epochs on a few hundred images: give more --epochs"
-    many = "look at the boxes with --dry-run, and at the losses in results.png: the labels or the learning rate are wrong"
+    many = (
+        "look at the boxes with --dry-run, and at the losses in results.png: the labels or the learning rate are wrong"
+    )
     return f"\nmAP50-95 is {best:.3f} after {plural(epochs, 'epoch')}: {few if epochs < MANY_EPOCHS else many}."
 
 
