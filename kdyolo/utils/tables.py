@@ -154,7 +154,7 @@ def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], 
 
 
 class ShownInOneLine:
-    """A result that Python's prompt shows as its kind with a line on what it is."""
+    """A result that Python's prompt shows as its kind with a line on what it is, and notebooks as a row of facts."""
 
     def headline(self) -> str:
         """What this is, in one line."""
@@ -162,6 +162,18 @@ class ShownInOneLine:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {shortened(printable(self.headline()), 100)}>"
+
+    def facts(self) -> Mapping[str, str]:
+        """Heading → what stands below it in a notebook; none: the line alone is shown."""
+        return {}
+
+    def _repr_html_(self) -> str:
+        facts = self.facts()
+        if not facts:
+            return f"<pre>{html.escape(printable(self.headline()))}</pre>"
+        rows = (("th", facts), ("td", facts.values()))
+        cells = ("".join(f"<{tag}>{html.escape(printable(text))}</{tag}>" for text in texts) for tag, texts in rows)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 class ShownAsTable(ShownInOneLine):

@@ -135,6 +135,11 @@ def test_every_public_result_without_a_table_is_shown_in_one_line():
         ): "val.json: 2 images, 5 annotations, 1 of them",
     }
     shown = {type(result).__name__: (repr(result), words) for result, words in results.items()}
+    for result in results:
+        html = result._repr_html_()
+        assert html.startswith("<table><tr><th>"), "a notebook shows facts under headings"
+        assert html.count("<th>") == html.count("<td>") >= 5
+        assert all(f">{fact}<" in html for fact in result.facts().values())
     distilled = kdyolo.DistillResult(Path("runs/d"), Path("runs/d/b.pth"), columns, "learned")
     shown["DistillResult"] = (repr(distilled), "runs/d/b.pth: learned")
     assert distilled._repr_html_().count("<tr") == 301
