@@ -10,6 +10,7 @@ import click
 
 from kdyolo._version import __version__
 from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
+from kdyolo.cli.parsing.completion import complete_settings
 from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.sections import SectionedGroup
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
@@ -118,13 +119,6 @@ def require_files(files: Mapping[str, str | None], error: type[KDYOLOError] = Da
     missing = [f"{what} {file}: no such file." for what, file in files.items() if file and not Path(file).is_file()]
     if missing:
         raise error(missing[0]) if len(missing) == 1 else ConfigError(missing)
-
-
-def complete_settings(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """Completions with the keys of Ultralytics' settings, as far as the ``=``."""
-    from kdyolo.engine.options.keywords import UltralyticsKeywords
-
-    return [f"{key}=" for key in UltralyticsKeywords.__annotations__ if key.startswith(begun)]
 
 
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:

@@ -71,27 +71,6 @@ def test_commands_with_a_result_print_json_if_asked():
         assert "--json" in {flag for param in cli.get_command(None, name).params for flag in param.opts}, name
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("train --model kdyolo11", ["kdyolo11n.yaml", "kdyolo11s.yaml", "kdyolo11m.yaml", "kdyolo11l.yaml"]),
-        ("train --recipe coco-", ["coco-mosaic"]),
-        ("train --data x.yaml lr", ["lr0=", "lrf="]),
-        ("val best.pt con", ["conf="]),
-    ],
-)
-def test_the_shell_completes_models_recipes_and_settings(words, expected):
-    *before, begun = words.split()
-    environment = {"COMP_WORDS": f"kdyolo {words}", "COMP_CWORD": str(len(before) + 1)}
-    completion = click.shell_completion.BashComplete(cli, {}, "kdyolo", "_KDYOLO_COMPLETE")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        found = [item.value for item in completion.get_completions(*completion.get_completion_args())]
-    assert [value for value in expected if value not in found] == []
-    assert all(value.startswith(begun) for value in found)
-
-
 def test_version(capsys):
     main(["-V"])
     assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
