@@ -40,7 +40,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
 @click.option("--teacher", help="Name in timm, NAME:FILE with local weights, or a YOLO's .pt.")
 @declared_options(declared(DistillOptions))
 @click.option("--config", type=click.Path(), metavar="FILE",
-              help="YAML file of options, or a run's kdyolo.yaml; what is given beside it goes before.")  # fmt: skip
+              help="YAML file of options, or a run's kdyolo.yaml; options beside it win.")  # fmt: skip
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, measure some steps, print the plan; train nothing.")
 @detach_option
