@@ -112,6 +112,7 @@ class Mistakes:
 
     def __init__(self) -> None:
         self.found: list[str] = []
+        self._raised: list[KDYOLOError] = []
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -141,7 +142,13 @@ class Mistakes:
             self._note(e)
             return None
 
+    def error(self) -> KDYOLOError:
+        """The mistakes as one error; a single one that was raised is raised as it was, of its own kind."""
+        alone = len(self.found) == 1 and self._raised
+        return self._raised[0] if alone else ConfigError(self.found)
+
     def _note(self, error: KDYOLOError) -> None:
+        self._raised.append(error)
         self.add(*(error.mistakes if isinstance(error, ConfigError) else (str(error),)))
 
 
@@ -159,8 +166,9 @@ def collect_mistakes() -> Iterator[Mistakes]:
 
     Raises:
         ConfigError: All mistakes that were found. Another error that leaves the block is raised in its place.
+        KDYOLOError: The only mistake that was found, if it was raised as an error of another kind.
     """
     mistakes = Mistakes()
     yield mistakes
     if mistakes:
-        raise ConfigError(mistakes.found)
+        raise mistakes.error()

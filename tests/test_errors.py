@@ -77,6 +77,15 @@ def test_all_mistakes_are_raised_in_the_order_in_which_they_were_found():
     assert reached == [True]
 
 
+def test_a_single_mistake_stays_the_error_that_it_was():
+    error = RunError("no such file.")
+    with pytest.raises(RunError) as caught, collect_mistakes() as mistakes:
+        mistakes.result(lambda: refuse(error))
+    assert caught.value is error
+    with pytest.raises(ConfigError, match="told here"), collect_mistakes() as mistakes:
+        mistakes.add("told here.")
+
+
 def test_without_mistakes_nothing_is_raised():
     with collect_mistakes() as mistakes:
         assert mistakes.result(lambda: "found") == "found"

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin
 from kdyolo.utils.tables import ShownAsTable
-from kdyolo.utils.text import printable, shortened
+from kdyolo.utils.text import number_and_noun, printable, shortened
 
 WHY_DOUBTFUL = (
     "only the backbone of this file was trained, as LightlyTrain does it, on ImageNet-normalised images.\n"
@@ -120,9 +120,8 @@ class LoadReport(ShownAsTable):
             )
         if self.dropped:
             parts = ", ".join(f"{part} ({count})" for part, count in self.dropped.items())
-            lines.append(
-                f"  dropped     {sum(self.dropped.values())} tensors that are not this backbone's: {_shown(parts)}"
-            )
+            count = number_and_noun(sum(self.dropped.values()), "tensor{ that is|s that are} not this backbone's")
+            lines.append(f"  dropped     {count}: {_shown(parts)}")
         for title, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdyolo.errors import CheckpointError
+from kdyolo.utils.progress import Progress
 from kdyolo.utils.text import quoted
 
 CHUNK = 4 << 20  # bytes read at a time: few enough to be hashed while they are still in the processor's cache
@@ -46,8 +47,10 @@ def file_sha256(path: Path, checksums: Sequence[Span] = (), stop: threading.Even
         CheckpointError: A checksum differs.
     """
     digest, position, crc = hashlib.sha256(), 0, 0
-    left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, path.stat().st_size)))
-    with path.open("rb", buffering=0) as file:
+    size = path.stat().st_size
+    left, buffer = list(reversed(checksums)), memoryview(bytearray(min(CHUNK, size)))
+    progress = Progress(f"hashing {path.name}", size // CHUNK + 1, f"pieces of {CHUNK >> 20} MiB")
+    with progress, path.open("rb", buffering=0) as file:
         while (piece := buffer[: file.readinto(buffer)]) and not (stop and stop.is_set()):
             digest.update(piece)
             while left and left[-1].start < position + len(piece):
@@ -60,6 +63,7 @@ def file_sha256(path: Path, checksums: Sequence[Span] = (), stop: threading.Even
                 crc = 0
                 left.pop()
             position += len(piece)
+            progress.advance()
     return digest.hexdigest()
 
 

@@ -18,6 +18,7 @@ from kdyolo.runs.lifecycle.devices import OF_A_RANK
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.progress import log_escaped
 from kdyolo.utils.system import let_threads_sleep
+from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import shortened
 
 __all__ = ["cli", "main"]
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ours = isinstance(e, KDYOLOError)
         if ours and _is_later_rank():  # and the first one says the same
             sys.exit(FAILED)
-        echo(f"Error: {e}" if ours else f"Error: {type(e).__name__}: {message_text(str(e))}", err=True)
+        shown = str(e) if ours else f"{type(e).__name__}: {message_text(str(e))}"
+        echo(fitted(f"Error: {shown}", sys.stderr), err=True)
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(exit_code(e))
@@ -83,7 +85,7 @@ def _show(error: click.ClickException) -> None:
     """Print an error of the command line as click does; arguments in it may be names of other people's files."""
     text = io.StringIO()
     error.show(text)
-    echo(text.getvalue(), err=True, nl=False)
+    echo(fitted(text.getvalue(), sys.stderr), err=True, nl=False)
 
 
 def _impossible_path(e: Exception) -> str:

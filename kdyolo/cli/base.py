@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from kdyolo._version import __version__
 from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
-from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_result
+from kdyolo.cli.parsing.completion import complete_settings
+from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.sections import SectionedGroup
-from kdyolo.errors import collect_mistakes
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
 from kdyolo.utils.text import quoted
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "json_option",
     "note",
     "plain_data",
+    "print_if_quiet",
     "print_result",
 ]
 
@@ -103,11 +106,19 @@ evaluator_option = click.option(
 )
 
 
-def complete_settings(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """Completions with the keys of Ultralytics' settings, as far as the ``=``."""
-    from kdyolo.engine.options.keywords import UltralyticsKeywords
+def require_files(files: Mapping[str, str | None], error: type[KDYOLOError] = DatasetError) -> None:
+    """Refuse files that are not there, all of them at once.
 
-    return [f"{key}=" for key in UltralyticsKeywords.__annotations__ if key.startswith(begun)]
+    Args:
+        files: What names a file, e.g. ``"--data"`` → the file; None and "" are left out.
+        error: The kind of error of a single one.
+
+    Raises:
+        KDYOLOError: Of the kind asked for: a file is missing; or all of them in a :class:`ConfigError`.
+    """
+    missing = [f"{what} {file}: no such file." for what, file in files.items() if file and not Path(file).is_file()]
+    if missing:
+        raise error(missing[0]) if len(missing) == 1 else ConfigError(missing)
 
 
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, json_option, note, print_result
-from kdyolo.errors import ConfigError
+from kdyolo.cli.base import command, json_option, note, print_result, require_files
+from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import FEATURES_NAME
 
 
@@ -31,10 +31,14 @@ from kdyolo.runs.files import FEATURES_NAME
 @click.option("--trust", is_flag=True, help="Unpickle the file completely: RUNS ANY CODE that it brings.")
 def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | None, imgsz: int, **how: Any) -> None:
     """Look into a checkpoint: source, stages in numbers, what it fits. Two files: where they differ."""
-    if len(files) > 2 or (len(files) == 2 and image):
-        raise ConfigError("expected one file, with --image or without, or two files to compare.")
-    if out and not image:
-        raise ConfigError("--out names the picture of --image, which is not given.")
+    with collect_mistakes() as mistakes:
+        if len(files) > 2 or (len(files) == 2 and image):
+            mistakes.add("expected one file, with --image or without, or two files to compare.")
+        if out and not image:
+            mistakes.add("--out names the picture of --image, which is not given.")
+        if len(missing := [file for file in files if not Path(file).exists()]) > 1:
+            mistakes.add(*(f"{file}: no such file." for file in missing))
+        mistakes.result(lambda: require_files({"--image": image}))
     from kdyolo.checkpoints.checkpoint_diff import compare_checkpoints
     from kdyolo.checkpoints.feature_maps import draw_features
     from kdyolo.checkpoints.inspection import inspect_checkpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from kdyolo.cli.base import command, json_option, note, print_result
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, collect_mistakes
 
 if TYPE_CHECKING:
     from kdyolo.experiments.compare import RunComparison
@@ -66,10 +66,15 @@ def compare(
     RUN is a run folder of kdyolo or of stock Ultralytics, a checkpoint in one, or the folder of a study. Runs that
     differ in their seed only are one arm.
     """
-    wanted = _numbers(targets) if targets is not None else None
-    if out is None and (plots or watch):
-        lacking = [option for option, given in (("--plots", plots), ("--watch", watch)) if given]
-        raise ConfigError(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
+    with collect_mistakes() as mistakes:
+        wanted = mistakes.result(lambda: _numbers(targets)) if targets is not None else None
+        if out is None and (plots or watch):
+            lacking = [option for option, given in (("--plots", plots), ("--watch", watch)) if given]
+            mistakes.add(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
+        if mistakes:
+            from kdyolo.experiments.compare import check_comparison
+
+            mistakes.result(lambda: check_comparison(runs, metric, at, wanted))
     from kdyolo.experiments.compare import compare_runs
 
     def compared(out: str | None) -> RunComparison:

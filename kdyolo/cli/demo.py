@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import command
+from kdyolo.cli.base import command, json_option, plain_data, print_if_quiet, print_result
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.files import BEST_NAME, FEATURES_NAME, MAP, RECORD_NAME, RESULTS_NAME, weights_file
 
@@ -37,9 +37,14 @@ TEACHING_EPOCHS, DISTILLING_EPOCHS, FROZEN_EPOCHS, EPOCHS = 15, 20, 6, 15
 
 @command("  kdyolo demo\n  kdyolo demo --out /tmp/kdyolo-demo")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder to write.")
-def demo(out: str) -> None:
+@json_option
+def demo(out: str, as_json: bool) -> None:
     """Run everything once on drawn shapes: a few minutes on two CPU cores, no network."""
-    run_demo(Path(out))
+    found = run_demo(Path(out))
+    if as_json:
+        print_result(plain_data(found))
+    else:
+        print_if_quiet("\n".join(f"{what}  {found[what]}" for what in ("report", "predictions", "verdict")))
 
 
 def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:

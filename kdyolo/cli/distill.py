@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, echo, json_option, note, plain_data, print_result
+from kdyolo.cli.base import command, json_option, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.cli.parsing.next_steps import after_distillation
+from kdyolo.cli.parsing.next_steps import after_distillation, short_path
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.errors import ConfigError, collect_mistakes
@@ -20,18 +20,27 @@ from kdyolo.runs.lifecycle.options import declared
 from kdyolo.runs.process_control import ended_by_signals
 
 
+def _check_others(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in images, teacher, config file and options of a command line that has others already."""
+    names = declared(DistillOptions)
+    options = {key: value for key, value in given.items() if key in names and value is not None and value is not False}
+    if given.get("resume") is None:
+        _checked(given.get("images") or (), given.get("teacher"), given.get("config"), options)
+
+
 @command(
     "  kdyolo distill --images COCO2017/train2017 --teacher vit_small_patch16_dinov3 --model yolov8s\n"
     "  kdyolo distill --images COCO2017/train2017 --teacher sam2_hiera_tiny:sam2.1_hiera_tiny.pt --model yolov8s\n"
     "  kdyolo distill --images photos/ --teacher yolov8x.pt --model yolov8n --epochs 100 --imgsz 320 --dry-run\n"
     "  kdyolo distill --config runs/distill/sam2-s/kdyolo.yaml seed=1\n"
-    "  kdyolo distill --resume runs/distill/sam2-s --detach"
+    "  kdyolo distill --resume runs/distill/sam2-s --detach",
+    check=_check_others,
 )
 @click.option("--images", multiple=True, type=click.Path(), help="Folder of images or a list; may be repeated.")
 @click.option("--teacher", help="Name in timm, NAME:FILE with local weights, or a YOLO's .pt.")
 @declared_options(declared(DistillOptions))
 @click.option("--config", type=click.Path(), metavar="FILE",
-              help="YAML file of options, or a run's kdyolo.yaml; what is given beside it goes before.")  # fmt: skip
+              help="YAML file of options, or a run's kdyolo.yaml; options beside it win.")  # fmt: skip
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, measure some steps, print the plan; train nothing.")
 @detach_option
@@ -51,19 +60,12 @@ def distill(
     The result, backbone.safetensors in the run folder, is what kdyolo train takes as --backbone.
     """
     if detach:
-        run_detached(dry_run)
+        run_detached(dry_run, as_json)
         return
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
     given = {key: value for key, value in options.items() if value is not None and value is not False}
-    if config is not None and resume is None:
-        from kdyolo.cli.parsing.config_file import read_config, teacher_of
-
-        asked = read_config(config, {**DistillOptions().to_dict(), "images": None, "teacher": None})
-        images = images or _images_of(asked.pop("images", None) or asked.get("data"))
-        teacher = teacher or teacher_of(config) or asked.get("teacher")
-        given = {**{key: value for key, value in asked.items() if key not in ("data", "teacher")}, **given}
     if resume is None:
-        _check_start(images, teacher)
+        images, teacher, given = _checked(images, teacher, config, given)
     elif images or teacher or dry_run or config:
         raise ConfigError("--resume continues with the images, teacher and options of the run: leave out the others.")
     from kdyolo.distillation import distill as distillation
@@ -72,14 +74,43 @@ def distill(
         if resume is not None:
             result = distillation.resume(resume, **given)
         elif dry_run:
-            echo(distillation.preview(list(images), str(teacher), given))
+            found = distillation.preview(list(images), str(teacher), given)
+            print_result({"plan": found.splitlines()} if as_json else found)
             return
         else:
             result = distillation.distill(list(images), teacher=str(teacher), **given)
     if as_json:
         print_result(plain_data(result))
     else:
+        print_if_quiet(short_path(result.backbone))
         note(after_distillation(result.backbone))
+
+
+def _checked(
+    images: Sequence[str], teacher: str | None, config: str | None, given: dict[str, Any]
+) -> tuple[Sequence[str], str | None, dict[str, Any]]:
+    """Images, teacher and options, those of a config file below those given, checked as far as nothing is opened.
+
+    Raises:
+        KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
+    """
+    from kdyolo.cli.parsing.config_file import read_config, teacher_of
+    from kdyolo.distillation.plan import check_options
+    from kdyolo.runs.lifecycle.devices import Machine, read_devices
+
+    with collect_mistakes() as mistakes:
+        if config is not None:
+            known = {**DistillOptions().to_dict(), "images": None, "teacher": None}
+            if (asked := mistakes.result(lambda: read_config(config, known))) is not None:
+                images = images or _images_of(asked.pop("images", None) or asked.get("data"))
+                teacher = teacher or mistakes.result(lambda: teacher_of(config)) or asked.get("teacher")
+                given = {**{key: value for key, value in asked.items() if key not in ("data", "teacher")}, **given}
+        if not (config and mistakes):  # of a file that cannot be read nobody knows what it names
+            mistakes.result(lambda: _check_start(images, teacher))
+        mistakes.result(lambda: check_options(given))
+        if (device := given.get("device")) and "RANK" not in os.environ:
+            mistakes.result(lambda: read_devices(device, Machine.here(), {}))
+    return images, teacher, given
 
 
 def _images_of(found: Any) -> tuple[str, ...]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, complete_settings, evaluator_option, json_option, key_values, note, print_result
-from kdyolo.cli.parsing.next_steps import short_path
-from kdyolo.errors import CheckpointError, ConfigError, DatasetError, collect_mistakes
+from kdyolo.cli.base import (
+    command,
+    complete_settings,
+    evaluator_option,
+    json_option,
+    key_values,
+    note,
+    print_if_quiet,
+    print_result,
+    require_files,
+)
+from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
+from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.utils.text import plural
 
 
@@ -26,18 +38,27 @@ def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[s
         KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
     """
     from kdyolo.engine.options.ultralytics_settings import check_settings
+    from kdyolo.runs.lifecycle.devices import Machine, read_devices
 
     given = {key: value for key, value in options.items() if value is not None}
-    missing = [f"{what} {file}: no such file." for what, file in files.items() if file and not Path(file).is_file()]
     with collect_mistakes() as mistakes:
         if read := mistakes.result(lambda: key_values(settings, taken=given)):
             given |= read
         known = {key: value for key, value in given.items() if key not in OWN}
         mistakes.result(lambda: check_settings(known, OWN))
-        if len(missing) == 1 and not mistakes:
-            raise (CheckpointError if missing[0].startswith("--model") else DatasetError)(missing[0])
-        mistakes.add(*missing)
+        if device := given.get("device"):
+            mistakes.result(lambda: read_devices(device, Machine.here(), {}))
+        for what, file in files.items():
+            kind = CheckpointError if what == "--model" else DatasetError
+            mistakes.result(partial(require_files, {what: file}, kind))
+        mistakes.result(lambda: _require_source(given.get("source")))
     return given
+
+
+def _require_source(source: str | None) -> None:
+    """Refuse images that are not there; addresses, patterns, cameras and screens are left to Ultralytics."""
+    if source and not NO_PATH.search(source) and not Path(source).expanduser().exists():
+        raise DatasetError(f"--source {source}: no such file or folder. Expected an image, folder, video, glob or URL.")
 
 
 def _check_others(given: Mapping[str, Any]) -> None:
@@ -47,6 +68,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
     _given(given.get("settings") or (), options, files)
 
 
+NO_PATH = re.compile(r"://|[*?\[]|^\d+$|^screen")  # addresses, patterns, cameras, screens: what else a source may be
 # Options of the commands here that Ultralytics does not know.
 OWN = ("annotations", "evaluator", "per_class", "errors", "run_download", "as_json")
 
@@ -84,6 +106,8 @@ def val(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> N
     metrics = KDYOLO(model).val(**given)
     if as_json:
         print_result(evaluation_result(metrics))
+    else:
+        print_if_quiet(_evaluation_text(metrics, options["per_class"]))
 
 
 def evaluation_result(metrics: Any) -> dict[str, Any]:
@@ -100,6 +124,14 @@ def evaluation_result(metrics: Any) -> dict[str, Any]:
         "official": scores.to_dict() if scores is not None else None,
         "errors": errors.to_dict() if errors is not None else None,
     }
+
+
+def _evaluation_text(metrics: Any, per_class: bool) -> str:
+    """Tables of an evaluation: official metrics, else Ultralytics', errors by kind if asked for, and the folder."""
+    scores, errors = getattr(metrics, "coco", None), getattr(metrics, "errors", None)
+    own = "\n".join(f"{name}  {float(value):.4f}" for name, value in metrics.results_dict.items())
+    parts = [own if scores is None else scores.table(per_class), *([] if errors is None else [errors.table()])]
+    return "\n".join([*parts, str(short_path(Path(metrics.save_dir)))])
 
 
 @command(
@@ -120,12 +152,15 @@ def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) 
     given = _given(settings, options, {"--model": model})
     from kdyolo.engine.model import KDYOLO
 
-    found = []
+    found, folder = [], None
     for result in KDYOLO(model).predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
+        folder = result.save_dir
         if as_json:
             found.append({"image": result.path, "objects": result.summary(decimals=5)})
     if as_json:
         print_result(found)
+    elif folder:
+        print_if_quiet(short_path(Path(folder)))
 
 
 @command(
@@ -164,13 +199,19 @@ def score(
     PRED.json is a list of image_id, category_id, bbox [left, top, width, height] and score; ANN.json are COCO instance
     annotations. Two results files are compared on the same images, with a paired bootstrap.
     """
-    if not 2 <= len(files) <= 3:
-        raise ConfigError(
-            f"expected PRED.json ANN.json, or two results files and ANN.json; found {plural(len(files), 'file')}."
-        )
+    with collect_mistakes() as mistakes:
+        if not 2 <= len(files) <= 3:
+            mistakes.add(
+                f"expected PRED.json ANN.json, or two results files and ANN.json; found {plural(len(files), 'file')}."
+            )
+        if len(files) == 3 and per_class:
+            mistakes.add("--per-class is for one results file: score each on its own.")
+        if (ci or len(files) == 3) and resamples < 1:
+            mistakes.add(f"--resamples takes a number of draws of at least 1; found {resamples}.")
+        for number, file in enumerate(files, 1):
+            what = "annotations" if number == len(files) else "results"
+            mistakes.result(partial(require_files, {what: file}))
     *predictions, annotations = files
-    if len(predictions) == 2 and per_class:
-        raise ConfigError("--per-class is for one results file: score each on its own.")
     from kdyolo.metrics.coco_files import read_ground_truth
     from kdyolo.metrics.ground_truth import find_categories
 
@@ -198,3 +239,8 @@ def score(
         print_result({**scores.to_dict(), **({"interval": intervals.to_dict()} if intervals else {})})
     else:
         print_result(scores.table(per_class, intervals.suffixes() if intervals else ()))
+    if 0 <= scores.ap < NEXT_TO_NOTHING:
+        note(
+            "AP is near 0. If the detector is trained longer than a few epochs, look whether boxes are [left, top, "
+            "width, height] in pixels of the original images, and whether both files number images and classes alike."
+        )

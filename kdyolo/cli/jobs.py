@@ -32,11 +32,12 @@ detach_option = click.option(
 )
 
 
-def run_detached(dry_run: bool) -> None:
+def run_detached(dry_run: bool, as_json: bool = False) -> None:
     """Start the command of this command line in the background, and print how to follow it, or why it did not begin.
 
     Args:
         dry_run: Whether it is asked to train nothing, which nobody would see.
+        as_json: Whether folder, process and log are printed as JSON.
 
     Raises:
         ConfigError: It is a dry run, or this is one of several processes that torchrun started.
@@ -54,6 +55,10 @@ def run_detached(dry_run: bool) -> None:
         echo(e.output or f"Error: {e}", err=True)
         raise click.exceptions.Exit(e.code) from None
     run = short_path(folder)
+    if as_json:
+        pid = process.pid if process else None
+        print_result({"run": str(run), "process": pid, "log": str(run / LOG_NAME)})
+        return
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
     echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
     echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
@@ -110,10 +115,11 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
     console = Console(file=result_stream())
     widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in HEADER}
     widths |= {name: min(widths[name], NARROWEST) for name in FOLDED}
-    columns = fitting_columns(widths, console.width - 1, EXPENDABLE)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    columns = fitting_columns(widths, console.width, EXPENDABLE)
+    # The box puts a blank between two columns.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name not in FOLDED, min_width=min(widths[name], NARROWEST))
+        table.add_column(name, overflow="fold", no_wrap=name not in FOLDED, min_width=widths[name])
     styles = {"running": "green", "finished": "dim", "interrupted": "yellow", "died": "red", "damaged": "red"}
     for run, row in zip(runs, rows, strict=True):  # Text: names may hold [square] brackets
         table.add_row(*(Text(row[name]) for name in columns), style=styles.get(run.state))
@@ -143,7 +149,8 @@ def logs(run: Path, following: bool, lines: int) -> None:
     metavar="S",
     help="Seconds to wait after Ctrl-C, and again after SIGTERM, before the run is killed.",
 )
-def stop(runs: Sequence[Path], timeout: float) -> None:
+@json_option
+def stop(runs: Sequence[Path], timeout: float, as_json: bool) -> None:
     """End runs so that each can be resumed: Ctrl-C first, then SIGTERM, SIGKILL at last.
 
     Runs that are not running are left as they are.
@@ -151,7 +158,9 @@ def stop(runs: Sequence[Path], timeout: float) -> None:
     from kdyolo.runs.status import stop_runs
 
     results = stop_runs(runs, timeout)
-    for result in results:
+    if as_json:
+        print_result([{"run": str(found.path), "summary": found.summary, "failed": found.failed} for found in results])
+    for result in () if as_json else results:
         echo(printable(f"{result.path}: {result.summary}"), err=result.failed)
     if any(result.failed for result in results):
         raise click.exceptions.Exit(1)

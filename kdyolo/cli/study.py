@@ -10,6 +10,7 @@ import click
 from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import RunError
+from kdyolo.utils.progress import verbosity
 
 if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
@@ -39,7 +40,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     studies/NAME/ARM/seedK. Calling again resumes what was interrupted and never repeats what is finished.
     """
     if detach:
-        run_detached(dry_run)
+        run_detached(dry_run, as_json)
         return
     from kdyolo.experiments.study.study import Study
 
@@ -55,20 +56,23 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     except KeyboardInterrupt:
         echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
         raise
+    told = not as_json and verbosity() != "quiet"  # by the study itself
+    comparison = None if told else planned.comparison()
     if as_json:
-        comparison = planned.comparison()
         print_result(comparison.to_dict() if comparison else None)
+    elif comparison:
+        print_result(comparison.table())
 
 
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
     from kdyolo.utils.tables import aligned
-    from kdyolo.utils.text import format_duration
+    from kdyolo.utils.text import format_duration, plural
 
     plan = planned.plan()
-    echo(f"\nplan of {planned.file.name}: {len(planned.runs)} runs in {planned.folder}\n")
+    print_result(f"\nplan of {planned.file.name}: {plural(len(planned.runs), 'run')} in {planned.folder}\n")
     for name, lines in planned.rehearse_distillations().items():
-        echo(f"{name}\n  " + lines.replace("\n", "\n  ") + "\n")
+        print_result(f"{name}\n  " + lines.replace("\n", "\n  ") + "\n")
     try:
         estimate = planned.estimate()
         plan["about"] = [format_duration(sum(estimate[arm])) if arm in estimate else "" for arm in plan["arm"]]
@@ -81,5 +85,5 @@ def _print_plan(planned: Study) -> None:
     cells = plan.astype(object).where(plan.notna(), "")  # a distillation has no share of labels
     echo("\n".join(aligned([list(plan.columns), *cells.astype(str).values.tolist()])))
     if todo := [job for job in planned.jobs if job.state() != "finished"]:
-        echo(f"\nthe first: kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
-    echo(f"\n{time}. Nothing was trained.")
+        print_result(f"\nthe first:\n  kdyolo {shlex.join(todo[0].arguments(planned.devices[0]))}")
+    print_result(f"\n{time}. Nothing was trained.")

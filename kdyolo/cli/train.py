@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import F, GroupedOption, command, complete_settings, json_option, key_values, note, print_result
+from kdyolo.cli.base import (
+    F,
+    GroupedOption,
+    command,
+    complete_settings,
+    json_option,
+    key_values,
+    note,
+    print_if_quiet,
+    print_result,
+)
 from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
 from kdyolo.cli.parsing.next_steps import after_training, training_result
 from kdyolo.engine.options.train_options import COMMAND_FLAGS, DECLARED, STOCK_FLAGS, TrainOptions, command_options
-from kdyolo.errors import collect_mistakes
+from kdyolo.errors import Mistakes, collect_mistakes
 from kdyolo.runs.files import LAST_NAME, weights_file
 from kdyolo.runs.lifecycle.devices import read_rank
 from kdyolo.runs.lifecycle.options import Group, Kind, Option
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.shipped_files import shipped
+from kdyolo.utils.text import plural
 
 if TYPE_CHECKING:
     from kdyolo.engine.trainer import KDTrainer
@@ -89,11 +100,37 @@ def declared_options(
 
 
 def _check_others(given: Mapping[str, Any]) -> None:
-    """Find the mistakes in settings and options of a command line that has others already."""
-    from kdyolo.engine.options.validation import split_options
-
+    """Find the mistakes in settings, config file and options of a command line that has others already."""
     options = {key: value for key, value in given.items() if value and (key in DECLARED or key in STOCK_FLAGS)}
-    split_options({**options, **key_values(given.get("settings") or (), taken=options)})
+    with collect_mistakes() as mistakes:
+        read = mistakes.result(lambda: key_values(given.get("settings") or (), taken=options)) or {}
+        asked = mistakes.result(lambda: _of_config(given.get("config")))
+        if given.get("resume") is None:
+            _add_others(mistakes, asked, {**options, **read})
+
+
+def _add_others(mistakes: Mistakes, asked: Mapping[str, Any] | None, given: Mapping[str, Any]) -> None:
+    """Add the mistakes in options and files to those that there are.
+
+    Args:
+        mistakes: Mistakes found so far.
+        asked: Options of a config file; None: it cannot be read, so that nobody knows what is missing.
+        given: Options beside it.
+    """
+    from kdyolo.engine.options.validation import split_options
+    from kdyolo.engine.start.plan import plan_with_every_mistake
+
+    if asked is None:
+        mistakes.result(lambda: split_options(given))
+    else:
+        mistakes.result(lambda: plan_with_every_mistake({**asked, **given}))
+
+
+def _of_config(config: str | None) -> dict[str, Any]:
+    """The options in a config file; none without one."""
+    from kdyolo.cli.parsing.config_file import read_config
+
+    return {} if config is None else read_config(config, TrainOptions().to_dict())
 
 
 @command(
@@ -123,24 +160,19 @@ def train(
     Any Ultralytics setting can follow the options as KEY=VALUE; options left out take the recipe's values.
     """
     if detach:
-        run_detached(dry_run)
+        run_detached(dry_run, as_json)
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     given.update(key_values(settings, taken=given))
-    from kdyolo.cli.parsing.config_file import read_config
-    from kdyolo.engine.options.validation import split_options
-
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
     with collect_mistakes() as mistakes:
-        if config is not None:
-            defaults = TrainOptions().to_dict()
-            given = {**(mistakes.result(lambda: read_config(config, defaults)) or {}), **given}
+        asked = mistakes.result(lambda: _of_config(config))
         if resume is not None and (dry_run or config):
             what = "--dry-run is for a new run" if dry_run else "--config is for a new run"
             mistakes.add(f"{what}: one to resume has its options, and they have been checked already.")
-        if resume is None and not (given.get("data") or mistakes):
-            mistakes.add("no data set. Expected --data with a YAML such as the one 'kdyolo convert' printed.")
-            mistakes.result(lambda: split_options(given))
+        if resume is None and mistakes:
+            _add_others(mistakes, asked, given)
+    given = {**(asked or {}), **given}
     with ended_by_signals():
         if resume is not None:
             result = _resume(Path(resume), given)
@@ -154,8 +186,16 @@ def train(
         return
     if as_json:
         print_result(result)
-    elif not dry_run:
+    elif dry_run:
+        print_if_quiet("\n".join(_phase_in_words(phase) for phase in result["phases"]))
+    else:
+        print_if_quiet(result["best"])
         note(after_training(result))
+
+
+def _phase_in_words(phase: Mapping[str, Any]) -> str:
+    seconds, memory = phase["seconds"], phase["memory"] / 2**30
+    return f"{phase['name']}: {plural(phase['epochs'], 'epoch')}, {seconds:.3g} s a step, {memory:.1f} GiB"
 
 
 def _start(given: dict[str, Any]) -> dict[str, Any]:

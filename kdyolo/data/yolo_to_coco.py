@@ -25,6 +25,7 @@ from kdyolo.data.yolo_labels import Label, box_corners, clip_box, label_line, po
 from kdyolo.errors import DatasetError
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.tables import ShownInOneLine
+from kdyolo.utils.text import plural
 
 K = TypeVar("K", bound=Hashable)
 
@@ -57,8 +58,14 @@ class ExportSummary(ShownInOneLine):
         """The file, and what is in it."""
         return str(self).splitlines()[0]
 
+    def facts(self) -> dict[str, str]:
+        """The file, and what is in it."""
+        counts = ("images", "annotations", "restored", "crowds")
+        notes = {"notes": "; ".join(self.notes)} if self.notes else {}
+        return {"file": str(self.path), **{name: f"{getattr(self, name):,}" for name in counts}, **notes}
+
     def __str__(self) -> str:
-        text = f"{self.path}: {self.images:,} images, {self.annotations:,} annotations"
+        text = f"{self.path}: {plural(self.images, 'image')}, {plural(self.annotations, 'annotation')}"
         if self.restored:
             text += f", {self.restored:,} of them as in the original file ({self.crowds:,} crowd regions)"
         return "\n".join([text, *(f"  {note}" for note in self.notes)])

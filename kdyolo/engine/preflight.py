@@ -40,7 +40,7 @@ from kdyolo.engine.start.detector_start import read_start
 from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistake
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
-from kdyolo.utils.text import format_duration
+from kdyolo.utils.text import format_duration, plural
 
 STEPS = 2  # timed ones in each phase, after one to warm up
 PICTURE = "labels.jpg"
@@ -288,7 +288,8 @@ def _estimate(rehearsal: RunCost) -> str:
     """Steps, time and memory of each phase, and of the run."""
     steps = rehearsal.steps
     lines = [
-        f"{phase.name:<16} {phase.epochs:>4} epochs × {steps:,} steps × {phase.seconds:.3g} s = "
+        f"{phase.name:<16} {phase.epochs:>4} {'epoch' if phase.epochs == 1 else 'epochs'} × {plural(steps, 'step')} × "
+        f"{phase.seconds:.3g} s = "
         f"{format_duration(phase.epochs * steps * phase.seconds)}, {phase.memory / 2**30:.1f} GiB"
         for phase in rehearsal.phases
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.experiments.comparison.comparability import check_comparable, compare_settings
 from kdyolo.experiments.comparison.cost_and_classes import (
     ClassDifference,
@@ -22,7 +22,7 @@ from kdyolo.experiments.comparison.cost_and_classes import (
 from kdyolo.experiments.comparison.differences import METHOD, Difference, common_seeds, find_differences
 from kdyolo.experiments.comparison.findings.distillation_facts import find_distillations
 from kdyolo.experiments.comparison.findings.label_efficiency import by_share, label_curves
-from kdyolo.experiments.comparison.grouping import Arm, arm_folder, gather, run_name
+from kdyolo.experiments.comparison.grouping import Arm, Gathered, arm_folder, gather, run_name
 from kdyolo.experiments.comparison.label_shares import share_name
 from kdyolo.experiments.comparison.metric_values import (
     BEST,
@@ -153,9 +153,7 @@ def compare_runs(
         >>> comparison.baseline
         'random'
     """
-    check_metric(metric, at)
-    _check_targets(targets)
-    gathered = gather(runs)
+    gathered = check_comparison(runs, metric, at, targets)
     shares = by_share(gathered.arms)
     share = max(shares, key=lambda s: (len(shares[s]), s), default=0.0)
     groups = shares or {share: gathered.arms}
@@ -225,6 +223,23 @@ def _compare_arms(
         method=METHOD,
         distillations=find_distillations(arms),
     )
+
+
+def check_comparison(
+    runs: Sequence[str | Path], metric: str, at: str, targets: Sequence[float] | None = None
+) -> Gathered:
+    """Read the runs, and refuse what is wrong with them or with the options; see :func:`compare_runs`.
+
+    Raises:
+        ConfigError: Options are wrong, or there are several mistakes; the error names all of them.
+        RunError: A single path is no run, or a run has no results.
+    """
+    with collect_mistakes() as mistakes:
+        mistakes.result(lambda: check_metric(metric, at))
+        mistakes.result(lambda: _check_targets(targets))
+        gathered = mistakes.result(lambda: gather(runs))
+    assert gathered is not None  # else there were mistakes
+    return gathered
 
 
 def _check_targets(targets: Sequence[float] | None) -> None:

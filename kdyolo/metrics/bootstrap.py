@@ -18,7 +18,7 @@ from kdyolo.metrics.matching import AREAS, IOU_THRESHOLDS, Bools, Floats, Ints, 
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, NAMES, Evaluator
 from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
-from kdyolo.utils.progress import progress_over
+from kdyolo.utils.progress import progress_over, waiting
 from kdyolo.utils.tables import ShownAsTable, aligned
 
 RESAMPLES = 1000
@@ -143,7 +143,7 @@ def confidence(
     """
     _check_numbers(resamples, level)
     check_detections(detections, truth, "the detections")
-    accumulate = Accumulator(match_detections(*of_categories(truth, detections, categories)))
+    accumulate = _accumulator(truth, detections, categories)
     drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
     return _intervals(drawn, resamples, seed, level)
 
@@ -192,11 +192,16 @@ def compare_coco(
     for path in (first, second):
         results = read_detections(path, truth, category_offset)
         scores.append(score_results(truth, results, evaluator, categories))
-        accumulators.append(Accumulator(match_detections(*of_categories(truth, results.detections, categories))))
+        accumulators.append(_accumulator(truth, results.detections, categories))
     drawn = np.stack([accumulators[1](w) - accumulators[0](w) for w in _draws(len(truth.images), resamples, seed)])
     pairs = zip(scores[0].metrics, scores[1].metrics, strict=True)
     difference = tuple(b - a if min(a, b) >= 0 else float("nan") for a, b in pairs)
     return CocoComparison(scores[0], scores[1], difference, _intervals(drawn, resamples, seed, level), _p_values(drawn))
+
+
+@waiting("matching detections to objects")
+def _accumulator(truth: GroundTruth, detections: Sequence[Any], categories: Sequence[int] | None) -> Accumulator:
+    return Accumulator(match_detections(*of_categories(truth, detections, categories)))
 
 
 def _check_numbers(resamples: int, level: float) -> None:

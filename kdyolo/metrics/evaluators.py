@@ -15,7 +15,8 @@ from kdyolo.coco_json.files import read_json_document
 from kdyolo.coco_json.values import id_key
 from kdyolo.metrics.ground_truth import Detection, GroundTruth, Key, area_of
 from kdyolo.metrics.results.entries import raw_list
-from kdyolo.utils.text import quoted
+from kdyolo.utils.progress import waiting
+from kdyolo.utils.text import plural, quoted
 
 Measured = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -67,7 +68,8 @@ def evaluate_files(truth: GroundTruth, detections: Sequence[Detection], results:
 
 def _run(eval_type: Any, truth: Any, found: Any, categories: Sequence[Any] | None = None) -> Measured:
     """Run an evaluator; with categories, of these alone and with the precisions in their order."""
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+    scoring = waiting(f"scoring {plural(len(truth.dataset['images']), 'image')}")
+    with scoring, contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = eval_type(truth, found, iouType="bbox")
         if categories is not None:
             evaluation.params.catIds = list(categories)

@@ -18,6 +18,7 @@ from pycocotools import mask
 
 from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match_detections
+from kdyolo.utils.progress import waiting
 from kdyolo.utils.tables import ShownAsTable
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
@@ -120,6 +121,7 @@ class _Points:
         return values
 
 
+@waiting("sorting errors by kind")
 def find_errors(truth: GroundTruth, detections: Sequence[Detection]) -> ErrorReport:
     """Sort every wrong detection and every missed object into TIDE's six kinds, and weigh each kind.
 

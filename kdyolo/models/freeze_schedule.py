@@ -157,7 +157,7 @@ class FreezeSchedule:
         """
         whole = f"{all_parameters / 1e6:.1f} M parameters"
         if not self.ever_frozen:
-            plan = f"plan: epochs 1–{self.epochs}: all {whole} train, nothing is frozen"
+            plan = f"plan: {_first(self.epochs)}: all {whole} train, nothing is frozen"
         else:
             plan = self._describe_freeze(parameters, whole)
         notes = []
@@ -173,7 +173,7 @@ class FreezeSchedule:
         frozen = self.frozen_parts(0)
         what = "backbone" if len(frozen) == len(PARTS) else "-".join(frozen)
         share = sum(parameters.get(part, 0) for part in frozen) / 1e6
-        plan = f"plan: epochs 1–{min(self.unfreezes, default=self.epochs)}: {what} frozen ({share:.1f} M of {whole})"
+        plan = f"plan: {_first(min(self.unfreezes, default=self.epochs))}: {what} frozen ({share:.1f} M of {whole})"
         for epoch, parts in self.unfreezes.items():
             plan += f", from {epoch + 1}: {', '.join(parts) if self.frozen_parts(epoch) else 'all'}"
         never = [part for part in PARTS if self.unfreeze_epochs[part] >= self.epochs]
@@ -230,3 +230,8 @@ def _parse_stages(text: str) -> tuple[dict[str, float], list[str]]:
                 f"({', '.join(reversed(PARTS))})."
             )
     return thaw, mistakes
+
+
+def _first(epochs: int) -> str:
+    """The first so many epochs, in words."""
+    return f"epochs 1–{epochs}" if epochs > 1 else "epoch 1"

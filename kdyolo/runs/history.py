@@ -47,6 +47,17 @@ class Run(ShownInOneLine):
         score = "" if math.isnan(best) else f", best mAP50-95 {best:.3f}"
         return f"{self.path}, {len(self.epochs)} of {self.planned_epochs} epochs{score}"
 
+    def facts(self) -> dict[str, str]:
+        """How far the run is, its best epoch, and the official AP of its ``best.pt`` where that was kept."""
+        best, official = self.value(MAP), (self.scores or {}).get("AP")
+        return {
+            "run": str(self.path),
+            "epochs": f"{len(self.epochs)} of {self.planned_epochs}",
+            "best mAP50-95": "–" if math.isnan(best) else f"{best:.3f}",
+            "in epoch": str(self.best_epoch() or "–"),
+            "official AP": f"{official:.3f}" if isinstance(official, float) else "–",
+        }
+
     @property
     def epochs(self) -> list[int]:
         """The finished epochs, from 1."""

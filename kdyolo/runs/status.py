@@ -24,6 +24,7 @@ from kdyolo.runs.pid_file import RecordedProcess, forget_process, note_forced_st
 from kdyolo.runs.process_control import end
 from kdyolo.utils.plain_files import is_file, is_folder, read_json
 from kdyolo.utils.tables import ShownInOneLine
+from kdyolo.utils.text import format_duration
 
 FOLDERS = ("runs", "studies")
 SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
@@ -67,6 +68,17 @@ class RunStatus(ShownInOneLine):
     def headline(self) -> str:
         """The folder, what the run does, and how far it is."""
         return f"{self.path}, {self.summary}, epoch {self.epoch}/{self.epochs}"
+
+    def facts(self) -> dict[str, str]:
+        """What ``kdyolo ps`` shows of the run."""
+        return {
+            "run": str(self.path),
+            "status": self.summary,
+            "phase": self.phase,
+            "epoch": f"{self.epoch}/{self.epochs}",
+            "best mAP50-95": "–" if math.isnan(self.best) else f"{self.best:.3f}",
+            "time left": format_duration(self.seconds_left),
+        }
 
     @property
     def stale(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is told during work: how much of it, a progress line for what takes more than a second, and a log as shown."""
+"""What is told during work: how much of it, a line on what takes longer than two seconds, and a log as shown."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from kdyolo.errors import short_lines
+from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import format_duration, printable, printable_lines, quoted, shortened, without_colours
 
 T = TypeVar("T")
 Verbosity = Literal["quiet", "normal", "verbose"]
 VERBOSITY_NAME = "KDYOLO_VERBOSITY"  # environment variable, which the processes of several devices inherit
 
-PATIENCE = 1.0  # seconds before the line appears
+PATIENCE = 2.0  # seconds before the line appears
 INTERVAL = 0.1  # seconds between two lines
 _PROCESSES = 512
 _TERMINAL = logging.StreamHandler
+_OWN = str(Path(__file__).resolve().parents[1])  # the folder of kdyolo, from whose files its own lines come
 
 
 def verbosity() -> Verbosity:
@@ -91,6 +94,41 @@ def progress_over(things: Iterable[T], what: str, total: int, unit: str) -> Iter
             progress.advance()
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show how long something goes on that cannot say how far it is, on a terminal, if it takes :data:`PATIENCE`.
+
+    Args:
+        what: What is being done, e.g. ``"scoring 5,000 images"``.
+    """
+    if not person_waits():
+        yield
+        return
+    began, ended = time.monotonic(), threading.Event()
+
+    def show() -> None:
+        pause = PATIENCE
+        while not ended.wait(pause):
+            pause = 1.0
+            _draw(f"{what} … {format_duration(round(time.monotonic() - began))}")
+        if pause != PATIENCE:
+            _draw("")
+
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _draw(line: str) -> None:
+    """Replace the line that the cursor stands in."""
+    shown = shortened(printable(line), shutil.get_terminal_size().columns - 1)
+    print(f"\r\x1b[K{shown}", end="", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts what is done, also in processes forked later, and draws a line on a terminal.
 
@@ -127,8 +165,7 @@ class Progress:
         if time.monotonic() >= self._next and person_waits():
             self._next = time.monotonic() + INTERVAL
             self._drawn = True
-            line = shortened(self.line(time.monotonic() - self._began), shutil.get_terminal_size().columns - 1)
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            _draw(self.line(time.monotonic() - self._began))
 
     def line(self, elapsed: float) -> str:
         """The line as it looks ``elapsed`` seconds after the start."""
@@ -142,7 +179,20 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._drawn:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            _draw("")
+
+
+class _Folding(logging.Formatter):
+    """Format of the terminal's log, in which lines of kdyolo's own are folded; Ultralytics' tables are not."""
+
+    def __init__(self, handler: logging.StreamHandler[Any]) -> None:
+        super().__init__()
+        self._handler, self._former = handler, handler.formatter or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as its former format has it, folded where the terminal is narrow."""
+        text = self._former.format(record)
+        return fitted(text, self._handler.stream) if record.pathname.startswith(_OWN) else text
 
 
 @contextmanager
@@ -157,6 +207,9 @@ def log_escaped() -> Iterator[None]:
 
     def escape(record: logging.LogRecord) -> bool:
         record.msg, record.args = short_lines(printable_lines(record.getMessage(), colours=True)), None
+        for handler in logger.handlers:  # Ultralytics makes the terminal's when it is first imported
+            if type(handler) is _TERMINAL and not isinstance(handler.formatter, _Folding):
+                handler.setFormatter(_Folding(handler))
         return True
 
     def show(

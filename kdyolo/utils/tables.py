@@ -6,11 +6,12 @@ import html
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
 
-from kdyolo.utils.text import printable, shortened
+from kdyolo.utils.text import printable, shortened, without_colours
 
+_COMMAND = re.compile(r" *kdyolo [a-z]")  # a line to paste, as kdyolo's own name and version are none
 NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
 
 
@@ -89,25 +90,47 @@ def _folded(rows: Sequence[Sequence[str]], sides: str, gap: int, room: int) -> l
     return [line.rstrip() for line in lines.get().splitlines()]
 
 
-def terminal_width() -> int | None:
-    """Columns of the terminal that tables are printed on; None where there is none, e.g. in a pipe or a notebook."""
-    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Columns of the terminal that something is printed on; None where there is none, e.g. in a pipe or a notebook.
+
+    Args:
+        stream: Where it is printed; None: stdout.
+    """
+    shown = sys.stdout if stream is None else stream
+    return shutil.get_terminal_size().columns if shown is not None and shown.isatty() else None
 
 
-def fitted(text: str) -> str:
-    """Text whose sentences are folded at blanks where the terminal is narrow; commands to paste stay in one line."""
-    room = terminal_width()
-    lines = text.splitlines()
+def fitted(text: str, stream: TextIO | None = None) -> str:
+    """Text whose sentences are folded at blanks where the terminal is narrow; commands to paste stay in one line.
+
+    Args:
+        text: Lines, perhaps with codes for colours; words as long as paths stay whole.
+        stream: Where they are printed; None: stdout.
+    """
+    room = terminal_width(stream)
+    lines = text.split("\n")
     if room is None or all(len(line) <= room for line in lines):
         return text
-    return "\n".join(line if line.lstrip().startswith("kdyolo ") else _fold(line, room) for line in lines)
+    return "\n".join(line if _COMMAND.match(line) else _fold(line, room) for line in lines)
 
 
 def _fold(line: str, room: int) -> str:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(
-        line, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
-    )
+    """A line in lines of at most so many cells, but for words that are longer."""
+    if _cells(line) <= room:
+        return line
+    before = " " * (len(line) - len(line.lstrip()))
+    folded: list[str] = []
+    further = f"{before}  "
+    for word in re.findall(r"\s*\S+", line[len(before) :]):
+        if folded and _cells(folded[-1] + word) <= room:
+            folded[-1] += word
+        else:
+            folded.append(f"{further}{word.lstrip()}" if folded else f"{before}{word}")
+    return "\n".join(folded)
+
+
+def _cells(text: str) -> int:
+    return cell_width(without_colours(text))
 
 
 def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], gap: int = 2) -> list[str]:
@@ -131,7 +154,7 @@ def fitting_columns(widths: Mapping[str, int], room: int, order: Sequence[str], 
 
 
 class ShownInOneLine:
-    """A result that Python's prompt shows as its kind with a line on what it is."""
+    """A result that Python's prompt shows as its kind with a line on what it is, and notebooks as a row of facts."""
 
     def headline(self) -> str:
         """What this is, in one line."""
@@ -139,6 +162,18 @@ class ShownInOneLine:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {shortened(printable(self.headline()), 100)}>"
+
+    def facts(self) -> Mapping[str, str]:
+        """Heading → what stands below it in a notebook; none: the line alone is shown."""
+        return {}
+
+    def _repr_html_(self) -> str:
+        facts = self.facts()
+        if not facts:
+            return f"<pre>{html.escape(printable(self.headline()))}</pre>"
+        rows = (("th", facts), ("td", facts.values()))
+        cells = ("".join(f"<{tag}>{html.escape(printable(text))}</{tag}>" for text in texts) for tag, texts in rows)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 class ShownAsTable(ShownInOneLine):

@@ -80,7 +80,7 @@ def test_version():
             2,
             ["2 mistakes", "nope.pt: no such file", "x.yaml: no such"],
         ),
-        (["predict", "nope.pt", "images/"], 1, ["--model nope.pt: no such file"]),
+        (["predict", "nope.pt", "images/"], 2, ["--model nope.pt: no such file", "--source images/: no such"]),
         (["convert", "nowhere", "--out", "out"], 1, ["nowhere"]),
         (["convert", "--annotations", "a.json", "--split", "val", "--out", "out"], 2, ["belong together"]),
         (["trian"], 2, ["No such command"]),

@@ -96,7 +96,7 @@ def test_shifted_categories_are_corrected_told_and_overruled(capsys, files, tmp_
     [
         (["ann"], 2, ["found 1 file."]),
         (["a", "b", "ann", "c"], 2, ["found 4 files."]),
-        (["a", "nowhere.json"], 1, ["nowhere.json", "cannot be read"]),
+        (["a", "nowhere.json"], 1, ["annotations nowhere.json: no such file"]),
         (["ann", "a"], 1, ["0.json", "expected COCO annotations", "exchanged"]),
         (["a", "b", "ann", "--per-class"], 2, ["--per-class"]),
         (["a", "ann", "--ci", "--resamples", "0"], 2, ["resamples"]),

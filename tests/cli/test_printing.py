@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
 import os
@@ -154,6 +155,30 @@ def test_lines_of_the_log_keep_their_colours_only(capsys):
     finally:
         logger.removeHandler(handler)
     assert seen == ["\x1b[34mclass\x1b[0m \\x1b]0;pwn\\x07\\u202e\tb\n", TITLE]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_of_our_own_are_folded_on_a_terminal_and_whole_in_a_log(monkeypatch, terminal):
+    monkeypatch.setenv("COLUMNS", "40")
+    logger, screen, log = logging.getLogger("ultralytics"), io.StringIO(), io.StringIO()
+    screen.isatty = lambda: terminal
+
+    class RunLog(logging.StreamHandler):
+        """Another kind of handler than the terminal's, as that of a run's log."""
+
+    shown, kept = logging.StreamHandler(screen), RunLog(log)
+    others = list(logger.handlers)
+    logger.handlers[:] = [shown, kept]
+    line = "weights: /a/path/that/is/longer/than/a/line/of/40 and last.pt are plain checkpoints"
+    try:
+        with log_escaped():
+            exec(compile(f"logger.info({line!r})", str(CHECKOUT / "kdyolo/engine/training.py"), "exec"))
+            logger.info(line)  # Ultralytics' own lines are not from kdyolo's files
+    finally:
+        logger.handlers[:] = others
+    folded = "weights:\n  /a/path/that/is/longer/than/a/line/of/40\n  and last.pt are plain checkpoints"
+    assert screen.getvalue() == f"{folded if terminal else line}\n{line}\n"
+    assert log.getvalue() == f"{line}\n{line}\n"
 
 
 def test_warnings_and_what_threads_end_with_are_shown_and_are_a_line(capsys, caplog, monkeypatch):

@@ -15,6 +15,11 @@ from tests.builders.run_folders import detect
 from tests.experiments.probe.test_result import hits, result
 
 
+def pasted(line: str) -> bool:
+    """Whether a line stays whole because it is a command, or a single path."""
+    return line.lstrip().startswith("kdyolo ") or ("/" in line and len(line.split()) == 1)
+
+
 class Terminal(io.StringIO):
     """A stdout that says that it is a terminal."""
 
@@ -36,9 +41,7 @@ def terminal(request, monkeypatch):
             text = command() if callable(command) else main(command.split()) or screen.getvalue()
         text = without_colours(text)
         assert text.strip()
-        pasted = ("/", "kdyolo ")  # what one pastes stays whole
-        long = [line for line in text.splitlines() if len(line) > request.param and not any(p in line for p in pasted)]
-        assert not long
+        assert not [line for line in text.splitlines() if len(line) > request.param and not pasted(line)]
         return text
 
     return shown
@@ -83,3 +86,18 @@ def test_probe(terminal):
     text = terminal(lambda: "\n".join(found.table().splitlines()[1:-1]))  # without the sentences around the tables
     assert text.count("50.0") >= 16
     assert all(line.count("[") == line.count("]") for line in text.splitlines()), "an interval stays whole"
+
+
+def test_doctor(terminal, checkpoint, shapes):
+    text = terminal(f"doctor --data {shapes} --backbone {checkpoint}")
+    assert {"CPU", "classes,", "162/162", "sha256"} <= set(text.split())
+
+
+@pytest.mark.parametrize("mistake", ["--nonsense lrO=1", "--data nowhere.yaml --epochs 0", "--resume nowhere"])
+def test_mistakes(mistake, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(SystemExit):
+        main(["train", *mistake.split()])
+    assert not [line for line in screen.getvalue().splitlines() if len(line) > 60 and not pasted(line)]

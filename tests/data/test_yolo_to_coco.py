@@ -352,7 +352,7 @@ def test_the_source_is_never_overwritten(tmp_path):
 def test_command(tmp_path):
     path = yolo_dataset(tmp_path / "d", {"a.jpg": "0 0.5 0.5 0.2 0.2\n"})
     result = CliRunner().invoke(cli, ["to-coco", str(path), "--out", "instances.json"])
-    assert result.output == "instances.json: 1 images, 1 annotations\n"
+    assert result.output == "instances.json: 1 image, 1 annotation\n"
     with pytest.raises(DatasetError, match="cannot be written"):
         to_coco(path, tmp_path / "missing/instances.json")
 

@@ -71,9 +71,9 @@ def test_the_command_says_what_would_happen(checkpoint, shapes, tmp_path, caplog
     for words in (
         "ultralytics 8.",
         "162/162 tensors",
-        "plan: epochs 1–1: backbone frozen",
+        "plan: epoch 1: backbone frozen",
         "train   8 images, 0 of them without objects",
-        "backbone frozen     1 epochs × 2 steps × ",
+        "backbone frozen     1 epoch × 2 steps × ",
         "nothing was trained",
     ):
         assert words in text

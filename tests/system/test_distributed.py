@@ -222,7 +222,7 @@ def test_two_nodes_each_in_its_own_folder(python, checkpoint, shapes, tmp_path):
     (first, output), (second, quiet) = two_nodes(python, tmp_path, "-m", "kdyolo", "train", *data, *COMMAND.split())
     assert (first, second) == (0, 0), output + quiet
     assert (tmp_path / "node0/run/weights/best.pt").is_file()
-    assert "plan: epochs 1–1: backbone frozen" in output
+    assert "plan: epoch 1: backbone frozen" in output
     assert "plan:" not in quiet
     assert not any((tmp_path / "node1").iterdir())
 

@@ -243,7 +243,7 @@ def test_a_dry_run_prints_the_plan_and_the_time(write, tmp_path, capsys):
     main(["study", file, "--dry-run"])
     output = capsys.readouterr().out
     assert "plan of shapes: 4 runs" in output
-    assert "the first: kdyolo train --data" in output
+    assert "the first:\n  kdyolo train --data" in output
     assert "with 1 at once, evaluation" in output
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
     study = Study.from_file(file)

@@ -4,10 +4,15 @@ import io
 import logging
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 
-from kdyolo.utils.progress import Progress, details, notice, progress_over, verbosity, verbosity_set
+from kdyolo import score_coco
+from kdyolo.checkpoints.zip_archive import file_sha256
+from kdyolo.utils.progress import Progress, details, notice, progress_over, verbosity, verbosity_set, waiting
+from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
 
 def test_progress_line_has_rate_and_time_left():
@@ -101,3 +106,40 @@ def test_details_are_for_the_log_and_for_those_who_want_all(level, hidden):
     assert [word in terminal.getvalue() for word in ("layer 1", "table")] == [not hidden] * 2
     assert all(word in terminal.getvalue() for word in ("another", "warned", "after"))
     assert all(word in log.getvalue() for word in ("layer 1", "table", "another", "warned", "after"))
+
+
+def test_what_cannot_say_how_far_it_is_shows_how_long_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", 0.01)
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
+        with waiting("scoring 5 images"):
+            time.sleep(0.1)
+        shown = capsys.readouterr().err
+        assert ("scoring 5 images … 0 s" in shown) is terminal
+        assert shown.endswith("\r\x1b[K") is terminal, "nothing of it stays"
+    monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", 60)
+    with waiting("scoring 5 images"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_hashing_a_checkpoint_and_scoring_are_told_on_a_terminal(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("kdyolo.utils.progress.PATIENCE", 0)
+    (tmp_path / "ckpt.pth").write_bytes(b"0" * 100)
+    file_sha256(tmp_path / "ckpt.pth")
+    assert "hashing ckpt.pth 100%" in capsys.readouterr().err
+
+
+def test_the_ends_of_an_evaluation_are_told(monkeypatch, tmp_path):
+    told = []
+
+    @contextmanager
+    def recorded(what):
+        told.append(what)
+        yield
+
+    monkeypatch.setattr("kdyolo.metrics.evaluators.waiting", recorded)
+    truth = random_ground_truth(images=4)
+    score_coco(write_json(tmp_path / "d.json", random_detections(truth)), write_json(tmp_path / "t.json", truth))
+    assert told == ["scoring 4 images"]

@@ -19,6 +19,7 @@ from kdyolo.utils.tables import (
     ShownInOneLine,
     aligned,
     cell_width,
+    fitted,
     fitting_columns,
     markdown_code,
     markdown_table,
@@ -134,6 +135,11 @@ def test_every_public_result_without_a_table_is_shown_in_one_line():
         ): "val.json: 2 images, 5 annotations, 1 of them",
     }
     shown = {type(result).__name__: (repr(result), words) for result, words in results.items()}
+    for result in results:
+        html = result._repr_html_()
+        assert html.startswith("<table><tr><th>"), "a notebook shows facts under headings"
+        assert html.count("<th>") == html.count("<td>") >= 5
+        assert all(f">{fact}<" in html for fact in result.facts().values())
     distilled = kdyolo.DistillResult(Path("runs/d"), Path("runs/d/b.pth"), columns, "learned")
     shown["DistillResult"] = (repr(distilled), "runs/d/b.pth: learned")
     assert distilled._repr_html_().count("<tr") == 301
@@ -151,3 +157,21 @@ def test_every_public_result_without_a_table_is_shown_in_one_line():
     plain = {each.__name__ for each in public if dataclasses.is_dataclass(each) and not issubclass(each, ShownAsTable)}
     assert plain - {"TrainOptions"} == set(shown), "a result that this test does not know"
     assert issubclass(kdyolo.Study, ShownInOneLine)
+
+
+def test_sentences_are_folded_at_blanks_and_what_one_pastes_is_not(monkeypatch):
+    monkeypatch.setattr("kdyolo.utils.tables.terminal_width", lambda stream=None: 20)
+    path = "/a/path/that/is/longer/than/a/line"
+    words = "日本語 日本語 日本語 日本語"
+    text = f"  one two three four five\n{path} is kept\n  kdyolo val best.pt coco.yaml --errors\n\n{words}"
+    assert fitted(text).split("\n") == [
+        *("  one two three four", "    five"),
+        *(path, "  is kept"),
+        "  kdyolo val best.pt coco.yaml --errors",
+        "",
+        *("日本語 日本語 日本語", "  日本語"),
+    ]
+    coloured = "\x1b[1mone\x1b[0m two \x1b[1mthree\x1b[0m four 5"
+    assert fitted(coloured) == coloured, "codes take no room"
+    monkeypatch.setattr("kdyolo.utils.tables.terminal_width", lambda stream=None: None)
+    assert fitted(text) == text

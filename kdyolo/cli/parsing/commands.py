@@ -9,7 +9,7 @@ import click
 
 from kdyolo.cli.parsing.key_values import WordSorter, several
 from kdyolo.cli.parsing.output import telling
-from kdyolo.errors import ConfigError
+from kdyolo.errors import Mistakes
 
 COMMON = "Help and output"
 _COMMON_FLAGS = {"--help", "--debug", "--quiet", "--verbose", "--json"}
@@ -61,10 +61,10 @@ class SharedCommand(click.Command):
         if not mistakes:
             return rest
         if self.check:
-            try:
+            others = Mistakes()
+            with others.gathered():
                 self.check(ctx.params)
-            except ConfigError as e:
-                mistakes += e.mistakes
+            mistakes += others.found
         raise click.UsageError(several(list(dict.fromkeys(mistakes))), ctx)
 
     def invoke(self, ctx: click.Context) -> Any:

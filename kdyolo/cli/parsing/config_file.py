@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.files import ARGS_NAME, RECORD_NAME
 from kdyolo.utils.text import quoted
 from kdyolo.utils.yaml_files import read_yaml
@@ -27,12 +27,13 @@ def read_config(file: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]
         Option → value, both as a Python call has them; what they mean is not checked here.
 
     Raises:
+        RunError: There is no such file.
         ConfigError: The file cannot be read, is no mapping, or asks to run code of others.
     """
     path = Path(file) / RECORD_NAME if Path(file).is_dir() else Path(file)
     content = read_yaml(path, unique_keys=True, error=ConfigError)
     if content is None and not path.is_file():
-        raise ConfigError(f"--config {path}: no such file.")
+        raise RunError(f"--config {path}: no such file.")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"--config {path}: expected 'option: value' lines, found {quoted(content)}.")
     if is_record(content):

@@ -45,7 +45,7 @@ class WordSorter:
         options = [param for param in params if isinstance(param, click.Option)]
         self._flags = {flag: option for option in options for flag in (*option.opts, *option.secondary_opts)}
         self._arguments = {str(param.name): param for param in params if isinstance(param, click.Argument)}
-        self._named = {name: option for option in options if option.expose_value for name in _names_of(option)}
+        self._named = {name: option for option in options if option.expose_value for name in option_keys(option)}
         self._order, self._passes_on = order, "settings" in self._arguments
 
     def sort(self, words: Sequence[str]) -> CommandLine:
@@ -134,7 +134,7 @@ def several(mistakes: Sequence[str]) -> str:
     return mistakes[0] if len(mistakes) == 1 else "\n  - ".join((f"{len(mistakes)} mistakes:", *mistakes))
 
 
-def _names_of(option: click.Option) -> set[str]:
+def option_keys(option: click.Option) -> set[str]:
     """Keys that stand for an option: its name, or its flags where none is called like it.
 
     ``freeze`` is no key of ``--freeze, --freeze-epochs``, because Ultralytics has a setting of that name.

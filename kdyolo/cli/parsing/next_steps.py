@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, MAP, weights_file
+from kdyolo.utils.text import plural
+
+NEXT_TO_NOTHING = 0.01  # mAP50-95
+MANY_EPOCHS = 50  # after which a detector that learns at all has more than that
 
 
 def short_path(path: Path) -> Path:
@@ -53,7 +57,7 @@ def after_distillation(backbone: Path) -> str:
 
 
 def after_training(result: Mapping[str, Any]) -> str:
-    """The commands that come next."""
+    """The commands that come next, below a sentence on a run that has learned next to nothing."""
     images = result["images"] or "IMAGES/"
     commands = (
         ("val", result["best"], result["data"], "--errors"),
@@ -61,7 +65,19 @@ def after_training(result: Mapping[str, Any]) -> str:
         ("compare", result["run"], "OTHER_RUN"),
         ("card", result["run"]),
     )
-    return _pasted(commands)
+    return _too_little(result) + _pasted(commands)
+
+
+def _too_little(result: Mapping[str, Any]) -> str:
+    """What to do about an mAP near zero; empty of a run that has learned something, or was not evaluated."""
+    best, epochs = result["mAP50-95"], result["epochs"]
+    if best is None or best >= NEXT_TO_NOTHING:
+        return ""
+    few = "that is usual of a random head, which takes dozens of epochs on a few hundred images: give more --epochs"
+    many = (
+        "look at the boxes with --dry-run, and at the losses in results.png: the labels or the learning rate are wrong"
+    )
+    return f"\nmAP50-95 is {best:.3f} after {plural(epochs, 'epoch')}: {few if epochs < MANY_EPOCHS else many}."
 
 
 def _pasted(commands: Iterable[Iterable[Any]]) -> str:

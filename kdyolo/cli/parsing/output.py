@@ -47,12 +47,18 @@ def result_stream() -> TextIO | None:
 def note(text: Any) -> None:
     """Print lines that are not the result, to stderr; not with ``--quiet``."""
     if verbosity() != "quiet":
-        echo(fitted(str(text)), err=True)
+        echo(fitted(str(text), sys.stderr), err=True)
 
 
 def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None:
     """Print a table as it is, plain data as JSON; on stdout, also where nothing else goes there."""
-    echo(fitted(result) if isinstance(result, str) else json_text(result))
+    echo(fitted(result, result_stream()) if isinstance(result, str) else json_text(result))
+
+
+def print_if_quiet(text: Any) -> None:
+    """Print, with ``--quiet``, the result of a command whose work tells it on the way otherwise."""
+    if verbosity() == "quiet":
+        print_result(str(text))
 
 
 def plain_data(value: Any) -> Any:

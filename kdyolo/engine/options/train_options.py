@@ -301,7 +301,7 @@ STOCK_FLAGS: Mapping[str, Option] = {
 # What the command does with a run, beside starting one.
 COMMAND_FLAGS: Mapping[str, Option] = {
     "config": Option(
-        help="YAML file of options, or the kdyolo.yaml of a run; what is given beside it goes before.",
+        help="YAML file of options, or the kdyolo.yaml of a run; options beside it win.",
         kind="path",
         metavar="FILE",
         value="FILE",

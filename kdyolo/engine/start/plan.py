@@ -19,7 +19,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
 from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher, read_teacher
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, Mistakes, collect_mistakes
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector
@@ -101,6 +101,8 @@ def _raise_if_several(overrides: Mapping[str, Any], first: KDYOLOError) -> None:
     except ConfigError as e:
         if len(e.mistakes) > 1:
             raise e from first
+    except KDYOLOError:  # a single one, which is the first
+        return
 
 
 def _plan(overrides: Mapping[str, Any], start: DetectorStart | None) -> RunPlan:
@@ -126,6 +128,7 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
 
     Raises:
         ConfigError: All mistakes, of whatever kind, in one error.
+        KDYOLOError: The only mistake, of its own kind.
     """
     start = teacher = None
     with collect_mistakes() as mistakes:
@@ -141,9 +144,27 @@ def plan_with_every_mistake(overrides: Mapping[str, Any]) -> RunPlan:
             elif model and is_yaml(model):
                 mistakes.result(lambda: describe_detector(model))
             teacher = mistakes.result(lambda: planned_teacher(rest, start))
+        else:
+            _check_beside_wrong_options(overrides, mistakes)
     assert split is not None  # else there were mistakes, as in the next line
     assert start is not None
     return make_plan(*split, start, data, teacher)
+
+
+def _check_beside_wrong_options(overrides: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """Look at what can be judged though the options are wrong: work dir, device, whether files are there."""
+    place = {"save_dir": overrides.get("work_dir"), "exist_ok": overrides.get("exist_ok")}
+    backbone, model = overrides.get("backbone"), overrides.get("model")
+    with mistakes.gathered():
+        new_work_dir(place)
+    with mistakes.gathered():
+        read_devices(overrides.get("device"), Machine.here(), {})
+    with mistakes.gathered():
+        if isinstance(backbone, (str, Path)) and not Path(backbone).exists():
+            read_backbone(TrainOptions(backbone=str(backbone)))
+    with mistakes.gathered():
+        if model and is_yaml(model):
+            describe_detector(model)
 
 
 def planned_teacher(overrides: Mapping[str, Any], start: DetectorStart | None) -> DetectorTeacher | None:
@@ -236,7 +257,7 @@ def check_data(data: Any, split: str | None = None, run_download: bool = False) 
         DatasetError: It cannot be read, or its images are not there.
     """
     if not data:
-        raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
+        raise ConfigError("no data set. Expected data (--data) with a YAML such as the one 'kdyolo convert' printed.")
     alone = not distributed.is_distributed()  # several ranks would run it at the same time
     found = check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)
     if (channels := found.get("channels", 3)) != 3:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.data.fingerprint import content_fingerprint, place_fingerprint
-from kdyolo.errors import RunError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.comparison.label_shares import bare_name
 from kdyolo.experiments.comparison.run_settings import seed_of, shaping
 from kdyolo.experiments.comparison.significance import Interval
@@ -71,7 +71,8 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
         paths: Run folders, checkpoints in them, folders of an arm, or of a study.
 
     Raises:
-        RunError: A path leads to no run, a run has no results, or runs are given twice; the error names all of them.
+        RunError: A path leads to no run, a run has no results, or runs are given twice.
+        ConfigError: Several of these mistakes; the error names all of them.
     """
     if not paths:
         raise RunError("nothing to compare. Expected run folders, or the folder of a study.")
@@ -85,7 +86,7 @@ def gather(paths: Sequence[str | Path]) -> Gathered:
     if not found and not mistakes:
         mistakes.append(f"{', '.join(map(str, paths))}: no run there has finished an epoch yet. Wait for the first.")
     if mistakes:
-        raise RunError(mistakes[0] if len(mistakes) == 1 else "\n  - ".join((f"{len(mistakes)} mistakes:", *mistakes)))
+        raise RunError(mistakes[0]) if len(mistakes) == 1 else ConfigError(mistakes)
     file = read_study_file(studies[0]) if len(studies) == 1 else {}
     arms = _group(found, [str(name) for name in file.get("arms") or ()])
     baseline = file.get("baseline")

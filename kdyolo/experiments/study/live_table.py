@@ -143,10 +143,17 @@ class LiveTable:
 
     def _table(self, rows: Mapping[str, tuple[str, RunProgress]]) -> Table:
         cells = {name: {"run": name, **_cells(*row, bare=True)} for name, row in rows.items()}
+        padding = (0, GAP - 1, 0, 0)  # the box puts a blank between two columns
         table = Table(
-            title=self._title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False
+            title=self._title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=padding,
+            pad_edge=False,
+            show_edge=False,
         )
-        headings = self._headings(list(cells.values()))
+        widths = self._widths(list(cells.values()))
+        headings = fitting_columns(widths, self._console.width, EXPENDABLE, GAP)
         for heading in headings:
             words = heading in ("run", "state", "phase")
             table.add_column(
@@ -154,19 +161,19 @@ class LiveTable:
                 justify="left" if words else "right",
                 overflow="fold",
                 no_wrap=heading != "run",
-                min_width=NARROWEST if heading == "run" else None,
+                min_width=widths[heading],
             )
         for name, row in cells.items():
             colour = {"finished": "green", "failed": "red", "waiting": "dim"}.get(rows[name][0].partition(",")[0])
             table.add_row(*(Text(row[heading]) for heading in headings), style=colour)
         return table
 
-    def _headings(self, rows: Sequence[Mapping[str, str]]) -> list[str]:
-        """The columns that fit the terminal: what counts stays whole, and names of runs are folded last of all."""
+    @staticmethod
+    def _widths(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+        """Column → cells that it needs: what counts stays whole, and names of runs are folded last of all."""
         names = ["run", *_cells("", RunProgress())]
         widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in names}
-        widths["run"] = min(widths["run"], NARROWEST)
-        return fitting_columns(widths, self._console.width - 1, EXPENDABLE, GAP)
+        return {**widths, "run": min(widths["run"], NARROWEST)}
 
 
 def _cells(state: str, progress: RunProgress, bare: bool = False) -> dict[str, str]:

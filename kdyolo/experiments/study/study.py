@@ -72,6 +72,9 @@ class Study(ShownInOneLine):
         arms, runs = plural(len(self.arms), "arm"), plural(len(self.runs), "run")
         return f"{self.file.name}, {arms}, {runs} in {self.folder}"
 
+    def _repr_html_(self) -> str:
+        return str(self.plan().to_html(index=False))
+
     def _run(self, arm: StudyArm, seed: int, share: float) -> StudyRun:
         distillation = arm.distillation
         first = distillation.of(arm.student, seed, self.folder) if distillation and arm.student else None

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.files import STUDY_NAME
 from kdyolo.runs.lifecycle.devices import device_names
 from kdyolo.utils.plain_files import read_file
@@ -103,12 +103,13 @@ def parse_study(path: str | Path) -> tuple[StudyFile, list[str]]:
         What it asks for, with the parts that are wrong left out, and every mistake in its form.
 
     Raises:
-        ConfigError: Not a file, not YAML, or no mapping with arms, so that nothing more can be said about it.
+        RunError: Not a file.
+        ConfigError: Not YAML, or no mapping with arms, so that nothing more can be said about it.
     """
     path = Path(path)
-    content = read_file(path, most=MOST_BYTES, error=ConfigError)
+    content = read_file(path, most=MOST_BYTES, error=RunError)
     if content is None:
-        raise ConfigError(f"study file {path}: cannot be read (no such file). Expected a YAML file.")
+        raise RunError(f"study file {path}: cannot be read (no such file). Expected a YAML file.")
     try:
         document = load_yaml(content, unique_keys=True)
     except yaml.YAMLError as e:

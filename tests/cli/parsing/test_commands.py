@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+from pathlib import Path
 
 import click
 import click.shell_completion
@@ -66,30 +67,8 @@ def test_every_command_has_what_all_have():
 
 
 def test_commands_with_a_result_print_json_if_asked():
-    without = {"logs", "stop", "demo"}
-    for name in set(COMMANDS) - without:
+    for name in set(COMMANDS) - {"logs"}:
         assert "--json" in {flag for param in cli.get_command(None, name).params for flag in param.opts}, name
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("train --model kdyolo11", ["kdyolo11n.yaml", "kdyolo11s.yaml", "kdyolo11m.yaml", "kdyolo11l.yaml"]),
-        ("train --recipe coco-", ["coco-mosaic"]),
-        ("train --data x.yaml lr", ["lr0=", "lrf="]),
-        ("val best.pt con", ["conf="]),
-    ],
-)
-def test_the_shell_completes_models_recipes_and_settings(words, expected):
-    *before, begun = words.split()
-    environment = {"COMP_WORDS": f"kdyolo {words}", "COMP_CWORD": str(len(before) + 1)}
-    completion = click.shell_completion.BashComplete(cli, {}, "kdyolo", "_KDYOLO_COMPLETE")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        found = [item.value for item in completion.get_completions(*completion.get_completion_args())]
-    assert [value for value in expected if value not in found] == []
-    assert all(value.startswith(begun) for value in found)
 
 
 def test_version(capsys):
@@ -99,38 +78,110 @@ def test_version(capsys):
 
 # ---- exit codes ------------------------------------------------------------------------------------------------------
 
+# Command → a line in which nothing is wrong but that a file or folder is not there.
+MISSING = {
+    "card": "nowhere",
+    "compare": "nowhere",
+    "convert": "nowhere --out out",
+    "demo": "--out loop",
+    "distill": "--config nowhere.yaml",
+    "doctor": "--data nowhere.yaml",
+    "export-stock": "nowhere",
+    "extract": "nowhere --out b.safetensors",
+    "inspect": "nowhere.pth",
+    "logs": "nowhere",
+    "predict": "nowhere.pt here.yaml",
+    "probe": "nowhere.pth --data nowhere.yaml",
+    "ps": "nowhere",
+    "score": "a.json here.yaml",
+    "stop": "nowhere",
+    "study": "nowhere.yaml",
+    "to-coco": "nowhere.yaml --out a.json",
+    "train": "--data nowhere.yaml --random-init",
+    "val": "here.yaml nowhere.yaml",
+}
+# Command → a line with a wrong value or a contradiction.
+WRONG = {
+    "card": "runs --out",
+    "compare": "nowhere --metric speed",
+    "convert": "--annotations a.json --out out",
+    "demo": "--out here.yaml",
+    "distill": "--teacher t.pt --images . --epochs 0",
+    "doctor": "--model kdyolov8n.yaml",
+    "export-stock": "",
+    "extract": "nowhere",
+    "inspect": "a.pth b.pth c.pth",
+    "logs": "nowhere -n x",
+    "predict": "here.yaml here.yaml conf=2",
+    "probe": "a.pth --data x.yaml --images 0",
+    "ps": "-q -v",
+    "score": "here.yaml",
+    "stop": "nowhere --timeout x",
+    "study": "study.yaml --detach --dry-run",
+    "to-coco": "here.yaml --out a.json --split tset",
+    "train": "--data here.yaml --random-init lr0=x",
+    "val": "here.yaml here.yaml batch=0",
+}
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_keeps_the_table_of_exit_codes(name, capsys):
+    Path("here.yaml").write_text("a: 1\n")
+    Path("loop").symlink_to("loop")
     assert ended(name, "--help") == 0
     assert ended(name, "--nonsense") == 2
     assert "No such option: '--nonsense'" in capsys.readouterr().err
+    assert ended(name, *WRONG[name].split()) == 2, capsys.readouterr().err
+    assert ended(name, *MISSING[name].split()) == 1, capsys.readouterr().err
+    assert capsys.readouterr().err.count("Error: ") == 2
+
+
+@pytest.mark.parametrize("line", ["train --config nowhere.yaml", "train --resume nowhere", "predict here.yaml nowhere"])
+def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
+    Path("here.yaml").write_text("a: 1\n")
+    assert ended(*line.split()) == 1
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("line", "code"),
+    ("line", "words"),
     [
-        ("card nowhere", 1),
-        ("compare nowhere", 1),
-        ("doctor --data nowhere.yaml", 1),
-        ("export-stock nowhere", 1),
-        ("extract nowhere --out b.safetensors", 1),
-        ("inspect nowhere.pth", 1),
-        ("logs nowhere", 1),
-        ("predict nowhere.pt images", 1),
-        ("score a.json b.json", 1),
-        ("stop nowhere", 1),
-        ("study nowhere.yaml", 2),
-        ("to-coco nowhere.yaml --out a.json", 1),
-        ("train --data nowhere.yaml --random-init", 1),
-        ("train --data nowhere.yaml --random-init lr0=x", 2),
-        ("train --random-init", 2),
-        ("val nowhere.pt nowhere.yaml", 2),
+        ("train --random-init --data here.yaml lr0=abc epoch=3 mosaic=2", ["lr0", "'epoch'", "mosaic", "here.yaml"]),
+        (
+            "train --random-init --data here.yaml --imgsz 100 --epochs 0 --batch 0 device=cuda:99 model=kdyolo7n.yaml",
+            ["imgsz", "epochs", "batch", "GPU 99", "kdyolo7n.yaml", "here.yaml"],
+        ),
+        ("train --config asked.yaml --epochs 0 mosaic=2 --nonsens=3", ["lr0", "epochs", "mosaic", "'--nonsens'"]),
+        ("train --config nowhere.yaml --epochs 0 mosaic=2", ["nowhere.yaml", "epochs", "mosaic"]),
+        ("train epochs=0 device=cuda:99", ["no data set", "epochs", "GPU 99"]),
+        ("train work_dir=r project=p name=n lr0=abc data=here.yaml", ["excludes project and name", "lr0", "here.yaml"]),
+        (
+            "distill images=nowhere epochs=0 --imgsz 100 --device cuda:99",
+            ["no teacher", "nowhere", "epochs", "imgsz", "GPU 99"],
+        ),
+        ("distill --config nowhere.yaml --epochs 0 lr=abc", ["nowhere.yaml", "epochs", "'abc'"]),
+        (
+            "predict nowhere.pt nowhere conf=2 imgsz=abc device=cuda:99",
+            ["--model nowhere.pt", "--source nowhere", "conf", "imgsz", "GPU 99"],
+        ),
+        ("val nowhere.pt here.yaml batch=0 --nonsens x", ["--model nowhere.pt", "batch", "'--nonsens'"]),
+        (
+            "compare no1 no2 --targets x --metric speed --watch",
+            ["--targets", "--watch", "'speed'", "no1: no run", "no2: no run"],
+        ),
+        ("score no1.json no2.json --ci --resamples 0", ["--resamples", "no1.json", "no2.json"]),
+        ("inspect no1.pth no2.pth --image no.jpg", ["expected one file", "no1.pth", "no2.pth", "no.jpg"]),
     ],
 )
-def test_what_is_missing_fails_and_what_is_said_wrongly_is_a_wrong_call(line, code, capsys):
-    assert ended(*line.split()) == code
-    assert capsys.readouterr().err
+def test_mistakes_in_options_settings_config_and_files_are_told_at_once(line, words, capsys):
+    Path("here.yaml").write_text("a: 1\n")
+    Path("asked.yaml").write_text("data: here.yaml\nrandom_init: true\nlr0: abc\n")
+    assert ended(*line.split()) == 2
+    error = capsys.readouterr().err
+    count = int(re.search(r"Error: (\d+) mistakes:", error)[1])
+    assert count >= len(words)
+    assert error.count("\n  - ") == count
+    assert all(word in error for word in words), error
 
 
 def test_the_help_lists_the_exit_codes():

@@ -13,7 +13,7 @@ from kdyolo.cli.parsing.config_file import read_config, teacher_of
 from kdyolo.distillation.distill import DistillResult
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.engine.options.train_options import TrainOptions
-from kdyolo.errors import ConfigError
+from kdyolo.errors import KDYOLOError
 
 DEFAULTS = TrainOptions().to_dict()
 RECORD = {
@@ -60,7 +60,7 @@ def test_the_record_of_a_run_says_what_was_asked_for(name):
 def test_files_that_are_none(content, words):
     if content is not None:
         Path("run.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=re.escape(words)):
+    with pytest.raises(KDYOLOError, match=re.escape(words)):
         read_config("run.yaml", DEFAULTS)
 
 

@@ -162,7 +162,7 @@ def test_mistakes_of_every_kind_are_told_at_once_and_a_single_one_as_what_it_is(
     (full / "file").touch()
     given = {"data": "nowhere.yaml", "backbone": str(checkpoint), "model": "kdyolov8s.yaml"}
     data = str(shapes)
-    with pytest.raises(ConfigError, match=r"2 mistakes(?s:.*)nowhere(?s:.*)unknown setting"):
+    with pytest.raises(ConfigError, match=r"3 mistakes(?s:.*)nowhere(?s:.*)unknown setting(?s:.*)not empty"):
         plan_run({**given, "work_dir": str(full), "lrO": 1})
     with pytest.raises(ConfigError, match=r"4 mistakes(?s:.*)nowhere(?s:.*)not empty(?s:.*)device(?s:.*)use --model"):
         plan_run({**given, "work_dir": str(full), "device": "gpu7"})
@@ -200,4 +200,4 @@ def test_no_data_set_is_told_beside_the_other_mistakes():
     with pytest.raises(ConfigError) as error:
         plan_with_every_mistake({"model": "kdyolov8n.yaml", "freeze_epochs": "half"})
     assert "2 mistakes" in str(error.value)
-    assert "no data: expected a data set YAML" in str(error.value)
+    assert "no data set. Expected data (--data) with a YAML" in str(error.value)

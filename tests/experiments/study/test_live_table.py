@@ -84,7 +84,7 @@ def test_a_table_on_a_terminal(folders):
 
 
 @pytest.mark.parametrize(
-    ("width", "dropped"), [(140, ()), (80, ("box cls dfl", "speed")), (60, ("box cls dfl", "speed", "phase"))]
+    ("width", "dropped"), [(140, ()), (80, ("box cls dfl",)), (60, ("box cls dfl", "speed", "phase"))]
 )
 def test_a_narrow_terminal_shows_whole_what_counts(folders, width, dropped):
     out = io.StringIO()
@@ -98,6 +98,18 @@ def test_a_narrow_terminal_shows_whole_what_counts(folders, width, dropped):
         assert (name in heading) is (name not in dropped), name
     row = next(line for line in lines if "runs on 5" in line)
     assert all(text in row for text in ("frozen/seed0", "2/6", "0.250", "40 s"))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_short_names_leave_room_for_the_rest(folders, width):
+    out = io.StringIO()
+    named = {name.replace("frozen", "f"): folder for name, folder in folders.items()}
+    with LiveTable("question", named, Console(file=out, force_terminal=True, width=width, color_system=None)) as table:
+        table.update({name.replace("frozen", "f"): state for name, state in STATES.items()})
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if "state" in line).endswith("  time left")
+    assert next(line for line in lines if "runs on 5" in line).endswith("  40 s")
 
 
 def test_plain_lines_elsewhere_and_only_news(folders):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ultralytics import YOLO
 
 from kdyolo import Study
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.experiments.study.study_file import KEYS, parse_study
 from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.checkpoints import old_names
@@ -155,7 +155,7 @@ def test_files_that_are_no_study(text, words, tmp_path):
     Path("study.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         parse_study("study.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be read"):
         parse_study("missing.yaml")
 
 
