@@ -138,10 +138,9 @@ class ProbeResult(ShownAsTable):
             *self._block("bits per object", [c for c in classes if c[0] == "linear"], _BITS, 1),
             "",
             *(self._block("bits per box", pairs, _BITS, 1) if pairs else ()),
-            f"objectness: {self.pairs:,} pairs of an object and a background box of its size in the same image, "
-            "at most 1 bit"
+            f"objectness: {self.pairs:,} pairs of object and background"
             if pairs
-            else "objectness: too few objects leave a place for a background box of their size in the same image",
+            else "objectness: too few pairs of object and background",
             f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images",
         ]
         return "\n".join([*lines, *(self._detection() if self.heads else ())])

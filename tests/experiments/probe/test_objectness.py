@@ -83,11 +83,11 @@ def test_bright_objects_are_told_from_dark_background(bright: Path, checkpoint: 
     assert found.score("random yolov8n", "objectness", "P3").accuracy.estimate > 0.9
     assert found.score("random yolov8n", "objectness", "P3").information.estimate > 0.5
     assert found.score("random yolov8n", "linear", "P3").accuracy.estimate < 0.9  # nothing tells their classes
-    assert f"{found.pairs} pairs of an object and a background box" in found.table()
+    assert f"{found.pairs} pairs of object and background" in found.table()
 
 
 def test_without_pairs_the_rest_is_told(tmp_path: Path, checkpoint: Path) -> None:
     found = probe([checkpoint], write_data(tmp_path, 12, "0 0.5 0.5 1 1\n"), split="train", imgsz=SIDE)
     assert found.pairs == 0
     assert {score.classifier for score in found.scores} == {"knn", "linear"}
-    assert "too few objects leave a place" in found.table()
+    assert "too few pairs of object and background" in found.table()
