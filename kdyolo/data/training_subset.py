@@ -54,8 +54,11 @@ class LabelSubset:
         dataset = load_dataset(self.data)
         folder, names = image_files(dataset.places("train"))
         chosen = draw(len(names), self.share, self.seed)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".links-", dir=self.folder.parent))
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".links-", dir=self.folder.parent))
+        except OSError as e:
+            raise DatasetError(f"{self.folder}: cannot be made ({e}). Give a work dir that can be written to.") from e
         try:
             for number in chosen:
                 image = folder / names[number]

@@ -90,6 +90,21 @@ def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monk
     assert all(whole.columns[name] == again.columns[name] for name in whole.columns if name != "time")
 
 
+def test_compiled_and_with_amp_a_cpu_computes_the_same(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AMP is of a GPU alone; the eager backend leaves out of a compilation what only takes time."""
+    compile_model = torch.compile
+    monkeypatch.setattr("torch.compile", lambda model, **words: compile_model(model, backend="eager", **words))
+    told = [{}, {"amp": True}, {"compile": True}]
+    runs = [
+        distill(images, teacher=blur(), epochs=1, work_dir=str(tmp_path / str(number)), **OPTIONS, **words)
+        for number, words in enumerate(told)
+    ]
+    plain, *others = (read_checkpoint(run.folder / "weights" / "last.pt").tensors for run in runs)
+    assert all(torch.equal(plain[name], other[name]) for other in others for name in plain)
+
+
 def test_from_a_cache_it_learns_and_a_second_run_computes_nothing(images: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "epochs": 2, "cache": str(tmp_path / "cache")}
     first = distill(images, teacher=blur(), work_dir=str(tmp_path / "a"), **options)

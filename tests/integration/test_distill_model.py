@@ -15,13 +15,14 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo import KDYOLO, KDTrainer, compare, preflight, read_checkpoint
+from kdyolo import KDYOLO, KDTrainer, Study, compare, preflight, read_checkpoint
 from kdyolo.checkpoints.loading import changed_tensors
 from kdyolo.cli import cli
 from kdyolo.engine.start.plan import plan_run
 from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError, RunError
 from kdyolo.experiments.study.arm_checks import read_study
 from kdyolo.models.taught_detector import TaughtDetector
+from tests.builders.study_backend import InThisProcess
 from tests.builders.training import FAST
 
 # Frozen in the first epoch, thawed in the second; gradients wait across epochs.
@@ -257,6 +258,24 @@ def test_it_is_an_arm_of_a_study(
     file.write_text(yaml.safe_dump(study))
     with pytest.raises(ConfigError, match=r"arm taught: distill_model: none\.pt: no such file"):
         read_study(file)
+
+
+def test_an_arm_of_a_study_learns_from_it(checkpoint: Path, shapes: Path, teacher: Path) -> None:
+    """Trained by the command that the study makes of the arm."""
+    own = {key: value for key, value in FAST.items() if key != "device"}
+    content = {
+        "name": "taught",
+        "data": str(shapes),
+        "seeds": [0],
+        "devices": ["cpu"],
+        "base": {**own, "epochs": 1, "backbone": str(checkpoint)},
+        "arms": {"taught": {"distill_model": str(teacher)}},
+    }
+    Path("study.yaml").write_text(yaml.safe_dump(content))
+    study = Study.from_file("study.yaml")
+    assert study.run(InThisProcess(), report=False)["status"].tolist() == ["finished"]
+    (row,) = rows(study.runs[0].folder)
+    assert float(row["train/dis_loss"]) > 0
 
 
 def test_after_nan_the_projectors_go_back_too(checkpoint: Path, shapes: Path, teacher: Path, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ same order, so that differences are paired by seeds.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from kdyolo.errors import ConfigError, RunError, collect_mistakes
 from kdyolo.models.arch import BN_COUNTER
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.history import read_run
+from kdyolo.utils.progress import Progress, details, verbosity
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ def train_heads(
     """
     count = len(image_files(load_dataset(Path(data)).places("train"))[1])
     found: dict[str, list[float]] = {name: [] for name in sources}
-    with _folder(options.work_dir) as folder:
+    epochs = len(options.seeds) * len(sources) * options.epochs
+    with (
+        _folder(options.work_dir) as folder,
+        Progress("training detection heads", epochs, "epochs") as progress,
+        _told_when_asked(),
+    ):
         for seed in options.seeds:
             share = min(1.0, options.images / count)
             subset = LabelSubset(Path(data).resolve(), share, seed, folder / "images" / f"seed{seed}")
@@ -93,7 +100,9 @@ def train_heads(
             for number, (name, source) in enumerate(sources.items()):
                 file, reading = (source, how) if isinstance(source, Path) else (_saved(source, folder, number), {})
                 run = folder / f"{number}-{Path(name).name.replace(' ', '-')}" / f"seed{seed}"
-                KDYOLO(backbone=file, **reading).train(
+                model = KDYOLO(backbone=file, **reading)
+                model.add_callback("on_train_epoch_end", lambda trainer: progress.advance())
+                model.train(
                     data=str(subset.yaml),
                     epochs=options.epochs,
                     freeze_epochs="all",
@@ -104,6 +113,16 @@ def train_heads(
                 )
                 found[name].append(_official_ap(run))
     return {name: tuple(values) for name, values in found.items()}
+
+
+@contextmanager
+def _told_when_asked() -> Iterator[None]:
+    """Keep what trainings print to their logs, but for warnings, unless all is to be told."""
+    if verbosity() == "verbose":
+        yield
+        return
+    with details(), Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _official_ap(run: Path) -> float:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.significance import Interval
-from kdyolo.experiments.probe.result import ProbeResult
+from kdyolo.experiments.probe.result import OBJECTNESS, ProbeResult
 from kdyolo.utils.atomic import replacing
 
 
@@ -29,7 +29,7 @@ def draw_probe(result: ProbeResult, out: str | Path) -> Path:
     """
     names = list(dict.fromkeys(score.checkpoint for score in result.scores))
     kinds = list(dict.fromkeys(score.features for score in result.scores))
-    accuracies = list(dict.fromkeys(score.classifier for score in result.scores))
+    accuracies = list(dict.fromkeys(s.classifier for s in result.scores if s.classifier != OBJECTNESS))
     informed = list(dict.fromkeys(score.classifier for score in result.scores if score.information))
     count = len(accuracies) + len(informed) + bool(result.heads)
     figure = Figure(figsize=(4.5 * count, 3.5), layout="constrained")
@@ -50,7 +50,8 @@ def draw_probe(result: ProbeResult, out: str | Path) -> Path:
             bits = [score.information for kind in kinds if (score := result.score(name, classifier, kind)).information]
             _points(panel, name, [b for b in bits if b], _places(len(kinds), number, len(names)), 1)
         panel.axhline(0, color="grey", linestyle=":")
-        _label(panel, f"{classifier}: bits", "bits per object, 95% interval over images", kinds)
+        what = "box" if classifier == OBJECTNESS else "object"
+        _label(panel, f"{classifier}: bits", f"bits per {what}, 95% interval over images", kinds)
     if result.heads:
         panel = next(panels)
         for number, head in enumerate(result.heads):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.95
+OBJECTNESS = "objectness"  # the linear classifier of objects and background
+_BITS = ("information", "information_difference")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class ProbeScore:
 
     Attributes:
         checkpoint: Name of the checkpoint.
-        classifier: ``knn`` or ``linear``.
+        classifier: ``knn`` or ``linear``, of the classes of objects; ``objectness``, of objects and background.
         features: Level (``P3`` …), or ``joined``.
         accuracy: Share of right classes in 0–1, with its bootstrap interval over images.
         difference: Accuracy minus that of the first checkpoint on the same drawn images; None for the first.
-        information: Mean bits that are learned of an object's class beyond its frequency, with its interval; None for
-            ``knn``.
+        information: Mean bits that are learned of an object's class beyond its frequency, or of whether a box is an
+            object, with its interval; None for ``knn``.
         information_difference: The same minus that of the first checkpoint; None for the first.
     """
 
@@ -84,6 +86,7 @@ class ProbeResult(ShownAsTable):
         majority: Share in 0–1 of the most frequent class: what guessing it always would score.
         settings: Data set, split, size and seed of the probe; of detection heads their epochs, images and seeds.
         heads: A score of each checkpoint's detection heads; empty where none were asked for.
+        pairs: Number of pairs of an object and a background box; 0 where there were too few to tell them apart.
     """
 
     scores: tuple[ProbeScore, ...]
@@ -93,6 +96,7 @@ class ProbeResult(ShownAsTable):
     majority: float
     settings: Mapping[str, Any]
     heads: tuple[HeadScore, ...] = ()
+    pairs: int = 0
 
     def score(self, checkpoint: str, classifier: str = "linear", features: str = "joined") -> ProbeScore:
         """The score of a checkpoint.
@@ -124,18 +128,37 @@ class ProbeResult(ShownAsTable):
     def table(self) -> str:
         """Bits and accuracies in percent, a line for each checkpoint; differences to the first one below."""
         columns = list(dict.fromkeys((score.classifier, score.features) for score in self.scores))
-        names = list(dict.fromkeys(score.checkpoint for score in self.scores))
-        header = ["accuracy %", *(f"{classifier} {features}" for classifier, features in columns)]
-        accuracies = [[name, *(_text(self.score(name, *c).accuracy) for c in columns)] for name in names]
+        classes = [column for column in columns if column[0] != OBJECTNESS]
+        pairs = [column for column in columns if column[0] == OBJECTNESS]
         lines = [
             f"{self.objects:,} objects of {self.classes} classes in {self.images:,} images; always the most frequent "
             f"class: {100 * self.majority:.1f}",
-            *aligned([header, *accuracies], "<>"),
+            *self._block("accuracy %", classes, ("accuracy", "difference"), 100),
+            "",
+            *self._block("bits per object", [c for c in classes if c[0] == "linear"], _BITS, 1),
+            "",
+            *(self._block("bits per box", pairs, _BITS, 1) if pairs else ()),
+            f"objectness: {self.pairs:,} pairs of object and background"
+            if pairs
+            else "objectness: too few pairs of object and background",
+            f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images",
         ]
-        differences = [[name, *(_text(self.score(name, *c).difference, "+") for c in columns)] for name in names[1:]]
-        lines += ["", *aligned([[f"minus {names[0]}", *header[1:]], *differences], "<>"), "", *self._information(names)]
-        lines += [f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images"]
         return "\n".join([*lines, *(self._detection() if self.heads else ())])
+
+    def _block(self, title: str, columns: Sequence[tuple[str, str]], values: tuple[str, str], scale: int) -> list[str]:
+        """What is named first, of each checkpoint, and below what is named second, of all but the first one."""
+        names = list(dict.fromkeys(score.checkpoint for score in self.scores))
+        header = [f"{classifier} {features}" for classifier, features in columns]
+
+        def rows(names: Sequence[str], value: str, sign: str) -> list[list[str]]:
+            return [[n, *(_text(getattr(self.score(n, *c), value), sign, scale) for c in columns)] for n in names]
+
+        own, versus = rows(names, values[0], ""), rows(names[1:], values[1], "+")
+        return [
+            *aligned([[title, *header], *own], "<>"),
+            "",
+            *aligned([[f"minus {names[0]}", *header], *versus], "<>"),
+        ]
 
     def _detection(self) -> list[str]:
         first, seeds = self.heads[0], len(self.heads[0].values)
@@ -149,20 +172,6 @@ class ProbeResult(ShownAsTable):
         )
         told = f"official AP on all validation images; epochs: {epochs}, training images: at most {images:,}; {basis}"
         return ["", *aligned([header, *rows], "<>"), told]
-
-    def _information(self, names: Sequence[str]) -> list[str]:
-        kinds = list(dict.fromkeys(score.features for score in self.scores if score.information))
-        header = ["bits per object", *(f"linear {kind}" for kind in kinds)]
-        values = [[name, *(_text(self.score(name, "linear", k).information, scale=1) for k in kinds)] for name in names]
-        versus = [
-            [name, *(_text(self.score(name, "linear", k).information_difference, "+", 1) for k in kinds)]
-            for name in names[1:]
-        ]
-        return [
-            *aligned([header, *values], "<>"),
-            "",
-            *aligned([[f"minus {names[0]}", *header[1:]], *versus], "<>"),
-        ]
 
     def __str__(self) -> str:
         return self.table()

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from kdyolo.errors import ConfigError, RunError
+from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.study.distillations import StudyDistillation
 from kdyolo.experiments.study.job import Job
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
@@ -198,6 +198,12 @@ def _train(
             local = replace(local, distillation=kept)
         if packed:
             unpack(ray.get(packed[0]), local)
+        if isinstance(local, StudyRun) and local.subset:
+            try:
+                local.subset.write()  # links to the data of this machine, where an interrupted run looks for them too
+            except KDYOLOError as e:
+                local.log.write_text(f"{e}\n", encoding="utf-8")
+                return 1, pack(local)
         return _watch(local, gpus, mailbox, shared=False), pack(local)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

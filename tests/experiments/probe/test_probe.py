@@ -14,7 +14,7 @@ def test_a_probe_is_repeatable(shapes, checkpoint) -> None:
     first, again = (probe([checkpoint], shapes, split="train", imgsz=64) for _ in range(2))
     assert first == again
     assert {score.checkpoint for score in first.scores} == {checkpoint.name, "random yolov8n"}
-    assert len(first.scores) == 2 * 2 * 4
+    assert len(first.scores) == 2 * 3 * 4
 
 
 def test_all_wrong_options_are_named_at_once(shapes, checkpoint) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from kdyolo.data.training_subset import LabelSubset
 from kdyolo.errors import ConfigError
+from kdyolo.experiments.study import ray_backend
 from kdyolo.experiments.study.ray_backend import PROGRESS, RayBackend, pack, unpack
 from kdyolo.experiments.study.study_run import StudyRun
 from tests.builders.run_folders import write_run
@@ -52,3 +55,29 @@ def test_devices_that_need_different_things_are_refused(tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="all entries need the same"):
         RayBackend(["0", "1,2"], tmp_path)
+
+
+@pytest.fixture
+def elsewhere(run: StudyRun, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRun:
+    """A run with half of the labels, on a machine that has the data but not the study's folder."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    return replace(run, subset=LabelSubset(shapes, 0.5, 0, tmp_path / "study/@labels/50%/seed0"))
+
+
+def train_elsewhere(run: StudyRun) -> tuple[int, bytes | None]:
+    return ray_backend._train(run, "no token", False, [], [], None)
+
+
+def test_a_machine_without_the_studys_folder_links_its_own_images(elsewhere, monkeypatch):
+    monkeypatch.setattr(ray_backend, "_watch", lambda run, *_, **__: int(not Path(run.data).is_file()))
+    code, _ = train_elsewhere(elsewhere)
+    assert code == 0
+    assert len(list((elsewhere.subset.folder / "images/train").iterdir())) == 4
+
+
+def test_a_machine_that_cannot_link_them_is_one_error_in_the_runs_log(elsewhere, tmp_path):
+    (tmp_path / "study").write_text("a file where the folder should be")
+    code, files = train_elsewhere(elsewhere)
+    assert code == 1
+    unpack(files, elsewhere)
+    assert "@labels/50%/seed0: cannot be made" in elsewhere.log.read_text().splitlines()[-1]
