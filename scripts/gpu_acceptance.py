@@ -467,7 +467,7 @@ def dry_commands(lab: Lab) -> list[Command]:
 def judge_dry(lab: Lab) -> Iterator[Check]:
     """Nothing was trained, and each phase was measured."""
     said = lab.log("dry").read_text(encoding="utf-8", errors="replace")
-    phases = re.findall(r"^.*? epochs × .*$", said, re.MULTILINE)
+    phases = re.findall(r"^.*? epochs? × .*$", said, re.MULTILINE)
     yield Check(
         "phases that the dry run measured", "; ".join(" ".join(p.split()) for p in phases), len(phases) == 2, "2"
     )

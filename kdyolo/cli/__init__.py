@@ -13,8 +13,8 @@ import click
 
 from kdyolo.cli.base import cli, echo
 from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, TERMINATED, WRONG_CALL, exit_code
+from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.errors import KDYOLOError, RunError, message_text
-from kdyolo.runs.lifecycle.devices import OF_A_RANK
 from kdyolo.runs.process_control import Terminated, honour_launch
 from kdyolo.utils.progress import log_escaped
 from kdyolo.utils.system import let_threads_sleep
@@ -67,18 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         e = explained(e) or e
         ours = isinstance(e, KDYOLOError)
-        if ours and _is_later_rank():  # and the first one says the same
+        if ours and is_later_rank():  # and the first one says the same
             sys.exit(FAILED)
         shown = str(e) if ours else f"{type(e).__name__}: {message_text(str(e))}"
         echo(fitted(f"Error: {shown}", sys.stderr), err=True)
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(exit_code(e))
-
-
-def _is_later_rank() -> bool:
-    """Whether this is one of several processes of a run, and not the first; a scheduler's RANK alone makes it none."""
-    return os.environ.get("RANK", "0") not in ("0", "-1") and all(os.environ.get(name) for name in OF_A_RANK)
 
 
 def _show(error: click.ClickException) -> None:

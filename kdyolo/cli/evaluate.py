@@ -22,6 +22,7 @@ from kdyolo.cli.base import (
     require_files,
 )
 from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
+from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.utils.text import plural
 
@@ -104,6 +105,8 @@ def val(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> N
     from kdyolo.engine.model import KDYOLO
 
     metrics = KDYOLO(model).val(**given)
+    if is_later_rank():  # the first one has the metrics of all
+        return
     if as_json:
         print_result(evaluation_result(metrics))
     else:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from kdyolo.runs.lifecycle.devices import OF_A_RANK
 from kdyolo.utils.progress import Verbosity, verbosity, verbosity_set
 from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import json_text, printable_lines
@@ -50,8 +51,18 @@ def note(text: Any) -> None:
         echo(fitted(str(text), sys.stderr), err=True)
 
 
+def is_later_rank() -> bool:
+    """Whether this is one of several processes of a run, and not the first; a scheduler's RANK alone makes it none."""
+    return os.environ.get("RANK", "0") not in ("0", "-1") and all(os.environ.get(name) for name in OF_A_RANK)
+
+
 def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None:
-    """Print a table as it is, plain data as JSON; on stdout, also where nothing else goes there."""
+    """Print a table as it is, plain data as JSON; on stdout, also where nothing else goes there.
+
+    Of several processes of a run the first one prints.
+    """
+    if is_later_rank():
+        return
     echo(fitted(result, result_stream()) if isinstance(result, str) else json_text(result))
 
 

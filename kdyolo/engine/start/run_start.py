@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,6 +174,7 @@ class RunStart:
         """
         if not distributed.is_rank_zero():
             return
+        _wait_for_pictures()
         if self.former is not None:
             self.former.put_back(keep_log)
         elif self.created is not None and self.created.exists():
@@ -180,6 +182,13 @@ class RunStart:
                 empty_folder(self.created, but=LOG_NAME)
             else:
                 shutil.rmtree(self.created)
+
+
+def _wait_for_pictures() -> None:
+    """Let the threads end in which Ultralytics draws batches: they would write into a folder that was put back."""
+    for thread in threading.enumerate():
+        if thread.name.endswith("(plot_images)"):  # Python calls a thread by its function
+            thread.join()
 
 
 def start_run(overrides: Mapping[str, Any], plan: RunPlan | None = None) -> RunStart:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from kdyolo.engine.start import run_start
-from kdyolo.engine.start.run_start import start_run
+from kdyolo.engine.start.plan import plan_run
+from kdyolo.engine.start.run_start import RunStart, start_run
 from kdyolo.errors import ConfigError
 from kdyolo.utils import distributed
 
@@ -125,3 +128,30 @@ def test_what_is_in_the_folder_of_a_run_on_two_gpus_stays(gpus, monkeypatch, sha
     KDTrainer(overrides={**overrides, "work_dir": str(tmp_path / "run")}).train()
     assert (tmp_path / "run/notes.txt").read_text() == "mine"
     assert (tmp_path / "run/weights/mine.pt").read_text() == "mine"
+
+
+def test_a_picture_that_is_being_drawn_does_not_come_after_the_end(shapes, tmp_path):
+    """Ultralytics draws the first batches in threads, which may end later than the run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def plot_images() -> None:  # the thread has its name
+        time.sleep(0.3)
+        folder.mkdir(exist_ok=True)
+        (folder / "train_batch0.jpg").touch()
+
+    thread = threading.Thread(target=plot_images)
+    thread.start()
+    RunStart(plan_run({"data": str(shapes), "model": "kdyolov8n.yaml"}), {}, created=folder).discard()
+    thread.join()
+    assert not folder.exists()
+
+
+def test_a_thread_of_ultralytics_that_draws_is_called_so(tmp_path, monkeypatch):
+    from ultralytics.utils import plotting
+
+    monkeypatch.setattr(plotting, "Annotator", lambda *_, **__: time.sleep(0.3))
+    thread = plotting.plot_images({"img": torch.zeros(1, 3, 32, 32)}, fname=str(tmp_path / "batch.jpg"))
+    assert thread.name.endswith("(plot_images)")
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # it cannot draw with what is no annotator
+    thread.join()
