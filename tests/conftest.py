@@ -95,6 +95,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _compiler_spared(request: pytest.FixtureRequest) -> None:
+    """The same for PyTorch's compiler, which the first optimizer step imports: Ultralytics collects after each run."""
+    config = request.config
+    if not hasattr(config, "compiler_spared") and "torch._dynamo" in sys.modules:
+        config.compiler_spared = True
+        gc.collect()
+        gc.freeze()
+
+
 def _turn(item: pytest.Item) -> int:
     return next((turn for turn, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), len(_SLOW_FOLDERS))
 
