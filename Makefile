@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-# Three on two cores: a quarter of what two workers do is wait for processes that they started.
-WORKERS ?= 3
+# Four on two cores: much of what a worker does is wait for processes that it started.
+WORKERS ?= 4
 SPREAD = --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE = # else each of the many processes of the tests compiles kdyolo anew
 
