@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from kdyolo.errors import CheckpointError, ConfigError
 from kdyolo.utils.text import did_you_mean, quoted
 
 _CONTAINERS = ("state_dict", "model", "teacher", "student")  # what training tools keep a network's tensors under
-_PREFIXES = ("module.", "_orig_mod.", "image_encoder.trunk.", "backbone.")  # wrappers; the third is SAM2's
+_PREFIXES = ("module.", "_orig_mod.")  # wrappers of the whole
+_PARTS = ("image_encoder.trunk.", "backbone.")  # the network among others: SAM2's, and that of DINO beside its heads
 _NAMED = 5  # tensors that an error names
 
 
@@ -78,13 +81,13 @@ def timm_teacher(name: str, file: Path | None, size: int) -> TimmTeacher:
         CheckpointError: The weights cannot be had, are not those of this network, or are refused.
     """
     model = _build(name, size, pretrained=file is None)
-    report, digest = _load(model, file, name) if file else ("timm's own weights", "")
+    report, digest = _load(model, file, name, size) if file else ("timm's own weights", "")
     getter = _getter(model, name)
     side = max(int(stride) for stride in getter.feature_info.reduction())
     rounded = -(-size // side) * side
     if rounded != size and model.pretrained_cfg.get("fixed_input_size"):
         model = _build(name, rounded, pretrained=file is None)
-        report, digest = _load(model, file, name) if file else (report, digest)
+        report, digest = _load(model, file, name, rounded) if file else (report, digest)
         getter = _getter(model, name)
     config = model.pretrained_cfg
     return TimmTeacher(getter, config, name, rounded, digest or tensors_sha256(model.state_dict()), report)
@@ -106,17 +109,17 @@ def check_name(name: str) -> None:
                           "Expected a name of timm.list_models(), NAME:FILE, or an Ultralytics .pt.")  # fmt: skip
 
 
-def _build(name: str, size: int, pretrained: bool) -> Any:
+def _build(name: str, size: int, **weights: Any) -> Any:
     check_name(name)
     import timm
 
     try:
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+            return timm.create_model(name, num_classes=0, img_size=size, **weights)
         except TypeError as e:  # convolutional networks take images of any size
             if "img_size" not in str(e):
                 raise
-            return timm.create_model(name, pretrained=pretrained, num_classes=0)
+            return timm.create_model(name, num_classes=0, **weights)
     except (OSError, RuntimeError, ValueError, AssertionError) as e:  # each hub, and timm, fails in ways of its own
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise CheckpointError(
@@ -136,7 +139,7 @@ def _getter(model: nn.Module, name: str) -> Any:
 # ---- local weights ---------------------------------------------------------------------------------------------------
 
 
-def _load(model: nn.Module, file: Path, name: str) -> tuple[str, str]:
+def _load(model: nn.Module, file: Path, name: str, size: int) -> tuple[str, str]:
     """Fill a network with a file's tensors, all of them or none; a report in a line, and the file's digest."""
     tensors, digest = load_content(file, _tensors)
     if not tensors:
@@ -152,6 +155,10 @@ def _load(model: nn.Module, file: Path, name: str) -> tuple[str, str]:
         parts = (("missing", missing), ("of another shape", shapes), ("unexpected", extra))
         listed = "; ".join(f"{len(keys)} {what}, e.g. {', '.join(keys[:_NAMED])}" for what, keys in parts if keys)
         raise CheckpointError(f"{file}: not the weights of {name} ({counts}; {listed}). Give the file of that network.")
+    if not _fits(model, tensors):  # only timm knows how each network's embedding of positions is interpolated
+        with redirect_stdout(io.StringIO()):
+            filled = _build(name, size, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
+        found |= filled.state_dict()
     model.load_state_dict({key: found[key] for key in own})
     dropped = len(found) - len(own)
     return f"{len(own)} of {len(own)} tensors from {file.name}, {dropped} of its classifier left out", digest.sha256
@@ -165,26 +172,35 @@ def _tensors(content: Content) -> dict[str, Tensor]:
     if isinstance(data, nn.Module):
         data = data.state_dict()
     tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)} if isinstance(data, Mapping) else {}
-    for prefix in _PREFIXES:
+    for prefix in (*_PREFIXES, *_PARTS):
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if inside and (prefix.count(".") > 1 or len(inside) == len(tensors)):
+        if inside and (prefix in _PARTS or len(inside) == len(tensors)):
             tensors = inside
     return tensors
 
 
 def _filtered(model: nn.Module, tensors: dict[str, Tensor], file: Path, name: str) -> dict[str, Tensor]:
-    """The tensors under timm's names, by timm's own filter for original files where the network has one."""
-    if set(model.state_dict()) <= set(tensors):
-        return tensors
+    """The tensors as they fit a network, by timm's own filter where it has one.
+
+    It gives the author's tensors timm's names, and brings embeddings of positions to the size of the images.
+    """
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is None:
+    if convert is None or _fits(model, tensors):
         return tensors
     try:
-        return {key: value for key, value in convert(dict(tensors), model).items() if isinstance(value, Tensor)}
-    except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as e:
+        with redirect_stdout(io.StringIO()):  # timm's filters print what they leave out
+            return {key: value for key, value in convert(dict(tensors), model).items() if isinstance(value, Tensor)}
+    except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError, AssertionError) as e:
         raise CheckpointError(
             f"{file}: not the weights of {name}: timm's filter for its original files stops at {quoted(e)}."
         ) from e
+
+
+def _fits(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors are those of a network, with or without its classifier, in its names and shapes."""
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    others = [key for key in tensors if key not in own and not key.startswith(_classifier(model))]
+    return not others and all(key in tensors and tensors[key].shape == shape for key, shape in own.items())
 
 
 def _classifier(model: Any) -> tuple[str, ...]:
