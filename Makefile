@@ -18,7 +18,7 @@ test: $(STAMP) ## the test suite, for two cores; WORKERS=0 for one process, in w
 	$(BIN)/python -m pytest -n $(WORKERS) $(SPREAD)
 
 test-fast: $(STAMP) ## what neither trains nor starts processes: an answer in a minute
-	HYPOTHESIS_PROFILE=dev $(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) -m "not integration and not system and not slow"
+	HYPOTHESIS_PROFILE=dev $(BIN)/python -m pytest -n 2 $(SPREAD) -m "not integration and not system and not slow"
 
 lint: $(STAMP) ## rules and format, what packages may import, what is declared in pyproject.toml
 	$(BIN)/ruff check .

@@ -16,14 +16,16 @@ from kdyolo.distillation.teachers.choice import open_teacher
 from kdyolo.errors import CheckpointError
 from kdyolo.models.backbone import DistilledBackbone
 
+pytestmark = pytest.mark.slow  # timm has no small ones
+
 FAMILIES = (
     "sam2_hiera_tiny",
     "vit_small_patch14_dinov2",
     "vit_small_patch16_dinov3",
     "convnext_tiny.dinov3_lvd1689m",
-    pytest.param("vit_base_patch16_radio_v3", marks=pytest.mark.slow),  # timm has no smaller one
+    "vit_base_patch16_radio_v3",
     "vit_pe_spatial_tiny_patch16_512",
-    pytest.param("vit_base_patch16_siglip_gap_224.v2_webli", marks=pytest.mark.slow),
+    "vit_base_patch16_siglip_gap_224.v2_webli",
 )
 Tensors = dict[str, Tensor]
 

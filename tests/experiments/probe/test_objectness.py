@@ -77,6 +77,7 @@ def test_boxes_are_numbered_as_features_are_pooled() -> None:
     assert found.images.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_bright_objects_are_told_from_dark_background(bright: Path, checkpoint: Path) -> None:
     found = probe([checkpoint], bright, split="train", imgsz=SIDE)
     assert found.pairs > 8
@@ -86,6 +87,7 @@ def test_bright_objects_are_told_from_dark_background(bright: Path, checkpoint: 
     assert f"{found.pairs} pairs of object and background" in found.table()
 
 
+@pytest.mark.slow
 def test_without_pairs_the_rest_is_told(tmp_path: Path, checkpoint: Path) -> None:
     found = probe([checkpoint], write_data(tmp_path, 12, "0 0.5 0.5 1 1\n"), split="train", imgsz=SIDE)
     assert found.pairs == 0

@@ -10,6 +10,7 @@ from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.experiments.probe.probe import probe
 
 
+@pytest.mark.slow
 def test_a_probe_is_repeatable(shapes, checkpoint) -> None:
     first, again = (probe([checkpoint], shapes, split="train", imgsz=64) for _ in range(2))
     assert first == again
@@ -44,6 +45,7 @@ def test_files_given_twice_are_an_error(shapes, checkpoint) -> None:
         probe([checkpoint, checkpoint], shapes, split="train", imgsz=64)
 
 
+@pytest.mark.slow
 def test_the_command_prints_json(shapes, checkpoint, capsys) -> None:
     arguments = [str(checkpoint), "--data", str(shapes), "--split", "train", "--imgsz", "64", "--json"]
     cli.main(["probe", *arguments], standalone_mode=False)
