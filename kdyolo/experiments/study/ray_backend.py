@@ -79,6 +79,7 @@ class RayBackend:
         needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
         self._task = ray.remote(**needs, max_retries=0)(_train)
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        ray.get(self._mailbox.take.remote(""))  # its process takes seconds to start: a short run would end unheard
 
     def _capacity(self) -> int:
         """Number of runs that the machines of the cluster can take at once."""
