@@ -207,9 +207,21 @@ def from_stock(model: DetectionModel, like: Yaml | None = None) -> KDDetectionMo
 
 
 def _shallow_twin(model: nn.Module) -> Any:
-    """A deep copy of the modules that shares every parameter and buffer with the original."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return deepcopy(model, shared)
+    """A copy of the modules whose tensors, and whatever else they hold, are the original's own."""
+    twins: dict[int, nn.Module] = {}
+
+    def twin_of(module: nn.Module) -> nn.Module:
+        if (twin := twins.get(id(module))) is None:
+            twin = twins[id(module)] = module.__class__.__new__(module.__class__)
+            held = {
+                name: value.copy() if isinstance(value, (dict, list)) else value for name, value in vars(module).items()
+            }
+            children = module._modules.items()
+            held["_modules"] = {name: None if child is None else twin_of(child) for name, child in children}
+            vars(twin).update(held)
+        return twin
+
+    return twin_of(model)
 
 
 def _assemble(twin: Any, cls: type[nn.Module], layers: list[Any], description: Yaml) -> Any:
