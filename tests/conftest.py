@@ -68,8 +68,9 @@ hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# Folders whose tests train or start processes come first, so that the many short tests fill what is left of the time
-# on each worker; within a worker, the tests of one file stay together, since they share their fixtures.
+# Files whose tests start processes, for which they wait, and files whose tests train, which keeps a core busy, come in
+# turn; the many short tests fill what is left of the time on each worker. The tests of one file stay together on one
+# worker, since they share their fixtures.
 _SLOW_FOLDERS = ("system", "integration")
 _TRAINS = {"train", "bare_python", "python"}  # fixtures that make a test more than a unit test
 
@@ -87,7 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):  # a worker of pytest-xdist
-        items.sort(key=_turn)
+        _take_turns(items)
 
 
 def pytest_collection_finish() -> None:
@@ -105,8 +106,13 @@ def _compiler_spared(request: pytest.FixtureRequest) -> None:
         gc.freeze()
 
 
-def _turn(item: pytest.Item) -> int:
-    return next((turn for turn, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), len(_SLOW_FOLDERS))
+def _take_turns(items: list[pytest.Item]) -> None:
+    turns: dict[Path, tuple[int, int]] = {}  # of a file: its place among its kind, its kind
+    for item in items:
+        kind = next((kind for kind, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), None)
+        if kind is not None and item.path not in turns:
+            turns[item.path] = sum(other == kind for _, other in turns.values()), kind
+    items.sort(key=lambda item: turns.get(item.path, (len(items), 0)))
 
 
 @pytest.fixture(scope="session")
