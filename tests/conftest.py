@@ -112,7 +112,8 @@ def _take_turns(items: list[pytest.Item]) -> None:
         kind = next((kind for kind, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), None)
         if kind is not None and item.path not in turns:
             turns[item.path] = sum(other == kind for _, other in turns.values()), kind
-    items.sort(key=lambda item: turns.get(item.path, (len(items), 0)))
+    last = len(turns), 0
+    items.sort(key=lambda item: turns.get(item.path, last))
 
 
 @pytest.fixture(scope="session")
