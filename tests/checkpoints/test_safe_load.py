@@ -144,6 +144,8 @@ def damaged_files() -> Iterator[tuple[str, Callable[[Path], object], str]]:
         "not a weights file.*a web page",
     )
     yield "json", lambda path: path.write_text(json.dumps({"a": 1})), "not a weights file"
+    if hasattr(os, "mkfifo"):
+        yield "pipe", os.mkfifo, "found a pipe or a device"  # opening it would wait for somebody to write into it
     yield "git lfs", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs pull"
     yield "zip of text", zip_of_text, "a zip archive of other things, e.g."
     yield (
