@@ -209,6 +209,12 @@ def test_a_model_object_is_refused(shared_model: KDYOLO) -> None:
         KDYOLO(shared_model)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("loaded", ["backbone", "weights"])
+def test_a_random_start_that_loads_something_is_refused(loaded: str, trained: Path) -> None:
+    with pytest.raises(ConfigError, match="random_init excludes backbone and weights"):
+        KDYOLO("kdyolov8n.yaml", random_init=True, **{loaded: trained})
+
+
 def test_a_copy_is_a_model(trained: Path) -> None:
     assert copy.deepcopy(KDYOLO(trained)).model_name == str(trained)
 

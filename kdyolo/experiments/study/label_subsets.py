@@ -12,7 +12,7 @@ from pathlib import Path
 from kdyolo.data.dataset_yaml import load_dataset
 from kdyolo.data.image_names import image_files
 from kdyolo.data.training_subset import LabelSubset, size_of
-from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.errors import collect_mistakes
 from kdyolo.experiments.comparison.label_shares import share_name
 
 
@@ -42,15 +42,10 @@ def subset_of(data: str, share: float, seed: int, folder: Path) -> LabelSubset |
 
     Args:
         data: Data set YAML of the study.
-        share: Share in 0–1.
+        share: Share above 0, up to 1.
         seed: Seed of the run.
         folder: Folder of all subsets of the study.
-
-    Raises:
-        ConfigError: The share is not above 0.
     """
-    if share <= 0:
-        raise ConfigError(f"labels: expected a share above 0, found {share}.")
     if share == 1:
         return None
     return LabelSubset(Path(data).resolve(), share, seed, folder / share_name(share) / f"seed{seed}")

@@ -107,6 +107,9 @@ ANNOTATION = {
     )
     for case, (changes, reason) in ANNOTATION_CHANGES.items()
 }
+_document = edited("annotations", 2)
+_document["annotations"][2] = 1
+ANNOTATION["no record"] = _document, "(no id)", "is no object: 1"
 
 
 def anchored(content: dict) -> dict:
