@@ -627,3 +627,10 @@ def test_a_fold_that_would_change_the_outputs_is_refused(tmp_path: Path, monkeyp
 def test_a_detector_of_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="no model: expected a model YAML"):
         resolve_description(None, None, None, None)
+
+
+def test_a_description_without_a_known_backbone_whose_weights_fit_none_is_refused() -> None:
+    rows = {"backbone": [[-1, 1, "nn.Conv2d", [3, 3, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    weights = DetectionModel({"nc": 2, **rows}, nc=2, verbose=False)
+    with pytest.raises(ModelError, match="model YAML: expected scales"):
+        resolve_description(dict(weights.yaml), weights, None, None)
