@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from kdyolo.data.image_names import image_files
 from kdyolo.data.image_verification import ImageVerifier
 from kdyolo.errors import DatasetError
+from kdyolo.utils.progress import progress_over
 
 MOST_UNREADABLE = 0.05  # share of the images that may be left out
 _NAMED = 3  # unreadable images that an error names
@@ -29,6 +33,14 @@ class ImageSplit:
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
     unreadable: dict[Path, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the images' names and sizes in bytes, in order: not of their folder, which may move."""
+        found = hashlib.sha256()
+        for path in (*self.train, *self.held_out):
+            found.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+        return found.hexdigest()
 
     def summary(self) -> str:
         """One line: how many images there are of each kind."""
@@ -72,8 +84,13 @@ def split_images(
 
 
 def _readable(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    if described := [path for path in paths if path.suffix in (".yaml", ".yml")]:
+        raise DatasetError(
+            f"{described[0]}: expected images, found a YAML file. Give the folder of its images, or their list (.txt)."
+        )
     folder, names = image_files(paths)
     problems = ImageVerifier().problems(folder, names)
+    problems |= _undecodable(folder, [name for name in names if name not in problems])
     if len(problems) > max(MOST_UNREADABLE * len(names), 1):
         named = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
         raise DatasetError(
@@ -81,3 +98,13 @@ def _readable(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
             f"{MOST_UNREADABLE:.0%} are left out; mend or remove the others."
         )
     return [folder / name for name in names if name not in problems], {folder / n: why for n, why in problems.items()}
+
+
+def _undecodable(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """File name → reason, of the images that open but that OpenCV, which every epoch reads them with, gives up on.
+
+    JPEG and PNG are not decoded here: of a JPEG OpenCV gives what there is, and a PNG's checksums have been checked.
+    """
+    others = [name for name in names if not name.lower().endswith((".jpg", ".jpeg", ".png"))]
+    found = progress_over(others, "decoding", len(others), "images")
+    return {name: "OpenCV cannot decode it" for name in found if cv2.imread(str(folder / name)) is None}

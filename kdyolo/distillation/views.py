@@ -188,7 +188,8 @@ class ViewSet(Dataset[tuple[Any, ...]]):
                 factor = max(n for n in _REDUCED if n == 1 or max(header.size) >= 2 * n * self._side)
         found = cv2.imread(str(path), _REDUCED[factor])
         if found is None:
-            raise DatasetError(f"{path}: cannot be read any more. Put it back, then go on with --resume.")
+            raise DatasetError(f"{path}: cannot be read any more. Put it back or mend it, then go on with "
+                               "--resume.")  # fmt: skip
         image: NDArray[np.uint8] = np.ascontiguousarray(found[:, :, ::-1])
         if self._bytes + image.nbytes <= _MOST_KEPT:
             self._kept[index] = image

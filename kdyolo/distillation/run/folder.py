@@ -27,8 +27,10 @@ from kdyolo.runs.files import (
     ARGS_NAME,
     BEST_NAME,
     CARD_NAME,
+    FEATURES_NAME,
     LAST_NAME,
     LOG_NAME,
+    PICTURE_NAME,
     RECORD_NAME,
     RESULTS_NAME,
     STATE_NAME,
@@ -37,6 +39,7 @@ from kdyolo.runs.files import (
     weights_file,
 )
 from kdyolo.runs.log_capture import RunLog
+from kdyolo.runs.model_card import is_non_commercial
 from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.run_record import RunRecord
 from kdyolo.utils.atomic import write_atomic
@@ -69,8 +72,10 @@ def new_folder(plan: DistillPlan) -> tuple[Path, bool]:
         raise RunError(f"{folder}: {free / 1e9:.2f} GB free, the run's checkpoints need {needed / 1e9:.2f} GB. "
                        "Free space or choose another --work-dir.")  # fmt: skip
     (folder / WEIGHTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    for path in (folder / RESULTS_NAME, folder / BACKBONE_NAME, weights_file(folder, STATE_NAME)):
-        path.unlink(missing_ok=True)
+    for name in (RESULTS_NAME, BACKBONE_NAME, CARD_NAME, PICTURE_NAME, FEATURES_NAME):
+        (folder / name).unlink(missing_ok=True)
+    for name in (STATE_NAME, BEST_NAME, LAST_NAME):
+        weights_file(folder, name).unlink(missing_ok=True)
     weights_file(folder, STATE_NAME).touch()  # empty until an epoch is saved: by this an early end is known
     return folder, created
 
@@ -141,7 +146,8 @@ def announce_distillation(plan: DistillPlan) -> None:
     """Say what learns what from whom, and what a person should know before it starts."""
     teacher, options = plan.teacher, plan.options
     LOGGER.info(f"teacher: {teacher.name} at {teacher.size} px · {getattr(teacher, 'report', 'own module')}")
-    LOGGER.info(licence_notice(teacher.name, teacher.licence))
+    tell = LOGGER.warning if is_non_commercial(teacher.licence) else LOGGER.info
+    tell(licence_notice(teacher.name, teacher.licence))
     LOGGER.info(f"student: {plan.student.backbone.arch.name} at {options.imgsz} px · "
                 f"{taps_text(plan.taps, teacher)}")  # fmt: skip
     LOGGER.info(plan.split.summary())

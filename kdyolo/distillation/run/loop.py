@@ -325,6 +325,7 @@ class DistillLoop:
             threads=torch.get_num_threads(),
             ranks=self.place.ranks,
             projection=projection_of(self.plan.teacher),
+            images_digest=self.plan.split.digest,
         )
 
     def apply(self, state: DistillState) -> None:
@@ -338,6 +339,9 @@ class DistillLoop:
             ("processes", state.ranks, self.place.ranks),
             ("weights of the teacher, sha256", state.teacher_digest[:12], self.plan.teacher.digest[:12]),
         ]
+        if state.images_digest:
+            own = self.plan.split.digest
+            found.append(("names and sizes of the images, sha256", state.images_digest[:12], own[:12]))
         if wrong := [f"{what}: it had {then}, here there are {now}" for what, then, now in found if then != now]:
             raise RunError(f"{self.folder} cannot be resumed: {'; '.join(wrong)}. Put back what it had.")
         with damage_explained(weights_file(self.folder, STATE_NAME)):

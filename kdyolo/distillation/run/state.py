@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from kdyolo.checkpoints.safe_load import load_content
+from kdyolo.distillation.run.backbone_file import BACKBONE_NAME
 from kdyolo.errors import CheckpointError, RunError
 from kdyolo.runs.contents.forms import DistillStateForm
 from kdyolo.runs.contents.readers import check_state, state_damaged
+from kdyolo.runs.files import RECORD_NAME
 from kdyolo.utils.atomic import write_atomic
 
 
@@ -37,6 +39,7 @@ class DistillState:
         threads: Threads that torch computed with on the CPU.
         ranks: Number of processes that trained.
         projection: Digest of the PCA that its features were projected with; empty without one.
+        images_digest: Digest of names and sizes of all images, see ``ImageSplit.digest``; empty where none was kept.
     """
 
     epoch: int
@@ -54,6 +57,7 @@ class DistillState:
     threads: int
     ranks: int
     projection: str = ""
+    images_digest: str = ""
 
     def save(self, path: Path) -> None:
         """Write the state, completely or not at all."""
@@ -69,13 +73,21 @@ class DistillState:
             RunError: There is none, or the file is damaged.
         """
         if not path.is_file() or not path.stat().st_size:
-            raise RunError(
-                f"{path.parent.parent}: cannot be resumed, no epoch is saved in its weights. Either the run is "
-                "finished, or it was ended before its first epoch was saved: start it again with --exist-ok."
-            )
+            raise RunError(f"{path.parent.parent}: cannot be resumed, {_why_not(path.parent.parent)}")
         try:
             content, _ = load_content(path, lambda found: found.data, map_large=False)
         except CheckpointError as e:
             raise state_damaged(path, str(e).removeprefix(f"{path}: ")) from e
         check_state(path, content, DistillStateForm)
         return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
+
+
+def _why_not(folder: Path) -> str:
+    """Why a folder without a state cannot be resumed, and what to do."""
+    if not folder.is_dir():
+        return "there is no such folder. Give the folder of an interrupted run."
+    if (folder / BACKBONE_NAME).is_file():
+        return f"the run is finished: {folder / BACKBONE_NAME} is there. Start a new one for more epochs."
+    if not (folder / RECORD_NAME).is_file():
+        return f"it is no run of a distillation, it has no {RECORD_NAME}. Give the folder of an interrupted run."
+    return "it was ended before its first epoch was saved. Start it again with --exist-ok."

@@ -22,6 +22,7 @@ _CONTAINERS = ("state_dict", "model", "teacher", "student")  # what training too
 _PREFIXES = ("module.", "_orig_mod.")  # wrappers of the whole
 _PARTS = ("image_encoder.trunk.", "backbone.")  # the network among others: SAM2's, and that of DINO beside its heads
 _NAMED = 5  # tensors that an error names
+_NO_LICENCE = ("", "unknown", "other")  # words of timm for a licence that it does not know
 
 
 class TimmTeacher(nn.Module):
@@ -42,7 +43,8 @@ class TimmTeacher(nn.Module):
         super().__init__()
         self.net = getter.eval().requires_grad_(False)
         self.name, self.size, self.digest, self.report = name, size, digest, report
-        self.licence: str | None = config.get("license")
+        licence = config.get("license")
+        self.licence: str | None = None if licence in _NO_LICENCE else licence
         self.mean: tuple[float, ...] = tuple(config.get("mean") or (0.0, 0.0, 0.0))
         self.std: tuple[float, ...] = tuple(config.get("std") or (1.0, 1.0, 1.0))
         info: Any = getter.feature_info
@@ -89,7 +91,10 @@ def timm_teacher(name: str, file: Path | None, size: int) -> TimmTeacher:
         model = _build(name, rounded, pretrained=file is None)
         report, digest = _load(model, file, name, rounded) if file else (report, digest)
         getter = _getter(model, name)
-    config = model.pretrained_cfg
+    config: dict[str, Any] = dict(model.pretrained_cfg)
+    if file and "." not in name:
+        config["license"], hint = _of_unnamed_weights(name, config)
+        report += hint
     return TimmTeacher(getter, config, name, rounded, digest or tensors_sha256(model.state_dict()), report)
 
 
@@ -103,10 +108,35 @@ def check_name(name: str) -> None:
         import timm
     except ImportError as e:
         raise ConfigError("a teacher from timm needs timm. Install it with: pip install 'kdyolo[distill]'") from e
-    bare = name.partition(".")[0]
+    bare, dot, tag = name.partition(".")
     if bare not in timm.list_models():
         raise ConfigError(f"unknown teacher {quoted(name)}.{did_you_mean(bare, timm.list_models())} "
                           "Expected a name of timm.list_models(), NAME:FILE, or an Ultralytics .pt.")  # fmt: skip
+    tags = [known.partition(".")[2] for known in _weights(bare)]
+    if dot and tag not in tags:
+        raise ConfigError(f"teacher {name}: timm knows no weights {quoted(tag)} of {bare}.{did_you_mean(tag, tags)} "
+                          f"Expected one of {', '.join(tags) or 'none'}, or the name alone.")  # fmt: skip
+
+
+def _weights(bare: str) -> dict[str, Any]:
+    """Name with tag → configuration, of each weights that timm knows of a network."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    return {name: config for name, config in get_arch_pretrained_cfgs(bare).items() if "." in name}
+
+
+def _of_unnamed_weights(name: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Licence of a file's weights where the network's name leaves open which of timm's they are, and a hint.
+
+    A licence that is taken for another one, and images that are normalised otherwise, show in no number.
+    """
+    known = _weights(name)
+    licences = {other.license for other in known.values()} or {config.get("license")}
+    licence = config.get("license") if len(licences) == 1 else None
+    if len({(other.license, tuple(other.mean), tuple(other.std)) for other in known.values()}) < 2:
+        return licence, ""
+    tags = ", ".join(key.partition(".")[2] for key in known)
+    return licence, f"; mean and std are those of {config.get('tag')}, another is named as {name}.TAG:FILE: {tags}"
 
 
 def _build(name: str, size: int, **weights: Any) -> Any:

@@ -172,6 +172,7 @@ class DistillStateForm(Struct):
     threads: Annotated[int, Meta(ge=1, le=1 << 20)]
     ranks: Count
     projection: Name = ""
+    images_digest: Name = ""
 
 
 class StudyForm(Struct):

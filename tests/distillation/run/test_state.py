@@ -30,6 +30,7 @@ SOUND: dict[str, Any] = {
     "threads": 1,
     "ranks": 1,
     "projection": "",
+    "images_digest": "",
 }
 
 
@@ -53,7 +54,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: An
         DistillState.load(saved(tmp_path, {**SOUND, name: value}))
 
 
-@pytest.mark.parametrize("name", [name for name in SOUND if name != "projection"])
+@pytest.mark.parametrize("name", [name for name in SOUND if name not in ("projection", "images_digest")])
 def test_a_field_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     content = {key: value for key, value in SOUND.items() if key != name}
     with pytest.raises(RunError, match=rf"resume\.pt: damaged \({name} missing\)"):
@@ -66,6 +67,21 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / "resume.pt").write_bytes(b"PK")
     with pytest.raises(RunError, match=r"damaged .*cannot go on from here"):
         DistillState.load(tmp_path / "resume.pt")
+
+
+def test_a_folder_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    def says(reason: str) -> None:
+        with pytest.raises(RunError, match=reason):
+            DistillState.load(tmp_path / "run" / "weights" / "resume.pt")
+
+    says("no such folder")
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    says(r"no run of a distillation, it has no kdyolo\.yaml")
+    (tmp_path / "run" / "kdyolo.yaml").touch()
+    (tmp_path / "run" / "weights" / "resume.pt").touch()
+    says("ended before its first epoch was saved. Start it again with --exist-ok")
+    (tmp_path / "run" / "backbone.safetensors").touch()
+    says("the run is finished")
 
 
 def test_the_state_of_a_training_says_which_command_goes_on(tmp_path: Path) -> None:

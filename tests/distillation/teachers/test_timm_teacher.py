@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from kdyolo.distillation.teachers.choice import open_teacher
 from kdyolo.errors import CheckpointError, ConfigError
+from kdyolo.runs.model_card import is_non_commercial
 
 NAME = "resnet10t"
 
@@ -51,6 +52,38 @@ def test_one_missing_tensor_is_enough(weights: Path, tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "less.safetensors")
     with pytest.raises(CheckpointError, match=r"1 missing, e\.g\. conv1\.0\.weight"):
         open_teacher(f"{NAME}:{tmp_path / 'less.safetensors'}", 64)
+
+
+def test_an_unknown_tag_is_refused_before_its_weights_are_looked_for() -> None:
+    with pytest.raises(ConfigError, match="knows no weights 'mea' of vit_base_patch16_224"):
+        open_teacher("vit_base_patch16_224.mea:nothing.pth", 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "mean", "says"),
+    [
+        ("test_vit", "apache-2.0", 0.5, "classifier left out"),
+        ("resnet18", None, 0.485, "another is named as resnet18.TAG:FILE: "),
+        ("resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", 0.485, "classifier left out"),
+        ("resnet18d", "apache-2.0", 0.485, "mean and std are those of ra2_in1k, another is named"),
+        ("res2net50_14w_8s", None, 0.485, "classifier left out"),
+    ],
+)
+def test_a_licence_is_only_told_where_it_is_sure(
+    monkeypatch: pytest.MonkeyPatch, name: str, licence: str | None, mean: float, says: str
+) -> None:
+    """A file has the weights of one tag; timm's tags of a network differ in licence, mean and deviation."""
+    loaded = ("1 of 1 tensors from file.pth, 2 of its classifier left out", "0" * 64)
+    monkeypatch.setattr("kdyolo.distillation.teachers.timm_teacher._load", lambda *_: loaded)
+    teacher = open_teacher(f"{name}:file.pth", 64)
+    assert (teacher.licence, teacher.mean[0]) == (licence, mean)
+    assert says in teacher.report  # type: ignore[attr-defined]
+
+
+def test_which_licences_of_timm_forbid_commercial_use() -> None:
+    known = {timm.get_pretrained_cfg(name).license for name in timm.list_pretrained()}
+    forbid = {licence for licence in known if is_non_commercial(licence)}
+    assert forbid == {"cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr", "seer-license"}
 
 
 def test_an_unknown_name_is_refused_with_one_that_is_known() -> None:
