@@ -21,7 +21,7 @@ from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.run.results_picture import SeldomWork, draw_distillation
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
-from kdyolo.distillation.teachers.protocol import Teacher
+from kdyolo.distillation.teachers.protocol import Teacher, check_answer
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import FEATURES_NAME, PICTURE_NAME, RESULTS_NAME
 from kdyolo.runs.lifecycle.devices import Machine, read_devices
@@ -129,6 +129,7 @@ def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -
 
 def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> DistillResult:
     """Run a plan, from its beginning or from a state."""
+    check_answer(plan.teacher, plan.taps.values(), place.device)
     if place.rank:
         folder = distributed.broadcast(Path())
         DistillLoop.of(plan, folder, place, state).train()
@@ -189,6 +190,7 @@ def preview(
     """
     place = this_place(options.get("device"))
     plan = plan_distillation(images, teacher, options)
+    check_answer(plan.teacher, plan.taps.values(), place.device)
     announce_distillation(plan)
     return measured_steps(DistillLoop(plan, Path(), place))
 

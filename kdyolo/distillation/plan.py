@@ -43,7 +43,8 @@ class DistillPlan:
         teacher: The teacher, with its weights.
         taps: Level → index of the teacher's map.
         student: The student, on the CPU.
-        untrained: Numbers of the student's layers that no tap reaches.
+        untrained: Numbers of the student's layers that no tap reaches, and no checkpoint has filled.
+        kept: Numbers of those that no tap reaches, and that stay as the checkpoint has them.
         split: Images to learn from and images held out.
         objects: Labelled objects on the held-out images; None where no labels lie beside them.
     """
@@ -55,6 +56,7 @@ class DistillPlan:
     taps: dict[str, int]
     student: Student
     untrained: tuple[int, ...]
+    kept: tuple[int, ...]
     split: ImageSplit
     objects: LabelledObjects | None
 
@@ -86,10 +88,13 @@ def plan_distillation(
         torch.manual_seed(known.seed)
         backbone = build_student_backbone(known.model, known.backbone, taps)
         student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
-        untrained = student.untrained_layers()
+        idle = student.untrained_layers()
+    filled = set(range(len(backbone.layers))) if known.backbone else set[int]()
+    kept = tuple(n for n in idle if n in filled - {int(name.partition(".")[0]) for name in backbone.left_out})
+    untrained = tuple(n for n in idle if n not in kept)
     text = str(teacher) if isinstance(teacher, (str, Path)) else found.name
     objects = objects_beside(split.held_out, known.imgsz, known.resize)
-    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, split, objects)
+    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, kept, split, objects)
 
 
 def check_options(given: Mapping[str, Any]) -> DistillOptions:

@@ -14,6 +14,7 @@ from kdyolo.distillation.geometry import Grid, bring_to, coverage
 from kdyolo.distillation.taps import STRIDES
 from kdyolo.distillation.teachers.protocol import Teacher, fold_teacher
 from kdyolo.distillation.views import Views
+from kdyolo.errors import RunError
 
 _SMALLEST = 1e-4  # deviation of a channel, relative to the usual one, by which is still divided
 
@@ -97,7 +98,11 @@ class LiveTargets:
         return targets
 
     def measure(self, batches: Iterable[Views]) -> None:
-        """Measure mean and deviation of each channel over the image's own cells of some batches."""
+        """Measure mean and deviation of each channel over the image's own cells of some batches.
+
+        Raises:
+            RunError: A map holds NaN or Inf, or is the same in all cells of all images.
+        """
         sums = {level: [torch.zeros_like(m).double() for _ in range(2)] for level, (m, _) in self.statistics.items()}
         counts = dict.fromkeys(self.taps, 0.0)
         for views in batches:
@@ -109,8 +114,17 @@ class LiveTargets:
         for level, (first, second) in sums.items():
             mean = first / counts[level]
             std = (second / counts[level] - mean.square()).clamp(min=0).sqrt()
+            self._check_statistics(level, mean, std)
             std = std.clamp(min=max(_SMALLEST * float(std.median()), 1e-12))
             self.statistics[level] = (mean.float(), std.float())
+
+    def _check_statistics(self, level: str, mean: Tensor, std: Tensor) -> None:
+        name = self.teacher.maps[self.taps[level]].name
+        start = f"teacher {self.teacher.name}, map {name} for {level}"
+        if not bool((mean.isfinite() & std.isfinite()).all()):
+            raise RunError(f"{start}: NaN or Inf in it. Look at the teacher's weights, and leave out --amp.")
+        if bool((std <= _SMALLEST * mean.abs().clamp(min=1e-12)).all()):
+            raise RunError(f"{start}: the same in all cells of all images, nothing can be learned. Choose another tap.")
 
     def take(self, statistics: Mapping[str, Sequence[Tensor]]) -> None:
         """Take mean and deviation of each channel [C] that were measured before, level by level.

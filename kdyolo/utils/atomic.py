@@ -88,7 +88,10 @@ def write_tensors(
 
     try:
         with replacing(path, shared=shared) as partial:
+            partial.touch()
+            usual = partial.stat().st_mode  # of new files here; safetensors lets nobody else read its own
             save_file(dict(tensors), partial, dict(metadata) if metadata else None)
+            partial.chmod(usual)
     except SafetensorError as e:
         found = re.search(r"os error (\d+)", str(e))
         number = int(found[1]) if found else errno.EIO

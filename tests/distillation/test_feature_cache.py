@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from kdyolo.distillation.feature_cache import CacheKey, FeatureCache, ImageStamp
 from kdyolo.distillation.run import cache_filling
-from kdyolo.distillation.run.cache_filling import complete_cache, settle_projection
+from kdyolo.distillation.run.cache_filling import complete_cache, filling_alone, settle_projection
 from kdyolo.distillation.targets import LiveTargets
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.views import ViewOptions, ViewSet, stack_views
@@ -171,6 +172,21 @@ def test_another_teacher_size_or_precision_has_a_folder_of_its_own() -> None:
     ]
     assert len({key.folder for key in keys}) == len(keys)
     assert CacheKey.of(teacher, [1, 0, 1], "letterbox", "fp16").folder == keys[0].folder
+
+
+def test_one_run_fills_at_a_time_and_clears_what_a_killed_one_left(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, told = tmp_path / "cache", []
+    monkeypatch.setattr(cache_filling.time, "sleep", lambda seconds: told.append(first.close()))
+    first = ExitStack()
+    first.enter_context(filling_alone(folder))
+    (folder / ".shard-0.safetensors.1234abcd.partial").touch()
+    caplog.set_level("INFO", "ultralytics")
+    with filling_alone(folder):
+        assert len(told) == 1
+        assert not list(folder.glob(".*.partial"))
+    assert [record.message for record in caplog.records] == [f"cache: another run fills {folder}, which is waited for"]
 
 
 def test_without_space_nothing_is_computed(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kdyolo.distillation.options import DistillOptions
-from kdyolo.distillation.plan import check_options
+from kdyolo.distillation.plan import check_options, plan_distillation
+from kdyolo.distillation.run.backbone_file import backbone_tensors
 from kdyolo.errors import ConfigError
+from kdyolo.models.arch import BN_COUNTER
+from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.lifecycle.options import declared
+from tests.builders.distillation import BlurTeacher, write_images
 
 ODD: tuple[Any, ...] = (
     *([], [[1]], {"a": 1}, b"evil", 1j, float("nan"), float("inf"), 10**30, -1, "9" * 5000, "a\0b", object()),
@@ -37,6 +43,19 @@ def test_all_mistakes_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check_options(given)
     assert len(caught.value.mistakes) == len(given)
+
+
+@pytest.mark.parametrize(("taps", "kept"), [("p4:s16", (7, 8, 9)), (None, ())])
+def test_what_a_checkpoint_has_filled_is_not_untrained(tmp_path: Path, taps: str | None, kept: tuple[int, ...]) -> None:
+    tensors = backbone_tensors(DistilledBackbone("yolov8n"), ())
+    torch.save({name: t + name.endswith(BN_COUNTER) for name, t in tensors.items()}, tmp_path / "student.pt")
+    images = write_images(tmp_path / "images", 4)
+    given = {"imgsz": 64, "batch": 2, "held_out": 2, "taps": taps}
+    teacher = BlurTeacher(64, (8, 16, 32))
+    plan = plan_distillation(images, teacher, {**given, "backbone": str(tmp_path / "student.pt")})
+    assert (plan.kept, plan.untrained) == (kept, ())
+    fresh = plan_distillation(images, teacher, {**given, "model": "yolov8n"})
+    assert (fresh.kept, fresh.untrained) == ((), kept)
 
 
 def test_unknown_options_are_named() -> None:

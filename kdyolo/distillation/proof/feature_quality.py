@@ -133,6 +133,8 @@ def effective_rank(features: Tensor) -> float:
 
 def _rank_of(covariance: Tensor) -> float:
     """The same from the covariance [C, C], whose eigenvalues are the squares of the singular values."""
+    if not bool(covariance.isfinite().all()):
+        return float("nan")
     values = torch.linalg.eigvalsh(covariance).clamp(min=0)
     values = values[values > values.max() * 1e-12].sqrt()  # smaller ones are rounding
     if not len(values):

@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -22,8 +24,9 @@ from kdyolo.distillation.targets import LiveTargets
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher, explained_text, projection_of
 from kdyolo.distillation.views import ViewOptions, Views, ViewSet, stack_views
 from kdyolo.errors import RunError
+from kdyolo.runs.process_control import raise_if_told_to_end
 from kdyolo.utils import distributed
-from kdyolo.utils.atomic import replacing
+from kdyolo.utils.atomic import SUFFIX, write_tensors
 from kdyolo.utils.plain_files import is_file
 
 LOGGER = logging.getLogger("ultralytics")
@@ -31,7 +34,52 @@ _SAMPLE = 8  # images that are compared with the live teacher
 _LEAST_COSINE = 0.99  # between kept and live features; int8 gives 0.9999
 PROJECTION = "pca.safetensors"
 _EXPLAINED = "explained"  # key of its metadata
+_LOCK = "filling.lock"
+_PAUSE = 0.5  # seconds between looks at it
 _SPARE = 1.05  # of the space that features take, which must be free
+
+
+@contextmanager
+def filling_alone(folder: Path) -> Iterator[None]:
+    """Let one run at a time fill a cache: a second one waits, and then finds there what it needs.
+
+    What a run that was killed had half written is removed. Where there are no locks, all fill it at once, and some
+    features are computed twice.
+
+    Args:
+        folder: Folder of the cache, made if it is not there.
+
+    Raises:
+        KeyboardInterrupt: This process has been told to end while it waited.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a") as file:
+        locked = _wait_for_lock(file, folder)
+        for left in folder.glob(f".*{SUFFIX}") if locked else ():
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _wait_for_lock(file: TextIO, folder: Path) -> bool:
+    """Wait for the lock of an open file, which ends with it; whether there is one."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        return False
+    told = False
+    while True:
+        raise_if_told_to_end()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                LOGGER.info(f"cache: another run fills {folder}, which is waited for")
+            told = True
+            time.sleep(_PAUSE)
+        except OSError:  # a file system without locks
+            return False
+        else:
+            return True
 
 
 def settle_projection(folder: Path, teacher: ProjectedTeacher, batches: Callable[[], Iterable[Views]]) -> None:
@@ -62,8 +110,7 @@ def _kept_or_measured(
             LOGGER.warning(f"cache: {file} is damaged; the projection is measured anew, and so are all features")
         teacher.measure((views.teacher, views.taught) for views in batches())
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, shared=True) as partial:
-            save_file(teacher.tensors(), partial, {_EXPLAINED: json.dumps(teacher.explained)})
+        write_tensors(file, teacher.tensors(), {_EXPLAINED: json.dumps(teacher.explained)}, shared=True)
     return teacher.tensors(), teacher.explained
 
 

@@ -158,6 +158,11 @@ def announce_distillation(plan: DistillPlan) -> None:
         )
     for path, why in plan.split.unreadable.items():
         LOGGER.warning(f"left out: {path}: {why}")
+    if plan.kept:
+        LOGGER.warning(
+            f"no tap reaches layers {', '.join(map(str, plan.kept))} of the student: they stay as "
+            f"{options.backbone} has them, while the layers before them change."
+        )
     if plan.untrained:
         LOGGER.warning(
             f"no tap reaches layers {', '.join(map(str, plan.untrained))} of the student: they stay as they are, and "

@@ -21,7 +21,7 @@ from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.losses import LOSSES
 from kdyolo.distillation.plan import DistillPlan
 from kdyolo.distillation.run.backbone_file import backbone_metadata, backbone_tensors, write_checkpoint
-from kdyolo.distillation.run.cache_filling import complete_cache, settle_projection
+from kdyolo.distillation.run.cache_filling import complete_cache, filling_alone, settle_projection
 from kdyolo.distillation.run.held_out import HeldOutImages
 from kdyolo.distillation.run.results import append_row
 from kdyolo.distillation.run.state import DistillState
@@ -117,14 +117,15 @@ class DistillLoop:
         key = CacheKey.of(plan.teacher, plan.taps.values(), options.resize, options.cache_precision)
         files = (*plan.split.train, *plan.split.held_out)
         folder, ranks = Path(str(options.cache)).expanduser(), (place.rank, place.ranks)
-        if isinstance(plan.teacher, ProjectedTeacher):
-            settle_projection(folder / key.folder, plan.teacher, self._still_batches)
-        if self._projection not in (None, projection_of(plan.teacher)):
-            raise RunError(
-                f"{self.folder} cannot be resumed: the PCA in {folder / key.folder} is not the one that it began with. "
-                "Put that cache back, or start a new run."
-            )
-        cache = complete_cache(folder, key, self.live, files, options.batch, options.workers, ranks)
+        with nullcontext() if place.rank else filling_alone(folder / key.folder):
+            if isinstance(plan.teacher, ProjectedTeacher):
+                settle_projection(folder / key.folder, plan.teacher, self._still_batches)
+            if self._projection not in (None, projection_of(plan.teacher)):
+                raise RunError(
+                    f"{self.folder} cannot be resumed: the PCA in {folder / key.folder} is not the one that it began "
+                    "with. Put that cache back, or start a new run."
+                )
+            cache = complete_cache(folder, key, self.live, files, options.batch, options.workers, ranks)
         self.train_set.use(cache)
         self.held_out.use(cache)
 
@@ -155,6 +156,7 @@ class DistillLoop:
             loss = self._train_epoch()
             rate = self.optimizer.param_groups[0]["lr"]
             held_out = self.proof.measure() if self.place.rank == 0 else {}
+            self._check_finite(loss, held_out)
             self.epoch += 1
             if self.place.rank == 0:
                 row = {
@@ -190,12 +192,18 @@ class DistillLoop:
             if stepping:
                 self._step()
         mean = float(total) / self.batches
-        if not math.isfinite(mean):
-            raise RunError(
-                f"the loss is {mean} in epoch {self.epoch + 1}: it diverged. Start again with a smaller --lr (it was "
-                f"{self.options.lr:g}) or with --clip."
-            )
+        self._check_finite(mean, {})
         return mean
+
+    def _check_finite(self, loss: float, held_out: Mapping[str, float]) -> None:
+        """Refuse to go on from a loss, or with columns of ``results.csv``, that are NaN or Inf."""
+        values = {"the loss": loss, **{f"{name} on held-out images": value for name, value in held_out.items()}}
+        wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        if wrong is not None:
+            raise RunError(
+                f"{wrong} is {values[wrong]} in epoch {self.epoch + 1}: it diverged. Start again with a smaller --lr "
+                f"(it was {self.options.lr:g}) or with --clip."
+            )
 
     def learn(self, views: Views) -> Tensor:
         """One step of the optimizer on one batch, and its loss."""

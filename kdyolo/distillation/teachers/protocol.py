@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from kdyolo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,48 @@ def fold_teacher(teacher: Teacher) -> None:
     """Have a teacher compute as fast as a CPU can, where it knows how."""
     if isinstance(teacher, FoldingTeacher):
         teacher.fold()
+
+
+@torch.inference_mode()
+def check_answer(teacher: Teacher, indices: Iterable[int], device: torch.device) -> None:
+    """Ask a teacher about one grey image, and compare its answer with what it says of itself.
+
+    A map of another stride than said would be learned at the wrong places, which shows in no number.
+
+    Args:
+        teacher: The teacher; a module is moved to the device.
+        indices: Indices of the maps that are looked at.
+        device: Device that it will be asked on.
+
+    Raises:
+        ConfigError: It fails, its maps are others, or are not numbers.
+    """
+    if isinstance(teacher, nn.Module):
+        teacher.to(device).eval()
+    size, start = teacher.size, f"teacher {teacher.name}"
+    try:
+        answer = list(teacher(torch.full((1, 3, size, size), 0.5, device=device)))
+    except Exception as e:  # whatever a network raises on images of a size that it cannot take
+        reason = (str(e).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{start}: fails on an image of {size} px ({type(e).__name__}: {reason}). Try another --teacher-size."
+        ) from e
+    if len(answer) != len(teacher.maps):
+        raise ConfigError(f"{start}: expected the {len(teacher.maps)} maps that it names, it gave {len(answer)}.")
+    for index in sorted(set(indices)):
+        if wrong := _wrong_answer(teacher.maps[index], answer[index], size):
+            raise ConfigError(f"{start}, map {teacher.maps[index].name}: {wrong}")
+
+
+def _wrong_answer(described: TeacherMap, found: object, size: int) -> str:
+    """What is wrong with a map of one image; empty if nothing is."""
+    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[:2] != (1, described.channels):
+        what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        return f"expected a tensor [B, {described.channels}, height, width], found {what} of one image."
+    cells = tuple(found.shape[2:])
+    if cells[0] != cells[1] or abs(cells[0] * described.stride - size) > described.stride:
+        return (
+            f"expected {size / described.stride:g} cells along each side of {size} px at stride {described.stride}, "
+            f"found {cells[0]}×{cells[1]}. Try another --teacher-size."
+        )
+    return "" if bool(found.isfinite().all()) else "NaN or Inf in it. Look at the teacher's weights."

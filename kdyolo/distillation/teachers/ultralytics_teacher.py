@@ -13,7 +13,7 @@ from kdyolo.models.backbone import DistilledBackbone
 
 
 class YoloTeacher(nn.Module):
-    """The backbone of a YOLO as a teacher, with its maps P2 to P5.
+    """The backbone of a YOLO as a teacher, with its maps P2 to P5, but for those of layers that never trained.
 
     Attributes:
         licence: AGPL-3.0 where Ultralytics' own training wrote the file; else unknown.
@@ -33,19 +33,18 @@ class YoloTeacher(nn.Module):
         self.name, self.digest = f"{arch.name} ({file.name})", checkpoint.sha256
         self.licence = "AGPL-3.0" if checkpoint.kind == "Ultralytics" else None
         self.size = -(-size // self.net.strides[-1]) * self.net.strides[-1]
-        self.maps = tuple(
-            TeacherMap(level, channels, stride)
-            for level, channels, stride in zip(self.net.levels, self.net.channels, self.net.strides, strict=True)
-        )
+        untrained = min((int(name.partition(".")[0]) for name in self.net.left_out), default=len(self.net.layers))
+        every = zip(self.net.levels, self.net.channels, self.net.strides, self.net.taps, strict=True)
+        self.maps = tuple(TeacherMap(level, c, stride) for level, c, stride, tap in every if tap < untrained)
 
     def train(self, mode: bool = True) -> YoloTeacher:
         """Stay in evaluation mode, whatever is asked: a teacher is frozen."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images [B, 3, size, size] in 0–1 → P2 to P5 [B, channels, height, width]."""
+        """Images [B, 3, size, size] in 0–1 → its maps [B, channels, height, width]."""
         maps: list[Tensor] = self.net(images)
-        return maps
+        return maps[: len(self.maps)]
 
     def fold(self) -> None:
         """Compute as fast as a CPU can, with BatchNorms folded into convolutions, in NHWC; its maps stay."""

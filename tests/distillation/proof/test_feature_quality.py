@@ -101,6 +101,10 @@ def test_rank_of_the_meter_is_that_of_all_cells() -> None:
     assert found <= 3
 
 
+def test_of_what_is_no_number_nothing_is_known() -> None:
+    assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
+
+
 def test_nothing_measured_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one batch"):
         FeatureQualityMeter(1).result()
