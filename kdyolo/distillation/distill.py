@@ -129,7 +129,7 @@ def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -
 
 def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> DistillResult:
     """Run a plan, from its beginning or from a state."""
-    check_answer(plan.teacher, plan.taps.values(), place.device)
+    check_networks(plan, place.device)
     if place.rank:
         folder = distributed.broadcast(Path())
         DistillLoop.of(plan, folder, place, state).train()
@@ -190,9 +190,27 @@ def preview(
     """
     place = this_place(options.get("device"))
     plan = plan_distillation(images, teacher, options)
-    check_answer(plan.teacher, plan.taps.values(), place.device)
+    check_networks(plan, place.device)
     announce_distillation(plan)
     return measured_steps(DistillLoop(plan, Path(), place))
+
+
+def check_networks(plan: DistillPlan, device: torch.device) -> None:
+    """Try what only shows on the device: that the teacher answers, and that a student can be compiled, if it is to be.
+
+    Raises:
+        ConfigError: One of both cannot be.
+    """
+    check_answer(plan.teacher, plan.taps.values(), device)
+    if plan.options.compile:
+        try:
+            torch.compile(lambda numbers: numbers + 1)(torch.zeros(8, device=device))
+        except Exception as e:  # of the compiler's own kinds, which are not public
+            reason = quoted((str(e).splitlines() or [""])[0])
+            raise ConfigError(
+                f"compile: PyTorch cannot compile here ({reason}). Install what is missing, such as the compiler g++, "
+                "or leave out --compile."
+            ) from e
 
 
 def this_place(device: Any = None) -> Place:

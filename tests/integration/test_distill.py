@@ -105,6 +105,16 @@ def test_compiled_and_with_amp_a_cpu_computes_the_same(
     assert all(torch.equal(plain[name], other[name]) for other in others for name in plain)
 
 
+def test_without_a_compiler_nothing_is_begun(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
+
+    monkeypatch.setattr("torch.compile", fails)
+    with pytest.raises(ConfigError, match=r"cannot compile here .*No working C\+\+ compiler found'\)\. .*or leave out"):
+        distill(images, teacher=blur(), compile=True, work_dir=str(tmp_path / "run"), **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_from_a_cache_it_learns_and_a_second_run_computes_nothing(images: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "epochs": 2, "cache": str(tmp_path / "cache")}
     first = distill(images, teacher=blur(), work_dir=str(tmp_path / "a"), **options)
