@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kdyolo.cli.base import command, json_option, note, print_result
+from kdyolo.errors import ConfigError
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def _seeds(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -16,6 +20,12 @@ def _seeds(context: click.Context, option: click.Parameter, text: str) -> tuple[
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"expected numbers between commas, such as 0,1,2; found {text!r}.") from None
+
+
+def _check_plot(file: Path) -> None:
+    """Refuse a place where no picture can be drawn, before hours are spent on it."""
+    if file.suffix.lower() not in PICTURES or not file.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {file}: expected a {', '.join(PICTURES)} in a folder that is there.")
 
 
 @command(
@@ -54,6 +64,8 @@ def probe(checkpoints: Sequence[str], data: str, plot: str | None, as_json: bool
     """
     from kdyolo.experiments.probe.probe import probe as run
 
+    if plot:
+        _check_plot(Path(plot))
     result = run(checkpoints, data, **options)
     print_result(result.to_dict() if as_json else result.table())
     if plot:

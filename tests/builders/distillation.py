@@ -10,6 +10,18 @@ import torch
 from torch import Tensor
 
 from kdyolo.distillation.teachers.protocol import TeacherMap
+from kdyolo.models.arch import BN_COUNTER
+from kdyolo.models.backbone import DistilledBackbone
+
+
+def filled_backbone() -> DistilledBackbone:
+    """A random yolov8n whose BatchNorms count batches, so that it is taken for a trained one."""
+    torch.manual_seed(0)
+    backbone = DistilledBackbone("yolov8n")
+    for name, tensor in backbone.layers.state_dict().items():
+        if name.endswith(BN_COUNTER):
+            tensor.fill_(10)
+    return backbone
 
 
 class CoordinateTeacher:

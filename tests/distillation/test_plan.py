@@ -12,10 +12,8 @@ from kdyolo.distillation.options import DistillOptions
 from kdyolo.distillation.plan import check_options, plan_distillation
 from kdyolo.distillation.run.backbone_file import backbone_tensors
 from kdyolo.errors import ConfigError
-from kdyolo.models.arch import BN_COUNTER
-from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.runs.lifecycle.options import declared
-from tests.builders.distillation import BlurTeacher, write_images
+from tests.builders.distillation import BlurTeacher, filled_backbone, write_images
 
 ODD: tuple[Any, ...] = (
     *([], [[1]], {"a": 1}, b"evil", 1j, float("nan"), float("inf"), 10**30, -1, "9" * 5000, "a\0b", object()),
@@ -47,8 +45,7 @@ def test_all_mistakes_at_once() -> None:
 
 @pytest.mark.parametrize(("taps", "kept"), [("p4:s16", (7, 8, 9)), (None, ())])
 def test_what_a_checkpoint_has_filled_is_not_untrained(tmp_path: Path, taps: str | None, kept: tuple[int, ...]) -> None:
-    tensors = backbone_tensors(DistilledBackbone("yolov8n"), ())
-    torch.save({name: t + name.endswith(BN_COUNTER) for name, t in tensors.items()}, tmp_path / "student.pt")
+    torch.save(backbone_tensors(filled_backbone(), ()), tmp_path / "student.pt")
     images = write_images(tmp_path / "images", 4)
     given = {"imgsz": 64, "batch": 2, "held_out": 2, "taps": taps}
     teacher = BlurTeacher(64, (8, 16, 32))

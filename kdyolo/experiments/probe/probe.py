@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,10 @@ def probe(
     detect_images: int = 1000,
     detect_seeds: Sequence[int] = (0,),
     work_dir: str | Path | None = None,
-    **how: Any,
+    key_map: str | Path | None = None,
+    bn_eps: float | None = None,
+    input_norm: str | None = None,
+    trust: bool = False,
 ) -> ProbeResult:
     """Compare backbones, before a detector is trained, by how well their features tell objects apart.
 
@@ -67,8 +70,10 @@ def probe(
         detect_images: Number of training images, drawn by the training's seed; the same for all backbones.
         detect_seeds: Seeds to train with; with one, differences have no interval.
         work_dir: Folder that keeps the heads' runs. Default: they are gone afterwards.
-        **how: ``key_map``, ``bn_eps``, ``input_norm``, ``trust`` as in
-            :func:`kdyolo.checkpoints.reader.read_checkpoint`.
+        key_map: YAML file with the names of unknown checkpoints, as in training.
+        bn_eps: BatchNorm epsilon of all, if the recognised one is wrong.
+        input_norm: Images that the backbones know: ``0-1``, ``imagenet``, or means and deviations.
+        trust: Unpickle the files completely, which runs any code that they bring.
 
     Returns:
         Accuracies and bits with intervals, to print or to read by :meth:`ProbeResult.to_frame`.
@@ -83,15 +88,16 @@ def probe(
         >>> probe(["ckpt.pth"], "datasets/coco/coco.yaml", split="train", imgsz=64).images
         8
     """
-    device = _check(checkpoints, imgsz, resize, images, batch, device)
+    device = _check(checkpoints, imgsz, resize, images, batch, seed, device)
     heads = HeadOptions(detect_epochs, detect_images, tuple(detect_seeds), Path(work_dir) if work_dir else None)
     if detect:
         heads.check(data)
     elif heads != HeadOptions():
         raise ConfigError("detect_epochs, detect_images, detect_seeds and work_dir are of detection heads. Add detect.")
+    how: dict[str, Any] = {"key_map": key_map, "bn_eps": bn_eps, "input_norm": input_norm, "trust": trust}
+    backbones = dict(_open_all(checkpoints, seed, how))
     objects = find_objects(Path(data), split, imgsz, resize, images, seed)
     background = draw_background(objects, Path(data), imgsz, resize, seed)
-    backbones = dict(_open_all(checkpoints, seed, how))
     pooled = _pool_all(list(backbones.values()), objects, background, imgsz, resize, batch, device)
     features: Features = {}
     for (name, backbone), levels in zip(backbones.items(), pooled, strict=True):
@@ -116,6 +122,7 @@ def probe(
         pairs=sum(map(len, background.boxes)) if background.are_enough else 0,
         settings=settings,
         heads=score_heads(found) if found else (),
+        notes=tuple(_left_random(backbones)),
     )
 
 
@@ -154,7 +161,7 @@ def _told_linearly(levels: Sequence[Tensor], classes: Tensor, folds: Tensor, fre
 
 
 def _check(
-    checkpoints: Sequence[str | Path], imgsz: int, resize: str, images: int | None, batch: int, device: str
+    checkpoints: Sequence[str | Path], imgsz: int, resize: str, images: int | None, batch: int, seed: int, device: str
 ) -> str:
     """Refuse wrong options; the device as PyTorch names it."""
     if isinstance(checkpoints, (str, Path)):
@@ -170,6 +177,8 @@ def _check(
             mistakes.add(f"images must be at least 1; found {images}.")
         if batch < 1:
             mistakes.add(f"batch must be at least 1; found {batch}.")
+        if seed < 0:
+            mistakes.add(f"seed must be at least 0; found {seed}.")
         return mistakes.result(lambda: one_torch_device(device, "a probe", Machine.here())) or ""
 
 
@@ -182,7 +191,9 @@ def _open_all(
     for path, name in zip(checkpoints, names, strict=True):
         checkpoint = read_checkpoint(path, **how)
         arch = checkpoint_arch(checkpoint)
-        backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of what the file leaves random
+            backbone = DistilledBackbone(arch.name, arch.max_channels, checkpoint.bn_eps)
         load_into(backbone, checkpoint)
         archs.setdefault(f"random {arch.name}", backbone)
         yield name, backbone
@@ -190,6 +201,17 @@ def _open_all(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield name, DistilledBackbone(like.arch.name, like.arch.max_channels)
+
+
+def _left_random(backbones: Mapping[str, DistilledBackbone]) -> Iterator[str]:
+    """A sentence on each backbone of whose layers some never trained: its deeper levels say nothing of the others."""
+    for name, backbone in backbones.items():
+        if backbone.left_out:
+            layers = dict.fromkeys(part.partition(".")[0] for part in backbone.left_out)
+            first = min(map(int, layers))
+            levels = [level for level, tap in zip(backbone.levels, backbone.taps, strict=True) if tap >= first]
+            what = f"layers {', '.join(layers)} never trained and are random"
+            yield f"{name}: {what}, and so {', '.join(levels)} and joined"
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -87,6 +87,7 @@ class ProbeResult(ShownAsTable):
         settings: Data set, split, size and seed of the probe; of detection heads their epochs, images and seeds.
         heads: A score of each checkpoint's detection heads; empty where none were asked for.
         pairs: Number of pairs of an object and a background box; 0 where there were too few to tell them apart.
+        notes: What to know of single checkpoints, e.g. that layers of it never trained.
     """
 
     scores: tuple[ProbeScore, ...]
@@ -97,6 +98,7 @@ class ProbeResult(ShownAsTable):
     settings: Mapping[str, Any]
     heads: tuple[HeadScore, ...] = ()
     pairs: int = 0
+    notes: tuple[str, ...] = ()
 
     def score(self, checkpoint: str, classifier: str = "linear", features: str = "joined") -> ProbeScore:
         """The score of a checkpoint.
@@ -142,6 +144,7 @@ class ProbeResult(ShownAsTable):
             if pairs
             else "objectness: too few pairs of object and background",
             f"intervals: {LEVEL:.0%}, bootstrap over images; differences on the same images",
+            *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join([*lines, *(self._detection() if self.heads else ())])
 

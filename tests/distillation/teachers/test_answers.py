@@ -17,9 +17,7 @@ from kdyolo.distillation.teachers.choice import open_teacher
 from kdyolo.distillation.teachers.protocol import check_answer
 from kdyolo.distillation.views import Views
 from kdyolo.errors import ConfigError, RunError
-from kdyolo.models.arch import BN_COUNTER
-from kdyolo.models.backbone import DistilledBackbone
-from tests.builders.distillation import CoordinateTeacher
+from tests.builders.distillation import CoordinateTeacher, filled_backbone
 
 CPU = torch.device("cpu")
 
@@ -70,11 +68,7 @@ def test_statistics_that_nothing_can_be_learned_from_are_refused(value: float, s
 
 
 def test_a_yolo_teaches_with_what_trained_of_it(tmp_path: Path) -> None:
-    backbone = DistilledBackbone("yolov8n")
-    for name, tensor in backbone.layers.state_dict().items():
-        if name.endswith(BN_COUNTER):
-            tensor.fill_(10)
-    torch.save(backbone_tensors(backbone, (9,)), tmp_path / "without_sppf.pt")
+    torch.save(backbone_tensors(filled_backbone(), (9,)), tmp_path / "without_sppf.pt")
     teacher = open_teacher(tmp_path / "without_sppf.pt", 64)
     assert [described.name for described in teacher.maps] == ["P2", "P3", "P4"]
     check_answer(teacher, range(3), CPU)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 import pytest
+import torch
 
 from kdyolo.cli import cli
+from kdyolo.distillation.run.backbone_file import backbone_tensors
 from kdyolo.errors import ConfigError, DatasetError
-from kdyolo.experiments.probe.probe import probe
+from kdyolo.experiments.probe.probe import _left_random, _open_all, probe
+from tests.builders.distillation import filled_backbone
 
 
 @pytest.mark.slow
@@ -20,8 +23,21 @@ def test_a_probe_is_repeatable(shapes, checkpoint) -> None:
 
 def test_all_wrong_options_are_named_at_once(shapes, checkpoint) -> None:
     with pytest.raises(ConfigError) as error:
-        probe([checkpoint], shapes, imgsz=100, resize="crop", images=0, batch=0, device="nowhere")
-    assert len(error.value.mistakes) == 5
+        probe([checkpoint], shapes, imgsz=100, resize="crop", images=0, batch=0, seed=-1, device="nowhere")
+    assert len(error.value.mistakes) == 6
+
+
+def test_what_no_picture_can_be_drawn_to_is_refused_before_anything_is_read(shapes, checkpoint, tmp_path) -> None:
+    for plot in (tmp_path / "none" / "a.png", tmp_path / "a.xyz"):
+        with pytest.raises(ConfigError, match=r"--plot .*expected a \.png, \.svg, \.pdf in a folder that is there"):
+            cli.main(["probe", "none.pth", "--data", str(shapes), "--plot", str(plot)], standalone_mode=False)
+
+
+def test_layers_that_never_trained_are_told_and_are_the_same_each_time(tmp_path) -> None:
+    torch.save(backbone_tensors(filled_backbone(), (9,)), tmp_path / "a.pt")
+    (first,), (again,) = ([b for n, b in _open_all([tmp_path / "a.pt"], 0, {}) if n == "a.pt"] for _ in range(2))
+    assert list(_left_random({"a.pt": first})) == ["a.pt: layers 9 never trained and are random, and so P5 and joined"]
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
 
 
 def test_too_few_objects_are_one_error(shapes, checkpoint) -> None:
