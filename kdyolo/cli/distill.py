@@ -12,6 +12,7 @@ import click
 from kdyolo.cli.base import command, json_option, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.cli.parsing.next_steps import after_distillation, short_path
+from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.errors import ConfigError, collect_mistakes
@@ -83,7 +84,8 @@ def distill(
         print_result(plain_data(result))
     else:
         print_if_quiet(short_path(result.backbone))
-        note(after_distillation(result.backbone))
+        if not is_later_rank():
+            note(after_distillation(result.backbone))
 
 
 def _checked(

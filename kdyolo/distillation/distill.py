@@ -129,7 +129,7 @@ def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -
 
 def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> DistillResult:
     """Run a plan, from its beginning or from a state."""
-    check_networks(plan, place.device)
+    check_place(plan, place)
     if place.rank:
         folder = distributed.broadcast(Path())
         DistillLoop.of(plan, folder, place, state).train()
@@ -190,21 +190,24 @@ def preview(
     """
     place = this_place(options.get("device"))
     plan = plan_distillation(images, teacher, options)
-    check_networks(plan, place.device)
+    check_place(plan, place)
     announce_distillation(plan)
     return measured_steps(DistillLoop(plan, Path(), place))
 
 
-def check_networks(plan: DistillPlan, device: torch.device) -> None:
-    """Try what only shows on the device: that the teacher answers, and that a student can be compiled, if it is to be.
+def check_place(plan: DistillPlan, place: Place) -> None:
+    """Try what only shows where it is computed: the teacher's answer, the compiler, equal shares of each batch.
 
     Raises:
-        ConfigError: One of both cannot be.
+        ConfigError: One of them is not what it should be.
     """
-    check_answer(plan.teacher, plan.taps.values(), device)
+    if plan.options.batch % place.ranks:
+        raise ConfigError(f"batch: expected a multiple of {place.ranks}, the number of processes that share it; found "
+                          f"{plan.options.batch}.")  # fmt: skip
+    check_answer(plan.teacher, plan.taps.values(), place.device)
     if plan.options.compile:
         try:
-            torch.compile(lambda numbers: numbers + 1)(torch.zeros(8, device=device))
+            torch.compile(lambda numbers: numbers + 1)(torch.zeros(8, device=place.device))
         except Exception as e:  # of the compiler's own kinds, which are not public
             reason = quoted((str(e).splitlines() or [""])[0])
             raise ConfigError(

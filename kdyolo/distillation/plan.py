@@ -89,6 +89,8 @@ def plan_distillation(
         backbone = build_student_backbone(known.model, known.backbone, taps)
         student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
         idle = student.untrained_layers()
+        for number in idle:  # then all that is left gets gradients, which DistributedDataParallel counts on
+            backbone.layers[number].requires_grad_(False)
     filled = set(range(len(backbone.layers))) if known.backbone else set[int]()
     kept = tuple(n for n in idle if n in filled - {int(name.partition(".")[0]) for name in backbone.left_out})
     untrained = tuple(n for n in idle if n not in kept)

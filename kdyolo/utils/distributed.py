@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,9 @@ T = TypeVar("T")
 # Rank 0 scores, plots and saves while the others wait, so this is as long as that may take, not how long a death goes
 # unnoticed: a lost peer breaks gloo's connections at once, and torchrun ends the ranks of a node together.
 TIMEOUT = timedelta(hours=3)
+# PyTorch 2.13 has renamed it, and warns of the old name on every rank.
+_PARAMETERS = signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"
 
 
 def is_distributed() -> bool:
@@ -91,17 +95,24 @@ def from_all_ranks(value: T) -> list[T]:
     return box
 
 
-def wrap_ddp(model: nn.Module, device: torch.device, compiled: bool) -> DistributedDataParallel:
+def wrap_ddp(model: nn.Module, device: torch.device, all_trains: bool) -> DistributedDataParallel:
     """Wrap a model for what trains now; a model that is wrapped already is unwrapped first.
 
     DistributedDataParallel reduces the gradients of those parameters that require them *when it is built*. After a thaw
     the old wrapper would leave the thawed part's gradients to each rank, without an error, and the ranks would drift.
+
+    Args:
+        model: The model.
+        device: Device of this rank.
+        all_trains: Whether every parameter that requires gradients gets one in each step, which a compiled model asks
+            for; else those that get none are looked for each time.
     """
+    own_statistics: dict[str, Any] = {_SYNC_BUFFERS: False}  # of BatchNorms, each rank's own, as in Ultralytics
     again = isinstance(model, DistributedDataParallel)
     return DistributedDataParallel(
         model.module if again else model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        find_unused_parameters=not compiled,
-        broadcast_buffers=False,  # BatchNorm statistics are each rank's own, as in Ultralytics
+        find_unused_parameters=not all_trains,
         init_sync=not again,
+        **own_statistics,
     )

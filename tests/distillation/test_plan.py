@@ -51,6 +51,10 @@ def test_what_a_checkpoint_has_filled_is_not_untrained(tmp_path: Path, taps: str
     teacher = BlurTeacher(64, (8, 16, 32))
     plan = plan_distillation(images, teacher, {**given, "backbone": str(tmp_path / "student.pt")})
     assert (plan.kept, plan.untrained) == (kept, ())
+    layers = plan.student.backbone.layers
+    assert {number for number, layer in enumerate(layers) if all(not p.requires_grad for p in layer.parameters())} == {
+        *kept
+    }
     fresh = plan_distillation(images, teacher, {**given, "model": "yolov8n"})
     assert (fresh.kept, fresh.untrained) == ((), kept)
 

@@ -16,8 +16,9 @@ from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import draw_dataset
-from kdyolo.distillation.distill import distill, resume
-from kdyolo.distillation.run.loop import DistillLoop
+from kdyolo.distillation.distill import check_place, distill, resume
+from kdyolo.distillation.plan import plan_distillation
+from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
@@ -103,6 +104,13 @@ def test_compiled_and_with_amp_a_cpu_computes_the_same(
     ]
     plain, *others = (read_checkpoint(run.folder / "weights" / "last.pt").tensors for run in runs)
     assert all(torch.equal(plain[name], other[name]) for other in others for name in plain)
+
+
+def test_a_batch_is_shared_equally(images: Path) -> None:
+    plan = plan_distillation(images, blur(), {**OPTIONS, "batch": 9})
+    check_place(plan, Place(torch.device("cpu"), 0, 3))
+    with pytest.raises(ConfigError, match="batch: expected a multiple of 2, the number of processes that share it"):
+        check_place(plan, Place(torch.device("cpu"), 0, 2))
 
 
 def test_without_a_compiler_nothing_is_begun(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

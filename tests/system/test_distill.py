@@ -74,9 +74,11 @@ def test_two_ranks_leave_one_backbone(teacher: str, images: Path, tmp_path: Path
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         env = ENVIRONMENT | {name: str(value) for name, value in place.items()}
         ranks.append(python.start(*command, cwd=tmp_path, env=env))
-    for process in ranks:
+    for number, process in enumerate(ranks):
         output, _ = process.communicate(120)
         assert process.returncode == 0, output
+        assert ("kdyolo probe run/backbone.safetensors" in output) is (number == 0)
+        assert "Warning" not in output
     assert read_checkpoint(tmp_path / "run" / "backbone.safetensors").teacher == "resnet10t"
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 7
     assert len(list((tmp_path / "cache").glob("*/shard-*.safetensors"))) == 1

@@ -90,7 +90,7 @@ class DistillLoop:
         model: nn.Module = self.student
         if options.compile:
             model = torch.compile(model)  # type: ignore[assignment]
-        self.model = distributed.wrap_ddp(model, place.device, options.compile) if place.ranks > 1 else model
+        self.model = distributed.wrap_ddp(model, place.device, all_trains=True) if place.ranks > 1 else model
         shown = ViewOptions(
             options.imgsz, plan.teacher.size, options.resize, options.crop, options.flip, options.colour
         )
@@ -377,5 +377,5 @@ def _drawn(*numbers: int) -> int:
 
 def _by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters with weight decay, and norms and biases, which have none."""
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]

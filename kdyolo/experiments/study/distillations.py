@@ -130,6 +130,8 @@ class ArmDistillation:
                 except KDYOLOError as e:
                     for mistake in e.mistakes if isinstance(e, ConfigError) else [str(e)]:
                         mistakes.add(f"distill: {mistake}")
+        usual = DistillOptions().to_dict()
+        given = {key: value for key, value in given.items() if value != usual[key]}  # said or not, it is the same
         absolute = {key: str(Path(given[key]).expanduser().resolve()) for key in _FILES if given.get(key)}
         file = teacher_file(str(teacher))
         named = str(teacher).removesuffix(str(file)) + str(file.expanduser().resolve()) if file else str(teacher)

@@ -53,6 +53,12 @@ def test_who_asks_for_the_same_gets_the_same_and_each_is_made_before_its_first_r
     assert study.plan()["status"].tolist() == ["new"] * 11
 
 
+def test_a_default_that_is_written_out_asks_for_the_same(content):
+    content["arms"]["thawed"]["distill"] = {"lr": 0.004, "amp": False}
+    names = [d.name for d in study_of(content).distillations]
+    assert len(names) == 3
+
+
 def test_the_command_says_what_was_asked_for(content, checkpoint, tmp_path):
     content["base"]["distill"] |= {"amp": True, "compile": False, "lr": 0.01}
     words = study_of(content).distillations[0].arguments("cpu")
