@@ -79,6 +79,8 @@ def verify_image(path: Path) -> ImageFacts:
         if min(width, height) < _SMALLEST:
             return ImageFacts(problem=f"it has {width}×{height} pixels, and Ultralytics drops images below {_SMALLEST}")
         return ImageFacts(width, height, broken_end=kind in ("jpg", "jpeg") and not _ends_as_jpeg(path))
+    except ModuleNotFoundError:  # Ultralytics looks for a decoder of HEIC where Pillow knows none
+        return ImageFacts(problem="no image, or of a format that nothing here can decode, such as HEIC")
     except Exception as error:  # decoders raise anything on damaged files
         return ImageFacts(problem=str(error).replace("\n", " ") or type(error).__name__)
 

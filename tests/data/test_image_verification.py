@@ -63,3 +63,16 @@ def test_images_that_cannot_be_used(tmp_path):
     assert "train: 1 JPEGs lack their end marker" in result.warnings[1]
     assert (folder / "cut.jpg").read_bytes() == before
     assert not (tmp_path / "out/labels/train.cache").exists()
+
+
+def test_a_decoder_that_is_not_installed_is_not_named_by_its_module(tmp_path, monkeypatch):
+    """Ultralytics imports one of HEIC, whatever is wrong with a file."""
+
+    def without_decoder(_path):
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    (tmp_path / "text.jpg").write_text("no image")
+    monkeypatch.setattr("PIL.Image.open", without_decoder)
+    assert verify_image(tmp_path / "text.jpg").problem.startswith(
+        "no image, or of a format that nothing here can decode"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdyolo.distillation.teachers.protocol import Teacher
 from kdyolo.distillation.teachers.timm_teacher import check_name, timm_teacher
 from kdyolo.distillation.teachers.ultralytics_teacher import YoloTeacher
-from kdyolo.errors import ConfigError
+from kdyolo.errors import CheckpointError, ConfigError
 
 _ATTRIBUTES = ("name", "digest", "licence", "size", "mean", "std", "maps")
 
@@ -33,8 +33,17 @@ def open_teacher(teacher: str | Path | Teacher, size: int) -> Teacher:
         return teacher
     name, file = _name_and_file(str(teacher))
     if not name:
-        return YoloTeacher(Path(str(file)), size)
+        return _yolo(Path(str(file)), size)
     return timm_teacher(name, file.expanduser() if file else None, size)
+
+
+def _yolo(file: Path, size: int) -> Teacher:
+    try:
+        return YoloTeacher(file, size)
+    except CheckpointError as e:
+        if not file.is_file():
+            raise
+        raise CheckpointError(f"{e}\nWeights of a network of timm are given with its name: NAME:{file}.") from e
 
 
 def check_teacher(teacher: str) -> None:

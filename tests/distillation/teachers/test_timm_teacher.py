@@ -91,6 +91,11 @@ def test_an_unknown_name_is_refused_with_one_that_is_known() -> None:
         open_teacher("vit_small_patch16_dinov33", 64)
 
 
+def test_weights_without_a_name_are_told_how_to_be_named(weights: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no backbone tensor found.*\n.*timm are given with its name: NAME:"):
+        open_teacher(weights, 64)
+
+
 def test_a_teacher_without_maps_is_refused() -> None:
     class Nothing:
         name, digest, licence, size, mean, std, maps = "nothing", "", None, 64, (0,), (1,), ()
