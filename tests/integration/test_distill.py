@@ -19,6 +19,7 @@ from kdyolo.data.synthetic import draw_dataset
 from kdyolo.distillation.distill import check_place, distill, resume
 from kdyolo.distillation.plan import plan_distillation
 from kdyolo.distillation.run.loop import DistillLoop, Place
+from kdyolo.distillation.run.verdict import kept_row
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
@@ -50,9 +51,9 @@ def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert learned.verdict.startswith("learned")
     floor = learned.columns["floor/P3"]
     assert set(floor) == {floor[0]}
-    assert (
-        f"P3 centred cosine {learned.columns['cosine/P3'][-1]:.2f} (position alone {floor[0]:.2f})" in learned.verdict
-    )
+    cosine = kept_row(learned.columns)["cosine/P3"]
+    assert f"P3 centred cosine {cosine:.2f} (position alone {floor[0]:.2f})" in learned.verdict
+    assert f"after epoch {read_checkpoint(learned.backbone).epoch})" in learned.verdict
     assert learned.to_frame()["cosine/P3"].tolist() == learned.columns["cosine/P3"]
     assert not (learned.folder / "weights" / "resume.pt").exists()
 

@@ -13,18 +13,29 @@ LEARNED = 0.05  # centred cosine above the one of position alone from which on a
 _COLLAPSED = 2.0  # effective rank below which a level's features hardly vary
 
 
-def verdict(columns: Mapping[str, Sequence[float]]) -> str:
-    """The verdict on the last epoch with the numbers behind it.
+def kept_row(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The row of ``results.csv`` whose epoch a run's backbone is of: the first with the lowest loss on held-out images.
 
     Args:
         columns: Column of ``results.csv`` → its values, one for each epoch.
     """
-    last = {name: values[-1] for name, values in columns.items()}
-    floors = {name.partition("/")[2]: value for name, value in last.items() if name.startswith("floor/")}
+    losses = columns["val/loss"]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return {name: values[best] for name, values in columns.items()}
+
+
+def verdict(columns: Mapping[str, Sequence[float]]) -> str:
+    """The verdict on a run's backbone with the numbers behind it.
+
+    Args:
+        columns: Column of ``results.csv`` → its values, one for each epoch.
+    """
+    row = kept_row(columns)
+    floors = {name.partition("/")[2]: value for name, value in row.items() if name.startswith("floor/")}
     levels = list(floors)
-    cosines = {level: last[f"cosine/{level}"] for level in levels}
-    ranks = {level: last[f"rank/{level}"] for level in levels}
-    dead = {level: last[f"dead/{level}"] for level in levels}
+    cosines = {level: row[f"cosine/{level}"] for level in levels}
+    ranks = {level: row[f"rank/{level}"] for level in levels}
+    dead = {level: row[f"dead/{level}"] for level in levels}
     learned = [level for level in levels if cosines[level] >= max(floors[level], 0.0) + LEARNED]
     word = "flat" if not learned else "learned" if learned == levels else f"learned at {', '.join(learned)} only"
     if min(ranks.values()) < _COLLAPSED:
@@ -34,4 +45,4 @@ def verdict(columns: Mapping[str, Sequence[float]]) -> str:
         f"effective rank {ranks[level]:.0f}, {dead[level]:.0%} dead"
         for level in levels
     )
-    return f"{word} ({numbers}; on held-out images)"
+    return f"{word} ({numbers}; on held-out images after epoch {row['epoch']:.0f})"

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from kdyolo.distillation.run.verdict import verdict
+from kdyolo.distillation.run.verdict import kept_row, verdict
 
 
 def columns(p3: float, p4: float, rank: float = 20.0, floors: tuple[float, float] = (0.14, 0.25)) -> dict[str, Any]:
     return {
+        "epoch": [1, 2],
+        "val/loss": [1.0, 0.5],
         **{f"floor/{level}": [floor, floor] for level, floor in zip(("P3", "P4"), floors, strict=True)},
         "cosine/P3": [0.0, p3],
         "cosine/P4": [0.0, p4],
@@ -29,6 +31,13 @@ def columns(p3: float, p4: float, rank: float = 20.0, floors: tuple[float, float
 )
 def test_a_level_has_learned_by_what_it_has_above_its_position(p3: float, p4: float, rank: float, says: str) -> None:
     assert verdict(columns(p3, p4, rank)).startswith(says)
+
+
+def test_it_is_about_the_epoch_that_the_backbone_is_of() -> None:
+    best_first = {name: values[::-1] for name, values in columns(0.6, 0.5).items()}
+    assert kept_row(best_first)["val/loss"] == 0.5
+    assert verdict(best_first).startswith("learned (P3 centred cosine 0.60")
+    assert verdict({**best_first, "epoch": [1, 2]}).endswith("on held-out images after epoch 1)")
 
 
 def test_being_less_wrong_than_position_alone_is_nothing_learned() -> None:

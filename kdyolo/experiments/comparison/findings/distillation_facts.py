@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdyolo.distillation.run.verdict import verdict
+from kdyolo.distillation.run.verdict import kept_row, verdict
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.runs.files import is_run
@@ -30,7 +30,7 @@ class DistillationFacts:
         images: Number of images that it learned from.
         epochs: Number of its epochs.
         seconds: Duration of all epochs; NaN where a part of it is not known.
-        cosines: Level → centred cosine on held-out images after the last epoch.
+        cosines: Level → centred cosine on held-out images after the epoch that its backbone is of.
         floors: Level → the same of position alone.
         verdict: The verdict with its numbers.
     """
@@ -82,10 +82,10 @@ def _places(run: Run, path: Any) -> Iterator[Path]:
 
 def _facts(run: Run, arms: Sequence[str]) -> DistillationFacts:
     settings: Mapping[str, Any] = (run.record or {}).get("settings") or {}
-    last = {name: values[-1] for name, values in run.columns.items()}
-    floors = {name.partition("/")[2]: value for name, value in last.items() if name.startswith("floor/")}
-    cosines = {level: last.get(f"cosine/{level}", math.nan) for level in floors}
-    complete = floors and all(f"{what}/{level}" in last for what in ("cosine", "rank", "dead") for level in floors)
+    row = kept_row(run.columns) if {"val/loss", "epoch"} <= run.columns.keys() else {}
+    floors = {name.partition("/")[2]: value for name, value in row.items() if name.startswith("floor/")}
+    cosines = {level: row.get(f"cosine/{level}", math.nan) for level in floors}
+    complete = floors and all(f"{what}/{level}" in row for what in ("cosine", "rank", "dead") for level in floors)
     images = settings.get("train_images")
     return DistillationFacts(
         arms=tuple(arms),

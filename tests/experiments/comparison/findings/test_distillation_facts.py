@@ -24,8 +24,8 @@ def write_distillation(folder: Path) -> Path:
     record = {"settings": {**settings, "train_images": 1234}, "schedule": {"epochs": 2}}
     (folder / "kdyolo.yaml").write_text(yaml.safe_dump(record))
     (folder / "args.yaml").write_text(yaml.safe_dump({"task": "distill", "epochs": 2}))
-    rows = [",".join(["epoch", "time", *(f"{name}/P3" for name in COLUMNS)])]
-    rows += [",".join(map(str, [epoch, 40 * epoch, *COLUMNS.values()])) for epoch in (1, 2)]
+    rows = [",".join(["epoch", "time", "val/loss", *(f"{name}/P3" for name in COLUMNS)])]
+    rows += [",".join(map(str, [epoch, 40 * epoch, 1 / epoch, *COLUMNS.values()])) for epoch in (1, 2)]
     (folder / "results.csv").write_text("\n".join(rows) + "\n")
     cv2.imwrite(str(folder / "features.png"), np.zeros((20, 2000, 3), np.uint8))
     (folder / "backbone.safetensors").write_bytes(b"backbone")
