@@ -21,8 +21,9 @@ from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.run.results_picture import SeldomWork, draw_distillation
 from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import verdict
+from kdyolo.distillation.taps import STRIDES
 from kdyolo.distillation.teachers.protocol import Teacher, check_answer
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, RunError
 from kdyolo.runs.files import FEATURES_NAME, PICTURE_NAME, RESULTS_NAME
 from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.results_csv import drop_rows_after, read_results
@@ -120,6 +121,9 @@ def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -
         raise ConfigError(f"--resume continues with the options of the run; {', '.join(wrong)} cannot change.")
     path = Path(folder)
     state = state_of(path)
+    if missing := [place for place in state.data if not Path(place).expanduser().exists()]:
+        raise RunError(f"{path} cannot be resumed: there is no {', '.join(missing)}. Put it back, or go to the folder "
+                       "that the run was started in.")  # fmt: skip
     options = {**state.options, **changes, "work_dir": str(path)}
     place = this_place(options.get("device"))
     if place.device.type == "cpu":
@@ -204,6 +208,10 @@ def check_place(plan: DistillPlan, place: Place) -> None:
     if plan.options.batch % place.ranks:
         raise ConfigError(f"batch: expected a multiple of {place.ranks}, the number of processes that share it; found "
                           f"{plan.options.batch}.")  # fmt: skip
+    cells = plan.options.batch // place.ranks * (plan.options.imgsz // STRIDES["P5"]) ** 2
+    if cells < 2 and "P5" in plan.taps:
+        raise ConfigError("batch: one image with one cell at P5 is too little for BatchNorm's statistics. Give a "
+                          "larger --batch or --imgsz.")  # fmt: skip
     check_answer(plan.teacher, plan.taps.values(), place.device)
     if plan.options.compile:
         try:

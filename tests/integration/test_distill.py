@@ -19,11 +19,13 @@ from kdyolo.data.synthetic import draw_dataset
 from kdyolo.distillation.distill import check_place, distill, resume
 from kdyolo.distillation.plan import plan_distillation
 from kdyolo.distillation.run.loop import DistillLoop, Place
+from kdyolo.distillation.run.state import DistillState
 from kdyolo.distillation.run.verdict import kept_row
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
 from tests.builders.distillation import BlurTeacher, write_images
+from tests.distillation.run.test_state import SOUND
 
 OPTIONS: dict[str, Any] = {"model": "yolov8n", "imgsz": 64, "batch": 8, "device": "cpu", "held_out": 8}
 
@@ -92,6 +94,16 @@ def test_resumed_it_gives_the_same_to_the_bit(images: Path, tmp_path: Path, monk
     assert all(whole.columns[name] == again.columns[name] for name in whole.columns if name != "time")
 
 
+def test_images_that_are_not_there_are_named_on_resume(tmp_path: Path) -> None:
+    state = DistillState(**{**SOUND, "data": [str(tmp_path / "photos")]})
+    (tmp_path / "weights").mkdir()
+    state.save(tmp_path / "weights" / "resume.pt")
+    with pytest.raises(
+        RunError, match=r"cannot be resumed: there is no .*photos\. .*folder that the run was started in"
+    ):
+        resume(tmp_path)
+
+
 def test_compiled_and_with_amp_a_cpu_computes_the_same(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +122,9 @@ def test_compiled_and_with_amp_a_cpu_computes_the_same(
 def test_a_batch_is_shared_equally(images: Path) -> None:
     plan = plan_distillation(images, blur(), {**OPTIONS, "batch": 9})
     check_place(plan, Place(torch.device("cpu"), 0, 3))
+    single = plan_distillation(images, blur(), {**OPTIONS, "batch": 1, "imgsz": 32})
+    with pytest.raises(ConfigError, match="too little for BatchNorm's statistics"):
+        check_place(single, Place(torch.device("cpu")))
     with pytest.raises(ConfigError, match="batch: expected a multiple of 2, the number of processes that share it"):
         check_place(plan, Place(torch.device("cpu"), 0, 2))
 

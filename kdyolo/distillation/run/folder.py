@@ -194,7 +194,7 @@ def write_card(plan: DistillPlan, folder: Path, epoch: int, verdict: str) -> Non
         "\n".join(["| | |", "|---|---|", *rows]),
         f"## What it learned\n\n{markdown_text(verdict)}",
         "## Licence",
-        markdown_text(licence_notice(plan.teacher.name, plan.teacher.licence)),
+        markdown_text(licence_notice(plan.teacher.name, plan.teacher.licence).removeprefix("licence: ")),
         f"All of it stands in `{RECORD_NAME}` and in the metadata of `{BACKBONE_NAME}`.",
     ]
     write_atomic(folder / CARD_NAME, "\n\n".join(text) + "\n")
