@@ -113,7 +113,9 @@ SIGNATURES = {
         "(checkpoints: 'Sequence[str | Path]', data: 'str | Path', *, split: 'str' = 'val', imgsz: 'int' = 640, "
         "resize: 'str' = 'letterbox', images: 'int | None' = 1000, batch: 'int' = 16, seed: 'int' = 0, "
         "device: 'str' = 'cpu', detect: 'bool' = False, detect_epochs: 'int' = 5, detect_images: 'int' = 1000, "
-        "detect_seeds: 'Sequence[int]' = (0,), work_dir: 'str | Path | None' = None, **how: 'Any') -> 'ProbeResult'"
+        "detect_seeds: 'Sequence[int]' = (0,), work_dir: 'str | Path | None' = None, "
+        "key_map: 'str | Path | None' = None, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
+        "trust: 'bool' = False) -> 'ProbeResult'"
     ),
     "read_checkpoint": (
         "(path: 'str | Path', bn_eps: 'float | None' = None, *, key_map: 'str | Path | None' = None, "
