@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from kdyolo.distillation.keywords import DistillKeywords
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
 from kdyolo.distillation.run.dry_run import measured_steps
-from kdyolo.distillation.run.folder import announce_distillation, at_work, describe, finish, new_folder, state_of
+from kdyolo.distillation.run.folder import announce_distillation, at_work, clear, describe, finish, new_folder, state_of
 from kdyolo.distillation.run.loggers import LoggedRun
 from kdyolo.distillation.run.loop import DistillLoop, Place
 from kdyolo.distillation.run.results_picture import SeldomWork, draw_distillation
@@ -143,6 +143,7 @@ def run(plan: DistillPlan, place: Place, state: DistillState | None = None) -> D
     with at_work(folder, created, resumed=state is not None) as log:
         announce_distillation(plan)
         if state is None:
+            clear(folder)
             describe(plan, folder)
         else:
             drop_rows_after(folder / RESULTS_NAME, state.epoch)

@@ -24,7 +24,9 @@ from kdyolo.distillation.run.verdict import kept_row
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
+from tests.builders.commands import tree
 from tests.builders.distillation import BlurTeacher, write_images
+from tests.builders.run_folders import write_run
 from tests.distillation.run.test_state import SOUND
 
 OPTIONS: dict[str, Any] = {"model": "yolov8n", "imgsz": 64, "batch": 8, "device": "cpu", "held_out": 8}
@@ -127,6 +129,24 @@ def test_a_batch_is_shared_equally(images: Path) -> None:
         check_place(single, Place(torch.device("cpu")))
     with pytest.raises(ConfigError, match="batch: expected a multiple of 2, the number of processes that share it"):
         check_place(plan, Place(torch.device("cpu"), 0, 2))
+
+
+def test_a_folder_of_another_run_or_of_a_running_one_stays_as_it_is(
+    learned: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise RunError(f"{folder}: this run is going on")
+
+    again = {**OPTIONS, "epochs": 1, "exist_ok": True}
+    training = write_run(tmp_path / "training", [0.1])
+    finished = Path(shutil.copytree(learned.folder, tmp_path / "finished"))
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match="a run of something else than a distillation"):
+        distill(images, teacher=blur(), work_dir=str(training), **again)
+    monkeypatch.setattr("kdyolo.runs.pid_file.refuse_running", refuse)
+    with pytest.raises(RunError, match="this run is going on"):
+        distill(images, teacher=blur(), work_dir=str(finished), **again)
+    assert tree(tmp_path) == before
 
 
 def test_without_a_compiler_nothing_is_begun(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,11 @@ from kdyolo.runs.files import (
     RESULTS_NAME,
     STATE_NAME,
     WEIGHTS_FOLDER,
+    is_run,
     resumable,
     weights_file,
 )
+from kdyolo.runs.history import read_run
 from kdyolo.runs.log_capture import RunLog
 from kdyolo.runs.model_card import is_non_commercial
 from kdyolo.runs.pid_file import owning_folder
@@ -65,6 +67,10 @@ def new_folder(plan: DistillPlan) -> tuple[Path, bool]:
         folder = next(p for n in count(1) if not (p := RUNS / (name if n == 1 else f"{name}-{n}")).exists())
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not options.exist_ok:
         raise ConfigError(f"{folder} holds something already. Choose another --work-dir, or allow it with --exist-ok.")
+    if folder.exists() and (not folder.is_dir() or (is_run(folder) and read_run(folder).args.get("task") != "distill")):
+        raise ConfigError(
+            f"{folder}: a file, or a run of something else than a distillation. Choose another --work-dir."
+        )
     created = not folder.exists()
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     needed = _LEAST_FREE * sum(p.numel() * 4 for p in plan.student.parameters())
@@ -72,12 +78,16 @@ def new_folder(plan: DistillPlan) -> tuple[Path, bool]:
         raise RunError(f"{folder}: {free / 1e9:.2f} GB free, the run's checkpoints need {needed / 1e9:.2f} GB. "
                        "Free space or choose another --work-dir.")  # fmt: skip
     (folder / WEIGHTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    return folder, created
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left in a folder that is this process's own by now."""
     for name in (RESULTS_NAME, BACKBONE_NAME, CARD_NAME, PICTURE_NAME, FEATURES_NAME):
         (folder / name).unlink(missing_ok=True)
     for name in (STATE_NAME, BEST_NAME, LAST_NAME):
         weights_file(folder, name).unlink(missing_ok=True)
     weights_file(folder, STATE_NAME).touch()  # empty until an epoch is saved: by this an early end is known
-    return folder, created
 
 
 def describe(plan: DistillPlan, folder: Path) -> None:
