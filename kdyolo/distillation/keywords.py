@@ -35,7 +35,7 @@ class DistillKeywords(TypedDict, total=False):
     cache: str | Path | None  # Folder that keeps the teacher's features of whole and mirrored images.
     cache_precision: str  # Precision of kept features.
     cache_pca: int  # Channels that each kept map is projected to by a PCA; 0: all of them.
-    amp: bool  # Mixed precision, on a GPU.
+    amp: bool  # Mixed precision of the student, on a GPU.
     compile: bool  # Compile the student.
     device: str | None  # cpu, 0, … Default: the first GPU, else cpu.
     workers: int  # Processes that load images (default 0).

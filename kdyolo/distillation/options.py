@@ -67,7 +67,7 @@ class DistillOptions:
         default=0,
         metadata=option(help="Channels that each kept map is projected to by a PCA; 0: all of them.", kind="count"),
     )
-    amp: bool = field(default=False, metadata=option(help="Mixed precision, on a GPU.", kind="flag"))
+    amp: bool = field(default=False, metadata=option(help="Mixed precision of the student, on a GPU.", kind="flag"))
     compile: bool = field(default=False, metadata=option(help="Compile the student.", kind="flag"))
     device: str | None = field(default=None, metadata=option(help="cpu, 0, … Default: the first GPU, else cpu."))
     workers: int = field(default=0, metadata=option(help="Processes that load images (default 0).", kind="integer"))

@@ -47,7 +47,7 @@ class LiveTargets:
         taps: Level → index of the teacher's map, shallow to deep.
         imgsz: Side of the student's images, in pixels.
         device: Device to compute on.
-        amp: Whether the teacher computes in half precision, where the device is a GPU.
+        amp: Whether half precision was asked for; see :func:`teacher_precision`.
 
     Attributes:
         statistics: Mean and deviation of each channel [C], level by level; 0 and 1 until they are measured.
@@ -55,7 +55,7 @@ class LiveTargets:
 
     def __init__(self, teacher: Teacher, taps: Mapping[str, int], imgsz: int, device: torch.device, amp: bool) -> None:
         self.teacher, self.taps, self.imgsz, self.device = teacher, dict(taps), imgsz, device
-        self.half = amp and device.type == "cuda"
+        self.precision = teacher_precision(device.type, amp, device.type == "cuda" and torch.cuda.is_bf16_supported())
         if isinstance(teacher, nn.Module):
             teacher.to(device).eval()
         if device.type == "cpu":  # on GPUs folding is not measured; with AMP it would also round otherwise
@@ -139,5 +139,19 @@ class LiveTargets:
         self.statistics = {k: (mean.to(self.device), std.to(self.device)) for k, (mean, std) in statistics.items()}
 
     def _precision(self) -> AbstractContextManager[None]:
-        kind = torch.bfloat16 if self.half and torch.cuda.is_bf16_supported() else torch.float16
-        return torch.autocast(self.device.type, kind, enabled=self.half)
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
+
+
+def teacher_precision(device: str, amp: bool, has_bf16: bool) -> torch.dtype | None:
+    """What a teacher computes in; None: in float32.
+
+    bf16 has the range of float32, so nothing overflows. That of fp16 is smaller, so it is only taken if asked for.
+
+    Args:
+        device: ``"cuda"``, or another kind of device, on which half precision is slower.
+        amp: Whether half precision was asked for.
+        has_bf16: Whether the device computes in bf16.
+    """
+    if device != "cuda":
+        return None
+    return torch.bfloat16 if has_bf16 else torch.float16 if amp else None

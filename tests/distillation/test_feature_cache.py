@@ -207,6 +207,13 @@ def test_features_of_another_teacher_are_refused(files: list[Path], tmp_path: Pa
         filled(tmp_path / "cache", files)
 
 
+def test_features_beyond_fp16_are_refused(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Counting.__call__
+    monkeypatch.setattr(Counting, "__call__", lambda self, images: [1e6 * m for m in ask(self, images)])
+    with pytest.raises(RunError, match="features beyond the range of fp16"):
+        filled(tmp_path / "cache", files)
+
+
 def test_int8_takes_half_the_space(tmp_path: Path) -> None:
     features = {"map": torch.randn(4, 2, 32, 16, 16)}
     for name in "abcd":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -233,6 +234,11 @@ def _compare(cache: FeatureCache, live: LiveTargets, files: Sequence[Path]) -> N
             worst = {**worst, name: min(cosine, worst.get(name, 1.0))}
     shown = ", ".join(f"{name} {cosine:.4f}" for name, cosine in worst.items())
     LOGGER.info(f"cache: cosine to the live teacher on {len(sample)} images: {shown}")
+    if any(math.isnan(cosine) for cosine in worst.values()):
+        raise RunError(
+            f"{cache.folder}: features beyond the range of fp16, which a cache has (cosine {shown}). Leave out "
+            "--cache, or choose other --taps."
+        )
     if min(worst.values()) < _LEAST_COSINE:
         raise RunError(
             f"{cache.folder}: its features are not those of the teacher (cosine {shown}; expected at least "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdyolo.distillation.run.backbone_file import backbone_tensors
-from kdyolo.distillation.targets import LiveTargets
+from kdyolo.distillation.targets import LiveTargets, teacher_precision
 from kdyolo.distillation.teachers.choice import open_teacher
 from kdyolo.distillation.teachers.protocol import check_answer
 from kdyolo.distillation.views import Views
@@ -72,3 +72,19 @@ def test_a_yolo_teaches_with_what_trained_of_it(tmp_path: Path) -> None:
     teacher = open_teacher(tmp_path / "without_sppf.pt", 64)
     assert [described.name for described in teacher.maps] == ["P2", "P3", "P4"]
     check_answer(teacher, range(3), CPU)
+
+
+@pytest.mark.parametrize(
+    ("device", "amp", "has_bf16", "expected"),
+    [
+        ("cpu", True, True, None),
+        ("cuda", False, True, torch.bfloat16),
+        ("cuda", True, True, torch.bfloat16),
+        ("cuda", True, False, torch.float16),
+        ("cuda", False, False, None),
+    ],
+)
+def test_on_a_gpu_a_teacher_computes_in_half_precision(
+    device: str, amp: bool, has_bf16: bool, expected: torch.dtype | None
+) -> None:
+    assert teacher_precision(device, amp, has_bf16) == expected
