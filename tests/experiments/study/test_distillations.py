@@ -60,13 +60,14 @@ def test_a_default_that_is_written_out_asks_for_the_same(content):
 
 
 def test_the_command_says_what_was_asked_for(content, checkpoint, tmp_path):
-    content["base"]["distill"] |= {"amp": True, "compile": False, "lr": 0.01}
+    content["base"]["distill"] |= {"amp": True, "compile": False, "lr": 0.01, "cache": "kept"}
     words = study_of(content).distillations[0].arguments("cpu")
     assert words[0] == "distill"
     assert words[words.index("--model") + 1] == "yolov8n"
     assert words[words.index("--images") + 1] == str(tmp_path / "photos")
     assert words[words.index("--teacher") + 1] == str(checkpoint)
     assert words[words.index("--lr") + 1] == "0.01"
+    assert words[words.index("--cache") + 1] == str(tmp_path / "kept")  # wherever a backend starts it
     assert ("--amp" in words, "--compile" in words) == (True, False)
     for device, first in (("0,1", "0"), ("cpu,cpu", "cpu")):  # of a place with several devices
         words = study_of(content).distillations[0].arguments(device)
