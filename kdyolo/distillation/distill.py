@@ -121,7 +121,7 @@ def resume(folder: str | Path, teacher: Teacher | None = None, **changes: Any) -
         raise ConfigError(f"--resume continues with the options of the run; {', '.join(wrong)} cannot change.")
     path = Path(folder)
     state = state_of(path)
-    if missing := [place for place in state.data if not Path(place).expanduser().exists()]:
+    if missing := [place for place in state.data if not os.path.exists(os.path.expanduser(place))]:  # noqa: PTH110, PTH111
         raise RunError(f"{path} cannot be resumed: there is no {', '.join(missing)}. Put it back, or go to the folder "
                        "that the run was started in.")  # fmt: skip
     options = {**state.options, **changes, "work_dir": str(path)}

@@ -224,7 +224,7 @@ def _stamps(description: Path, shard: Path, key: CacheKey, projection: str) -> l
     """The images of a shard; None where it or its description is not what was written, or of another projection."""
     try:
         content = read_json(description)
-        if content is None or not is_file(shard):
+        if content is None or not is_file(shard) or not _has_header(shard):
             return None
         found = msgspec.convert(content, _ShardForm)
         with safe_open(shard, framework="pt") as opened:  # before it is hashed, which takes long where it is no shard
@@ -234,3 +234,10 @@ def _stamps(description: Path, shard: Path, key: CacheKey, projection: str) -> l
         return [ImageStamp(*image) for image in found.images]
     except (OSError, RunError, msgspec.ValidationError, IndexError, SafetensorError):
         return None
+
+
+def _has_header(shard: Path) -> bool:
+    """Whether a file begins as safetensors do, before all of it is mapped into memory: with the size of its header."""
+    with shard.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    return 0 < size <= shard.stat().st_size - 8

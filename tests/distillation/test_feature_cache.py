@@ -145,7 +145,9 @@ def test_whatever_describes_a_shard_it_is_taken_or_made_anew(
     assert FeatureCache(tmp_path / "cache", cache.key).open() == [shard]
 
 
-def test_a_shard_without_a_map_or_a_pipe_in_its_place_is_made_anew(files: list[Path], tmp_path: Path) -> None:
+def test_a_shard_without_a_map_or_a_pipe_in_its_place_is_made_anew(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, _ = filled(tmp_path / "cache", files[:4])
     (shard,) = cache.folder.glob("*.safetensors")
     whole = load_file(shard)
@@ -155,6 +157,15 @@ def test_a_shard_without_a_map_or_a_pipe_in_its_place_is_made_anew(files: list[P
     assert filled(tmp_path / "cache", files[:4])[0].missing(files[:4]) == []
     shard.unlink()
     os.mkfifo(shard)
+    assert FeatureCache(tmp_path / "cache", cache.key).open() == [shard]
+    shard.touch()
+    os.truncate(shard, 1 << 20)
+    shard.with_suffix(".json").write_text(json.dumps(content))
+
+    def no_memory(*_: Any, **__: Any) -> Any:  # as for a file of terabytes
+        raise MemoryError
+
+    monkeypatch.setattr("kdyolo.distillation.feature_cache.safe_open", no_memory)
     assert FeatureCache(tmp_path / "cache", cache.key).open() == [shard]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdyolo.errors import ConfigError
+from kdyolo.utils.text import quoted
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,8 @@ def check_answer(teacher: Teacher, indices: Iterable[int], device: torch.device)
     try:
         answer = list(teacher(torch.full((1, 3, size, size), 0.5, device=device)))
     except Exception as e:  # whatever a network raises on images of a size that it cannot take
-        reason = (str(e).splitlines() or [""])[0][:200]
         raise ConfigError(
-            f"{start}: fails on an image of {size} px ({type(e).__name__}: {reason}). Try another --teacher-size."
+            f"{start}: fails on an image of {size} px ({type(e).__name__}: {quoted(e)}). Try another --teacher-size."
         ) from e
     if len(answer) != len(teacher.maps):
         raise ConfigError(f"{start}: expected the {len(teacher.maps)} maps that it names, it gave {len(answer)}.")

@@ -114,8 +114,10 @@ def check_name(name: str) -> None:
                           "Expected a name of timm.list_models(), NAME:FILE, or an Ultralytics .pt.")  # fmt: skip
     tags = [known.partition(".")[2] for known in _weights(bare)]
     if dot and tag not in tags:
-        raise ConfigError(f"teacher {name}: timm knows no weights {quoted(tag)} of {bare}.{did_you_mean(tag, tags)} "
-                          f"Expected one of {', '.join(tags) or 'none'}, or the name alone.")  # fmt: skip
+        raise ConfigError(
+            f"teacher {quoted(name)}: timm knows no weights {quoted(tag)} of {bare}.{did_you_mean(tag, tags)} "
+            f"Expected one of {', '.join(tags) or 'none'}, or the name alone."
+        )
 
 
 def _weights(bare: str) -> dict[str, Any]:
