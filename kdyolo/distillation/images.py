@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,4 +109,17 @@ def _undecodable(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """
     others = [name for name in names if not name.lower().endswith((".jpg", ".jpeg", ".png"))]
     found = progress_over(others, "decoding", len(others), "images")
-    return {name: "OpenCV cannot decode it" for name in found if cv2.imread(str(folder / name)) is None}
+    with _quiet_decoders():
+        return {name: "OpenCV cannot decode it" for name in found if cv2.imread(str(folder / name)) is None}
+
+
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """Keep OpenCV from printing what is wrong with a file, which is told in another way."""
+    logging: Any = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)

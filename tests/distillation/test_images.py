@@ -15,7 +15,7 @@ from kdyolo.errors import DatasetError
 from tests.builders.distillation import write_images
 
 
-def test_what_opens_but_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
+def test_what_opens_but_cannot_be_decoded_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path, 30)
     Image.fromarray(np.zeros((16, 16), np.float32)).save(tmp_path / "depth.tif")
     found = split_images([tmp_path], 4, 0, 4)
@@ -25,6 +25,7 @@ def test_what_opens_but_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "cut.bmp").write_bytes((tmp_path / "cut.bmp").read_bytes()[:1000])
     with pytest.raises(DatasetError, match=r"2 of 32 images cannot be read.*cut\.bmp: OpenCV cannot decode it"):
         split_images([tmp_path], 4, 0, 4)
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_dataset_yaml_is_no_list_of_images(tmp_path: Path) -> None:

@@ -108,6 +108,6 @@ def _wrong_answer(described: TeacherMap, found: object, size: int) -> str:
     if cells[0] != cells[1] or abs(cells[0] * described.stride - size) > described.stride:
         return (
             f"expected {size / described.stride:g} cells along each side of {size} px at stride {described.stride}, "
-            f"found {cells[0]}×{cells[1]}. Try another --teacher-size."
+            f"found {cells[0]}×{cells[1]}. Try another --teacher-size, or another teacher."
         )
     return "" if bool(found.isfinite().all()) else "NaN or Inf in it. Look at the teacher's weights."
