@@ -11,6 +11,7 @@ from mmap import mmap
 from struct import unpack_from
 
 MAX_OPCODES, MAX_MARKS = 2_000_000, 10_000  # a large checkpoint has a hundredth of the one, and fifty open marks
+MAX_DEPTH = 1_000  # of tuples in tuples, which Python hashes by recursion without a limit where one is a key
 SPECIAL = re.compile(rb"__\w+__")
 
 # Opcodes that push one value, by the number of bytes that follow them.
@@ -63,7 +64,7 @@ def scan_pickle(content: bytes | mmap, start: int = 0, most: int = MAX_OPCODES) 
 
 
 class _Scan:
-    """One walk over a pickle, with a stack on which a value is the name of what it stands for, or None."""
+    """One walk over a pickle; on its stack a value is the name of what it stands for, the depth of a tuple, or None."""
 
     def __init__(self, content: bytes | mmap, start: int, most: int) -> None:
         self.content, self.at, self.most, self.count = content, start, most, 0
@@ -73,9 +74,9 @@ class _Scan:
 
     def run(self) -> None:
         content, at, count = self.content, self.at, 0
-        stack: list[str | None] = []
+        stack: list[str | int | None] = []
         marks: list[int] = []
-        memo: dict[int, str] = {}  # of values that have a name; of the others nothing has to be known
+        memo: dict[int, str | int] = {}  # of names and tuples; of other values nothing has to be known
         while True:
             code = content[at]
             at += 1
@@ -105,18 +106,20 @@ class _Scan:
                 marks.append(len(stack))
                 if len(marks) > MAX_MARKS:
                     raise pickle.UnpicklingError(f"it nests more than {MAX_MARKS:,} deep, which no checkpoint does")
-            elif code in (_TUPLE, _APPENDS, _SETITEMS):
+            elif code in (_APPENDS, _SETITEMS):
                 del stack[marks.pop() :]
-                if code == _TUPLE:
-                    stack.append(None)
-            elif code in _TUPLES:
-                del stack[len(stack) - _TUPLES[code] :]
-                stack.append(None)
+            elif code == _TUPLE or code in _TUPLES:
+                first = marks.pop() if code == _TUPLE else len(stack) - _TUPLES[code]
+                depth = 1 + max((value for value in stack[first:] if isinstance(value, int)), default=0)
+                if depth > MAX_DEPTH:
+                    raise pickle.UnpicklingError(f"it nests tuples more than {MAX_DEPTH:,} deep, which none does")
+                stack[first:] = [depth]
             elif code == _PERSID:
                 stack[-1] = None
             elif code == _REDUCE:
                 stack.pop()
-                self.calls.add(stack[-1] or "?")
+                called = stack[-1]
+                self.calls.add(called if isinstance(called, str) else "?")
                 stack[-1] = None
             elif code in (_APPEND, _BUILD):
                 stack.pop()

@@ -94,3 +94,17 @@ def test_millions_of_steps_are_refused_before_they_cost_anything(
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(path)
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    "deeper",
+    [b"\x85", b"N\x86", b"NN\x87", b"q\x00h\x00\x86"],
+    ids=["of one", "of two", "of three", "through the memo"],
+)
+def test_tuples_that_nest_too_deep_to_be_keys_are_refused(deeper: bytes) -> None:
+    """Python hashes a key by recursion, which ends the process where a tuple is deep."""
+    with pytest.raises(pickle.UnpicklingError, match="nests tuples more than 1,000 deep"):
+        scan_pickle(b"\x80\x02)" + deeper * 1_100 + b".")
+    assert scan_pickle(b"\x80\x02" + b"(" * 999 + b"t" * 999 + b".").opcodes == 2_000
+    with pytest.raises(pickle.UnpicklingError, match="nests tuples"):
+        scan_pickle(b"\x80\x02" + b"(" * 1_100 + b"t" * 1_100 + b".")
