@@ -21,6 +21,7 @@ from kdyolo.utils.text import did_you_mean, quoted
 
 _DEEPEST = 32  # stride of the student's deepest level, of which its images must be a multiple
 _LARGEST = 1 << 16  # pixels of a side, beyond which no memory holds an image
+_MOST_WORKERS = 256  # more than any machine loads images with
 _SHARES = ("crop", "flip", "colour", "mixup", "warmup")
 _NOT_KEPT = ("crop", "colour", "mixup")  # views that no cache can hold
 _CHOICES = (
@@ -141,6 +142,8 @@ def _out_of_range(options: DistillOptions) -> Iterator[str]:
     for name in ("imgsz", "teacher_size"):
         if (getattr(options, name) or 0) > _LARGEST:
             yield f"{name}: expected at most {_LARGEST:,} pixels, found {quoted(getattr(options, name))}."
+    if options.workers > _MOST_WORKERS:
+        yield f"workers: expected at most {_MOST_WORKERS} processes, found {quoted(options.workers)}."
     if options.teacher_size is not None and options.teacher_size < 1:
         yield f"teacher_size: expected a number of pixels of at least 1, found {quoted(options.teacher_size)}."
     if options.imgsz % _DEEPEST:

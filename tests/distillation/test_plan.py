@@ -38,6 +38,7 @@ def mistake_in(given: dict[str, Any]) -> str | None:
 
 def test_all_mistakes_at_once() -> None:
     given = {"epochs": "many", "crop": [1], "lr": 0, "imgsz": 100, "seed": -1, "teacher_size": 1 << 20, "clip": None}
+    given |= {"workers": 5400}
     with pytest.raises(ConfigError) as caught:
         check_options(given)
     assert len(caught.value.mistakes) == len(given)
