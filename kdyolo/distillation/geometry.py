@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -44,8 +45,11 @@ def place(image: NDArray[np.uint8], size: int, resize: str) -> tuple[NDArray[np.
         The canvas [size, size, 3], and where the image lies on it: left, top, width and height in pixels.
     """
     height, width = image.shape[:2]
+    area = area_on_canvas(width, height, size, resize)
+    if resize != STRETCH and not round(min(width, height) * size / max(width, height)):  # Ultralytics makes it 0 high
+        image = cv2.resize(image, area[2:], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     canvas: NDArray[np.uint8] = LetterBox((size, size), scale_fill=resize == STRETCH)(image=image)
-    return canvas, area_on_canvas(width, height, size, resize)
+    return canvas, area
 
 
 def area_on_canvas(width: int, height: int, size: int, resize: str) -> tuple[int, int, int, int]:
@@ -60,7 +64,7 @@ def area_on_canvas(width: int, height: int, size: int, resize: str) -> tuple[int
     if resize == STRETCH:
         return 0, 0, size, size
     scale = min(size / height, size / width)
-    wide, high = round(width * scale), round(height * scale)
+    wide, high = max(round(width * scale), 1), max(round(height * scale), 1)
     return round((size - wide) / 2 - 0.1), round((size - high) / 2 - 0.1), wide, high
 
 

@@ -68,6 +68,15 @@ def test_padding_counts_nowhere_and_a_cell_half_in_the_image_counts_half() -> No
     assert coverage(Grid(4, 8), torch.tensor([[8, 0, 16, 32]]))[0, 0, 0].tolist() == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+@pytest.mark.parametrize("shape", [(10, 2000), (2000, 10), (10, 639), (10, 641)])
+def test_the_longest_images_are_at_least_a_pixel_high(resize: str, shape: tuple[int, int]) -> None:
+    canvas, (left, top, wide, high) = place(np.full((*shape, 3), 200, np.uint8), 64, resize)
+    assert canvas.shape == (64, 64, 3)
+    assert min(wide, high) >= 1
+    assert (canvas[top : top + high, left : left + wide] == 200).all()
+
+
 def test_images_lie_where_ultralytics_puts_them() -> None:
     image = np.full((30, 64, 3), 7, np.uint8)
     canvas, (left, top, width, height) = place(image, 64, "letterbox")
