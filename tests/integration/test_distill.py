@@ -55,8 +55,9 @@ def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert learned.verdict.startswith("learned")
     floor = learned.columns["floor/P3"]
     assert set(floor) == {floor[0]}
-    cosine = kept_row(learned.columns)["cosine/P3"]
-    assert f"P3 centred cosine {cosine:.2f} (position alone {floor[0]:.2f})" in learned.verdict
+    cosine, content = (kept_row(learned.columns)[f"{what}/P3"] for what in ("cosine", "content"))
+    told = f"P3 centred cosine {cosine:.2f} (position alone {floor[0]:.2f}, without position {content:.2f})"
+    assert told in learned.verdict
     assert f"after epoch {read_checkpoint(learned.backbone).epoch})" in learned.verdict
     assert learned.to_frame()["cosine/P3"].tolist() == learned.columns["cosine/P3"]
     assert not (learned.folder / "weights" / "resume.pt").exists()

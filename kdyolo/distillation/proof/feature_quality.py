@@ -1,7 +1,9 @@
 """Feature quality on held-out images: centred cosine to the targets, share of dead channels, effective rank.
 
 The usual cosine misleads: a student that predicts the mean of the targets everywhere scores up to 0.4. So the mean of
-each channel over the held-out set is taken off both sides first, after which a constant prediction scores 0.
+each channel over the held-out set is taken off both sides first, after which a constant prediction scores 0. What
+still scores is to know where a cell lies (see :mod:`kdyolo.distillation.run.held_out`): where the mean is that of each
+cell by itself, a student that never looks at its images scores 0 too.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ class FeatureQuality:
     Attributes:
         centred_cosine: Mean cosine in −1…1 between predicted and true target at a cell, each without its mean over the
             held-out set; predicting any constant gives 0.
+        content_cosine: The same, each side without its mean over the held-out set at that very cell, of the cells that
+            two images or more have; predicting the same for all images gives 0.
         dead_channels: Share in 0–1 of the level's channels that are constant over the held-out set.
         effective_rank: Number of directions in which the level's features really vary, in 0–C; see
             :func:`effective_rank`.
     """
 
     centred_cosine: float
+    content_cosine: float
     dead_channels: float
     effective_rank: float
 
@@ -46,7 +51,8 @@ class FeatureQualityMeter:
 
     def __init__(self, images: int, most_cells: int = MOST_CELLS) -> None:
         self._quota = max(most_cells // max(images, 1), 1)
-        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._at_cells: list[Tensor] = []  # sums of prediction and target, of weights, number of images
         self._weight = 0.0
         self._sum: Tensor | None = None
         self._products: Tensor | None = None
@@ -63,6 +69,7 @@ class FeatureQualityMeter:
         """
         share = weight.double().flatten(1)  # [B, cells]
         self._keep(predicted, target, share)
+        self._add_at_cells(_rows(predicted), _rows(target), share)
         rows = _rows(predicted if features is None else features)  # [B, cells, D]
         weighted = rows * share[..., None]
         total, products = weighted.sum((0, 1)), torch.einsum("bnc,bnd->cd", weighted, rows)
@@ -80,9 +87,10 @@ class FeatureQualityMeter:
             raise ValueError("expected at least one batch with cells of weight above 0, found none")
         mean = self._sum / self._weight
         covariance = self._products / self._weight - torch.outer(mean, mean)
-        predicted, target, weight = (torch.cat(parts) for parts in zip(*self._kept, strict=True))
+        predicted, target, weight, cells = (torch.cat(parts) for parts in zip(*self._kept, strict=True))
         return FeatureQuality(
             centred_cosine=centred_cosine(predicted, target, weight),
+            content_cosine=self._content_cosine(predicted, target, weight, cells),
             dead_channels=_dead_share(covariance.diagonal(), mean),
             effective_rank=_rank_of(covariance),
         )
@@ -94,7 +102,21 @@ class FeatureQualityMeter:
                 spread = torch.linspace(0, len(inside) - 1, self._quota, device=inside.device)
                 inside = inside[spread.round().long()]
             kept = (of_prediction[inside].float(), of_target[inside].float(), of_image[inside])
-            self._kept.append((kept[0].cpu(), kept[1].cpu(), kept[2].cpu()))
+            self._kept.append((kept[0].cpu(), kept[1].cpu(), kept[2].cpu(), inside.cpu()))
+
+    def _add_at_cells(self, predicted: Tensor, target: Tensor, share: Tensor) -> None:
+        new = [(side * share[..., None]).sum(0) for side in (predicted, target)]
+        new += [share.sum(0)[:, None], (share > 0).sum(0)]
+        self._at_cells = [a + b for a, b in zip(self._at_cells, new, strict=True)] if self._at_cells else new
+
+    def _content_cosine(self, predicted: Tensor, target: Tensor, weight: Tensor, cells: Tensor) -> float:
+        of_prediction, of_target, weights, images = (tensor.cpu()[cells] for tensor in self._at_cells)
+        weight = weight * (images > 1)
+        if not float(weight.sum()):
+            return 0.0
+        return centred_cosine(
+            predicted.double() - of_prediction / weights, target.double() - of_target / weights, weight
+        )
 
 
 def centred_cosine(predicted: Tensor, target: Tensor, weight: Tensor) -> float:

@@ -4,7 +4,8 @@ The centred cosine takes each channel's mean over the whole held-out set off, no
 those of a few images, so that every student would be judged by another yardstick, and figures of other tools could not
 be set beside. But features depend on where a cell lies (borders, padding, what usually stands in the middle), so a
 student that never looks scores above 0. What it scores is measured: each cell predicted by its mean over training
-images, the *floor* of a level, which stands beside the level's cosine in ``results.csv``.
+images, the *floor* of a level, which stands beside the level's cosine in ``results.csv``. Beside it stands the cosine
+with each cell's mean off all the same, ``content/P3`` and so on, which is 0 for such a student.
 
 The images are shown whole and unchanged after each epoch, so the teacher would say the same of them each time: its
 targets are kept in memory, where those of all images fit.
@@ -59,7 +60,7 @@ class HeldOutImages:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Columns of ``results.csv``: loss in all and of each level, centred cosine, dead channels, effective rank.
+        """Columns of ``results.csv``: loss in all and of each level, and its quality as :class:`FeatureQuality` has it.
 
         Where there are labelled objects, also the share in 0–1 that 5 nearest neighbours in other images tell the class
         of, from the features in their boxes, of each level and joined.
@@ -86,6 +87,7 @@ class HeldOutImages:
             "val/loss": sum(losses.values()) / len(losses),
             **{f"val/loss_{level}": value for level, value in losses.items()},
             **{f"cosine/{level}": found.centred_cosine for level, found in proof.items()},
+            **{f"content/{level}": found.content_cosine for level, found in proof.items()},
             **{f"dead/{level}": found.dead_channels for level, found in proof.items()},
             **{f"rank/{level}": found.effective_rank for level, found in proof.items()},
             **(self._neighbours(self.objects, pooled) if self.objects else {}),

@@ -7,14 +7,16 @@ from pathlib import Path
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:
-    """Append an epoch; the first one also writes the header.
+    """Append an epoch; the first one also writes the header. A run that an older version began keeps its columns.
 
     Args:
         path: The file.
         row: Column → value; ``epoch`` counts from 1.
     """
     new = not path.is_file()
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8") as file:
         if new:
             file.write(",".join(row) + "\n")
-        file.write(",".join(f"{value:.6g}" for value in row.values()) + "\n")
+        file.seek(0)
+        names = file.readline().rstrip("\n").split(",")
+        file.write(",".join(f"{row[name]:.6g}" for name in names) + "\n")

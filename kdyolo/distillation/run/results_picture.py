@@ -1,4 +1,4 @@
-"""Picture of a distillation's ``results.csv``: losses, centred cosine and its floor, channels, rank, neighbours."""
+"""Picture of a distillation's ``results.csv``: losses, centred cosine and its floor, content, rank, channels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kdyolo.utils.atomic import write_atomic
 _PANELS = {  # kind of column → title
     "loss": "loss",
     "cosine": "centred cosine, held out (dashed: position alone)",
+    "content": "the same without what position tells",
     "knn": "5-NN accuracy on labelled objects",
     "rank": "effective rank",
     "dead": "share of dead channels",

@@ -41,8 +41,13 @@ def verdict(columns: Mapping[str, Sequence[float]]) -> str:
     if min(ranks.values()) < _COLLAPSED:
         word = "collapsed"
     numbers = "; ".join(
-        f"{level} centred cosine {cosines[level]:.2f} (position alone {floors[level]:.2f}), "
+        f"{level} centred cosine {cosines[level]:.2f} (position alone {floors[level]:.2f}{_content(row, level)}), "
         f"effective rank {ranks[level]:.0f}, {dead[level]:.0%} dead"
         for level in levels
     )
     return f"{word} ({numbers}; on held-out images after epoch {row['epoch']:.0f})"
+
+
+def _content(row: Mapping[str, float], level: str) -> str:
+    found = row.get(f"content/{level}")  # runs that an older version began have none
+    return "" if found is None else f", without position {found:.2f}"

@@ -48,11 +48,30 @@ def test_other_images_targets_score_about_nothing() -> None:
     assert abs(measured(maps(1, 64), maps(2, 64)).centred_cosine) < 0.05
 
 
+def test_without_position_only_what_images_change_counts() -> None:
+    place, content = maps(0)[:1] * 3, maps(1)
+    target = place + content
+    of_place = measured(place.expand_as(target) + 1e-3 * maps(2), target)
+    assert of_place.centred_cosine > 0.9
+    assert abs(of_place.content_cosine) < 0.15  # of 144 cells with 8 channels
+    assert measured(content * 2, target).content_cosine == pytest.approx(1)
+    assert measured(place.expand_as(target), target).content_cosine == 0
+
+
+def test_a_cell_that_one_image_has_says_nothing_without_position() -> None:
+    predicted, target, weight = maps(0) + maps(1), maps(1), ONES.clone()
+    weight[1:, :, 3:] = 0
+    lower = measured(predicted[:, :, :3], target[:, :, :3], weight[:, :, :3])
+    assert measured(predicted, target, weight).content_cosine == pytest.approx(lower.content_cosine)
+    assert measured(predicted[:1], target[:1], weight[:1]).content_cosine == 0
+
+
 def test_batches_make_no_difference() -> None:
     predicted, target = maps(0) + maps(1), maps(1)
     whole, single = measured(predicted, target), measured(predicted, target, batch=1)
     assert whole.centred_cosine == pytest.approx(single.centred_cosine, abs=1e-12)
     assert whole.effective_rank == pytest.approx(single.effective_rank, abs=1e-9)
+    assert whole.content_cosine == pytest.approx(single.content_cosine, abs=1e-12)
     assert 0.6 < whole.centred_cosine < 0.8
 
 

@@ -44,3 +44,9 @@ def test_being_less_wrong_than_position_alone_is_nothing_learned() -> None:
     floors = (-0.07, -0.2)
     assert verdict(columns(-0.01, 0.04, 30, floors)).startswith("flat")
     assert verdict(columns(0.06, 0.04, 30, floors)).startswith("learned at P3 only")
+
+
+def test_what_is_left_without_position_stands_beside_it() -> None:
+    with_content = {**columns(0.6, 0.5), "content/P3": [0.0, 0.55], "content/P4": [0.0, 0.41]}
+    assert "P3 centred cosine 0.60 (position alone 0.14, without position 0.55)" in verdict(with_content)
+    assert "P3 centred cosine 0.60 (position alone 0.14)" in verdict(columns(0.6, 0.5))
