@@ -57,7 +57,7 @@ class Arch:
         family, scale = name[:-1], name[-1:]
         if family not in FAMILIES or scale not in SCALES:
             raise ModelError(
-                f"unknown backbone {name!r}: expected one of {FAMILIES} followed by one of {list(SCALES)}."
+                f"unknown backbone {name!r}: expected {', '.join(FAMILIES)}, followed by one of {', '.join(SCALES)}."
             )
         return cls(family, scale, max_channels or stock_scale(family, scale)[2])
 

@@ -113,8 +113,8 @@ class Run(ShownInOneLine):
             ) from e
 
     def phase(self, epoch: int) -> str:
-        """What was frozen in an epoch (from 1), e.g. ``"backbone frozen"``."""
-        return self.schedule.phase(epoch - 1)
+        """What was frozen in an epoch (from 1), e.g. ``"backbone frozen"``; nothing is said of a distillation."""
+        return "" if self.args.get("task") == "distill" else self.schedule.phase(epoch - 1)
 
     def column(self, name: str) -> list[float]:
         """A column of ``results.csv``; all NaN if there is none of this name."""

@@ -24,6 +24,7 @@ from kdyolo.distillation.run.verdict import kept_row
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, RunError
 from kdyolo.models.backbone import DistilledBackbone
+from kdyolo.runs.history import read_run
 from tests.builders.commands import tree
 from tests.builders.distillation import BlurTeacher, write_images
 from tests.builders.run_folders import write_run
@@ -61,6 +62,7 @@ def test_a_student_learns_and_the_run_says_so(learned: Any) -> None:
     assert f"after epoch {read_checkpoint(learned.backbone).epoch})" in learned.verdict
     assert learned.to_frame()["cosine/P3"].tolist() == learned.columns["cosine/P3"]
     assert not (learned.folder / "weights" / "resume.pt").exists()
+    assert read_run(learned.folder).phase(1) == ""  # of a freeze; kdyolo ps shows it
 
 
 def test_the_file_is_taken_without_a_further_word(learned: Any) -> None:
