@@ -511,7 +511,7 @@ def test_shapes_of_layers_are_those_of_a_real_pass() -> None:
 
 @pytest.mark.parametrize("name", ["yolov8", "yolov8q", "yolov5n", "kdyolov8n", "", "n"])
 def test_an_unknown_arch_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match=r"unknown backbone.*yolov8.*'n', 's', 'm', 'l', 'x'"):
+    with pytest.raises(ModelError, match=r"unknown backbone.*yolov8.*n, s, m, l, x"):
         DistilledBackbone(name)
 
 
