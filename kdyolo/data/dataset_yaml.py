@@ -20,11 +20,11 @@ import yaml
 
 from kdyolo.errors import DatasetError
 from kdyolo.utils.plain_files import read_file
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import excerpt, plural, quoted, shortened
 from kdyolo.utils.ultralytics_patches import fonts_left_out
 from kdyolo.utils.yaml_files import MOST_BYTES, MOST_VALUES, load_yaml
 
-MOST_LINES, MOST_SIGNS = 40, 160  # of a script that is shown
+_MOST_LINES = 40  # of a script that is shown
 _LONGEST_NAME = 1000  # characters; matplotlib needs ten seconds to draw a million
 ROLES = ("train", "val", "test")
 LABEL_KEYS = ("task", "kpt_shape", "kpt_names", "skeleton")
@@ -163,19 +163,23 @@ def from_ultralytics(data: Mapping[str, Any]) -> Dataset:
     return _dataset(Path(data.get("yaml_file") or root), root, data)
 
 
-def check_for_ultralytics(data: str | Path, split: str, run_download: bool = False) -> dict[str, Any]:
+def check_for_ultralytics(
+    data: str | Path, split: str, run_download: bool = False, channels: int | None = None
+) -> dict[str, Any]:
     """The description of a data set, checked by Ultralytics, which fetches, unpacks and runs nothing for it.
 
     Args:
         data: Path of a dataset YAML or of the folder that it is in, or the name of one that Ultralytics ships.
         split: Split whose images have to be there.
         run_download: Run what the YAML has under ``download``, after showing it, if these images are missing.
+        channels: Channels of the images that the model takes. Default: any number.
 
     Returns:
         The description with absolute paths, as Ultralytics' trainers take it.
 
     Raises:
-        DatasetError: It cannot be read or used, its images are missing, or it is a URL or an archive.
+        DatasetError: It cannot be read or used, its images are missing or of other channels, or it is a URL or an
+            archive.
     """
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.utils import LOGGER
@@ -183,6 +187,11 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
     file = dataset_file(str(data))
     content = _read(file)
     _refuse_wrong_classes(file, content, _class_names(content))
+    if channels is not None and (said := content.get("channels", 3)) != channels:
+        raise DatasetError(
+            f"data {data}: the model takes images of {plural(channels, 'channel')}, the data set says 'channels: "
+            f"{shortened(str(said), 40)}'. Expected 'channels: {channels}' in its YAML, or a model for these images."
+        )
     script = content.get("download")
     if split not in ("train", "val") and not content.get(split):  # Ultralytics says the same of the other two
         there = [name for name in ("train", "val", "test") if content.get(name)]
@@ -198,12 +207,12 @@ def check_for_ultralytics(data: str | Path, split: str, run_download: bool = Fal
         if not run_download:
             raise DatasetError(
                 f"data {data}: {missing}. The YAML names what would fetch them ({_kind(script)}), which is not run "
-                f"unless you say so:\n{_shown(script)}\nGet the images in another way and correct 'path'; or, if you "
-                "have read this and trust it, run it by --run-download with kdyolo train or val."
+                f"unless you say so:\n{excerpt(str(script), _MOST_LINES)}\nGet the images in another way and correct "
+                "'path'; or, if you have read this and trust it, run it by --run-download with kdyolo train or val."
             ) from e
     except Exception as e:  # Ultralytics raises many types here; each of them is about the data set
         raise DatasetError(f"data {data}: {str(e).strip()}") from e
-    LOGGER.warning(f"{file}: running what it has under 'download' ({_kind(script)}), as asked:\n{_shown(script, None)}")
+    LOGGER.warning(f"{file}: running what it has under 'download' ({_kind(script)}), as asked:\n{excerpt(str(script))}")
     try:
         check_det_dataset(str(file), autodownload=True, split=split)
         return check_det_dataset(str(file), autodownload=False, split=split)  # type: ignore[no-any-return]
@@ -243,15 +252,6 @@ def _kind(script: Any) -> str:
     if text.startswith("http"):
         return "an address"
     return "a command" if text.startswith("bash ") else "a Python script"
-
-
-def _shown(script: Any, lines: int | None = MOST_LINES) -> str:
-    """A script for reading: indented, what a terminal would obey escaped, and cut to so many lines."""
-    text = str(script)[:1_000_000].splitlines()
-    shown = text if lines is None else [line[:MOST_SIGNS] + ("…" if len(line) > MOST_SIGNS else "") for line in text]
-    escaped = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown[:lines]]
-    more = [f"… and {len(text) - lines:,} lines more"] if lines is not None and len(text) > lines else []
-    return "\n".join(f"    {line}" for line in [*escaped, *more])
 
 
 def find_annotations(dataset: Dataset, split: str) -> Path | None:

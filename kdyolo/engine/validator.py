@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
@@ -140,9 +140,10 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             self.args.quantize = self._quantize  # while training, Ultralytics makes it that of mixed precision
         loader = self.dataloader
         try:
-            read = partial(check_for_ultralytics, run_download=self.evaluation.run_download)
-            with in_agreement(), data_sets_read_by(read):
-                return self._evaluate(trainer, model, **keywords)
+            with in_agreement():
+                checked = self._checked_data(model) if trainer is None else {}  # before a word is printed
+                with data_sets_read_by(lambda *_: checked):
+                    return self._evaluate(trainer, model, **keywords)
         except KDYOLOError:
             mine = trainer is None and distributed.is_rank_zero()
             if mine and not any(self.save_dir.iterdir()):  # made when this was constructed
@@ -151,6 +152,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         finally:
             if trainer is not None:
                 self.dataloader = loader
+
+    def _checked_data(self, model: Any) -> dict[str, Any]:
+        """The description of the data set, checked for this model; an exported one's channels are not known here."""
+        channels = _channels(model) if isinstance(model, nn.Module) else None
+        split = self.args.split or DEFAULT_CFG.split
+        return check_for_ultralytics(self.args.data, split, self.evaluation.run_download, channels)
 
     def _evaluate(self, trainer: Any, model: Any, **keywords: Any) -> Any:
         import torchvision  # noqa: F401 - without it, Ultralytics suppresses overlapping boxes in another way
@@ -352,3 +359,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         files = {image_id: Path(file) for file, image_id in reference.image_ids.items()}
         pictures = draw_worst(report, truth, detections, files, self.save_dir / "errors")
         LOGGER.info(f"saved {picture} and the {len(pictures)} worst images in {self.save_dir / 'errors'}")
+
+
+def _channels(model: nn.Module) -> int | None:
+    """Channels of the images that a network takes: those of its first convolution."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)

@@ -16,6 +16,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _LONGEST_WORD = 100  # characters; nobody misspells longer ones
 _SHORT = 4  # letters, of which a single wrong one is a large share
+_LONGEST_SHOWN = 160  # characters of a line in an excerpt
 _ALIKE, _ALIKE_SHORT = 0.7, 0.66  # shares of letters that words have in common, in the same order
 
 
@@ -63,6 +64,20 @@ def _escaped(found: re.Match[str], kept: str = "") -> str:
 def shortened(text: str, most: int) -> str:
     """A text of at most ``most`` characters: of a longer one the beginning, and a dash for the rest."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def excerpt(text: str, most_lines: int | None = None) -> str:
+    """A text of somebody else's for reading: indented, what a terminal would obey escaped.
+
+    Args:
+        text: The text.
+        most_lines: Number of lines after which it is cut, as are lines of more than 160 characters. Default: whole.
+    """
+    lines = text[:1_000_000].splitlines()
+    shown = lines if most_lines is None else [shortened(line, _LONGEST_SHOWN) for line in lines[:most_lines]]
+    escaped = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown]
+    more = [f"… and {len(lines) - len(shown):,} lines more"] if len(lines) > len(shown) else []
+    return "\n".join(f"    {line}" for line in [*escaped, *more])
 
 
 def quoted(value: Any, most: int = 100) -> str:

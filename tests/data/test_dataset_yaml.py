@@ -235,6 +235,15 @@ def test_coco_as_ultralytics_downloads_it(tmp_path):
     assert find_annotations(from_ultralytics({**data, "val": [data["val"], "more"]}), "val") is None
 
 
+@pytest.mark.parametrize(("said", "taken"), [(4, 3), ("x", 3), (None, 1)])
+def test_images_of_other_channels_than_the_model_takes(tmp_path, said, taken):
+    (tmp_path / "a").mkdir()
+    path = write(tmp_path / "data.yaml", train="a", val="a", names=["x"], **({"channels": said} if said else {}))
+    with pytest.raises(DatasetError, match=rf"'channels: {said or 3}'\. Expected 'channels: {taken}' in its YAML"):
+        check_for_ultralytics(path, "val", channels=taken)
+    assert check_for_ultralytics(path, "val")["channels"] == (said or 3)
+
+
 # ---- what would fetch a data set -------------------------------------------------------------------------------------
 
 SCRIPTS = {

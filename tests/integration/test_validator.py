@@ -334,6 +334,14 @@ def test_a_model_of_other_classes_is_refused(shapes, random_model, tmp_path):
         KDYOLO(random_model).val(data=str(shapes), save_dir=str(tmp_path / "v"), **QUIET)
 
 
+def test_images_of_other_channels_are_refused_before_a_word_is_printed(shapes, random_model, tmp_path, capsys):
+    (data := tmp_path / "four.yaml").write_text(f"{shapes.read_text()}channels: 4\n")
+    with pytest.raises(DatasetError, match=r"takes images of 3 channels.*'channels: 4'.*Expected 'channels: 3'"):
+        KDYOLO(random_model).val(data=str(data), save_dir=str(tmp_path / "v"), **QUIET)
+    assert not (tmp_path / "v").exists()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_no_detection_at_all_is_zero_and_leaves_an_empty_file(shapes, train, tmp_path):
     train(epochs=1)
     (tmp_path / "val").mkdir()

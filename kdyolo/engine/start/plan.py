@@ -19,7 +19,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
 from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher, read_teacher
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, Mistakes, collect_mistakes
+from kdyolo.errors import ConfigError, KDYOLOError, Mistakes, collect_mistakes
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector
@@ -254,14 +254,10 @@ def check_data(data: Any, split: str | None = None, run_download: bool = False) 
 
     Raises:
         ConfigError: None is given.
-        DatasetError: It cannot be read, or its images are not there.
+        DatasetError: It cannot be read, or its images are not there, or no RGB images.
     """
     if not data:
         raise ConfigError("no data set. Expected data (--data) with a YAML such as the one 'kdyolo convert' printed.")
     alone = not distributed.is_distributed()  # several ranks would run it at the same time
-    found = check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download and alone)
-    if (channels := found.get("channels", 3)) != 3:
-        raise DatasetError(
-            f"data {data}: distilled backbones take RGB images (3 channels); the data set says {channels}."
-        )
-    return found
+    run_download = run_download and alone
+    return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download, channels=3)
