@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -41,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     let_threads_sleep()
     honour_launch()
     try:
-        with log_escaped():
+        with log_escaped(), _no_word_on_a_broken_pipe(debug):
             code = cli.main(arguments, prog_name="kdyolo", standalone_mode=False, obj=arguments)
+        if code == BROKEN_PIPE:  # so that the last flush does not fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if code:
             sys.exit(code)  # what click makes of click.exceptions.Exit; commands themselves return nothing
     except click.ClickException as e:
@@ -51,9 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort) as e:
         told = e.__cause__ or e  # click makes an Abort of it
         sys.exit(TERMINATED if isinstance(told, Terminated) else INTERRUPTED)
-    except BrokenPipeError:  # the reader has seen enough, e.g. head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
-        sys.exit(BROKEN_PIPE)
     except Exception as e:  # KDYOLOError is ours; anything else comes from below and is shown by its type as well
         if debug:
             echo(traceback.format_exc(), err=True)
@@ -74,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not ours and not debug:
             echo("Run the same command with --debug to see where this comes from.", err=True)
         sys.exit(exit_code(e))
+
+
+@contextmanager
+def _no_word_on_a_broken_pipe(debug: bool) -> Iterator[None]:
+    """Keep logging from printing a traceback for each line that nobody reads any more, as behind ``| head``."""
+    former, logging.raiseExceptions = logging.raiseExceptions, debug
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = former
 
 
 def _show(error: click.ClickException) -> None:

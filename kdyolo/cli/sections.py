@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from kdyolo.cli.parsing.exit_codes import EXIT_CODES
+from kdyolo.cli.parsing.exit_codes import BROKEN_PIPE, EXIT_CODES
 from kdyolo.utils.text import did_you_mean, quoted
 
 # Section → command → (module of kdyolo.cli that defines it, sentence in the list of commands).
@@ -66,6 +68,19 @@ class SectionedGroup(click.Group):
             return None
         import_module(f"kdyolo.cli.{_COMMANDS[cmd_name][0]}")
         return self.commands[cmd_name]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, to its last line.
+
+        Raises:
+            click.exceptions.Exit: The reader of the output is gone; click itself would make exit code 1 of it.
+        """
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections with their commands into the help."""

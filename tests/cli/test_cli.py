@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
 import pytest
 from click.testing import CliRunner
+from ultralytics.utils import LOGGER
 
 import kdyolo
 from kdyolo.cli import cli, main
@@ -199,3 +201,17 @@ def test_only_a_later_process_of_a_run_leaves_an_error_to_the_first(capsys, monk
     for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
     assert fails(capsys, "inspect", "missing.pt") == (1, "")
+
+
+@pytest.mark.parametrize("prints", [print, LOGGER.warning])
+def test_a_reader_that_goes_away_is_exit_code_141_and_no_traceback(capsys, monkeypatch, prints):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr("kdyolo.cli.jobs.echo", prints)
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(LOGGER, "handlers", [logging.StreamHandler(stdout)])
+        with pytest.raises(SystemExit) as end:
+            main(["ps"])
+    assert end.value.code == 141
+    assert capsys.readouterr().err == ""
