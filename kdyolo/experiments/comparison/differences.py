@@ -133,10 +133,10 @@ def _verdict(difference: Difference, counts: tuple[int, int], arms: int) -> str:
     )
     kind = "gain" if interval.estimate > 0 else "loss"
     if difference.significant:
-        return f"{text}a significant {kind} with {seeds} (p = {_p(difference.p_adjusted)})"
+        return f"{text}a significant {kind} with {seeds} ({_p(difference)})"
     text += f"not significant with {seeds}"
     if difference.p_value < 1 - interval.level:
-        text += f" once {arms} arms are accounted for (p = {_p(difference.p_adjusted)})"
+        text += f" once {arms} arms are accounted for ({_p(difference)})"
     if difference.seeds_needed is None:
         return f"{text}; a {kind} of this size would need more than {MOST_SEEDS} seeds" if interval.estimate else text
     return f"{text}; about {difference.seeds_needed} seeds would show a {kind} of this size"
@@ -161,6 +161,12 @@ def _digits(interval: Interval) -> int:
     return 3
 
 
+def _p(difference: Difference) -> str:
+    """``"p < 0.001"`` or ``"p = 0.006"``, adjusted for the number of arms."""
+    text = format_p(difference.p_adjusted)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def points(value: float, digits: int = 1) -> str:
     """A difference in 0–1 as signed points of 0–100, with a true minus sign: ``+0.8``, ``−0.1``, ``0.0``."""
     text = f"{value * 100:+.{digits}f}"
@@ -169,5 +175,6 @@ def points(value: float, digits: int = 1) -> str:
     return text.replace("-", "−")
 
 
-def _p(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+def format_p(value: float) -> str:
+    """A p-value: ``"0.006"``, or ``"< 0.001"``."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

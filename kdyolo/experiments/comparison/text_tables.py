@@ -211,13 +211,9 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _setting(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else " / ".join(map(_setting, value))
-        if isinstance(value, list)
-        else canonical(value)
-    )
+    if isinstance(value, list):
+        return " / ".join(map(_setting, value))
+    return "none" if value is None else value if isinstance(value, str) else canonical(value)
 
 
 def _aligned(table: Table) -> str:

@@ -26,13 +26,14 @@ from plotly.offline import get_plotlyjs
 
 from kdyolo._version import __version__
 from kdyolo.errors import RunError
-from kdyolo.experiments.comparison.differences import points
-from kdyolo.experiments.comparison.grouping import run_name
+from kdyolo.experiments.comparison.differences import format_p, points
+from kdyolo.experiments.comparison.grouping import data_name, run_name
 from kdyolo.experiments.comparison.metric_values import MAIN, OFFICIAL_AP
 from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report import curves, plotly_charts
 from kdyolo.experiments.report.arm_styles import DARK, LIGHT, arm_styles
+from kdyolo.experiments.report.box_labels import place_labels, text_height
 from kdyolo.experiments.report.curves import Curve
 from kdyolo.experiments.report.label_chart import label_chart
 from kdyolo.experiments.report.sample_images import Samples, samples
@@ -146,7 +147,7 @@ def head_facts(comparison: ComparisonResult) -> dict[str, str]:
     runs = [run for arm in comparison.arms for run in arm.runs]
     trained = sorted({date.fromtimestamp((run.path / RESULTS_NAME).stat().st_mtime).isoformat() for run in runs})
     values: dict[str, list[Any]] = {
-        "data": [Path(str(run.args["data"])).stem for run in runs if run.args.get("data")],
+        "data": ["/".join(Path(data_name(run)).with_suffix("").parts[-2:]) for run in runs if run.args.get("data")],
         "model": [
             Path(str(model)).stem for run in runs if (model := (run.record or {}).get("model") or run.args["model"])
         ],
@@ -181,10 +182,12 @@ def _environment() -> Environment:
         interval=interval,
         duration=format_duration,
         number=number,
+        p_value=p_value,
         rounded=rounded,
         setting=format_setting,
     )
     environment.globals.update(last=_last, best=_best, nothing=NOTHING)
+    environment.globals.update(place_labels=place_labels, text_height=text_height)
     return environment
 
 
@@ -239,15 +242,20 @@ def number(value: float, digits: int = 1) -> str:
     return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def p_value(value: float) -> str:
+    """``"0.006"``, ``"< 0.001"``, or a dash."""
+    return NOTHING if math.isnan(value) else format_p(value)
+
+
 def rounded(value: float) -> str:
-    """Four significant digits, with a true minus sign, or a dash."""
-    return NOTHING if math.isnan(value) else f"{value:.4g}".replace("-", "−")
+    """Four significant digits, also where the last ones are zeros, with a true minus sign; or a dash."""
+    return NOTHING if math.isnan(value) else f"{value:#.4g}".rstrip(".").replace("-", "−")
 
 
 def format_setting(value: Any) -> str:
     """Text of a setting's value."""
-    if value is None:
-        return "none"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {format_setting(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

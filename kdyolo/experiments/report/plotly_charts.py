@@ -92,6 +92,7 @@ def panel_chart(
     """Thin lines for seeds, a thick one for their mean; frozen epochs shaded, a line at each change."""
     figure = _seeds_and_means(panel, styles)
     end = last_epoch(panel)
+    figure.update_traces(cliponaxis=False)  # else markers at 0, the rates of what is frozen, are cut in half
     _mark_phases(figure, phases, changes)
     if panel.kind == "quality":
         _name_unfreezings(figure, changes, end)

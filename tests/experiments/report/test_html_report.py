@@ -99,7 +99,7 @@ def test_the_head_says_what_was_trained_on_what(page, study):
     facts = page.tab.locator("header .fact").all_inner_texts()
     today = date.today().isoformat()
     assert facts[:5] == [
-        "data coco", "model kdyolov8n", "epochs 20", "image size 64 px", "validation images 4"
+        "data data/coco", "model kdyolov8n", "epochs 20", "image size 64 px", "validation images 4"
     ]  # fmt: skip
     assert facts[5].startswith("trained 20")
     assert facts[5] <= f"trained {today}"
@@ -231,7 +231,7 @@ def test_samples_stand_beside_ground_truth(page, study):
     assert page.count("#samples h3") == 4  # all validation images there are
     for pictures in page.tab.locator("#samples .pictures").all():
         assert pictures.locator("figcaption").count() == 1 + len(study.arms)
-    assert page.count("#samples .right .edge") > page.count("#samples .wrong .edge") > 0
+    assert page.count("#samples .edge.right") > page.count("#samples .edge.wrong") > 0
     assert page.evaluate("document.querySelector('#samples image').getAttribute('href').slice(0, 23)") == (
         "data:image/jpeg;base64,"
     )
