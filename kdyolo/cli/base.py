@@ -116,7 +116,11 @@ def require_files(files: Mapping[str, str | None], error: type[KDYOLOError] = Da
     Raises:
         KDYOLOError: Of the kind asked for: a file is missing; or all of them in a :class:`ConfigError`.
     """
-    missing = [f"{what} {file}: no such file." for what, file in files.items() if file and not Path(file).is_file()]
+    missing = [
+        f"{what} {file}: {'expected a file, found a folder' if Path(file).is_dir() else 'no such file'}."
+        for what, file in files.items()
+        if file and not Path(file).is_file()
+    ]
     if missing:
         raise error(missing[0]) if len(missing) == 1 else ConfigError(missing)
 

@@ -24,6 +24,7 @@ from kdyolo.cli.base import (
 from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
+from kdyolo.runs.files import BEST_NAME, weights_file
 from kdyolo.utils.text import plural
 
 
@@ -38,6 +39,7 @@ def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[s
     Raises:
         KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
     """
+    from kdyolo.data.dataset_yaml import dataset_file
     from kdyolo.engine.options.ultralytics_settings import check_settings
     from kdyolo.runs.lifecycle.devices import Machine, read_devices
 
@@ -50,10 +52,28 @@ def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[s
         if device := given.get("device"):
             mistakes.result(lambda: read_devices(device, Machine.here(), {}))
         for what, file in files.items():
-            kind = CheckpointError if what == "--model" else DatasetError
-            mistakes.result(partial(require_files, {what: file}, kind))
+            if file and what == "--data":  # also the name of one that Ultralytics ships, or the folder of one
+                mistakes.result(partial(dataset_file, file))
+            elif what == "--model":
+                mistakes.result(partial(_require_detector, file))
+            else:
+                mistakes.result(partial(require_files, {what: file}))
         mistakes.result(lambda: _require_source(given.get("source")))
     return given
+
+
+def _require_detector(model: str | None) -> None:
+    """Refuse what is no trained detector by its name, or is not there; of a run's folder the message names its best."""
+    from kdyolo.checkpoints.checks.missing_models import refuse_weights_alone
+
+    if not model:
+        return
+    if not Path(model).exists():
+        raise CheckpointError(f"--model {model}: no such file. Expected a trained detector, e.g. a run's {BEST}.")
+    if Path(model).is_dir() and not Path(model).name.endswith("_model"):  # as exported ones are named
+        inside = Path(model, BEST) if Path(model, BEST).is_file() else f"e.g. a run's {BEST}"
+        raise CheckpointError(f"--model {model}: expected a trained detector, found a folder. Name the file: {inside}")
+    refuse_weights_alone(model)
 
 
 def _require_source(source: str | None) -> None:
@@ -69,6 +89,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
     _given(given.get("settings") or (), options, files)
 
 
+BEST = weights_file(Path(), BEST_NAME)  # within a run
 NO_PATH = re.compile(r"://|[*?\[]|^\d+$|^screen")  # addresses, patterns, cameras, screens: what else a source may be
 # Options of the commands here that Ultralytics does not know.
 OWN = ("annotations", "evaluator", "per_class", "errors", "run_download", "as_json")

@@ -236,13 +236,14 @@ def dataset_file(data: str) -> Path:
         place = Path(next((found for name in names if (found := check_file(name, download=False, hard=False))), data))
         file = find_dataset_yaml(place) if place.is_dir() else place
     except Exception as e:  # of many types
-        raise DatasetError(f"data {data}: {str(e).strip()}") from e
+        raise DatasetError(f"data {data}: {str(e).strip().splitlines()[0].rstrip('.')}. Name the YAML.") from e
     if not file.is_file():
         raise DatasetError(f"data {data}: '{file}' does not exist. Expected a dataset YAML.")
+    if file.suffix in {".pt", ".pth", ".safetensors"}:
+        raise DatasetError(f"data {data}: expected a dataset YAML, found weights. Give the YAML of the data set.")
     if zipfile.is_zipfile(file) or tarfile.is_tarfile(file):
         raise DatasetError(
-            f"data {data}: expected a dataset YAML, found an archive, which is not unpacked. Unpack it, and give the "
-            "path of the YAML in it."
+            f"data {data}: expected a dataset YAML, found an archive. Unpack it, and give the path of the YAML in it."
         )
     return file
 

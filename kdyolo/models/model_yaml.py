@@ -81,15 +81,23 @@ def load_model_yaml(name: str | Path) -> Yaml:
         candidates += [files[n] for n in (path.name, without_letter) if n in files]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
+        if Path(name).exists():
+            raise ModelError(f"{name}: expected a model YAML or a trained detector (.pt), found something else.")
         names = [re.sub(r"(\d+)", rf"\1{s}", n, count=1) for n in files for s in "nsmlx"]
+        alike = [n for n in names if _family_number(n) == _family_number(path.name)]  # another is another network
         raise ModelError(
             f"{name}: no such model YAML. Expected a path or one of {', '.join(files)} with a scale letter, "
-            f"e.g. kdyolov8s.yaml.{did_you_mean(path.name, names)}"
+            f"e.g. kdyolov8s.yaml.{did_you_mean(path.with_suffix('.yaml').name, alike)}"
         )
     description = read_yaml(found, error=ModelError)
     if not isinstance(description, dict) or not {"backbone", "head", "nc"} <= description.keys():
         raise ModelError(f"{found}: not a model YAML. Expected the keys nc, backbone and head.")
     return {**description, "scale": guess_model_scale(path), "yaml_file": path.name}
+
+
+def _family_number(name: str) -> str | None:
+    found = re.search(r"\d+", name)
+    return found and found[0]
 
 
 def is_nested(description: Yaml) -> bool:

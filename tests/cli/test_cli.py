@@ -80,7 +80,7 @@ def test_version():
         (
             ["val", "--model", "nope.pt", "--data", "x.yaml"],
             2,
-            ["2 mistakes", "nope.pt: no such file", "x.yaml: no such"],
+            ["2 mistakes", "nope.pt: no such file", "'x.yaml' does not exist"],
         ),
         (["predict", "nope.pt", "images/"], 2, ["--model nope.pt: no such file", "--source images/: no such"]),
         (["convert", "nowhere", "--out", "out"], 1, ["nowhere"]),
@@ -94,6 +94,39 @@ def test_mistakes_are_one_message(capsys, tmp_path, arguments, code, words):
     assert found == code
     assert all(word in error for word in words), error
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("val b.pth data.yaml", ["b.pth: expected a trained detector", "backbone without a head", "--backbone b.pth"]),
+        ("predict b.safetensors i.jpg", ["found weights alone", "kdyolo train --backbone b.safetensors"]),
+        ("train --data data.yaml --model b.pth", ["found weights alone", "kdyolo train --backbone b.pth"]),
+        ("val run data.yaml", ["run: expected a trained detector, found a folder", "run/weights/best.pt"]),
+        ("predict run/weights i.jpg", ["found a folder", "e.g. a run's weights/best.pt"]),
+        ("predict i.jpg i.jpg", ["i.jpg: expected a trained detector", "found another kind of file"]),
+        ("train --data data.yaml --model i.jpg", ["i.jpg: expected a model YAML or a trained detector"]),
+        ("train --data data.yaml --model run", ["run: expected a model YAML or a trained detector"]),
+        ("train --data data.yaml --model x.pt", ["x.pt: no such file. Expected a trained detector"]),
+        ("train --data data.yaml --model empty.pt", ["empty.pt: the file is empty"]),
+        ("val data.yaml run/weights/best.pt", ["best.pt: expected a dataset YAML, found weights"]),
+        ("val run/weights/best.pt run", ["data run: ", "Name the YAML"]),
+        ("probe run --data data.yaml", ["checkpoint run: expected a file, found a folder"]),
+    ],
+)
+def test_a_file_of_another_kind_is_one_error_before_anything_else(capsys, tmp_path, shapes, arguments, words):
+    (tmp_path / "run/weights").mkdir(parents=True)
+    for name in ("b.pth", "b.safetensors", "i.jpg", "run/weights/best.pt"):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "data.yaml").symlink_to(shapes)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    out, error = capsys.readouterr()
+    assert end.value.code == 1
+    assert out == "", "no banner"
+    assert all(word in error for word in words), error
 
 
 def test_strict_checkpoint_before_any_data(capsys, checkpoint, tmp_path):

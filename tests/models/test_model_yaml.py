@@ -94,6 +94,13 @@ def test_a_missing_file_says_what_was_probably_meant(name: str, meant: str) -> N
         load_model_yaml(name)
 
 
+@pytest.mark.parametrize("name", ["kdyolo9.yaml", "kdyolov10n.yaml", "kdyolo.yaml"])
+def test_no_other_network_is_suggested_for_one_that_is_not_there(name: str) -> None:
+    with pytest.raises(ModelError, match=r"Expected a path or one of kdyolo11\.yaml") as caught:
+        load_model_yaml(name)
+    assert "Did you mean" not in str(caught.value)
+
+
 def test_a_name_in_a_folder_is_not_looked_up_among_the_shipped() -> None:
     with pytest.raises(ModelError, match="no such model YAML"):
         load_model_yaml("elsewhere/kdyolov8s.yaml")

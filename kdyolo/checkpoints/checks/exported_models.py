@@ -14,6 +14,7 @@ from typing import Any
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.nn.backends.base import BaseBackend
 
+from kdyolo.checkpoints.checks.missing_models import refuse_weights_alone
 from kdyolo.errors import CheckpointError
 from kdyolo.models.description_check import not_plain
 from kdyolo.utils.plain_files import is_file
@@ -50,6 +51,12 @@ def check_exported(path: str | Path) -> None:
         kind = AutoBackend._model_type(str(path))
     except Exception as e:  # of many types
         raise CheckpointError(f"{path}: expected a .pt file or an exported model ({str(e).splitlines()[0]}).") from e
+    if kind in (None, "pt"):  # no format by its name
+        refuse_weights_alone(path)
+        raise CheckpointError(
+            f"{path}: expected a trained detector, e.g. a run's weights/best.pt, or an exported model; found "
+            f"{'a folder' if Path(path).is_dir() else 'another kind of file'}."
+        )
     if kind not in GRAPHS:
         raise CheckpointError(
             f"{path}: refused, because its format ({kind}) is that of a program, or cannot be looked through before it "

@@ -12,7 +12,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
-from kdyolo.checkpoints.checks.missing_models import refuse_missing
+from kdyolo.checkpoints.checks.missing_models import refuse_missing, refuse_weights_alone
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.loading import changed_tensors, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
@@ -124,10 +124,13 @@ def fit_start(
         weights: The detector to start from, if one is given.
 
     Raises:
-        CheckpointError: The checkpoint does not fill the backbone.
+        CheckpointError: The checkpoint does not fill the backbone; or the detector is not there.
         ModelError: The YAML cannot be found or resolved.
     """
     if not is_yaml(model):
+        refuse_missing(model)
+        if not options.trust:
+            refuse_weights_alone(model)
         return DetectorStart(options, model, checkpoint=checkpoint)
     description = _described(model, checkpoint, weights)
     report = fit_report(checkpoint, description, options.allow_partial) if checkpoint else None

@@ -19,7 +19,7 @@ from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.options.validation import split_options
 from kdyolo.engine.start.detector_start import DetectorStart, is_yaml, read_backbone, read_start
 from kdyolo.engine.start.detector_teacher import SETTING, DetectorTeacher, read_teacher
-from kdyolo.errors import ConfigError, KDYOLOError, Mistakes, collect_mistakes
+from kdyolo.errors import ConfigError, KDYOLOError, Mistakes, ModelError, collect_mistakes
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.yaml_layouts import describe_detector
@@ -197,6 +197,8 @@ def make_plan(
         data: The data set's description, checked; None: the trainer checks it.
         teacher: The detector to learn from, if there is one.
     """
+    if Path(start.model).exists() and not (is_yaml(start.model) or start.model.endswith(".pt") or options.trust):
+        raise ModelError(f"{start.model}: expected a model YAML or a trained detector (.pt), found something else.")
     known = {"task": "detect", **overrides, "model": start.model, "mode": "train"}
     if teacher is not None:  # by its path, from wherever the run is resumed
         known[SETTING] = teacher.path

@@ -91,7 +91,7 @@ MISSING = {
     "inspect": "nowhere.pth",
     "logs": "nowhere",
     "predict": "nowhere.pt here.yaml",
-    "probe": "nowhere.pth --data nowhere.yaml",
+    "probe": "nowhere.pth --data here.yaml",
     "ps": "nowhere",
     "score": "a.json here.yaml",
     "stop": "nowhere",
@@ -168,6 +168,10 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
         (
             "compare no1 no2 --targets x --metric speed --watch",
             ["--targets", "--watch", "'speed'", "no1: no run", "no2: no run"],
+        ),
+        (
+            "probe no1.pth no2.pth --data no.yaml --imgsz 100 --batch 0 --plot p.bmp --device cuda:99 --nonsens",
+            ["no1.pth", "no2.pth", "no.yaml", "multiple of 32", "'--batch'", "p.bmp", "GPU 99", "'--nonsens'"],
         ),
         ("score no1.json no2.json --ci --resamples 0", ["--resamples", "no1.json", "no2.json"]),
         ("inspect no1.pth no2.pth --image no.jpg", ["expected one file", "no1.pth", "no2.pth", "no.jpg"]),

@@ -42,7 +42,7 @@ LINES: dict[str, tuple[str, str]] = {
     "study": ("study.yaml", "does-it-help"),
     "to-coco": ("{shapes} --split val --out val.json", "4 images"),
     "train": ("--data here.pt", "weights/best.pt"),
-    "val": ("here.pt here.pt", "0.25"),
+    "val": ("here.pt here.yaml", "0.25"),
 }
 
 
@@ -104,6 +104,7 @@ def works(monkeypatch, tmp_path, study):
     make_split(tmp_path / "coco", "train")
     write_run(tmp_path / "runs" / "one", [0.1, 0.3])
     Path("here.pt").touch()
+    Path("here.yaml").touch()
 
 
 @pytest.mark.parametrize("flags", ["", "-q", "-v", "--json", "--json -q"])
