@@ -88,9 +88,9 @@ class ErrorReport(ShownAsTable):
     def table(self) -> str:
         """A line for every kind of error."""
         lines = [f"errors (TIDE): AP50 {self.ap50:.3f}, and what correcting one kind of error would add"]
-        lines += [f" {k.name.lower():<16}{self.loss[k]:>+8.3f}  ({self.count[k]:,})" for k in ERRORS]
-        lines.append(f" {'all false positives':<20}{self.false_positives:>+.3f}")
-        lines.append(f" {'all false negatives':<20}{self.false_negatives:>+.3f}")
+        lines += [f" {k.name.lower():<19}{self.loss[k]:>+8.3f}  ({self.count[k]:,})" for k in ERRORS]
+        lines.append(f" {'all false positives':<19}{self.false_positives:>+8.3f}")
+        lines.append(f" {'all false negatives':<19}{self.false_negatives:>+8.3f}")
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -75,6 +75,25 @@ def details(*beginnings: str) -> Iterator[None]:
             handler.removeFilter(shown)
 
 
+@contextmanager
+def each_line_once() -> Iterator[None]:
+    """Show no line of Ultralytics' log twice in this block, in which several runs are looked at one after the other."""
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in told
+        told.add(text)
+        return not known
+
+    logger = logging.getLogger("ultralytics")
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
 def notice(text: str) -> None:
     """Print a line about a wait, if a person is at the terminal to read it."""
     if person_waits():

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER
 
 from kdyolo.cli import main
 from kdyolo.utils.text import without_colours
@@ -29,6 +34,13 @@ class Terminal(io.StringIO):
         return True
 
 
+def own_log(screen: Terminal) -> logging.Handler:
+    """Ultralytics' log on a terminal without its own lines, whose tables have the width that they have."""
+    handler = logging.StreamHandler(screen)
+    handler.addFilter(lambda record: "ultralytics" not in Path(record.pathname).parts)
+    return handler
+
+
 @pytest.fixture(params=[60, 80, 120])
 def terminal(request, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(request.param))
@@ -38,6 +50,7 @@ def terminal(request, monkeypatch):
         screen = Terminal()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", screen)
+            patch.setattr(LOGGER, "handlers", [own_log(screen)])
             text = command() if callable(command) else main(command.split()) or screen.getvalue()
         text = without_colours(text)
         assert text.strip()
@@ -61,6 +74,54 @@ def test_score(terminal, shapes, tmp_path):
     assert all(" = 0." in line or " = -1." in line or " = 1." in line for line in scores.splitlines() if " @[ " in line)
     both = terminal(f"score a.json b.json {annotations} --resamples 20")
     assert sum(line.split()[:1] == ["AR100"] for line in both.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory, three):
+    """An untrained detector for the three classes of ``shapes``."""
+    path = tmp_path_factory.mktemp("detector") / "yolov8n.pt"
+    model = YOLO("yolov8n.yaml")
+    model.model = type(model.model)({**model.model.yaml, "nc": 3}, verbose=False)
+    model.save(path)
+    return path
+
+
+def test_val(terminal, detector, shapes):
+    text = terminal(f"val {detector} {shapes} --errors --per-class imgsz=64 device=cpu plots=False")
+    lines = text.splitlines()
+    assert sum(line.count(" @[ ") for line in lines) == 12
+    assert len({len(line.partition("  (")[0]) for line in lines if "  +0." in line}) == 1, (
+        "gains stand below each other"
+    )
+    assert {"class", "AP50", "triangle", "(TIDE):", "duplicate"} <= set(text.split())
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """A dry run that takes no step."""
+    monkeypatch.setattr("kdyolo.engine.preflight._step", lambda *_: 0.05)
+
+
+SMALL = {"epochs": 4, "imgsz": 64, "batch": 4, "plots": False, "device": "cpu"}
+
+
+@pytest.mark.usefixtures("untimed")
+def test_dry_run_of_a_training(terminal, shapes, checkpoint):
+    settings = " ".join(f"{key}={value}" for key, value in SMALL.items())
+    text = terminal(f"train --data {shapes} --backbone {checkpoint} --freeze 2 {settings} --dry-run")
+    assert {"162/162", "plan:", "frozen", "GiB", "boxes;", "memory", "preflight/labels.jpg;"} <= set(text.split())
+
+
+@pytest.mark.usefixtures("untimed")
+def test_dry_run_of_a_study(terminal, shapes, checkpoint, tmp_path):
+    Path("crowded.yaml").write_text(f"{shapes.read_text()}crowd_regions: {{train: 9 of 20 objects}}\n")
+    base = {key: value for key, value in SMALL.items() if key != "device"}
+    arms = {"random": {"random_init": True}, "frozen": {"backbone": str(checkpoint), "freeze": 2}}
+    content = {"name": "q", "data": "crowded.yaml", "base": base, "arms": arms, "baseline": "random", "seeds": [0, 1]}
+    Path("study.yaml").write_text(yaml.safe_dump({**content, "devices": ["cpu"]}))
+    text = terminal("study study.yaml --dry-run")
+    assert {"arm", "seed", "status", "epochs", "model", "about", "frozen"} <= set(text.split())
+    assert " ".join(text.split()).count("9 of 20 objects were crowd regions") == 1, "once, not for each arm"
 
 
 def test_inspect(terminal, checkpoint):

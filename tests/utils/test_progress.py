@@ -11,7 +11,16 @@ import pytest
 
 from kdyolo import score_coco
 from kdyolo.checkpoints.zip_archive import file_sha256
-from kdyolo.utils.progress import Progress, details, notice, progress_over, verbosity, verbosity_set, waiting
+from kdyolo.utils.progress import (
+    Progress,
+    details,
+    each_line_once,
+    notice,
+    progress_over,
+    verbosity,
+    verbosity_set,
+    waiting,
+)
 from tests.builders.coco_results import random_detections, random_ground_truth, write_json
 
 
@@ -106,6 +115,21 @@ def test_details_are_for_the_log_and_for_those_who_want_all(level, hidden):
     assert [word in terminal.getvalue() for word in ("layer 1", "table")] == [not hidden] * 2
     assert all(word in terminal.getvalue() for word in ("another", "warned", "after"))
     assert all(word in log.getvalue() for word in ("layer 1", "table", "another", "warned", "after"))
+
+
+def test_a_line_that_several_runs_have_is_told_once():
+    logger, terminal = logging.getLogger("ultralytics"), io.StringIO()
+    logger.addHandler(handler := logging.StreamHandler(terminal))
+    try:
+        for _ in range(2):  # the second block tells it anew
+            with each_line_once():
+                for name in ("first", "second"):
+                    logger.warning("crowd regions")
+                    logger.warning("%s arm", name)
+    finally:
+        logger.removeHandler(handler)
+    told = [line.removeprefix("WARNING ⚠️ ") for line in terminal.getvalue().splitlines()]
+    assert told == ["crowd regions", "first arm", "second arm"] * 2
 
 
 def test_what_cannot_say_how_far_it_is_shows_how_long_it_takes(monkeypatch, capsys):

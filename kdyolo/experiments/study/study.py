@@ -34,6 +34,7 @@ from kdyolo.runs.files import ARGS_NAME, LOG_NAME, MAP, MAP50, STUDY_NAME, is_ru
 from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.progress import each_line_once
 from kdyolo.utils.tables import ShownInOneLine
 from kdyolo.utils.text import plural, printable
 
@@ -133,6 +134,7 @@ class Study(ShownInOneLine):
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
 
+    @each_line_once()  # the data set is that of all arms, and so are the warnings about it
     def estimate(self) -> dict[str, list[float]]:
         """Seconds of each epoch of each arm, from a few timed steps in every phase; evaluation is not counted.
 
