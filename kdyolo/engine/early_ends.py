@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,13 @@ from kdyolo.errors import ConfigError, DatasetError, RunError
 from kdyolo.runs.files import ever_saved, resumable, run_folder_of
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
-from kdyolo.utils.text import without_colours
+from kdyolo.utils.text import quoted, without_colours
 
 NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
+END = "on_train_end"  # the event after the last evaluation
+_LOGGERS = "ultralytics.utils.callbacks."  # each a module in it
+Callback = Callable[[Any], None]
 
 
 class Running(Measurable, Protocol):
@@ -202,3 +205,34 @@ def refusals_of_files_explained(last: Path) -> Iterator[None]:
             f"a file cannot be read or written: {'; then '.join(dict.fromkeys(refused))}. What was saved before is "
             f"whole. Mend this (free space, permissions, what is missing), then go on.{how_to_resume(last)}"
         ) from e
+
+
+def loggers_forgiven(callbacks: Mapping[str, Sequence[Callback]], run: Path) -> dict[str, list[Callback]]:
+    """The same callbacks, but where Ultralytics' loggers fail at the end of a training, they only warn.
+
+    The run is finished by then: what a logger could not send makes no failed training of it. Errors of other callbacks
+    are a person's own, and are raised.
+
+    Args:
+        callbacks: Event → functions that take the trainer.
+        run: Folder of the run.
+    """
+    last = [
+        _forgiven(each, run) if str(getattr(each, "__module__", "")).startswith(_LOGGERS) else each
+        for each in callbacks.get(END, ())
+    ]
+    return {**{event: list(each) for event, each in callbacks.items()}, END: last}
+
+
+def _forgiven(logger: Callback, run: Path) -> Callback:
+    def call(trainer: Any) -> None:
+        try:
+            logger(trainer)
+        except Exception as e:  # of any logger's own types
+            name = logger.__module__.removeprefix(_LOGGERS)
+            LOGGER.warning(
+                f"the logger {name} failed after the training had ended ({type(e).__name__}: {quoted(e)}). The run is "
+                f"complete: its weights and metrics are in {run}; what {name} shows of it may not be."
+            )
+
+    return call

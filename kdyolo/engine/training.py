@@ -20,7 +20,7 @@ from kdyolo.checkpoints.checks.missing_models import refuse_missing
 from kdyolo.checkpoints.loading import load_into
 from kdyolo.checkpoints.safe_load import stock_loading
 from kdyolo.data.dataset_yaml import check_for_ultralytics
-from kdyolo.engine.early_ends import early_end_explained, refusals_of_files_explained
+from kdyolo.engine.early_ends import early_end_explained, loggers_forgiven, refusals_of_files_explained
 from kdyolo.engine.evaluation import OfficialEvaluation
 from kdyolo.engine.memory import fitting_batch
 from kdyolo.engine.memory.measured_training import MeasuredTraining
@@ -299,9 +299,8 @@ class KDTraining(MeasuredTraining):
         if self._start.state is None:
             super().check_resume(overrides)
             return
-        changes = {k: v for k, v in overrides.items() if k in {*RESUME_MAY_CHANGE, "save_dir"}}
-        last = overrides["resume"]
-        self.args = get_cfg({**self._start.state.args, **changes, "model": last, "resume": last})
+        changes = {k: v for k, v in overrides.items() if k in {*RESUME_MAY_CHANGE, "save_dir", "resume"}}
+        self.args = get_cfg({**self._start.state.args, **changes, "model": overrides["resume"]})
         self.resume = True
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
@@ -397,4 +396,5 @@ class KDTraining(MeasuredTraining):
         """Extend ``final_eval``: then rank 0 finishes the stock checkpoints, and nothing is left to resume."""
         super().final_eval()
         distributed.run_on_rank_zero(finish_run, Path(self.wdir), self.args.epochs)
+        self.callbacks = loggers_forgiven(self.callbacks, self.save_dir)
         self._evaluated = True

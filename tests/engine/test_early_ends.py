@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ultralytics.utils import LOGGER
 
 from kdyolo.engine.early_ends import (
     how_to_resume,
     images_explained,
+    loggers_forgiven,
     refusals_of_files_explained,
     small_images_explained,
 )
@@ -30,6 +32,32 @@ def test_advice_depends_on_whether_an_epoch_was_saved(tmp_path):
     assert how_to_resume(last).endswith(f"kdyolo train --resume {tmp_path / 'run'}")
     last.with_name("resume.pt").unlink()
     assert "had ended" in how_to_resume(last)
+
+
+def test_a_logger_that_fails_at_the_end_only_warns_and_others_are_raised(caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    heard = []
+
+    def logger(trainer):
+        raise TypeError("DummyModel has no upload")
+
+    def mine(trainer):
+        heard.append(trainer)
+
+    logger.__module__ = "ultralytics.utils.callbacks.clearml"
+    given = {"on_train_end": [logger, mine], "on_fit_epoch_end": [logger]}
+    callbacks = loggers_forgiven(given, tmp_path / "run")
+    for callback in callbacks["on_train_end"]:
+        callback("trainer")
+    assert heard == ["trainer"], "callbacks behind it are called"
+    told = "the logger clearml failed after the training had ended (TypeError: DummyModel has no upload)"
+    assert told in caplog.text
+    assert str(tmp_path / "run") in caplog.text
+    assert callbacks["on_fit_epoch_end"] == [logger], "before the end, it is an error"
+    assert given["on_train_end"] == [logger, mine], "the model's own callbacks stay"
+    logger.__module__ = "my_loggers"
+    with pytest.raises(TypeError):
+        loggers_forgiven(given, tmp_path)["on_train_end"][0]("trainer")
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")

@@ -24,6 +24,7 @@ class MeasuredTraining(RankTraining):
 
     # Set by Ultralytics' trainer, which carries no type information.
     csv: Path
+    callbacks: Any
 
     memory: MemoryMeter
     is_rehearsal = False
