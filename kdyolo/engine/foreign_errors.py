@@ -23,7 +23,9 @@ def explained(error: BaseException) -> KDYOLOError | None:
     if isinstance(error, ConnectionError) and (found := _FETCHED.search(text)):
         return _not_fetched(found[1])
     if isinstance(error, FileNotFoundError) and (found := _EMPTY.search(text)):
-        return DatasetError(f"{found[1]}: there are no images or videos in it. Expected a folder that has some.")
+        return DatasetError(
+            f"{found[1]}: there are no images or videos in it. Expected an image, a video, or a folder with some."
+        )
     if isinstance(error, FileNotFoundError) and (found := _ABSENT.fullmatch(text.strip())):
         return DatasetError(f"{found[1]}: no such file or folder. Expected an image, folder, video, glob or URL.")
     if isinstance(error, (RuntimeError, AssertionError)) and any(words in text for words in _NO_GPU):

@@ -64,7 +64,7 @@ def read_file(path: Path, *, most: int = MOST_BYTES, error: type[KDYOLOError] = 
             raise error(f"{path}: expected a file, found a folder. Restore it, or leave it out.") from e
         raise error(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}).") from e
     if len(content) > most:
-        raise error(f"{path}: damaged. Expected at most {most / (1 << 20):g} MiB, found more. Restore it.")
+        raise error(f"{path}: another file, or damaged. Expected at most {most / (1 << 20):g} MiB, found more.")
     return content
 
 

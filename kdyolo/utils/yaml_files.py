@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -75,17 +76,30 @@ def load_yaml(text: str | bytes, *, unique_keys: bool = False) -> Any:
         What the text holds: a mapping, a list, a single value, or None if it is empty.
 
     Raises:
-        yaml.YAMLError: The text is no YAML, a key is given twice, or it holds more than :data:`MOST_VALUES` values or
-            deeper than :data:`DEEPEST`, as what stands for itself many times over does. Its message shows the place.
+        yaml.YAMLError: The bytes are no text, the text is no YAML, a key is given twice, or it holds more than
+            :data:`MOST_VALUES` values or deeper than :data:`DEEPEST`, as what stands for itself many times over does.
+            Its message shows the place.
     """
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"expected at most {MOST_BYTES >> 20} MiB, found more")
+    if isinstance(text, bytes) and not _is_text(text):
+        raise yaml.YAMLError("expected text in UTF-8, found another kind of file")
     try:
         _check_extent(text)
         return yaml.load(text, _UniqueKeys if unique_keys else _Plain)
     # What PyYAML lets through where a tag does not fit its value, e.g. !!bool x.
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as e:
         raise yaml.YAMLError(f"a value that is none of its kind: {quoted(e)}") from e
+
+
+def _is_text(content: bytes) -> bool:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # which YAML allows
+        return True
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_extent(text: str | bytes) -> None:

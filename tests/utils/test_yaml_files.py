@@ -150,3 +150,9 @@ def test_values_of_another_file(tmp_path):
     check_values(tmp_path / "x.json", {"epochs": 3, "more": []}, Form)
     with pytest.raises(RunError, match=r"x\.json: damaged .*Restore it, or leave the run out"):
         check_values(tmp_path / "x.json", {"epochs": "3"}, Form)
+
+
+def test_a_file_that_is_no_text_is_named_so(tmp_path):
+    with pytest.raises(yaml.YAMLError, match="expected text in UTF-8, found another kind of file"):
+        load_yaml(b"\xff\xd8\xff\xe0JFIF")
+    assert load_yaml("a: ä".encode()) == load_yaml("a: ä".encode("utf-16")) == {"a": "ä"}

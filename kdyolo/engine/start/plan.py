@@ -226,7 +226,8 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     """The work dir if it is ours to create (and so to remove, should the run fail early).
 
     Raises:
-        ConfigError: It exists, holds more than the log of a run that failed early, and ``exist_ok`` is not set.
+        ConfigError: It is a file; or it holds more than the log of a run that failed early, and ``exist_ok`` is not
+            set.
         RunError: It may be overwritten, but the run in it is going on.
     """
     if not overrides.get("save_dir"):
@@ -234,7 +235,9 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
     path = Path(overrides["save_dir"])
     if not path.exists():
         return path
-    if not path.is_dir() or ({p.name for p in path.iterdir()} - {LOG_NAME} and not overrides.get("exist_ok")):
+    if not path.is_dir():
+        raise ConfigError(f"work dir {path}: expected a folder, found a file. Choose another.")
+    if {p.name for p in path.iterdir()} - {LOG_NAME} and not overrides.get("exist_ok"):
         raise ConfigError(
             f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
             "or overwrite it with --exist-ok."

@@ -168,6 +168,8 @@ def test_mistakes_of_every_kind_are_told_at_once_and_a_single_one_as_what_it_is(
         plan_run({**given, "work_dir": str(full), "device": "gpu7"})
     with pytest.raises(ConfigError, match=r"^work dir (?s:.*)exists and is not empty"):
         plan_run({**given, "data": data, "model": "kdyolov8n.yaml", "work_dir": str(full)})
+    with pytest.raises(ConfigError, match=r"^work dir .*file: expected a folder, found a file"):
+        plan_run({**given, "data": data, "model": "kdyolov8n.yaml", "work_dir": str(full / "file")})
     with pytest.raises(CheckpointError, match=r"a checkpoint of yolov8n, the model is yolov8s(?s:.*)use --model"):
         plan_run({**given, "data": data})
     with pytest.raises(DatasetError, match="nowhere"):
