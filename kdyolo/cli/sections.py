@@ -48,6 +48,15 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 
 _COMMANDS = {name: found for section in SECTIONS.values() for name, found in section.items()}
 
+_YOLO = "Ultralytics' own command takes kdyolo's checkpoints: yolo {} model=best.pt"
+# Words that users of ``yolo`` begin with → what to type instead.
+_OF_YOLO = {
+    **{name: _YOLO.format(name) for name in ("export", "track", "benchmark")},
+    "detect": "kdyolo is for detection alone: leave the word out.",
+    "tune": "Compare settings as arms of a study: kdyolo study FILE.",
+    "help": "See kdyolo --help.",
+}
+
 
 class SectionedGroup(click.Group):
     """A group that lists its commands by section, and imports the module of one only when that one is asked for."""
@@ -63,6 +72,8 @@ class SectionedGroup(click.Group):
             click.UsageError: There is no such command, but one with a similar name.
         """
         if cmd_name not in _COMMANDS:
+            if ctx and not ctx.resilient_parsing and cmd_name in _OF_YOLO:
+                ctx.fail(f"No such command {quoted(cmd_name)}. {_OF_YOLO[cmd_name]}")
             if ctx and not ctx.resilient_parsing and (close := did_you_mean(cmd_name, list(_COMMANDS))):
                 ctx.fail(f"No such command {quoted(cmd_name)}.{close}")
             return None

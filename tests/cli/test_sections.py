@@ -48,3 +48,14 @@ def test_a_misspelt_command(capsys):
     code, text = fails(capsys, "zebra")
     assert code == 2
     assert text.endswith("Error: No such command 'zebra'.\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [("export", "yolo export model=best.pt"), ("detect", "leave the word out"), ("tune", "study"), ("help", "--help")],
+)
+def test_words_that_users_of_yolo_begin_with_lead_on(capsys, word, words):
+    code, error = fails(capsys, word, "train", "data=coco.yaml")
+    assert code == 2
+    assert f"No such command '{word}'" in error
+    assert words in error
