@@ -93,6 +93,7 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
     if comparison.labels:
         figures["chart-labels"] = label_chart(comparison.labels, of_arm)
     scripts = [get_plotlyjs(), _asset("charts.js")]
+    compared = dict.fromkeys([comparison.metric, *(d.metric for d in comparison.differences)])
     return (
         _environment()
         .get_template("report.html.j2")
@@ -101,6 +102,7 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
             styles=of_arm,
             head=head_facts(comparison),
             main=plotly_charts.by_effect(comparison),
+            all_differences=[d for metric in compared for d in plotly_charts.by_effect(comparison, metric)],
             metrics=_metrics(comparison),
             panels=panels,
             spans=phases,

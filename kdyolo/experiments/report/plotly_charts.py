@@ -223,10 +223,10 @@ def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifferenc
     return ordered[: MOST_BARS // 2] + ordered[-(MOST_BARS // 2) :]
 
 
-def by_effect(comparison: ComparisonResult) -> list[Difference]:
-    """Differences in the metric asked for, the greatest gain first."""
-    main = [d for d in comparison.differences if d.metric == comparison.metric]
-    return sorted(main, key=lambda d: -d.interval.estimate)
+def by_effect(comparison: ComparisonResult, metric: str | None = None) -> list[Difference]:
+    """Differences in a metric, by default the one asked for, the greatest gain first."""
+    of_metric = [d for d in comparison.differences if d.metric == (metric or comparison.metric)]
+    return sorted(of_metric, key=lambda d: -d.interval.estimate)
 
 
 def all_charts(

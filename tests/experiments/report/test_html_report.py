@@ -123,6 +123,18 @@ def test_arms_stand_in_the_order_of_their_effects_with_their_values(page, study)
         assert value.split()[0] == words.split()[0]
 
 
+def test_the_table_of_differences_has_the_same_order_in_every_metric(page, study):
+    page.tab.locator("#verdict details").evaluate("details => details.open = true")
+    rows = [row.split() for row in page.tab.locator("#verdict tbody tr").all_inner_texts()]
+    found = {(d.metric, d.arm): d.interval.estimate for d in study.differences}
+    named = [next(key for key in found if row[0] == key[0].split()[0] and key[1] in row) for row in rows]
+    assert sorted(named) == sorted(found)
+    gains = [found[key] for key in named]
+    for metric in {metric for metric, _ in named}:
+        of_metric = [gain for gain, key in zip(gains, named, strict=True) if key[0] == metric]
+        assert of_metric == sorted(of_metric, reverse=True), metric
+
+
 def test_the_difference_over_the_epochs_has_its_band(page, study):
     traces = page.evaluate("document.getElementById('chart-curve-difference').data.map(t => [t.meta, t.x, t.y])")
     assert [(meta["arm"], meta["role"]) for meta, _, _ in traces] == [
