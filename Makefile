@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-# Four on two cores: much of what a worker does is wait for processes that it started.
-WORKERS ?= 4
+# Three on two cores: much of what a worker does is wait for processes that it started.
+WORKERS ?= 3
 SPREAD = --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE = # else each of the many processes of the tests compiles kdyolo anew
 # Freed memory is kept for the next tensor, which spares the many small trainings 7 % of their time.
