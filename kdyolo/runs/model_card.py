@@ -31,9 +31,8 @@ TEACHER_TERMS: tuple[tuple[str, str], ...] = (
     ("sam2", "Apache-2.0"),
     ("samvit", "Apache-2.0"),
 )
-_NON_COMMERCIAL = (  # parts of names; the last two are Apple's licence of models for research, and Meta's of SEER
-    *("-nc", "non-commercial", "noncommercial", "research", "amlr", "seer"),
-)
+# Parts of names; the last two are Apple's licence of models for research, and Meta's of SEER.
+_NON_COMMERCIAL = ("-nc", "non-commercial", "noncommercial", "research", "amlr", "seer")
 _CELL = 1000  # characters of a value at most
 
 
