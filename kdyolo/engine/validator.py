@@ -19,6 +19,7 @@ from torch import nn
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.backends.base import BaseBackend
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 from kdyolo.data.dataset_yaml import check_for_ultralytics, find_annotations, from_ultralytics
@@ -154,9 +155,9 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
                 self.dataloader = loader
 
     def _checked_data(self, model: Any) -> dict[str, Any]:
-        """The description of the data set, checked for this model; an exported one's channels are not known here."""
-        channels = _channels(model) if isinstance(model, nn.Module) else None
+        """The description of the data set, checked for this model."""
         split = self.args.split or DEFAULT_CFG.split
+        channels = _channels(model or self.args.model)
         return check_for_ultralytics(self.args.data, split, self.evaluation.run_download, channels)
 
     def _evaluate(self, trainer: Any, model: Any, **keywords: Any) -> Any:
@@ -361,6 +362,9 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         LOGGER.info(f"saved {picture} and the {len(pictures)} worst images in {self.save_dir / 'errors'}")
 
 
-def _channels(model: nn.Module) -> int | None:
-    """Channels of the images that a network takes: those of its first convolution."""
-    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+def _channels(model: nn.Module | str) -> int | None:
+    """Channels of the images that a model takes: of its first convolution, or as an export says; None if unknown."""
+    if isinstance(model, nn.Module):
+        return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    said = BaseBackend.read_metadata(model).get("channels")
+    return None if said is None else int(said)

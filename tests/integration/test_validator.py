@@ -26,6 +26,7 @@ from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.names import NAMES
 from kdyolo.metrics.tide import ErrorKind
 from tests.builders.coco_spellings import ids_anew_in_every_image
+from tests.builders.exports import PLAIN, write_onnx
 from tests.builders.training import FAST
 from tests.cli.test_cli import fails
 from tests.metrics.test_coco_metrics import by_hand, by_hand_per_class
@@ -338,6 +339,16 @@ def test_images_of_other_channels_are_refused_before_a_word_is_printed(shapes, r
     (data := tmp_path / "four.yaml").write_text(f"{shapes.read_text()}channels: 4\n")
     with pytest.raises(DatasetError, match=r"takes images of 3 channels.*'channels: 4'.*Expected 'channels: 3'"):
         KDYOLO(random_model).val(data=str(data), save_dir=str(tmp_path / "v"), **QUIET)
+    assert not (tmp_path / "v").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("takes", "has"), [("3", 4), ("1", 3), ("3", 1)])
+def test_an_exported_model_is_held_to_the_channels_that_it_says(shapes, tmp_path, capsys, takes, has):
+    (data := tmp_path / "data.yaml").write_text(f"{shapes.read_text()}channels: {has}\n")
+    model = KDYOLO(write_onnx(tmp_path / "m.onnx", **PLAIN, channels=takes))
+    with pytest.raises(DatasetError, match=rf"takes images of {takes} channels?, .*'channels: {has}'"):
+        model.val(data=str(data), save_dir=str(tmp_path / "v"), **QUIET)
     assert not (tmp_path / "v").exists()
     assert capsys.readouterr() == ("", "")
 

@@ -5,32 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from kdyolo import KDYOLO
 from kdyolo.checkpoints.checks.exported_models import check_exported
 from kdyolo.errors import CheckpointError
-
-PLAIN = {"names": "{0: 'a'}", "stride": "32", "imgsz": "[64, 64]", "task": "detect", "args": "{'nms': False}"}
-
-
-def export(path: Path, **metadata: str) -> Path:
-    """An ONNX model that gives its input back, with metadata as Ultralytics writes it."""
-    value = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])
-    out = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 3, 64, 64])
-    model = helper.make_model(
-        helper.make_graph([helper.make_node("Identity", ["images"], ["output0"])], "g", [value], [out])
-    )
-    for key, text in metadata.items():
-        model.metadata_props.add(key=key, value=text)
-    onnx.save(model, path)
-    return path
+from tests.builders.exports import PLAIN, write_onnx
 
 
 def test_plain_metadata_passes(tmp_path: Path) -> None:
-    check_exported(export(tmp_path / "m.onnx", **PLAIN))
+    check_exported(write_onnx(tmp_path / "m.onnx", **PLAIN))
     assert KDYOLO(tmp_path / "m.onnx").task == "detect"
 
 
@@ -50,7 +34,7 @@ def test_plain_metadata_passes(tmp_path: Path) -> None:
     ],
 )
 def test_strange_metadata_is_refused_before_anything_opens_the_file(tmp_path: Path, key: str, value: str) -> None:
-    path = export(tmp_path / "m.onnx", **{**PLAIN, key: value})
+    path = write_onnx(tmp_path / "m.onnx", **{**PLAIN, key: value})
     with pytest.raises(CheckpointError, match=r"m\.onnx: refused, its metadata has") as caught:
         KDYOLO(path)
     assert len(str(caught.value)) < 500
@@ -66,7 +50,7 @@ def test_programs_are_refused(tmp_path: Path, name: str) -> None:
 def sound(folder: Path, kind: str) -> tuple[Path, Path]:
     """An export of a format, as far as its form is looked at: its path, and the file that has the form."""
     if kind == "onnx":
-        path = export(folder / "m.onnx", **PLAIN)
+        path = write_onnx(folder / "m.onnx", **PLAIN)
         return path, path
     name, content = {
         "litert": ("m.tflite", b"\x1c\0\0\0TFL3\x14\0"),
