@@ -38,7 +38,14 @@ def write_run(folder: Path, arm: int, seed: int, epochs: int) -> None:
     dice, half = random.Random(1000 * arm + seed), epochs // 2 * (arm % 2)
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / "best.pt").touch()
-    args = {"data": "coco.yaml", "imgsz": 640, "epochs": epochs, "seed": seed, "save_dir": str(folder)}
+    args = {
+        "data": "coco.yaml",
+        "model": "kdyolov8n.yaml",
+        "imgsz": 640,
+        "epochs": epochs,
+        "seed": seed,
+        "save_dir": str(folder),
+    }
     schedule = {"freeze_epochs": half, "epochs": epochs}
     record = {"settings": {"freeze_epochs": half, "backbone_lr": 1.0 + arm}, "schedule": schedule, "seed": seed}
     (folder / "args.yaml").write_text(yaml.safe_dump(args))

@@ -69,9 +69,10 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # Files whose tests start processes, for which they wait, and files whose tests train, which keeps a core busy, come in
-# turn; the many short tests fill what is left of the time on each worker. The tests of one file stay together on one
-# worker, since they share their fixtures.
+# turn; then those that build networks; the many short tests fill what is left of the time on each worker. The tests of
+# one file stay together on one worker, since they share their fixtures.
 _SLOW_FOLDERS = ("system", "integration")
+_BUILDING_FOLDERS = ("models", "distillation", "experiments")
 _TRAINS = {"train", "bare_python", "python"}  # fixtures that make a test more than a unit test
 
 
@@ -112,8 +113,12 @@ def _take_turns(items: list[pytest.Item]) -> None:
         kind = next((kind for kind, name in enumerate(_SLOW_FOLDERS) if item.get_closest_marker(name)), None)
         if kind is not None and item.path not in turns:
             turns[item.path] = sum(other == kind for _, other in turns.values()), kind
-    last = len(turns), 0
-    items.sort(key=lambda item: turns.get(item.path, last))
+    last, tests = len(turns), Path(__file__).parent
+
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        return turns.get(item.path) or (last, item.path.relative_to(tests).parts[0] not in _BUILDING_FOLDERS)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

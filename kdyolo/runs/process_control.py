@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-
-import psutil
+from typing import TYPE_CHECKING
 
 from kdyolo.errors import RunError
 from kdyolo.utils.system import die_with_parent
+
+if TYPE_CHECKING:  # else where it is needed: each command imports this module, and psutil takes as long as the rest
+    import psutil
 
 POLL = 0.05  # seconds between two looks at a process that is to end
 LEFTOVERS = 5.0  # seconds in which what a run started ends by itself, once the run has
@@ -32,6 +34,8 @@ class Terminated(KeyboardInterrupt):
 
 def alive(process: psutil.Process) -> bool:
     """Whether a process still does anything; a dead one whose parent has not asked for its end does not."""
+    import psutil
+
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -221,6 +225,8 @@ def end(
     Raises:
         RunError: The process is another user's.
     """
+    import psutil
+
     tree = [root]
     with contextlib.suppress(psutil.NoSuchProcess):
         tree += root.children(recursive=True)
@@ -241,6 +247,8 @@ def end(
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
+    import psutil
+
     try:
         process.send_signal(number)  # psutil looks first whether the number is still this process's
     except psutil.NoSuchProcess:

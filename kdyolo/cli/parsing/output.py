@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import click
 
-from kdyolo.runs.lifecycle.devices import OF_A_RANK
 from kdyolo.utils.progress import Verbosity, verbosity, verbosity_set
 from kdyolo.utils.tables import fitted
 from kdyolo.utils.text import json_text, printable_lines
@@ -53,7 +52,11 @@ def note(text: Any) -> None:
 
 def is_later_rank() -> bool:
     """Whether this is one of several processes of a run, and not the first; a scheduler's RANK alone makes it none."""
-    return os.environ.get("RANK", "0") not in ("0", "-1") and all(os.environ.get(name) for name in OF_A_RANK)
+    if os.environ.get("RANK", "0") in ("0", "-1"):
+        return False
+    from kdyolo.runs.lifecycle.devices import OF_A_RANK
+
+    return all(os.environ.get(name) for name in OF_A_RANK)
 
 
 def print_result(result: str | Mapping[str, Any] | Sequence[Any] | None) -> None:

@@ -151,7 +151,7 @@ def head_facts(comparison: ComparisonResult) -> dict[str, str]:
     values: dict[str, list[Any]] = {
         "data": ["/".join(Path(data_name(run)).with_suffix("").parts[-2:]) for run in runs if run.args.get("data")],
         "model": [
-            Path(str(model)).stem for run in runs if (model := (run.record or {}).get("model") or run.args["model"])
+            Path(str(model)).stem for run in runs if (model := (run.record or {}).get("model") or run.args.get("model"))
         ],
         "epochs": [run.planned_epochs for run in runs],
         "image size": [f"{run.args['imgsz']} px" for run in runs if run.args.get("imgsz")],

@@ -21,7 +21,7 @@ from kdyolo.metrics.ground_truth import Detection, GroundTruth, check_detections
 from kdyolo.metrics.matching import match_detections
 from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.metrics.results.reading import read_detections
-from kdyolo.runs.files import PREDICTIONS_NAME
+from kdyolo.runs.files import ARGS_NAME, PREDICTIONS_NAME
 from kdyolo.runs.history import Run
 
 COUNT = 6
@@ -190,6 +190,8 @@ def _keeps_predictions(run: Run) -> bool:
 
 def _reference(run: Run) -> Reference:
     """The annotations that a run was scored with, else those of its data set, and the images of that."""
+    if not run.args.get("data"):
+        raise DatasetError(f"{run.path / ARGS_NAME} names no data set, so there are no images to draw.")
     dataset, split = load_dataset(Path(run.args["data"])), str(run.args.get("split") or "val")
     if split not in dataset.images:
         raise DatasetError(f"{dataset.path}: expected a key {split!r}, the split that {run.path} was evaluated on.")

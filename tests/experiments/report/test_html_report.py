@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kdyolo.errors import RunError
 from kdyolo.experiments.compare import compare_runs
@@ -19,6 +20,7 @@ from kdyolo.experiments.report.html_report import head_facts, render
 from kdyolo.experiments.report.sample_images import Samples
 from kdyolo.runs.files import MAP
 from tests.builders.browser import Page, chromium
+from tests.builders.run_folders import write_run
 from tests.builders.studies import comparison_of, write_study
 
 EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
@@ -202,6 +204,19 @@ def test_what_is_zero_throughout_is_not_drawn(study):
     assert "distribution focal loss" not in text
     assert "chart-classes-" not in text
     assert text.count("No class has another AP than with random.") == 2
+
+
+@pytest.mark.parametrize("known", [{"data": "data/coco/coco.yaml"}, {"model": "yolov8n.pt", "imgsz": 64}])
+def test_runs_that_keep_few_of_their_settings_have_a_report(tmp_path, known):
+    """As other tools, and older versions of Ultralytics, leave them."""
+    for arm in ("random", "frozen"):
+        for seed in (0, 1):
+            folder, best = tmp_path / "study" / arm / f"seed{seed}", 0.3 + 0.1 * (arm == "frozen") + 0.01 * seed
+            run = write_run(folder, [0.1, best], seed=seed, stock=True)
+            (run / "args.yaml").write_text(yaml.safe_dump({**known, "seed": seed}))
+    page = write_report(compare_runs(tmp_path / "study", baseline="random"), tmp_path / "report").read_text("utf-8")
+    assert page.count("args.yaml names no data set, so there are no images to draw.") == ("data" not in known)
+    assert ("yolov8n" in page) is ("model" in known)
 
 
 def test_an_error_that_several_arms_share_is_told_once(study):
