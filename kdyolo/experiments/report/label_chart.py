@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from kdyolo.experiments.comparison.findings.label_efficiency import LabelCurves
 from kdyolo.experiments.report.arm_styles import ArmStyle
-from kdyolo.experiments.report.plotly_charts import CURVE_HEIGHT, literal, without_theme
+from kdyolo.experiments.report.plotly_charts import CURVE_HEIGHT, empty_figure, literal
 
 
 def label_chart(labels: LabelCurves, styles: Mapping[str, ArmStyle]) -> go.Figure:
@@ -18,7 +18,7 @@ def label_chart(labels: LabelCurves, styles: Mapping[str, ArmStyle]) -> go.Figur
         labels: The points.
         styles: Arm → how it is drawn.
     """
-    figure = go.Figure()
+    figure = empty_figure()
     for arm in dict.fromkeys(point.arm for point in labels.points):
         found = [point for point in labels.points if point.arm == arm]
         ends = [(p.value.low, p.value.high) if p.value.known else (p.value.estimate,) * 2 for p in found]
@@ -46,4 +46,4 @@ def label_chart(labels: LabelCurves, styles: Mapping[str, ArmStyle]) -> go.Figur
     }
     figure.update_xaxes(title="labelled images" if counted else "share of the labelled images", **axis)
     figure.update_yaxes(title=literal(labels.metric), rangemode="tozero", tickformat="~g", automargin=True)
-    return without_theme(figure)
+    return figure

@@ -47,7 +47,7 @@ def label(text: str) -> str:
 
 def differences_chart(differences: Sequence[Difference], styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Dots with whiskers and their values, a row for each arm, and a line at no difference; in points of mAP."""
-    figure = go.Figure()
+    figure = empty_figure()
     for row, d in enumerate(differences):
         style, interval = styles[d.arm], d.interval
         reach = [POINTS * (interval.high - interval.estimate)] if interval.known else None
@@ -83,7 +83,7 @@ def differences_chart(differences: Sequence[Difference], styles: Mapping[str, Ar
     figure.update_layout(height=90 + ROW_HEIGHT * len(differences), hovermode="closest")
     figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, **_signed_axis(low, high))
     figure.update_yaxes(**_rows([d.arm for d in differences]), range=[len(differences) - 0.5, -0.5])
-    return without_theme(figure)
+    return figure
 
 
 def panel_chart(
@@ -100,7 +100,7 @@ def panel_chart(
     figure.update_layout(height=height, hovermode="x unified", showlegend=False)
     figure.update_xaxes(**_epoch_axis(1, end))
     figure.update_yaxes(rangemode="tozero" if panel.kind != "loss" else "normal", tickformat="~g", automargin=True)
-    return without_theme(figure)
+    return figure
 
 
 def zoomed_chart(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure | None:
@@ -116,7 +116,7 @@ def zoomed_chart(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure | No
     figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", showlegend=False)
     figure.update_xaxes(**_epoch_axis(start, end))
     figure.update_yaxes(range=[min(values) - room, max(values) + room], tickformat="~g", automargin=True)
-    return without_theme(figure)
+    return figure
 
 
 def difference_curves_chart(
@@ -126,7 +126,7 @@ def difference_curves_chart(
     styles: Mapping[str, ArmStyle],
 ) -> go.Figure:
     """Mean difference to the baseline over the epochs, in points, with the band of its interval."""
-    figure = go.Figure()
+    figure = empty_figure()
     for curve in found:
         style = styles[curve.arm]
         meta = {"color": style.color, "arm": curve.arm}
@@ -157,7 +157,7 @@ def difference_curves_chart(
     figure.update_xaxes(**_epoch_axis(1, max(curve.epochs[-1] for curve in found)))
     values = [v for c in found for i in c.intervals[len(c.intervals) // 10 :] for v in (i.estimate, *_ends(i))]
     figure.update_yaxes(zeroline=False, automargin=True, hoverformat="+.2f", **_signed_axis(*_reach(values)))
-    return without_theme(figure)
+    return figure
 
 
 def last_epoch(panel: Panel) -> int:
@@ -166,38 +166,45 @@ def last_epoch(panel: Panel) -> int:
 
 
 def _seeds_and_means(panel: Panel, styles: Mapping[str, ArmStyle]) -> go.Figure:
-    figure = go.Figure()
+    figure = empty_figure()
     for curve in panel.curves:
         style = styles[curve.arm]
         if len(curve.seeds) > 1:
             x, y = _joined(curve.seeds)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines",
-                line={"width": 1, "dash": style.dash},
-                opacity=0.45,
-                hoverinfo="skip",
-                name=literal(curve.arm),
-                meta={"color": style.color, "role": "seeds", "arm": curve.arm},
-            )
-        figure.add_scatter(**_mean(curve, style))
+            seeds = {
+                "type": "scatter",
+                "x": x,
+                "y": y,
+                "mode": "lines",
+                "line": {"width": 1, "dash": style.dash},
+                "opacity": 0.45,
+                "hoverinfo": "skip",
+                "name": literal(curve.arm),
+                "meta": {"color": style.color, "role": "seeds", "arm": curve.arm},
+            }
+            figure.add_trace(seeds)  # a dict is looked through once, an object of Plotly's a second time
+        figure.add_trace(_mean(curve, style))
     return figure
 
 
 def _mark_phases(figure: go.Figure, phases: Sequence[FrozenSpan], changes: Sequence[Unfreezing]) -> None:
+    height = {"y0": 0, "y1": 1, "yref": "y domain"}
+    shapes: list[dict[str, Any]] = []
     for span in phases:
-        opacity = SHADE * span.fraction / len(phases) ** 0.5  # they lie over each other
-        figure.add_vrect(span.start, span.end, fillcolor=f"rgba({GREY}, {opacity:.3f})", line_width=0, layer="below")
+        color = f"rgba({GREY}, {SHADE * span.fraction / len(phases) ** 0.5:.3f})"  # they lie over each other
+        ends = {"x0": span.start, "x1": span.end, "layer": "below"}
+        shapes.append({"type": "rect", **height, **ends, "fillcolor": color, "line": {"width": 0}})
     for change in changes:
-        figure.add_vline(change.at, line={"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"})
+        line = {"width": 1.5, "dash": "dash", "color": f"rgb({GREY})"}
+        shapes.append({"type": "line", **height, "x0": change.at, "x1": change.at, "line": line})
+    figure.update_layout(shapes=shapes)  # all at once: Plotly looks through a figure for each that is added
 
 
 def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go.Figure:
     """Bars from loss to gain, a row for each class; in points of AP."""
     ordered = shown_classes(differences)
     values = [POINTS * d.difference for d in ordered]
-    figure = go.Figure()
+    figure = empty_figure()
     figure.add_bar(
         x=values,
         y=list(range(len(ordered))),
@@ -212,7 +219,7 @@ def classes_chart(differences: Sequence[ClassDifference], style: ArmStyle) -> go
     figure.update_xaxes(title="points of AP", zeroline=False, **_signed_axis(*_reach([d.difference for d in ordered])))
     figure.update_yaxes(**_rows([d.name for d in ordered]), range=[-0.5, len(ordered) - 0.5])
     figure.update_layout(height=90 + BAR_HEIGHT * len(ordered), bargap=0.25)
-    return without_theme(figure)
+    return figure
 
 
 def shown_classes(differences: Sequence[ClassDifference]) -> list[ClassDifference]:
@@ -340,14 +347,14 @@ def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing], end: int
         )
 
 
-def without_theme(figure: go.Figure) -> go.Figure:
+def empty_figure() -> go.Figure:
     """Without Plotly's own theme, which takes 6 kB in every figure and has one background."""
-    figure.update_layout(
-        template="none",
-        margin={"l": 44, "r": 12, "t": 10, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        autosize=True,
-        dragmode=False,
-    )
-    return figure
+    layout = {
+        "template": "none",
+        "margin": {"l": 44, "r": 12, "t": 10, "b": 44},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "autosize": True,
+        "dragmode": False,
+    }
+    return go.Figure(layout=layout)  # here, since a figure that is given no theme copies Plotly's own first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdyolo.errors import KDYOLOError
 from kdyolo.metrics.ground_truth import Detection
@@ -40,7 +41,7 @@ def predict_samples(run: Run, files: Mapping[int, Path], category_ids: Sequence[
         raise NoPredictions(f"{checkpoint}: no such file.")
     from kdyolo.engine.model import KDYOLO  # torch and Ultralytics
 
-    options = {"imgsz": run.args.get("imgsz"), "conf": SHOWN_SCORE, "device": "cpu", "verbose": False}
+    options: dict[str, Any] = {"imgsz": run.args.get("imgsz"), "conf": SHOWN_SCORE, "device": "cpu", "verbose": False}
     try:
         results = KDYOLO(str(checkpoint)).predict([str(file) for file in files.values()], **options)
     except (KDYOLOError, OSError, EOFError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
