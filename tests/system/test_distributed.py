@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,11 +102,10 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def torchrun(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Two ranks as torchrun starts and watches them."""
+def torchrun(python: ForkServer, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Two ranks as torchrun starts and watches them; it is forked, they are started."""
     launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port())
-    command = [sys.executable, *launch, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
+    return python.run(*launch, *arguments, cwd=cwd)
 
 
 def run_ranks(python: ForkServer, *arguments: object, folders: Sequence[Path], nodes: int = 1) -> list[Ended]:
@@ -196,11 +194,11 @@ def test_without_wrapping_again_the_same_test_would_fail(python, checkpoint, sha
     assert max(ranks[0]["gradients"].values()) > 1e-2
 
 
-def test_a_rank_that_dies_ends_the_run_with_its_error(checkpoint, shapes, tmp_path):
+def test_a_rank_that_dies_ends_the_run_with_its_error(python, checkpoint, shapes, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     began = time.monotonic()
     options = {**OPTIONS, "work_dir": str(tmp_path / "run")}
-    done = torchrun(tmp_path / "worker.py", checkpoint, shapes, tmp_path, "dies", options, cwd=tmp_path)
+    done = torchrun(python, tmp_path / "worker.py", checkpoint, shapes, tmp_path, "dies", options, cwd=tmp_path)
     assert done.returncode != 0
     assert "this rank is broken" in done.stderr
     assert time.monotonic() - began < 200  # the other rank would wait for half an hour; this takes eight seconds
