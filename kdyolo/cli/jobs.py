@@ -16,7 +16,7 @@ from kdyolo.cli.parsing.next_steps import short_path
 from kdyolo.cli.parsing.output import result_stream
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
-from kdyolo.utils.text import format_duration, printable
+from kdyolo.utils.text import format_duration, printable, shell_word
 
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
@@ -61,7 +61,8 @@ def run_detached(dry_run: bool, as_json: bool = False) -> None:
         return
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
     echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
-    echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
+    below = "" if where == run else f" {shell_word(where)}"
+    echo(f"  kdyolo logs {shell_word(run)} -f\n  kdyolo ps{below}\n  kdyolo stop {shell_word(run)}")
 
 
 @command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json")

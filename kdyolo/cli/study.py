@@ -11,6 +11,7 @@ from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import RunError
 from kdyolo.utils.progress import verbosity
+from kdyolo.utils.text import shell_word
 
 if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
@@ -54,7 +55,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     try:
         planned.run(engine)
     except KeyboardInterrupt:
-        echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
+        echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {shell_word(file)}", err=True)
         raise
     told = not as_json and verbosity() != "quiet"  # by the study itself
     comparison = None if told else planned.comparison()
