@@ -89,7 +89,7 @@ def declared_options(
                 cls=GroupedOption,
                 group=CONTROL if name in CONTROLLING else (titles or {}).get(found.group, "Options"),
                 type=None if name in unread and found.kind == "integer" else kind,
-                is_flag=found.kind == "flag",
+                is_flag=True if found.kind == "flag" else None,  # False would take -1 for an option, not for its value
                 metavar=found.metavar or ("INTEGER" if found.kind == "integer" else None),
                 shell_complete=_shipped_names(COMPLETED[name]) if name in COMPLETED else None,
                 help=found.help,

@@ -12,7 +12,7 @@ from kdyolo.cli.parsing.output import telling
 from kdyolo.errors import Mistakes
 
 COMMON = "Help and output"
-_COMMON_FLAGS = {"--help", "--debug", "--quiet", "--verbose", "--json"}
+_COMMON_FLAGS = {"--help", "--version", "--debug", "--quiet", "--verbose", "--json"}
 
 
 class GroupedOption(click.Option):

@@ -33,6 +33,17 @@ def ended(*words: str) -> int:
     return 0
 
 
+def test_the_help_of_distill_has_groups():
+    text = CliRunner().invoke(cli, ["distill", "--help"]).output
+    titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
+    assert titles[0] == "What it starts from"
+    assert "Options" not in titles
+    assert titles[-3:] == ["Controlling the run", "Reading the checkpoint that it starts from", "Help and output"]
+    control = text[text.index(titles[-3]) : text.index(titles[-2])]
+    assert all(option in control for option in ("--config", "--resume", "--dry-run", "--detach", "--work-dir"))
+    assert all(f"  {option} " in text for option in ("--bn-eps", "--input-norm", "--key-map"))
+
+
 def test_the_help_of_train_has_groups():
     text = CliRunner().invoke(cli, ["train", "--help"]).output
     titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
@@ -63,7 +74,7 @@ def test_help_fits_the_terminal_and_has_no_colours(name, width):
 def test_every_command_has_what_all_have():
     for name in COMMANDS:
         flags = {flag for param in cli.get_command(None, name).params for flag in param.opts}
-        assert flags >= {"-q", "--quiet", "-v", "--verbose", "--debug"}, name
+        assert flags >= {"-V", "--version", "-q", "--quiet", "-v", "--verbose", "--debug"}, name
 
 
 def test_commands_with_a_result_print_json_if_asked():
@@ -72,8 +83,9 @@ def test_commands_with_a_result_print_json_if_asked():
 
 
 def test_version(capsys):
-    main(["-V"])
-    assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
+    for words in (["-V"], ["train", "-V"], ["ps", "--version", "nowhere"]):
+        main(words)
+        assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
 
 
 # ---- exit codes ------------------------------------------------------------------------------------------------------
@@ -159,6 +171,14 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
             "distill images=nowhere epochs=0 --imgsz 100 --device cuda:99",
             ["no teacher", "nowhere", "epochs", "imgsz", "GPU 99"],
         ),
+        (
+            "distill images=no teacher=no.pt model=yolov9x backbone=no.pth val_images=no2 --nonsens bn_eps=x",
+            ["there is no no.", "there is no no.pt", "yolov9x", "no.pth", "no no2", "'--nonsens'", "'x'"],
+        ),
+        (
+            "distill images=. teacher=here.pt backbone=here.pt taps=p9:1 seed=-1 input_norm=x --imgsz",
+            ["here.pt", ".: expected images", "seed", "input_norm", "'--imgsz' requires"],
+        ),
         ("distill --config nowhere.yaml --epochs 0 lr=abc", ["nowhere.yaml", "epochs", "'abc'"]),
         (
             "predict nowhere.pt nowhere conf=2 imgsz=abc device=cuda:99",
@@ -179,6 +199,7 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
 )
 def test_mistakes_in_options_settings_config_and_files_are_told_at_once(line, words, capsys):
     Path("here.yaml").write_text("a: 1\n")
+    Path("here.pt").write_text("no weights\n")
     Path("asked.yaml").write_text("data: here.yaml\nrandom_init: true\nlr0: abc\n")
     assert ended(*line.split()) == 2
     error = capsys.readouterr().err
