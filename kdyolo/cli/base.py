@@ -126,6 +126,22 @@ def require_files(files: Mapping[str, str | None], error: type[KDYOLOError] = Da
         raise error(missing[0]) if len(missing) == 1 else ConfigError(missing)
 
 
+def there(*names: str) -> Callable[[Mapping[str, Any]], None]:
+    """A check for :func:`command` that refuses files and folders that are not there.
+
+    Args:
+        *names: Arguments that name one, or several.
+    """
+
+    def check(given: Mapping[str, Any]) -> None:
+        values = (given.get(name) or () for name in names)
+        paths = [str(path) for value in values for path in (value if isinstance(value, (list, tuple)) else [value])]
+        with collect_mistakes() as mistakes:
+            mistakes.add(*(f"{path}: no such file or folder." for path in paths if not Path(path).exists()))
+
+    return check
+
+
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
     """Settings in the form ``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
 

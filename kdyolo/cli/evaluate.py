@@ -20,6 +20,7 @@ from kdyolo.cli.base import (
     print_if_quiet,
     print_result,
     require_files,
+    there,
 )
 from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
 from kdyolo.cli.parsing.output import is_later_rank
@@ -201,7 +202,8 @@ def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) 
 @command(
     "  kdyolo score predictions.json instances_val2017.json\n"
     "  kdyolo score predictions.json instances_val2017.json --ci --per-class\n"
-    "  kdyolo score a.json b.json instances_val2017.json --json"
+    "  kdyolo score a.json b.json instances_val2017.json --json",
+    check=there("files"),
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
 @evaluator_option

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
 
 
+def _check_study(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in a study's file, for a command line that has others already."""
+    from kdyolo.experiments.study.study import Study
+
+    if file := given.get("file"):
+        Study.from_file(file, engine=given.get("engine") or "local")
+
+
 @command(
     "  kdyolo study study.yaml --dry-run\n"
     "  kdyolo study study.yaml            # also to go on after an interruption\n"
     "  kdyolo study study.yaml --detach\n"
-    "  kdyolo study study.yaml --engine ray"
+    "  kdyolo study study.yaml --engine ray",
+    check=_check_study,
 )
 @click.argument("file", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Check everything, time a few steps of each arm, print the plan.")

@@ -221,7 +221,14 @@ def _trained(trainer: KDTrainer) -> dict[str, Any]:
     return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 
 
-@command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth")
+def _check_parts(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in data set, checkpoint and model, for a command line that has others already."""
+    from kdyolo.engine.preflight import check_parts
+
+    check_parts(**{name: given.get(name) for name in ("data", "backbone", "model")})
+
+
+@command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth", check=_check_parts)
 @click.option("--data", type=click.Path(), help="Data set YAML to check.")
 @click.option("--backbone", type=click.Path(), help="Distillation checkpoint to check.")
 @click.option("--model", help="Model YAML that the checkpoint should fit.")
