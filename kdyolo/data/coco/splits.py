@@ -135,7 +135,7 @@ def check_sources(sources: Sequence[CocoSplit]) -> None:
         for source in sources:
             with found.gathered():
                 if not source.annotations.exists():
-                    raise DatasetError(f"{source.annotations}: cannot be read: No such file. Correct the path of the annotations.")
+                    raise DatasetError(f"{source.annotations}: cannot be read: No such file. Correct the path.")
             with found.gathered():
                 if not source.images.is_dir():
                     raise DatasetError(
