@@ -96,7 +96,18 @@ class ConfigError(KDYOLOError):
             return
         self.mistakes = tuple(_without_middle(mistake, LONGEST_MISTAKE) for mistake in found[:MOST_MISTAKES])
         more = [f"and {len(found) - MOST_MISTAKES:,} more."] if len(found) > MOST_MISTAKES else []
-        super().__init__("\n  - ".join((f"{len(found)} mistakes:", *self.mistakes, *more)))
+        super().__init__(listed_mistakes([*self.mistakes, *more], len(found)))
+
+
+def listed_mistakes(mistakes: Sequence[str], count: int) -> str:
+    """One message of several mistakes: a line or more for each, further lines of one below its first.
+
+    Args:
+        mistakes: The mistakes, perhaps with a word on those left out at their end.
+        count: Number of mistakes.
+    """
+    lines = (mistake.strip().replace("\n", "\n    ") for mistake in mistakes)
+    return "\n  - ".join((f"{count} mistakes:", *lines))
 
 
 class RunError(KDYOLOError):

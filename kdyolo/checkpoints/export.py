@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from kdyolo.checkpoints.safe_load import TENSORS_SHA256, read_detector, tensors_sha256
-from kdyolo.errors import CheckpointError, ConfigError, RunError
+from kdyolo.errors import CheckpointError, ConfigError, RunError, collect_mistakes
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 from kdyolo.utils.atomic import replacing, write_tensors
@@ -44,9 +44,12 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
         CheckpointError: ``source`` is no detector checkpoint.
         RunError: The stock model would not compute what the source does; nothing is written.
     """
-    path = _checkpoint_file(source)
-    target = Path(out) if out else path.with_name(f"{path.stem}-stock.pt")
-    _may_write(target, path, exist_ok)
+    with collect_mistakes() as mistakes:
+        path = mistakes.result(lambda: _checkpoint_file(source))
+        if target := Path(out) if out else path and path.with_name(f"{path.stem}-stock.pt"):
+            mistakes.result(lambda: _may_write(target, path, exist_ok))
+    assert path is not None  # else there were mistakes
+    assert target is not None
     content, model = _read(path)
     with _writing(target), replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
         torch.save(content, partial)
@@ -75,10 +78,13 @@ def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False
         ConfigError: ``out`` exists or has another suffix.
         CheckpointError: ``source`` is no detector checkpoint.
     """
-    path, target = _checkpoint_file(source), Path(out)
-    if target.suffix != ".safetensors":
-        raise ConfigError(f"--out {target}: expected a name that ends in .safetensors.")
-    _may_write(target, path, exist_ok)
+    target = Path(out)
+    with collect_mistakes() as mistakes:
+        path = mistakes.result(lambda: _checkpoint_file(source))
+        if target.suffix != ".safetensors":
+            mistakes.add(f"--out {target}: expected a name that ends in .safetensors.")
+        mistakes.result(lambda: _may_write(target, path, exist_ok))
+    assert path is not None  # else there were mistakes
     content, model = _read(path)
     layers: nn.Sequential = model.model[: len(model.yaml["backbone"])]
     epsilons = {module.eps for module in layers.modules() if isinstance(module, nn.BatchNorm2d)}
@@ -122,8 +128,8 @@ def _checkpoint_file(source: str | Path) -> Path:
     raise CheckpointError(f"{path}: expected a checkpoint, or a run folder with weights/best.pt or last.pt in it.")
 
 
-def _may_write(target: Path, source: Path, exist_ok: bool) -> None:
-    if target.resolve() == source.resolve():
+def _may_write(target: Path, source: Path | None, exist_ok: bool) -> None:
+    if source is not None and target.resolve() == source.resolve():
         raise ConfigError(f"--out {target} is the checkpoint itself. Choose another name.")
     if target.exists() and not exist_ok:
         raise ConfigError(f"{target} exists. Choose another --out, or replace it with --exist-ok.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdyolo.errors import CheckpointError, ConfigError
+from kdyolo.utils.text import quoted
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class InputNorm:
         if len(mean) != 3 or len(std) != 3 or not all(abs(v) < 1e3 for v in mean) or not all(0 < v < 1e3 for v in std):
             raise ConfigError(
                 f"input_norm must be 0-1, imagenet, or three means and three deviations of RGB images in 0–1, e.g. "
-                f"0.485,0.456,0.406/0.229,0.224,0.225; found {text!r}."
+                f"0.485,0.456,0.406/0.229,0.224,0.225; found {quoted(text)}."
             )
         return cls(mean, std)
 

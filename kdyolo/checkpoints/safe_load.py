@@ -280,7 +280,7 @@ def _load_ultralytics(path: Path, scanned: PickleContent, unsafe: list[str]) -> 
     check_calls(path, scanned)
     with tempfile.TemporaryDirectory() as folder:
         link = path.resolve()
-        if link.suffix != ".pt":  # that loader looks at the name
+        if link.suffix != ".pt" or "'" in str(link):  # that loader looks at the name, and drops apostrophes
             link = Path(folder) / "weights.pt"
             link.symlink_to(path.resolve())
         try:

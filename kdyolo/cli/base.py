@@ -36,7 +36,7 @@ EVALUATORS = ("faster-coco-eval", "pycocotools")  # as in kdyolo.metrics.coco_me
 
 
 def common_options(function: F) -> F:
-    """Give a command the options that all have."""
+    """Give a command, and the group, the options that all have."""
 
     def keep(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
         def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -51,14 +51,13 @@ def common_options(function: F) -> F:
     ):
         callback = keep(name) if name else None
         function = click.option(*flags, is_flag=True, expose_value=False, callback=callback, help=text)(function)
-    return function
+    return click.version_option(__version__, "-V", "--version", prog_name="kdyolo")(function)
 
 
 @click.group(
     cls=SectionedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, "-V", "--version", prog_name="kdyolo")
 @common_options
 def cli() -> None:
     """From a distilled backbone to a COCO detector on Ultralytics.
@@ -68,7 +67,9 @@ def cli() -> None:
     kdyolo train --data datasets/coco/coco.yaml --backbone ckpt.pth --freeze 50
     yolo val model=runs/detect/train/weights/best.pt data=datasets/coco/coco.yaml
 
-    Options may be given as KEY=VALUE, too: kdyolo val model=best.pt data=coco.yaml.
+    \b
+    Options may be given as KEY=VALUE, too:
+    kdyolo val model=best.pt data=coco.yaml
     """  # noqa: D301 - click wants the backspace itself
 
 
@@ -123,6 +124,22 @@ def require_files(files: Mapping[str, str | None], error: type[KDYOLOError] = Da
     ]
     if missing:
         raise error(missing[0]) if len(missing) == 1 else ConfigError(missing)
+
+
+def there(*names: str) -> Callable[[Mapping[str, Any]], None]:
+    """A check for :func:`command` that refuses files and folders that are not there.
+
+    Args:
+        *names: Arguments that name one, or several.
+    """
+
+    def check(given: Mapping[str, Any]) -> None:
+        values = (given.get(name) or () for name in names)
+        paths = [str(path) for value in values for path in (value if isinstance(value, (list, tuple)) else [value])]
+        with collect_mistakes() as mistakes:
+            mistakes.add(*(f"{path}: no such file or folder." for path in paths if not Path(path).exists()))
+
+    return check
 
 
 def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:

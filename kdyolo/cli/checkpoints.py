@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, json_option, note, print_result, require_files
+from kdyolo.cli.base import command, json_option, note, print_result, require_files, there
 from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import FEATURES_NAME
 
@@ -17,7 +17,8 @@ from kdyolo.runs.files import FEATURES_NAME
     "  kdyolo inspect ckpt.pth\n"
     "  kdyolo inspect ckpt.pth --image street.jpg --out features.png\n"
     "  kdyolo inspect epoch_4.pth epoch_9.pth\n"
-    "  kdyolo inspect runs/detect/train/weights/best.pt --json"
+    "  kdyolo inspect runs/detect/train/weights/best.pt --json",
+    check=there("files", "image", "key_map"),
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE [OTHER]")
 @json_option
@@ -52,7 +53,8 @@ def inspect(files: Sequence[str], as_json: bool, image: str | None, out: str | N
 
 @command(
     "  kdyolo export-stock runs/detect/train\n"
-    "  kdyolo export-stock runs/detect/train/weights/epoch40.pt --out detector.pt"
+    "  kdyolo export-stock runs/detect/train/weights/epoch40.pt --out detector.pt",
+    check=there("source"),
 )
 @click.argument("source", metavar="RUN|CKPT", type=click.Path())
 @click.option("--out", type=click.Path(), help="File to write. Default: NAME-stock.pt beside the checkpoint.")
@@ -70,7 +72,8 @@ def export_stock(source: str, out: str | None, exist_ok: bool, as_json: bool) ->
 
 @command(
     "  kdyolo extract runs/detect/train/weights/best.pt --out backbone.safetensors\n"
-    "  kdyolo train --data datasets/other/other.yaml --backbone backbone.safetensors"
+    "  kdyolo train --data datasets/other/other.yaml --backbone backbone.safetensors",
+    check=there("source"),
 )
 @click.argument("source", metavar="RUN|CKPT", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="File to write, ending in .safetensors.")
@@ -83,7 +86,7 @@ def extract(source: str, out: str, exist_ok: bool, as_json: bool) -> None:
     _print_file(extract_backbone(source, out, exist_ok), as_json)
 
 
-@command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md")
+@command("  kdyolo card runs/detect/train\n  kdyolo card runs/detect/train --out MODEL_CARD.md", check=there("run"))
 @click.argument("run", type=click.Path())
 @click.option("--out", type=click.Path(), help="File to write. Default: model_card.md in the run.")
 @json_option

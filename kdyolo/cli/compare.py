@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from kdyolo.cli.base import command, json_option, note, print_result
-from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.errors import ConfigError, Mistakes, collect_mistakes
 
 if TYPE_CHECKING:
     from kdyolo.experiments.compare import RunComparison
 
 FORMATS = ("table", "md", "json", "csv")
+
+
+def _check_runs(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in runs and options, for a command line that has others already."""
+    from kdyolo.experiments.compare import check_comparison
+
+    with collect_mistakes() as mistakes:
+        wanted = mistakes.result(lambda: _numbers(given["targets"])) if given.get("targets") else None
+        _gather_missing_out(given, mistakes)
+        metric, at = given.get("metric") or "mAP50-95", given.get("at") or "best"
+        mistakes.result(lambda: check_comparison(given.get("runs") or (), metric, at, wanted))
+
+
+def _gather_missing_out(given: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """Note options that need a folder for what is written, where none is given."""
+    if given.get("out") is None and (lacking := [f"--{name}" for name in ("plots", "watch") if given.get(name)]):
+        mistakes.add(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
 
 
 @command(
@@ -23,7 +40,8 @@ FORMATS = ("table", "md", "json", "csv")
     "  kdyolo compare runs/random-s* runs/frozen-s* --metric 'official AP' --format md\n"
     "  kdyolo compare runs/a runs/b --targets 0.2,0.3 --anyway\n"
     "  kdyolo compare studies/does-distillation-help --out report/ --watch\n"
-    "  kdyolo compare studies/does-distillation-help --out paper/ --plots svg"
+    "  kdyolo compare studies/does-distillation-help --out paper/ --plots svg",
+    check=_check_runs,
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option(
@@ -68,9 +86,7 @@ def compare(
     """
     with collect_mistakes() as mistakes:
         wanted = mistakes.result(lambda: _numbers(targets)) if targets is not None else None
-        if out is None and (plots or watch):
-            lacking = [option for option, given in (("--plots", plots), ("--watch", watch)) if given]
-            mistakes.add(f"{' and '.join(lacking)}: expected --out DIR too, the folder for what is written.")
+        _gather_missing_out({"out": out, "plots": plots, "watch": watch}, mistakes)
         if mistakes:
             from kdyolo.experiments.compare import check_comparison
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
-from kdyolo.errors import ConfigError
+from kdyolo.cli.base import command, echo, json_option, plain_data, print_result, there
+from kdyolo.errors import collect_mistakes
 from kdyolo.runs.process_control import ended_by_signals
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     "  kdyolo convert --annotations shop/train.json --images shop/img --split train \\\n"
     "                 --annotations shop/val.json --images shop/img --split val --out datasets/shop --name shop\n"
     "  kdyolo convert COCO2017/ --out datasets/traffic --name traffic --classes person,bicycle,car --min-area 100",
+    check=there("root", "annotations", "images"),
 )
 @click.argument("root", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder to write.")
@@ -70,10 +71,12 @@ def convert(
     from kdyolo.data.coco_to_yolo import CocoSplit, convert_coco
 
     if not len(annotations) == len(images) == len(split):
-        raise ConfigError(
-            f"--annotations, --images and --split belong together, one of each per split; "
-            f"found {len(annotations)}, {len(images)} and {len(split)}."
-        )
+        with collect_mistakes() as mistakes:
+            mistakes.add(
+                f"--annotations, --images and --split belong together, one of each per split; "
+                f"found {len(annotations)}, {len(images)} and {len(split)}."
+            )
+            mistakes.result(lambda: there("root", "annotations", "images")(click.get_current_context().params))
     sources = [CocoSplit(Path(a), Path(i), s) for a, i, s in zip(annotations, images, split, strict=True)]
     chosen = [name.strip() for name in classes.split(",")] if classes else ()
     skip: SkipInvalid = "any" if skip_invalid == "any" else skip_invalid is not None
@@ -86,9 +89,18 @@ def convert(
     echo(Path(out) / summary.yaml.name)  # as the user wrote it, ready for --data
 
 
+def _check_dataset(given: Mapping[str, Any]) -> None:
+    """Find out whether the data set is there, for a command line that has mistakes already."""
+    from kdyolo.data.dataset_yaml import dataset_file
+
+    if dataset := given.get("dataset"):
+        dataset_file(dataset)
+
+
 @command(
     "  kdyolo to-coco datasets/coco/coco.yaml --out instances.json\n"
-    "  kdyolo to-coco datasets/coco/coco.yaml --split val --out instances_val.json"
+    "  kdyolo to-coco datasets/coco/coco.yaml --split val --out instances_val.json",
+    check=_check_dataset,
 )
 @click.argument("dataset", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="JSON file to write.")

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from kdyolo.cli.base import command, json_option, note, plain_data, print_if_quiet, print_result
-from kdyolo.cli.jobs import detach_option, run_detached
+from kdyolo.cli.base import GroupedOption, command, json_option, note, plain_data, print_if_quiet, print_result
+from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
 from kdyolo.cli.parsing.next_steps import after_distillation, short_path
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
 from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.runs.lifecycle.devices import read_rank
-from kdyolo.runs.lifecycle.options import declared
+from kdyolo.runs.lifecycle.options import Group, declared
 from kdyolo.runs.process_control import ended_by_signals
+
+TITLES: dict[Group, str] = {
+    "start": "What it starts from",
+    "teaching": "What the teacher teaches",
+    "recipe": "Training",
+    "views": "Views of the images",
+    "reading": "Reading the checkpoint that it starts from",
+}
+START: dict[str, Any] = {"cls": GroupedOption, "group": TITLES["start"]}
+CONTROLLING: dict[str, Any] = {"cls": GroupedOption, "group": CONTROL}
 
 
 def _check_others(given: Mapping[str, Any]) -> None:
@@ -26,7 +35,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
     names = declared(DistillOptions)
     options = {key: value for key, value in given.items() if key in names and value is not None and value is not False}
     if given.get("resume") is None:
-        _checked(given.get("images") or (), given.get("teacher"), given.get("config"), options)
+        _checked(given.get("images") or (), given.get("teacher"), given.get("config"), options, others=True)
 
 
 @command(
@@ -37,13 +46,17 @@ def _check_others(given: Mapping[str, Any]) -> None:
     "  kdyolo distill --resume runs/distill/sam2-s --detach",
     check=_check_others,
 )
-@click.option("--images", multiple=True, type=click.Path(), help="Folder of images or a list; may be repeated.")
-@click.option("--teacher", help="Name in timm, NAME:FILE with local weights, or a YOLO's .pt.")
-@declared_options(declared(DistillOptions))
-@click.option("--config", type=click.Path(), metavar="FILE",
+@click.option(
+    "--images", multiple=True, type=click.Path(), **START, help="Folder of images or a list; may be repeated."
+)
+@click.option("--teacher", **START, help="Name in timm, NAME:FILE with local weights, or a YOLO's .pt.")
+@declared_options(declared(DistillOptions), TITLES)
+@click.option("--config", type=click.Path(), metavar="FILE", **CONTROLLING,
               help="YAML file of options, or a run's kdyolo.yaml; options beside it win.")  # fmt: skip
-@click.option("--resume", type=click.Path(), metavar="RUN", help="Continue an interrupted run: its folder.")
-@click.option("--dry-run", is_flag=True, help="Check everything, measure some steps, print the plan; train nothing.")
+@click.option("--resume", type=click.Path(), metavar="RUN", **CONTROLLING,
+              help="Continue an interrupted run: its folder.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, **CONTROLLING,
+              help="Check everything, measure some steps, print the plan; train nothing.")  # fmt: skip
 @detach_option
 @json_option
 def distill(
@@ -89,15 +102,22 @@ def distill(
 
 
 def _checked(
-    images: Sequence[str], teacher: str | None, config: str | None, given: dict[str, Any]
+    images: Sequence[str], teacher: str | None, config: str | None, given: dict[str, Any], others: bool = False
 ) -> tuple[Sequence[str], str | None, dict[str, Any]]:
-    """Images, teacher and options, those of a config file below those given, checked as far as nothing is opened.
+    """Images, teacher and options, those of a config file below those given, all of them there.
+
+    Args:
+        images: Images that were given.
+        teacher: Teacher that was given.
+        config: Config file.
+        given: Options that were given.
+        others: Whether the command line has mistakes already, so that all others are looked for.
 
     Raises:
         KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
     """
     from kdyolo.cli.parsing.config_file import read_config, teacher_of
-    from kdyolo.distillation.plan import check_options
+    from kdyolo.distillation.plan import check_beside_others
     from kdyolo.runs.lifecycle.devices import Machine, read_devices
 
     with collect_mistakes() as mistakes:
@@ -107,25 +127,18 @@ def _checked(
                 images = images or _images_of(asked.pop("images", None) or asked.get("data"))
                 teacher = teacher or mistakes.result(lambda: teacher_of(config)) or asked.get("teacher")
                 given = {**{key: value for key, value in asked.items() if key not in ("data", "teacher")}, **given}
-        if not (config and mistakes):  # of a file that cannot be read nobody knows what it names
-            mistakes.result(lambda: _check_start(images, teacher))
-        mistakes.result(lambda: check_options(given))
+        unreadable = bool(config and mistakes)  # of such a file nobody knows what it names
+        if not images and not unreadable:
+            mistakes.add("no images. Expected --images with a folder of them.")
+        if not teacher and not unreadable:
+            mistakes.add("no teacher. Expected --teacher with a name of timm, NAME:FILE, or a YOLO's .pt.")
         if (device := given.get("device")) and "RANK" not in os.environ:
             mistakes.result(lambda: read_devices(device, Machine.here(), {}))
+        if mistakes or others:  # else the plan finds the rest
+            mistakes.result(lambda: check_beside_others(images, teacher, given, not unreadable))
     return images, teacher, given
 
 
 def _images_of(found: Any) -> tuple[str, ...]:
     """Folders in a config file: a list, or the text of a record, where commas stand between them."""
     return tuple(map(str, found)) if isinstance(found, list) else tuple(filter(None, str(found or "").split(", ")))
-
-
-def _check_start(images: Sequence[str], teacher: str | None) -> None:
-    with collect_mistakes() as mistakes:
-        if not images:
-            mistakes.add("no images. Expected --images with a folder of them.")
-        if not teacher:
-            mistakes.add("no teacher. Expected --teacher with a name of timm, NAME:FILE, or a YOLO's .pt.")
-        missing = [path for path in images if not Path(os.path.expanduser(path)).exists()]  # noqa: PTH111
-        if missing:
-            mistakes.add(f"--images: there is no {', '.join(missing)}.")

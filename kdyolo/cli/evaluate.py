@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from kdyolo.cli.base import (
     print_if_quiet,
     print_result,
     require_files,
+    there,
 )
 from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
 from kdyolo.cli.parsing.output import is_later_rank
@@ -27,9 +28,14 @@ from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.runs.files import BEST_NAME, weights_file
 from kdyolo.utils.text import plural
 
+if TYPE_CHECKING:
+    from kdyolo.engine.model import KDYOLO
 
-def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[str, str | None]) -> dict[str, Any]:
-    """Options and settings together, checked as far as they can be before anything is opened.
+
+def _given(
+    settings: Sequence[str], options: Mapping[str, Any], files: Mapping[str, str | None]
+) -> tuple[dict[str, Any], KDYOLO | None]:
+    """Options and settings together, and the detector, if one is named: all of it checked before a word is printed.
 
     Args:
         settings: Texts of the form ``key=value``.
@@ -39,11 +45,11 @@ def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[s
     Raises:
         KDYOLOError: Every mistake found, at once; of a single one the kind that it is.
     """
-    from kdyolo.data.dataset_yaml import dataset_file
+    from kdyolo.data.dataset_yaml import check_for_ultralytics, dataset_file
     from kdyolo.engine.options.ultralytics_settings import check_settings
     from kdyolo.runs.lifecycle.devices import Machine, read_devices
 
-    given = {key: value for key, value in options.items() if value is not None}
+    given, detector, data = {key: value for key, value in options.items() if value is not None}, None, None
     with collect_mistakes() as mistakes:
         if read := mistakes.result(lambda: key_values(settings, taken=given)):
             given |= read
@@ -53,27 +59,35 @@ def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[s
             mistakes.result(lambda: read_devices(device, Machine.here(), {}))
         for what, file in files.items():
             if file and what == "--data":  # also the name of one that Ultralytics ships, or the folder of one
-                mistakes.result(partial(dataset_file, file))
+                data = mistakes.result(partial(dataset_file, file)) and file
             elif what == "--model":
-                mistakes.result(partial(_require_detector, file))
+                detector = mistakes.result(partial(_opened, file))
             else:
                 mistakes.result(partial(require_files, {what: file}))
         mistakes.result(lambda: _require_source(given.get("source")))
-    return given
+        if mistakes and data and not options.get("run_download"):  # else the evaluation looks into it
+            mistakes.result(lambda: check_for_ultralytics(data, given.get("split") or "val"))
+    return given, detector
 
 
-def _require_detector(model: str | None) -> None:
-    """Refuse what is no trained detector by its name, or is not there; of a run's folder the message names its best."""
+def _opened(model: str | None) -> KDYOLO | None:
+    """A trained detector; None where none is named. Of a run's folder the message names its best checkpoint."""
     from kdyolo.checkpoints.checks.missing_models import refuse_weights_alone
+    from kdyolo.engine.foreign_errors import foreign_errors_explained
+    from kdyolo.engine.model import KDYOLO
 
     if not model:
-        return
+        return None
     if not Path(model).exists():
         raise CheckpointError(f"--model {model}: no such file. Expected a trained detector, e.g. a run's {BEST}.")
     if Path(model).is_dir() and not Path(model).name.endswith("_model"):  # as exported ones are named
         inside = Path(model, BEST) if Path(model, BEST).is_file() else f"e.g. a run's {BEST}"
         raise CheckpointError(f"--model {model}: expected a trained detector, found a folder. Name the file: {inside}")
+    if Path(model).suffix in (".yaml", ".yml"):
+        raise CheckpointError(f"--model {model}: expected a trained detector, e.g. a run's {BEST}; found a YAML file.")
     refuse_weights_alone(model)
+    with foreign_errors_explained():
+        return KDYOLO(model)
 
 
 def _require_source(source: str | None) -> None:
@@ -122,10 +136,9 @@ def val(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> N
     categories of these classes alone. Detections are kept in predictions.json.
     """
     files = {"--model": model, "--data": options["data"], "--annotations": options["annotations"]}
-    given = _given(settings, options, files)
-    from kdyolo.engine.model import KDYOLO
-
-    metrics = KDYOLO(model).val(**given)
+    given, detector = _given(settings, options, files)
+    assert detector is not None  # it is required
+    metrics = detector.val(**given)
     if is_later_rank():  # the first one has the metrics of all
         return
     if as_json:
@@ -173,11 +186,10 @@ def _evaluation_text(metrics: Any, per_class: bool) -> str:
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_settings)
 def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) -> None:
     """Draw a trained detector's predictions, on images resized as in its training."""
-    given = _given(settings, options, {"--model": model})
-    from kdyolo.engine.model import KDYOLO
-
+    given, detector = _given(settings, options, {"--model": model})
+    assert detector is not None  # it is required
     found, folder = [], None
-    for result in KDYOLO(model).predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
+    for result in detector.predict(**{"save": True, **given}, stream=True):  # Ultralytics logs each image
         folder = result.save_dir
         if as_json:
             found.append({"image": result.path, "objects": result.summary(decimals=5)})
@@ -190,7 +202,8 @@ def predict(settings: Sequence[str], model: str, as_json: bool, **options: Any) 
 @command(
     "  kdyolo score predictions.json instances_val2017.json\n"
     "  kdyolo score predictions.json instances_val2017.json --ci --per-class\n"
-    "  kdyolo score a.json b.json instances_val2017.json --json"
+    "  kdyolo score a.json b.json instances_val2017.json --json",
+    check=there("files"),
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="PRED.json [OTHER.json] ANN.json")
 @evaluator_option

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdyolo.cli.base import GroupedOption, command, echo, json_option, print_result
+from kdyolo.cli.base import GroupedOption, command, echo, json_option, print_result, there
 from kdyolo.cli.parsing.next_steps import short_path
 from kdyolo.cli.parsing.output import result_stream
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
-from kdyolo.utils.text import format_duration, printable
+from kdyolo.utils.text import format_duration, printable, shell_word
 
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus
@@ -61,10 +61,11 @@ def run_detached(dry_run: bool, as_json: bool = False) -> None:
         return
     where = run if process is None or run.parts[0] in ("runs", "studies") else run.parent
     echo(f"{run} · {f'process {process.pid}' if process else 'has ended already'} · {run / LOG_NAME}")
-    echo(f"  kdyolo logs {run} -f\n  kdyolo ps{'' if where == run else f' {where}'}\n  kdyolo stop {run}")
+    below = "" if where == run else f" {shell_word(where)}"
+    echo(f"  kdyolo logs {shell_word(run)} -f\n  kdyolo ps{below}\n  kdyolo stop {shell_word(run)}")
 
 
-@command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json")
+@command("  kdyolo ps\n  kdyolo ps runs/detect/train studies/\n  kdyolo ps --json", check=there("folders"))
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
 @json_option
 def ps(folders: Sequence[Path], as_json: bool) -> None:
@@ -126,7 +127,7 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
     console.print(table)
 
 
-@command("  kdyolo logs runs/detect/train\n  kdyolo logs runs/detect/train -f")
+@command("  kdyolo logs runs/detect/train\n  kdyolo logs runs/detect/train -f", check=there("run"))
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on printing until the run ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Lines from the end.")
@@ -139,7 +140,7 @@ def logs(run: Path, following: bool, lines: int) -> None:
         echo(text, nl=False, colours=True)
 
 
-@command("  kdyolo stop runs/detect/train\n  kdyolo stop studies/*/*/seed* --timeout 60")
+@command("  kdyolo stop runs/detect/train\n  kdyolo stop studies/*/*/seed* --timeout 60", check=there("runs"))
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
     "--timeout",

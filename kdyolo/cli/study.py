@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,16 +12,26 @@ from kdyolo.cli.base import command, echo, json_option, plain_data, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
 from kdyolo.errors import RunError
 from kdyolo.utils.progress import verbosity
+from kdyolo.utils.text import shell_word
 
 if TYPE_CHECKING:
     from kdyolo.experiments.study.study import Study
+
+
+def _check_study(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in a study's file, for a command line that has others already."""
+    from kdyolo.experiments.study.study import Study
+
+    if file := given.get("file"):
+        Study.from_file(file, engine=given.get("engine") or "local")
 
 
 @command(
     "  kdyolo study study.yaml --dry-run\n"
     "  kdyolo study study.yaml            # also to go on after an interruption\n"
     "  kdyolo study study.yaml --detach\n"
-    "  kdyolo study study.yaml --engine ray"
+    "  kdyolo study study.yaml --engine ray",
+    check=_check_study,
 )
 @click.argument("file", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Check everything, time a few steps of each arm, print the plan.")
@@ -54,7 +65,7 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
     try:
         planned.run(engine)
     except KeyboardInterrupt:
-        echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {file}", err=True)
+        echo(f"\nInterrupted; all runs are stopped. Go on with: kdyolo study {shell_word(file)}", err=True)
         raise
     told = not as_json and verbosity() != "quiet"  # by the study itself
     comparison = None if told else planned.comparison()

@@ -89,7 +89,7 @@ def declared_options(
                 cls=GroupedOption,
                 group=CONTROL if name in CONTROLLING else (titles or {}).get(found.group, "Options"),
                 type=None if name in unread and found.kind == "integer" else kind,
-                is_flag=found.kind == "flag",
+                is_flag=True if found.kind == "flag" else None,  # False would take -1 for an option, not for its value
                 metavar=found.metavar or ("INTEGER" if found.kind == "integer" else None),
                 shell_complete=_shipped_names(COMPLETED[name]) if name in COMPLETED else None,
                 help=found.help,
@@ -221,7 +221,14 @@ def _trained(trainer: KDTrainer) -> dict[str, Any]:
     return training_result(trainer.save_dir, str(data), trainer.data.get("val"))
 
 
-@command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth")
+def _check_parts(given: Mapping[str, Any]) -> None:
+    """Find the mistakes in data set, checkpoint and model, for a command line that has others already."""
+    from kdyolo.engine.preflight import check_parts
+
+    check_parts(**{name: given.get(name) for name in ("data", "backbone", "model")})
+
+
+@command("  kdyolo doctor\n  kdyolo doctor --data datasets/coco/coco.yaml --backbone ckpt.pth", check=_check_parts)
 @click.option("--data", type=click.Path(), help="Data set YAML to check.")
 @click.option("--backbone", type=click.Path(), help="Distillation checkpoint to check.")
 @click.option("--model", help="Model YAML that the checkpoint should fit.")

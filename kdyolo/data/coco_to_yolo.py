@@ -23,7 +23,7 @@ from kdyolo.data.coco.splits import CocoSplit, check_sources, find_sources, is_p
 from kdyolo.data.coco.summary import ConversionSummary, SplitSummary, refuse_empty_split, split_warnings
 from kdyolo.data.coco.transaction import commit
 from kdyolo.data.empty_splits import CROWDS
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.utils.parallel import parallel_map
 from kdyolo.utils.progress import Progress
 from kdyolo.utils.system import pause_gc
@@ -96,16 +96,18 @@ def convert_coco(
         >>> convert_coco("COCO2017", "datasets/new").yaml.name
         'coco.yaml'
     """
-    _check_arguments(root, out, name, link, sources, min_area, skip_invalid)
-    root, out = None if root is None else Path(root).expanduser(), Path(out or "").expanduser().resolve()
-    sources = (
-        [CocoSplit(Path(s.annotations), Path(s.images), s.split) for s in sources]
-        if root is None
-        else find_sources(root)
-    )
-    check_sources(sources)
+    target, folder = Path(out or "").expanduser().resolve(), None if root is None else Path(root).expanduser()
+    named = [CocoSplit(Path(s.annotations), Path(s.images), s.split) for s in sources]
+    with collect_mistakes() as mistakes:
+        mistakes.result(lambda: _check_arguments(root, out, name, link, sources, min_area, skip_invalid))
+        found = mistakes.result(lambda: find_sources(folder)) if folder else named
+        if found:
+            mistakes.result(lambda: check_sources(found))
+        if found and out:
+            mistakes.result(lambda: check_out(target, folder, found))
+    assert found is not None  # else there were mistakes
+    out, root, sources = target, folder, found
     roles = pick_roles([source.split for source in sources])
-    check_out(out, root, sources)
 
     inspector = _inspector() if verify_images else None
     category_numbers: dict[Key, int] = {}

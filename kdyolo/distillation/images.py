@@ -15,8 +15,9 @@ import numpy as np
 
 from kdyolo.data.image_names import image_files
 from kdyolo.data.image_verification import ImageVerifier
-from kdyolo.errors import DatasetError
+from kdyolo.errors import DatasetError, collect_mistakes
 from kdyolo.utils.progress import progress_over
+from kdyolo.utils.text import number_and_noun, plural
 
 MOST_UNREADABLE = 0.05  # share of the images that may be left out
 _NAMED = 3  # unreadable images that an error names
@@ -51,7 +52,13 @@ class ImageSplit:
 
 
 def split_images(
-    paths: Sequence[Path], held_out: float, seed: int, batch: int, val_images: Sequence[Path] = ()
+    paths: Sequence[Path],
+    held_out: float,
+    seed: int,
+    batch: int,
+    val_images: Sequence[Path] = (),
+    *,
+    opened: bool = True,
 ) -> ImageSplit:
     """Find the images, open each once, and hold some of them out.
 
@@ -61,16 +68,24 @@ def split_images(
         seed: Seed of the choice.
         batch: Images in a batch of the training, of which at least one must be had.
         val_images: Images to hold out instead, given as ``paths`` are.
+        opened: Whether images are opened, which takes long for many; without, only their names say what is wrong.
 
     Raises:
         DatasetError: There are no images, too few, or too many that cannot be read.
+        ConfigError: Several of these mistakes.
     """
-    found, unreadable = _readable(paths)
+    with collect_mistakes() as mistakes:
+        learned = mistakes.result(lambda: _readable(paths, opened))
+        kept = mistakes.result(lambda: _readable(val_images, opened)) if val_images else ([], {})
+    assert learned is not None  # else there were mistakes
+    assert kept is not None
+    (found, problems), (others, more) = learned, kept
+    unreadable = problems | more
     if val_images:
-        kept, problems = _readable(val_images)
-        chosen, unreadable = set(kept), unreadable | problems
+        chosen = set(others)
         if both := chosen & set(found):
-            raise DatasetError(f"{len(both):,} images are held out and learned from, e.g. {min(both)}. Separate them.")
+            what = number_and_noun(len(both), "image{ is|s are} held out and learned from")
+            raise DatasetError(f"{what}, e.g. {min(both)}. Separate them.")
         train = found
     else:
         count = int(held_out) if held_out >= 1 else max(round(held_out * len(found)), 2)
@@ -85,18 +100,20 @@ def split_images(
     return ImageSplit(tuple(train), tuple(sorted(chosen)), unreadable)
 
 
-def _readable(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+def _readable(paths: Sequence[Path], opened: bool) -> tuple[list[Path], dict[Path, str]]:
     if described := [path for path in paths if path.suffix in (".yaml", ".yml")]:
         raise DatasetError(
             f"{described[0]}: expected images, found a YAML file. Give the folder of its images, or their list (.txt)."
         )
     folder, names = image_files(paths)
+    if not opened:
+        return [folder / name for name in names], {}
     problems = ImageVerifier().problems(folder, names)
     problems |= _undecodable(folder, [name for name in names if name not in problems])
     if len(problems) > max(MOST_UNREADABLE * len(names), 1):
         named = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
         raise DatasetError(
-            f"{len(problems):,} of {len(names):,} images cannot be read, e.g. {named}. Up to "
+            f"{len(problems):,} of {plural(len(names), 'image')} cannot be read, e.g. {named}. Up to "
             f"{MOST_UNREADABLE:.0%} are left out; mend or remove the others."
         )
     return [folder / name for name in names if name not in problems], {folder / n: why for n, why in problems.items()}

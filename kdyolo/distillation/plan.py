@@ -7,15 +7,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kdyolo.checkpoints.input_norm import InputNorm
 from kdyolo.distillation.images import ImageSplit, split_images
 from kdyolo.distillation.options import CACHE_PRECISIONS, HEAD_NAMES, LOSS_NAMES, RESIZES, DistillOptions
 from kdyolo.distillation.proof.labelled_objects import LabelledObjects, objects_beside
 from kdyolo.distillation.student import Student, build_student_backbone
 from kdyolo.distillation.taps import parse_taps
-from kdyolo.distillation.teachers.choice import open_teacher
+from kdyolo.distillation.teachers.choice import check_teacher, open_teacher, teacher_file
 from kdyolo.distillation.teachers.projected_teacher import ProjectedTeacher
 from kdyolo.distillation.teachers.protocol import Teacher
-from kdyolo.errors import ConfigError, collect_mistakes
+from kdyolo.errors import DatasetError, Mistakes, collect_mistakes
 from kdyolo.runs.lifecycle.options import wrong_kinds
 from kdyolo.utils.text import did_you_mean, quoted
 
@@ -30,6 +31,15 @@ _CHOICES = (
     ("resize", RESIZES),
     ("cache_precision", CACHE_PRECISIONS),
 )
+_TELLING = (
+    "model",
+    "backbone",
+    "key_map",
+    "taps",
+    "val_images",
+    "batch",
+    "held_out",
+)  # what other mistakes follow from
 _COUNTS = ("epochs", "batch", "accumulate", "imgsz")
 
 
@@ -73,31 +83,151 @@ def plan_distillation(
         options: Fields of :class:`DistillOptions` that differ from their defaults.
 
     Raises:
-        KDYOLOError: Something is not what it should be.
+        ConfigError: Several mistakes, all that were found.
+        KDYOLOError: A single mistake, of its own kind.
     """
-    import torch
-
-    known = check_options(options)
-    paths = [images] if isinstance(images, (str, Path)) else list(images)
-    val = [Path(known.val_images).expanduser()] if known.val_images else []
-    split = split_images([Path(p).expanduser() for p in paths], known.held_out, known.seed, known.batch, val)
-    found = open_teacher(teacher, known.teacher_size or known.imgsz)
-    taps = parse_taps(known.taps, found)
-    if known.cache_pca:
-        found = ProjectedTeacher(found, taps.values(), known.cache_pca)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(known.seed)
-        backbone = build_student_backbone(known.model, known.backbone, taps)
-        student = Student(backbone, {level: found.maps[i].channels for level, i in taps.items()}, known.head)
-        idle = student.untrained_layers()
-        for number in idle:  # then all that is left gets gradients, which DistributedDataParallel counts on
-            backbone.layers[number].requires_grad_(False)
+    with collect_mistakes() as mistakes:
+        known, split, taught, learner = _parts(images, teacher, options, mistakes)
+    assert split is not None  # else there were mistakes
+    assert taught is not None
+    assert learner is not None
+    (found, taps), (student, idle) = taught, learner
+    backbone = student.backbone
+    for number in idle:  # then all that is left gets gradients, which DistributedDataParallel counts on
+        backbone.layers[number].requires_grad_(False)
     filled = set(range(len(backbone.layers))) if known.backbone else set[int]()
     kept = tuple(n for n in idle if n in filled - {int(name.partition(".")[0]) for name in backbone.left_out})
     untrained = tuple(n for n in idle if n not in kept)
+    data = tuple(str(path) for path in _listed(images))
     text = str(teacher) if isinstance(teacher, (str, Path)) else found.name
     objects = objects_beside(split.held_out, known.imgsz, known.resize)
-    return DistillPlan(known, tuple(map(str, paths)), text, found, taps, student, untrained, kept, split, objects)
+    return DistillPlan(known, data, text, found, taps, student, untrained, kept, split, objects)
+
+
+def check_beside_others(
+    images: str | Path | Sequence[str | Path],
+    teacher: str | Path | Teacher | None,
+    options: Mapping[str, Any],
+    complete: bool = True,
+) -> None:
+    """Look for mistakes where there are some already: nothing is fetched for it, and no image is opened.
+
+    Args:
+        images: See :func:`plan_distillation`; none: not known.
+        teacher: See :func:`plan_distillation`; None: not known.
+        options: Fields of :class:`DistillOptions`, right or wrong.
+        complete: Whether a student that is not named is missing, and not only unknown.
+
+    Raises:
+        ConfigError: Several mistakes, all that were found.
+        KDYOLOError: A single mistake, of its own kind.
+    """
+    with collect_mistakes() as mistakes:
+        known = complete or options.get("model") or options.get("backbone")
+        _parts(images, teacher, options if known else {**options, "model": "yolov8n"}, mistakes, quickly=True)
+
+
+def _parts(
+    images: str | Path | Sequence[str | Path],
+    teacher: str | Path | Teacher | None,
+    options: Mapping[str, Any],
+    mistakes: Mistakes,
+    quickly: bool = False,
+) -> tuple[
+    DistillOptions,
+    ImageSplit | None,
+    tuple[Teacher, dict[str, int]] | None,
+    tuple[Student, tuple[int, ...]] | None,
+]:
+    """Options, images, teacher and student, each None where it is wrong; the slow ones last, and only if all is right.
+
+    Args:
+        images: Folders, lists of images or images.
+        teacher: The teacher.
+        options: Options that were given.
+        mistakes: Where mistakes are noted.
+        quickly: Whether there are mistakes already, beside which nothing slow is done.
+    """
+    known = mistakes.result(lambda: check_options(options)) or _usable(options)
+    named = not isinstance(teacher, (str, Path)) or mistakes.result(lambda: check_teacher(str(teacher))) is not None
+    places, val = _listed(images), _listed(known.val_images or ())
+    there = mistakes.result(lambda: _check_there(images=places, val_images=val))
+    hurried = quickly or bool(mistakes)
+    taught = None
+    if teacher is not None and named and not (hurried and isinstance(teacher, str) and not teacher_file(teacher)):
+        taught = mistakes.result(lambda: _taught(teacher, known))
+    learner = mistakes.result(lambda: _student(known, taught))
+    hurried = quickly or bool(mistakes)
+    split = None
+    if places and there:
+        paths, held_out = ([Path(path).expanduser() for path in group] for group in (places, val))
+        split = mistakes.result(
+            lambda: split_images(paths, known.held_out, known.seed, known.batch, held_out, opened=not hurried)
+        )
+    return known, split, taught, learner
+
+
+def _listed(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [paths] if isinstance(paths, (str, Path)) else list(paths)
+
+
+def _usable(options: Mapping[str, Any]) -> DistillOptions:
+    """Those options by which other things can be judged though there are mistakes in them; of others the mildest."""
+    mild = {"batch": 1, "held_out": 2.0, "val_images": None}
+    right = {name: value for name, value in options.items() if name in _TELLING}
+    right = {name: value for name, value in right.items() if not wrong_kinds({name: value}, DistillOptions)}
+    return DistillOptions(**{**mild, **{name: value for name, value in right.items() if value not in (0, "")}})
+
+
+def _check_there(**groups: Sequence[str | Path]) -> bool:
+    """Refuse images that are not there.
+
+    Args:
+        **groups: Option → paths.
+
+    Returns:
+        True.
+
+    Raises:
+        DatasetError: Some are not there.
+    """
+    with collect_mistakes() as mistakes:
+        for option, paths in groups.items():
+            if missing := [str(path) for path in paths if not _is_there(path)]:
+                with mistakes.gathered():
+                    raise DatasetError(f"{option}: there is no {', '.join(missing)}.")
+    return True
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether there is something of that name; a name that no system takes is none's."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _taught(teacher: str | Path | Teacher, options: DistillOptions) -> tuple[Teacher, dict[str, int]]:
+    """The teacher, opened, and which of its maps teaches which level."""
+    found = open_teacher(teacher, options.teacher_size or options.imgsz)
+    taps = parse_taps(options.taps, found)
+    return (ProjectedTeacher(found, taps.values(), options.cache_pca) if options.cache_pca else found), taps
+
+
+def _student(
+    options: DistillOptions, taught: tuple[Teacher, dict[str, int]] | None
+) -> tuple[Student, tuple[int, ...]] | None:
+    """The student and its untrained layers; None without a teacher, beside which its backbone is only looked at."""
+    import torch
+
+    teacher, taps = taught or (None, {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        backbone = build_student_backbone(options.model, options.backbone, taps, **options.how_read())
+        if teacher is None:
+            return None
+        student = Student(backbone, {level: teacher.maps[i].channels for level, i in taps.items()}, options.head)
+        return student, student.untrained_layers()
 
 
 def check_options(given: Mapping[str, Any]) -> DistillOptions:
@@ -107,16 +237,15 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
         ConfigError: Every mistake in them.
     """
     names = [field.name for field in fields(DistillOptions)]
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise ConfigError([f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in unknown])
+    unknown = [f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in given if name not in names]
+    given = {name: value for name, value in given.items() if name in names}
     elsewhere = ("device",)  # read where the process finds its place
     wrong = wrong_kinds({k: v for k, v in given.items() if k not in elsewhere}, DistillOptions)
     options = DistillOptions(**{name: value for name, value in given.items() if name not in wrong})
     if options.cache:
         options = replace(options, **{name: given.get(name, 0.0) for name in _NOT_KEPT if name not in wrong})
     with collect_mistakes() as mistakes:
-        mistakes.add(*wrong.values(), *_out_of_range(options))
+        mistakes.add(*unknown, *wrong.values(), *_out_of_range(options))
         for name, choices in _CHOICES:
             if (value := getattr(options, name)) not in choices:
                 mistakes.add(f"{name}: expected one of {', '.join(choices)}, found {quoted(value)}.")
@@ -125,6 +254,9 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
                          "ones. Leave the cache out, or what it cannot hold.")  # fmt: skip
         if options.cache_pca and not options.cache:
             mistakes.add("cache_pca is about a cache, but no cache is given.")
+        for name in (name for name, value in options.how_read().items() if value and not options.backbone):
+            mistakes.add(f"{name} is about a backbone checkpoint, but no backbone is given.")
+        mistakes.result(lambda: InputNorm.parse(options.input_norm or "0-1"))
     return options
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
-from kdyolo.errors import ConfigError
+from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
 
@@ -72,7 +73,9 @@ class Student(nn.Module):
         return tuple(idle)
 
 
-def build_student_backbone(model: str | None, start: str | Path | None, levels: Iterable[str]) -> DistilledBackbone:
+def build_student_backbone(
+    model: str | None, start: str | Path | None, levels: Iterable[str], **how_read: Any
+) -> DistilledBackbone:
     """The backbone that learns: random, or filled from a checkpoint.
 
     Args:
@@ -80,16 +83,19 @@ def build_student_backbone(model: str | None, start: str | Path | None, levels: 
             which the checkpoint fits.
         start: Checkpoint to start from, anything that ``--backbone`` takes; None: random.
         levels: Levels that are taught; P3 to P5 are built in any case.
+        **how_read: How the checkpoint is read; see :func:`kdyolo.checkpoints.reader.read_checkpoint`.
 
     Raises:
         ModelError: Unknown model.
         CheckpointError: The checkpoint cannot be read or does not fit.
-        ConfigError: Neither a model nor a checkpoint is given.
+        ConfigError: Neither a model nor a checkpoint is given, or several of these mistakes.
     """
     wanted = tuple(level for level in ("P2", *LEVELS) if level in {*LEVELS, *levels})
-    checkpoint = read_checkpoint(start) if start is not None else None
-    if model is not None:
-        arch = student_arch(model)
+    with collect_mistakes() as mistakes:
+        checkpoint = mistakes.result(lambda: read_checkpoint(start, **how_read)) if start is not None else None
+        named = mistakes.result(lambda: student_arch(model)) if model is not None else None
+    if named is not None:
+        arch = named
     elif checkpoint is not None:
         arch = checkpoint_arch(checkpoint)
     else:

@@ -15,7 +15,7 @@ from kdyolo.errors import ConfigError, DatasetError, RunError
 from kdyolo.runs.files import ever_saved, resumable, run_folder_of
 from kdyolo.runs.process_control import told_to_end
 from kdyolo.utils import distributed
-from kdyolo.utils.text import quoted, without_colours
+from kdyolo.utils.text import quoted, shell_word, without_colours
 
 NOTHING_SAVED = "\nInterrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 TORCH_FILES = ("inline_container", "iostream error")  # in the errors of torch's reader and writer, which are C++
@@ -46,7 +46,7 @@ def how_to_resume(last: Path) -> str:
     """
     run = run_folder_of(last)
     if resumable(run):
-        return f"\nInterrupted. Resume with: kdyolo train --resume {run}"
+        return f"\nInterrupted. Resume with: kdyolo train --resume {shell_word(run)}"
     if ever_saved(run):
         return f"\nThe training itself had ended: the weights in {last.parent} are complete."
     return NOTHING_SAVED
@@ -150,8 +150,8 @@ def _ran_out(trainer: Running) -> str:
         return f"{what} No epoch was saved. Free memory on the device, or start again {smaller}."
     return (
         f"{what} The epochs before are saved. Free memory on the device or take a larger one, and go on with: "
-        f"kdyolo train --resume {trainer.save_dir} --device N. A resumed run keeps its batch; for a smaller one "
-        f"start a new run {smaller}."
+        f"kdyolo train --resume {shell_word(trainer.save_dir)} --device N. A resumed run keeps its batch; for "
+        f"a smaller one start a new run {smaller}."
     )
 
 

@@ -36,11 +36,12 @@ from kdyolo.engine.memory.fitting_batch import (
 )
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.engine.provenance import versions
-from kdyolo.engine.start.detector_start import read_start
+from kdyolo.engine.start.detector_start import read_backbone, read_start
 from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistake
 from kdyolo.engine.trainer import KDTrainer
-from kdyolo.errors import ConfigError, KDYOLOError, RunError
-from kdyolo.utils.text import format_duration, plural
+from kdyolo.errors import RunError, collect_mistakes
+from kdyolo.models.yaml_layouts import describe_detector
+from kdyolo.utils.text import format_duration, number_and_noun, plural
 
 STEPS = 2  # timed ones in each phase, after one to warm up
 PICTURE = "labels.jpg"
@@ -113,25 +114,24 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
         KDYOLOError: All mistakes in one error; a single one as the kind that it is.
     """
     lines: list[str] = []
-    errors: list[KDYOLOError] = []
-    if data:
-        try:
-            content = check_data(data)
-            refuse_unlabelled(content)
-            lines.append(f"data    {data}: {content['nc']} classes, {content['train']}, {content['val']}")
-            lines += [f"warning {warning}" for warning in crowd_warnings(content)]
-        except KDYOLOError as e:
-            errors.append(e)
-    if backbone:
-        try:
-            start = read_start(TrainOptions(backbone=backbone), model)
-            lines += [f"model   {start.model}", start.report.table() if start.report else ""]
-        except KDYOLOError as e:
-            errors.append(e)
-    elif model:
-        errors.append(ConfigError("model is about a backbone, but none is given."))
-    if errors:
-        raise errors[0] if len(errors) == 1 else ConfigError([str(error) for error in errors])
+    with collect_mistakes() as mistakes:
+        if data:
+            with mistakes.gathered():
+                content = check_data(data)
+                refuse_unlabelled(content)
+                classes = number_and_noun(content["nc"], "class{|es}")
+                lines.append(f"data    {data}: {classes}, {content['train']}, {content['val']}")
+                lines += [f"warning {warning}" for warning in crowd_warnings(content)]
+        if backbone:
+            checkpoint = mistakes.result(lambda: read_backbone(TrainOptions(backbone=backbone)))
+            if checkpoint:
+                with mistakes.gathered():
+                    start = read_start(TrainOptions(backbone=backbone), model, checkpoint)
+                    lines += [f"model   {start.model}", start.report.table() if start.report else ""]
+            elif model:
+                mistakes.result(lambda: describe_detector(model))
+        elif model:
+            mistakes.add("model is about a backbone, but none is given.")
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.distributed import shared_evenly
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import quoted, shell_word
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
@@ -267,7 +267,8 @@ def read_state(last: Path) -> ResumeState:
     if not path.is_file():
         raise RunError(
             f"{last} cannot be resumed: there is no {STATE_NAME} beside it. Either the run is finished (then start a "
-            f"new one, e.g. with --weights {last}), or it is not one of kdyolo's, or {STATE_NAME} was not copied along."
+            f"new one, e.g. with --weights {shell_word(last)}), or it is not one of kdyolo's, or {STATE_NAME} was not "
+            "copied along."
         )
     return ResumeState.load(path)
 

@@ -376,7 +376,7 @@ class KDTraining(MeasuredTraining):
         model, ema, epochs = self.model, self.ema.ema, self.args.epochs
         self.model, self.ema.ema = self.stock_model(unwrap_model(model)), self.stock_model(ema)
         # A stock resume knows neither schedule nor epsilon. This makes it stop with a message that says what to do.
-        self.args.epochs = f"(resume this run with: kdyolo train --resume {self.save_dir})"
+        self.args.epochs = f"(resume this run with: kdyolo train --resume {str(self.save_dir)!r})"
         (self.wdir / STATE_NAME).touch()  # weights without it are those of a run that has ended; it is filled below
         try:
             saved = bool(super().save_model())

@@ -25,6 +25,7 @@ from kdyolo.runs.files import PID_NAME, PROCESS_NAME, STOPPED_NAME
 from kdyolo.runs.process_control import alive, ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.text import shell_word
 
 TOLERANCE = 2.0  # seconds; the start of the machine is known to a second, and may be read differently the next time
 
@@ -144,7 +145,7 @@ def refuse_running(folder: Path) -> RecordedProcess | None:
             return None
         raise RunError(
             f"{folder}: this run is going on, as process {found.pid}. Two processes in one folder would destroy it. "
-            f"Look with kdyolo logs {folder}, end it with kdyolo stop {folder}."
+            f"Look with kdyolo logs {shell_word(folder)}, end it with kdyolo stop {shell_word(folder)}."
         )
     return found
 

@@ -24,7 +24,7 @@ from kdyolo.runs.pid_file import RecordedProcess, forget_process, note_forced_st
 from kdyolo.runs.process_control import end
 from kdyolo.utils.plain_files import is_file, is_folder, read_json
 from kdyolo.utils.tables import ShownInOneLine
-from kdyolo.utils.text import format_duration
+from kdyolo.utils.text import format_duration, shell_word
 
 FOLDERS = ("runs", "studies")
 SIGNS_OF_LIFE = (RESULTS_NAME, LOG_NAME, ARGS_NAME)
@@ -274,7 +274,8 @@ def _end(path: Path, timeout: float) -> Stopped:
         note = f" (its {PID_NAME} is not kdyolo's and was left alone)" if is_file(path / PID_NAME) else ""
         return Stopped(path, f"was not running{note}.{_next_step(path)}")
     if process.where == "elsewhere":
-        summary = f"runs on {process.host}, if at all, and can be stopped only there: kdyolo stop {path.resolve()}"
+        summary = f"runs on {process.host}, if at all, and can be stopped only there: "
+        summary += f"kdyolo stop {shell_word(path.resolve())}"
         return Stopped(path, summary, failed=True)
     root = process.root()
     if root is None:
@@ -297,7 +298,7 @@ def _next_step(path: Path) -> str:
     if status.state == "damaged":
         return f" It is damaged: {status.problem}"
     if status.state == "interrupted":
-        return f" Resume with: kdyolo {task_of(path)} --resume {path}"
+        return f" Resume with: kdyolo {task_of(path)} --resume {shell_word(path)}"
     if status.state == "died":
         return " Nothing had been saved yet: start it again with --exist-ok."
     return f" It is {status.state}."

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import reprlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -91,6 +92,11 @@ def quoted(value: Any, most: int = 100) -> str:
     form.maxstring = form.maxother = most
     form.maxlevel, form.maxlist, form.maxdict, form.maxlong = 3, 10, 10, most
     return shortened(form.repr(value), most)
+
+
+def shell_word(path: Any) -> str:
+    """A path as a person pastes it into a shell: in quotes where it has blanks or signs that a shell would obey."""
+    return shlex.quote(str(path))
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

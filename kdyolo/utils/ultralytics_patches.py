@@ -202,7 +202,8 @@ def checkpoints_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None
 
     def load(weight: str | Path, safe_only: bool | None = None) -> tuple[dict[str, Any], str]:
         check_suffix(file=weight, suffix=".pt")
-        file = attempt_download_asset(weight)  # official weights are fetched by their names
+        # Official weights are fetched by their names; of a path that function would drop apostrophes.
+        file = str(weight) if Path(weight).is_file() else attempt_download_asset(weight)
         return read(Path(file)), file
 
     original, before = tasks.torch_safe_load, tasks.SAFE_LOAD

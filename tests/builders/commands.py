@@ -12,7 +12,8 @@ from types import ModuleType
 from tests.system.forkserver import environment, fork_server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COMMON = ("--debug", "--help", "--quiet", "-q", "--verbose", "-v", "--json")  # what commands have in common
+# What commands have in common.
+COMMON = ("--debug", "--help", "--version", "-V", "--quiet", "-q", "--verbose", "-v", "--json")
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -112,6 +112,16 @@ def test_dry_run_of_a_training(terminal, shapes, checkpoint):
     assert {"162/162", "plan:", "frozen", "GiB", "boxes;", "memory", "preflight/labels.jpg;"} <= set(text.split())
 
 
+def test_distill(terminal, shapes, checkpoint):
+    images = shapes.parent / "images" / "train"
+    line = f"distill --images {images} --teacher {checkpoint} --model yolov8n --imgsz 64 --batch 4 --epochs 1"
+    text = terminal(f"{line} --device cpu --dry-run")
+    assert {"teacher:", "student:", "images:", "speed", "length", "disk"} <= set(text.split())
+    assert "length 1 epoch of" in " ".join(text.split())
+    text = terminal(f"{line} --device cpu --work-dir run --exist-ok")
+    assert {"verdict:", "backbone:"} <= set(text.split())
+
+
 @pytest.mark.usefixtures("untimed")
 def test_dry_run_of_a_study(terminal, shapes, checkpoint, tmp_path):
     Path("crowded.yaml").write_text(f"{shapes.read_text()}crowd_regions: {{train: 9 of 20 objects}}\n")

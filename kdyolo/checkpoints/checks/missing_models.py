@@ -10,6 +10,7 @@ from ultralytics.utils.checks import REMOTE_FILE_PREFIXES, check_model_file_from
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from kdyolo.errors import CheckpointError
+from kdyolo.utils.text import shell_word
 
 # What hold tensors without a network: backbones, mostly.
 _WEIGHTS_ALONE = {".pth", ".safetensors", ".ckpt", ".bin"}
@@ -27,7 +28,8 @@ def refuse_weights_alone(path: str | Path) -> None:
     if Path(path).suffix.lower() in _WEIGHTS_ALONE:
         raise CheckpointError(
             f"{path}: expected a trained detector, e.g. a run's weights/best.pt; found weights alone, such as a "
-            f"backbone without a head. Train a detector on it: kdyolo train --backbone {path} --data DATA.yaml"
+            f"backbone without a head. Train a detector on it: "
+            f"kdyolo train --backbone {shell_word(path)} --data DATA.yaml"
         )
 
 

@@ -12,7 +12,7 @@ from kdyolo.cli.parsing.output import telling
 from kdyolo.errors import Mistakes
 
 COMMON = "Help and output"
-_COMMON_FLAGS = {"--help", "--debug", "--quiet", "--verbose", "--json"}
+_COMMON_FLAGS = {"--help", "--version", "--debug", "--quiet", "--verbose", "--json"}
 
 
 class GroupedOption(click.Option):
@@ -57,7 +57,10 @@ class SharedCommand(click.Command):
         mistakes = line.mistakes
         for param in self.get_params(ctx):
             _gather(param, mistakes)
-        rest = super().parse_args(ctx, [*line.options, *line.others])
+        try:
+            rest = super().parse_args(ctx, [*line.options, *line.others])
+        except click.UsageError as e:  # of words that are too many, once all others have been read
+            mistakes.append(e.format_message())
         if not mistakes:
             return rest
         if self.check:

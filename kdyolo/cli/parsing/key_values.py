@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from kdyolo.errors import listed_mistakes
 from kdyolo.utils.text import did_you_mean, quoted
 
 PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
@@ -84,12 +85,19 @@ class WordSorter:
             if not equals and rest and not rest[0].startswith("-") and not PAIR.fullmatch(rest[0]):
                 rest.pop(0)  # its value
             return
+        if word.startswith("--") and equals and option.is_flag:  # --errors=False
+            self._add(option, word.partition("=")[2], found)
+            return
         found.given.add(str(option.name))
         found.options.append(word)
         if not equals and (alone := _value_alone(option)):
             found.options[-1] = f"{word}={alone}"
-        elif not equals and not (option.is_flag or option.count) and rest:
-            found.options.append(rest.pop(0))
+        elif not equals and not (option.is_flag or option.count):
+            if rest:
+                found.options.append(rest.pop(0))
+            else:
+                found.options.pop()
+                found.mistakes.append(f"Option {quoted(flag)} requires an argument.")
 
     def _take_pair(self, name: str, value: str, word: str, found: CommandLine) -> None:
         if not value:
@@ -131,7 +139,7 @@ def _value_alone(option: click.Option) -> str:
 
 def several(mistakes: Sequence[str]) -> str:
     """One message of one mistake or several."""
-    return mistakes[0] if len(mistakes) == 1 else "\n  - ".join((f"{len(mistakes)} mistakes:", *mistakes))
+    return mistakes[0] if len(mistakes) == 1 else listed_mistakes(mistakes, len(mistakes))
 
 
 def option_keys(option: click.Option) -> set[str]:

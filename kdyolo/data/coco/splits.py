@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdyolo.data.dataset_yaml import ROLES
 from kdyolo.data.image_names import IMAGE_SUFFIXES
-from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.errors import ConfigError, DatasetError, collect_mistakes
 
 _PREFIX = "instances_"
 _ROBOFLOW = "_annotations.coco"
@@ -130,14 +130,18 @@ def check_sources(sources: Sequence[CocoSplit]) -> None:
     # Ultralytics finds labels by the last folder 'images' of a path, so no split can have that name.
     bad = [split for split in splits if not is_plain_name(split) or split == "images"]
     mistakes += [f"split name {split!r} cannot name a folder: use letters, digits, '_', '-', '.'" for split in bad]
-    if mistakes:
-        raise ConfigError(mistakes)
-    for source in sources:
-        if not source.images.is_dir():
-            raise DatasetError(
-                f"{source.images}: expected the folder with the images of {source.annotations}, found "
-                f"{'a file' if source.images.exists() else 'nothing'}. Correct the path of the image folder."
-            )
+    with collect_mistakes() as found:
+        found.add(*mistakes)
+        for source in sources:
+            with found.gathered():
+                if not source.annotations.exists():
+                    raise DatasetError(f"{source.annotations}: cannot be read: No such file. Correct the path.")
+            with found.gathered():
+                if not source.images.is_dir():
+                    raise DatasetError(
+                        f"{source.images}: expected the folder with the images of {source.annotations}, found "
+                        f"{'a file' if source.images.exists() else 'nothing'}. Correct the path of the image folder."
+                    )
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

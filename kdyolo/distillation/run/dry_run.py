@@ -12,7 +12,7 @@ from kdyolo.distillation.feature_cache import CacheKey
 from kdyolo.distillation.run.cache_filling import needed_bytes
 from kdyolo.distillation.run.loop import DistillLoop
 from kdyolo.runs.files import STATE_NAME
-from kdyolo.utils.text import format_duration
+from kdyolo.utils.text import format_duration, number_and_noun, plural
 
 _STEPS = 3  # measured, after one that is not
 
@@ -42,7 +42,8 @@ def measured_steps(loop: DistillLoop) -> str:
     lines = [
         f"speed     {options.batch / step:.1f} images/s with the teacher, {options.batch / alone:.1f} without "
         f"(a batch: teacher {teacher:.3f} s, student {alone:.3f} s, loading {loading:.3f} s)",
-        f"length    {options.epochs} epochs of {loop.batches:,} batches: about {format_duration(hours)}",
+        f"length    {plural(options.epochs, 'epoch')} of {number_and_noun(loop.batches, 'batch{|es}')}: about "
+        f"{format_duration(hours)}",
         f"disk      about {disk / 1e9:.2f} GB, with {STATE_NAME} until the run ends",
     ]
     if options.cache:

@@ -46,6 +46,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.run_record import RunRecord
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.tables import markdown_row, markdown_text
+from kdyolo.utils.text import shell_word
 
 LOGGER = logging.getLogger("ultralytics")
 RUNS = Path("runs", "distill")
@@ -100,7 +101,7 @@ def describe(plan: DistillPlan, folder: Path) -> None:
         versions={"kdyolo": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}},
         command=shlex.join(sys.argv),
         git_commit=None,
-        settings={**options.to_dict(), "task": "distill", **backbone_metadata(plan, 0)},
+        settings={**options.to_dict(), "task": "distill", **backbone_metadata(plan, 0), **options.how_read()},
         asked={},
         started_from=options.backbone,
         backbone=None,
@@ -148,7 +149,7 @@ def at_work(folder: Path, created: bool, resumed: bool) -> Iterator[RunLog]:
 def how_to_go_on(folder: Path) -> str:
     """What to tell a person whose run was interrupted."""
     if resumable(folder):
-        return f"Interrupted. Resume with: kdyolo distill --resume {folder}"
+        return f"Interrupted. Resume with: kdyolo distill --resume {shell_word(folder)}"
     return "Interrupted before the first epoch was saved: nothing is kept, the same command starts anew."
 
 
@@ -189,7 +190,8 @@ def finish(plan: DistillPlan, folder: Path, verdict: str) -> Path:
     epoch = int(torch.load(best, map_location="cpu", weights_only=True)["meta"]["epoch"])
     write_card(plan, folder, epoch, verdict)
     weights_file(folder, STATE_NAME).unlink(missing_ok=True)
-    LOGGER.info(f"backbone: {backbone} (epoch {epoch}). Train on it with: kdyolo train --backbone {backbone} …")
+    LOGGER.info(f"backbone: {backbone} (epoch {epoch}). Train on it with: "
+                f"kdyolo train --backbone {shell_word(backbone)} …")  # fmt: skip
     return backbone
 
 

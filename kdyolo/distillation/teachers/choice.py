@@ -46,17 +46,22 @@ def _yolo(file: Path, size: int) -> Teacher:
         raise CheckpointError(f"{e}\nWeights of a network of timm are given with its name: NAME:{file}.") from e
 
 
-def check_teacher(teacher: str) -> None:
+def check_teacher(teacher: str) -> bool:
     """Refuse a teacher that cannot be opened, as far as that shows without opening it or asking the network.
 
+    Returns:
+        True.
+
     Raises:
-        ConfigError: The package timm is missing or knows no such network, or a file is not there.
+        ConfigError: The package timm is missing or knows no such network.
+        CheckpointError: A file is not there.
     """
     name, file = _name_and_file(teacher)
     if name:
         check_name(name)
     if file and not file.expanduser().is_file():
-        raise ConfigError(f"teacher {teacher}: there is no {file}. Give the file of its weights.")
+        raise CheckpointError(f"teacher {teacher}: there is no {file}. Give the file of its weights.")
+    return True
 
 
 def teacher_file(teacher: str) -> Path | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from kdyolo.models.freeze_schedule import FREEZE_BN, FreezeSchedule
-from kdyolo.runs.lifecycle.options import Group, Option, declared, option
+from kdyolo.runs.lifecycle.options import Group, Option, declared, how_read, option
 
 DEFAULT_RECIPE = "coco"
 LETTERBOX, STRETCH = "letterbox", "stretch"
@@ -79,44 +79,9 @@ class TrainOptions:
             in_study=False,
         ),
     )
-    bn_eps: float | None = field(
-        default=None,
-        metadata=option(
-            help="BatchNorm epsilon of the backbone, if the recognised one is wrong.",
-            group="reading",
-            kind="number",
-            value="X",
-            meaning="BatchNorm epsilon of the checkpoint, where the recognised one is wrong",
-            default_text="from the format",
-            reads=True,
-        ),
-    )
-    input_norm: str | None = field(
-        default=None,
-        metadata=option(
-            help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.",
-            group="reading",
-            metavar="NORM",
-            value="NORM",
-            meaning="images the backbone was trained on: `0-1`, `imagenet`, or means/deviations",
-            default_text="from the source",
-            reads=True,
-        ),
-    )
-    key_map: str | None = field(
-        default=None,
-        metadata=option(
-            help="YAML with the names of an unknown checkpoint.",
-            group="reading",
-            kind="path",
-            metavar="FILE",
-            value="FILE",
-            meaning="YAML with the names of an unknown checkpoint",
-            default_text="none",
-            reads=True,
-            input_file=True,
-        ),
-    )
+    bn_eps: float | None = field(default=None, metadata=how_read("bn_eps"))
+    input_norm: str | None = field(default=None, metadata=how_read("input_norm"))
+    key_map: str | None = field(default=None, metadata=how_read("key_map"))
     trust: bool = field(
         default=False,
         metadata=option(

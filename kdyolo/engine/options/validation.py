@@ -120,7 +120,7 @@ def _contradictions(settings: TrainOptions, ever_frozen: bool, rest: Mapping[str
     if rest.get("task") not in (None, "detect"):
         found.append(f"kdyolo trains detectors; found task={rest['task']}.")
     seed = rest.get("seed")
-    if isinstance(seed, int) and not 0 <= seed < 1 << 32:
+    if isinstance(seed, int) and seed >= 1 << 32:  # of negative ones Ultralytics knows
         found.append(f"seed must lie between 0 and 2³² - 1; found {quoted(seed)}.")
     return found
 

@@ -5,6 +5,7 @@ An evaluation is shared by all ranks and gives what one process would find; see 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from kdyolo.checkpoints.export import strip_completely
 from kdyolo.engine.ranks.agreement import agree, is_known
 from kdyolo.engine.ranks.sharding import shard
 from kdyolo.utils import distributed
-from kdyolo.utils.ultralytics_patches import evaluating_on
+from kdyolo.utils.ultralytics_patches import checkpoints_read_by, evaluating_on
 
 # Images in a batch of an evaluation while training. Ultralytics has twice as many as in a step, on each rank: with many
 # ranks these are too few batches to share, and one rank would not have the memory for as many as one process takes.
@@ -131,7 +132,9 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
             return None
         strip_completely(self.best, updates={"train_results": last.get("train_results")})
         LOGGER.info(f"\nValidating {self.best}...")
-        model: nn.Module = load_checkpoint(self.best)[0]
+        own = partial(torch.load, map_location="cpu", weights_only=False)  # written by this run a moment ago
+        with checkpoints_read_by(own):
+            model: nn.Module = load_checkpoint(self.best)[0]
         return model
 
     def _announce_best(self) -> None:

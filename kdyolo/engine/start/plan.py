@@ -27,6 +27,7 @@ from kdyolo.runs.files import LOG_NAME
 from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
+from kdyolo.utils.text import shell_word
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def new_work_dir(overrides: Mapping[str, Any]) -> Path | None:
         raise ConfigError(f"work dir {path}: expected a folder, found a file. Choose another.")
     if {p.name for p in path.iterdir()} - {LOG_NAME} and not overrides.get("exist_ok"):
         raise ConfigError(
-            f"work dir {path} exists and is not empty. Choose another, resume it with --resume {path}, "
+            f"work dir {path} exists and is not empty. Choose another, resume it with --resume {shell_word(path)}, "
             "or overwrite it with --exist-ok."
         )
     refuse_running(path)

@@ -33,7 +33,7 @@ from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.text import canonical, quoted
 
 _PLACES = ("device", "workers", "work_dir", "exist_ok")  # where it is computed, not what
-_FILES = ("val_images", "backbone", "cache")
+_FILES = ("val_images", "backbone", "cache", "key_map")
 
 
 @dataclass(frozen=True)

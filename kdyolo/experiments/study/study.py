@@ -36,7 +36,7 @@ from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import each_line_once
 from kdyolo.utils.tables import ShownInOneLine
-from kdyolo.utils.text import plural, printable
+from kdyolo.utils.text import plural, printable, shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,7 +299,8 @@ class Study(ShownInOneLine):
         lines += [f"{place} took no more runs after {failure}" for place, failure in outcome.retired.items()]
         lines += map(str, outcome.failures)
         lines.append(
-            f"Mend what is wrong and call kdyolo study {self.file.path} again: finished runs are kept, others go on."
+            f"Mend what is wrong and call kdyolo study {shell_word(self.file.path)} again: finished runs are kept, "
+            "others go on."
         )
         return "\n".join(lines)
 

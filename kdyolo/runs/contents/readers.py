@@ -21,7 +21,7 @@ from kdyolo.runs.contents.forms import (
 )
 from kdyolo.runs.files import ARGS_NAME, PID_NAME, PROCESS_NAME, RECORD_NAME, SCORES_NAME, STUDY_NAME
 from kdyolo.utils.plain_files import read_file, read_json
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import quoted, shell_word
 from kdyolo.utils.yaml_files import check_values, read_mapping
 
 _OF_ODD_VALUES = (KeyError, IndexError, TypeError, AttributeError, ValueError)
@@ -91,7 +91,8 @@ def check_state(path: Path, content: Any, form: type[msgspec.Struct]) -> dict[st
         if other is not form and content.keys() >= {
             field.name for field in msgspec.structs.fields(other) if field.required
         }:
-            raise RunError(f"{path}: the state of {what}. Go on with: kdyolo {command} --resume {path.parent.parent}")
+            run = shell_word(path.parent.parent)
+            raise RunError(f"{path}: the state of {what}. Go on with: kdyolo {command} --resume {run}")
     if missing := [field.name for field in known if field.required and field.name not in content]:
         raise state_damaged(path, f"{', '.join(missing)} missing")
     for field in known:  # msgspec takes a tensor for a mapping

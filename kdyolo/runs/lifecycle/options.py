@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kdyolo.utils.text import quoted
 
 Kind = Literal["text", "path", "flag", "integer", "number", "count"]
-Group = Literal["start", "freeze", "recipe", "run", "reading"]
+Group = Literal["start", "teaching", "views", "freeze", "recipe", "run", "reading"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,45 @@ class Option:
 def option(**attributes: Any) -> Mapping[str, Option]:
     """Metadata of a dataclass field that is an option; see :class:`Option` for what it takes."""
     return {"option": Option(**attributes)}
+
+
+# How a backbone checkpoint is read, by every kind of run that starts from one.
+HOW_READ: Mapping[str, Option] = {
+    "bn_eps": Option(
+        help="BatchNorm epsilon of the backbone, if the recognised one is wrong.",
+        group="reading",
+        kind="number",
+        value="X",
+        meaning="BatchNorm epsilon of the checkpoint, where the recognised one is wrong",
+        default_text="from the format",
+        reads=True,
+    ),
+    "input_norm": Option(
+        help="Images the backbone knows: 0-1, imagenet, or MEANS/STDS.",
+        group="reading",
+        metavar="NORM",
+        value="NORM",
+        meaning="images the backbone was trained on: `0-1`, `imagenet`, or means/deviations",
+        default_text="from the source",
+        reads=True,
+    ),
+    "key_map": Option(
+        help="YAML with the names of an unknown checkpoint.",
+        group="reading",
+        kind="path",
+        metavar="FILE",
+        value="FILE",
+        meaning="YAML with the names of an unknown checkpoint",
+        default_text="none",
+        reads=True,
+        input_file=True,
+    ),
+}
+
+
+def how_read(name: str) -> Mapping[str, Option]:
+    """Metadata of a dataclass field that is one of :data:`HOW_READ`."""
+    return {"option": HOW_READ[name]}
 
 
 def declared(options: type) -> dict[str, Option]:

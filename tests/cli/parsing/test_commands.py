@@ -33,6 +33,17 @@ def ended(*words: str) -> int:
     return 0
 
 
+def test_the_help_of_distill_has_groups():
+    text = CliRunner().invoke(cli, ["distill", "--help"]).output
+    titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
+    assert titles[0] == "What it starts from"
+    assert "Options" not in titles
+    assert titles[-3:] == ["Controlling the run", "Reading the checkpoint that it starts from", "Help and output"]
+    control = text[text.index(titles[-3]) : text.index(titles[-2])]
+    assert all(option in control for option in ("--config", "--resume", "--dry-run", "--detach", "--work-dir"))
+    assert all(f"  {option} " in text for option in ("--bn-eps", "--input-norm", "--key-map"))
+
+
 def test_the_help_of_train_has_groups():
     text = CliRunner().invoke(cli, ["train", "--help"]).output
     titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
@@ -63,7 +74,7 @@ def test_help_fits_the_terminal_and_has_no_colours(name, width):
 def test_every_command_has_what_all_have():
     for name in COMMANDS:
         flags = {flag for param in cli.get_command(None, name).params for flag in param.opts}
-        assert flags >= {"-q", "--quiet", "-v", "--verbose", "--debug"}, name
+        assert flags >= {"-V", "--version", "-q", "--quiet", "-v", "--verbose", "--debug"}, name
 
 
 def test_commands_with_a_result_print_json_if_asked():
@@ -72,8 +83,9 @@ def test_commands_with_a_result_print_json_if_asked():
 
 
 def test_version(capsys):
-    main(["-V"])
-    assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
+    for words in (["-V"], ["train", "-V"], ["ps", "--version", "nowhere"]):
+        main(words)
+        assert re.fullmatch(r"kdyolo, version \S+\n", capsys.readouterr().out)
 
 
 # ---- exit codes ------------------------------------------------------------------------------------------------------
@@ -98,7 +110,7 @@ MISSING = {
     "study": "nowhere.yaml",
     "to-coco": "nowhere.yaml --out a.json",
     "train": "--data nowhere.yaml --random-init",
-    "val": "here.yaml nowhere.yaml",
+    "val": "nowhere.pt here.yaml run_download=True",  # then a data set is not looked into beside mistakes
 }
 # Command → a line with a wrong value or a contradiction.
 WRONG = {
@@ -136,7 +148,7 @@ def test_every_command_keeps_the_table_of_exit_codes(name, capsys):
     assert capsys.readouterr().err.count("Error: ") == 2
 
 
-@pytest.mark.parametrize("line", ["train --config nowhere.yaml", "train --resume nowhere", "predict here.yaml nowhere"])
+@pytest.mark.parametrize("line", ["train --config nowhere.yaml", "train --resume nowhere", "distill --resume nowhere"])
 def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
     Path("here.yaml").write_text("a: 1\n")
     assert ended(*line.split()) == 1
@@ -159,12 +171,22 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
             "distill images=nowhere epochs=0 --imgsz 100 --device cuda:99",
             ["no teacher", "nowhere", "epochs", "imgsz", "GPU 99"],
         ),
+        (
+            "distill images=no teacher=no.pt model=yolov9x backbone=no.pth val_images=no2 --nonsens bn_eps=x",
+            ["there is no no.", "there is no no.pt", "yolov9x", "no.pth", "no no2", "'--nonsens'", "'x'"],
+        ),
+        (
+            "distill images=. teacher=here.pt backbone=here.pt taps=p9:1 seed=-1 input_norm=x --imgsz",
+            ["here.pt", ".: expected images", "seed", "input_norm", "'--imgsz' requires"],
+        ),
         ("distill --config nowhere.yaml --epochs 0 lr=abc", ["nowhere.yaml", "epochs", "'abc'"]),
         (
             "predict nowhere.pt nowhere conf=2 imgsz=abc device=cuda:99",
             ["--model nowhere.pt", "--source nowhere", "conf", "imgsz", "GPU 99"],
         ),
-        ("val nowhere.pt here.yaml batch=0 --nonsens x", ["--model nowhere.pt", "batch", "'--nonsens'"]),
+        ("val nowhere.pt here.yaml batch=0 --nonsens x", ["--model nowhere.pt", "batch", "'--nonsens'", "here.yaml"]),
+        ("val here.pt here.yaml conf=2", ["here.pt: not a weights file", "conf", "here.yaml"]),
+        ("predict here.yaml nowhere", ["--model here.yaml: expected a trained detector", "--source nowhere"]),
         (
             "compare no1 no2 --targets x --metric speed --watch",
             ["--targets", "--watch", "'speed'", "no1: no run", "no2: no run"],
@@ -173,12 +195,28 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
             "probe no1.pth no2.pth --data no.yaml --imgsz 100 --batch 0 --plot p.bmp --device cuda:99 --nonsens",
             ["no1.pth", "no2.pth", "no.yaml", "multiple of 32", "'--batch'", "p.bmp", "GPU 99", "'--nonsens'"],
         ),
+        ("convert no1 no2 --link y min_area=x", ["'y'", "'x'", "'--out'", "(no2)", "no1: no such"]),
+        (
+            "convert --annotations a.json --images i --split s --annotations b.json --images j --split s out=o name=a/",
+            ["'s' is used more than once", "a.json", "i: expected", "b.json", "j: expected", "--name 'a/'"],
+        ),
+        ("convert no1 --annotations a.json --out o", ["belong together", "no1: no such", "a.json: no such"]),
+        ("study nowhere.yaml --engine x", ["'x'", "nowhere.yaml"]),
+        ("compare no1 no2 --metrc x --at y", ["'--metrc'", "'y'", "no1: no run", "no2: no run"]),
+        ("to-coco no.yaml --split x", ["'x'", "'--out'", "no.yaml"]),
+        ("doctor --data no.yaml --backbone no.pth --model yolov9", ["no.yaml", "no.pth", "yolov9"]),
+        ("inspect no.pth --image no.jpg --imgsz x", ["no.pth", "no.jpg", "'x'"]),
+        ("extract nowhere --out no/x.pt", ["nowhere", "ends in .safetensors", "no folder no"]),
+        ("stop no1 no2 --timeout -1", ["no1", "no2", "-1"]),
+        ("logs nowhere -n x", ["nowhere", "'x'"]),
+        ("score no1.json no2.json --resamples x --nonsense", ["no1.json", "no2.json", "'x'", "'--nonsense'"]),
         ("score no1.json no2.json --ci --resamples 0", ["--resamples", "no1.json", "no2.json"]),
         ("inspect no1.pth no2.pth --image no.jpg", ["expected one file", "no1.pth", "no2.pth", "no.jpg"]),
     ],
 )
 def test_mistakes_in_options_settings_config_and_files_are_told_at_once(line, words, capsys):
     Path("here.yaml").write_text("a: 1\n")
+    Path("here.pt").write_text("no weights\n")
     Path("asked.yaml").write_text("data: here.yaml\nrandom_init: true\nlr0: abc\n")
     assert ended(*line.split()) == 2
     error = capsys.readouterr().err

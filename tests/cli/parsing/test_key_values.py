@@ -81,6 +81,14 @@ def test_ultralytics_own_freeze_is_not_the_option_of_that_name():
     assert read("train", "data=x", "verbose=False")["settings"] == ("verbose=False",)
 
 
+def test_values_may_be_negative_and_flags_may_say_no():
+    for line in ("train --batch -1 --seed -2", "train --batch=-1 --seed=-2", "train batch=-1 seed=-2"):
+        found = read(*line.split())
+        assert (found["batch"], str(found["seed"])) == ("-1", "-2")
+    assert read("distill", "--lr", "-1", "--amp=False", "--compile=True")["lr"] == -1
+    assert (read("distill", "--amp=False")["amp"], read("distill", "--amp=yes")["amp"]) == (False, True)
+
+
 def test_values_of_options_are_left_alone():
     assert read("train", "--data", "a=b", "--key-map", "trust=True") | {"settings": ()} == read(
         "train", "--data=a=b", "--key-map=trust=True"
@@ -121,7 +129,8 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
         ("val best.pt coco.yaml imgsz=3 imgsz=4", ["imgsz is given twice."]),
         ("val best.pt coco.yaml errors=perhaps", ["errors takes True or False; found 'perhaps'."]),
         ("val best.pt coco.yaml imgsz=", ["expected KEY=VALUE, found 'imgsz='."]),
-        ("score a b --resamples x --seed y --ab c --cd", ["4 mistakes", "'x'", "'y'", "'--ab'", "'--cd'"]),
+        ("score a b --resamples x --seed y --ab c --cd", ["6 mistakes", "'x'", "'y'", "'--ab'", "'--cd'"]),
+        ("val --errors=x --imgsz", ["4 mistakes", "errors takes True or False", "'--imgsz' requires", "'--data'"]),
         ("val --split x", ["3 mistakes", "'--split'", "Missing option '--model'", "Missing option '--data'"]),
     ],
 )

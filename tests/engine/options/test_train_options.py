@@ -38,7 +38,7 @@ Wider = make_dataclass(
     bases=(TrainOptions,),
     frozen=True,
 )
-OF_THE_COMMAND = ("detach", "debug", "verbose", "quiet", "as_json")
+OF_THE_COMMAND = ("version", "detach", "debug", "verbose", "quiet", "as_json")
 
 
 def test_a_field_more_is_an_option_of_the_command() -> None:
