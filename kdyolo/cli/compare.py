@@ -29,7 +29,7 @@ FORMATS = ("table", "md", "json", "csv")
 @click.option(
     "--baseline",
     metavar="RUN|ARM",
-    help="What the others are compared with. Default: the study's, or the arm that started random; of two the first.",
+    help="What the others are compared with. Default: the study's, or the arm that started random.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for report.html, one self-contained page.")
 @click.option("--anyway", is_flag=True, help="Compare what is not like for like; the report then says so.")
