@@ -25,7 +25,13 @@ from kdyolo.runs.lifecycle.options import Option, declared
 
 PACKAGE = Path(__file__).resolve().parent.parent / "kdyolo"
 SETTING = re.compile(r"(\w+): *(.*?) *# \(([^)]*)\) (.*)")
-TYPES = {"list": "list[Any]", "tuple": "tuple[float, float]", "float": "float", "int": "int", "bool": "bool"}
+TYPES = {
+    "list": "list[Any] | tuple[Any, ...]",  # as both are taken
+    "tuple": "tuple[float, float]",
+    "float": "float",
+    "int": "int",
+    "bool": "bool",
+}
 PATHS = ("data", "model", "project", "pretrained", "resume")  # for which a ``Path`` is as good as its text
 WIDTH = 120
 HEAD = '''"""Keywords of Python calls with their types, so that editors complete them and type checkers check them.
@@ -53,7 +59,7 @@ def print_modules() -> dict[Path, str]:
         ),
         PACKAGE / "distillation" / "keywords.py": "\n\n\n".join(
             (
-                HEAD.format(names="TypedDict"),
+                HEAD.format(names="Literal, TypedDict"),
                 _class("DistillKeywords", "TypedDict", "Options of a distillation.", distil),
             )
         ),
@@ -68,7 +74,17 @@ def _own(options: type) -> Iterator[tuple[str, str, Option]]:
     """Name, type and declaration of each option that is a field of a dataclass."""
     for field in fields(options):
         found, kind = declared(options)[field.name], str(field.type)
-        yield field.name, kind.replace("str", "str | Path") if found.kind == "path" else kind, found
+        if found.choices:
+            kind = kind.replace("str", f"Literal[{', '.join(map(_quoted, found.choices))}]")
+        elif found.kind == "path":
+            kind = kind.replace("str", "str | Path")
+        elif field.name == "device":  # also the number of a GPU
+            kind = f"int | {kind}"
+        yield field.name, kind, found
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def _settings() -> Iterator[str]:

@@ -127,6 +127,7 @@ SUBJECTS = {
     "experiments": "Compare, study, probe",
     "runs": "Runs",
     "errors": "Errors",
+    "typing": "Kinds of values",
 }
 
 
@@ -138,8 +139,12 @@ def python() -> str:
         subject = SUBJECTS.get(getattr(value, "__module__", "").partition(".")[2].partition(".")[0])
         if subject and not (inspect.isclass(value) and issubclass(value, Exception)):
             found[subject].append(autodoc(name, value))
+        elif type(value).__module__ in ("typing", "types"):  # one of a few values
+            found["Kinds of values"].append(
+                f".. py:data:: kdyolo.{name}\n\n   ``{str(value).replace('typing.', '')}``\n"
+            )
     kinds = [name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)]
-    found["Errors"] += [f".. autoexception:: kdyolo.errors.{name}\n   :no-members:" for name in kinds]
+    found["Errors"] += [f".. autoexception:: kdyolo.{name}\n   :no-members:" for name in kinds]
     parts = ((subject, "\n".join(names)) for subject, names in found.items() if names)
     return "\n\n".join(f"## {subject}\n\n```{{eval-rst}}\n{names}\n```" for subject, names in parts)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from kdyolo.checkpoints.loading import checkpoint_arch
+from kdyolo.arguments import checked
+from kdyolo.checkpoints.loading import ReadKeywords, checkpoint_arch
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.utils.tables import ShownAsTable, aligned
-from kdyolo.utils.text import printable, shortened
+from kdyolo.utils.text import plural, printable, shortened
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,15 @@ class CheckpointDiff(ShownAsTable):
         """Plain data for JSON."""
         return {**asdict(self), "equal": self.equal}
 
+    def headline(self) -> str:
+        """Whether they are equal, else how much of them differs."""
+        if self.equal:
+            return "equal to the last bit"
+        tensors, differing = (sum(getattr(part, name) for part in self.parts) for name in ("tensors", "differing"))
+        others = len(self.only_first) + len(self.only_second) + len(self.other_shape)
+        rest = f", {plural(others, 'other')} not in both" if others else ""
+        return f"{differing:,} of {plural(tensors, 'tensor')} differ{rest}"
+
     def table(self) -> str:
         """A line for each part, and what else differs."""
         rows = [["stage", "tensors", "differ", "largest", "relative", "where"]]
@@ -87,8 +98,9 @@ class CheckpointDiff(ShownAsTable):
         return "\n".join(shortened(printable(line), 1000) for line in lines)
 
 
+@checked
 def compare_checkpoints(
-    first: str | Path, second: str | Path, *, model: str | None = None, **how: Any
+    first: str | Path, second: str | Path, *, model: str | None = None, **how: Unpack[ReadKeywords]
 ) -> CheckpointDiff:
     """Where two checkpoints' backbones differ, whatever names and containers they use.
 

@@ -14,6 +14,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import strip_optimizer
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints.safe_load import TENSORS_SHA256, read_detector, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError, collect_mistakes
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
@@ -28,6 +29,7 @@ class _Epochs(msgspec.Struct):
     epochs: int = 0
 
 
+@checked
 def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bool = False) -> Path:
     """Write a checkpoint that plain Ultralytics opens, evaluates, exports and fine-tunes from.
 
@@ -62,6 +64,7 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
     return target
 
 
+@checked
 def extract_backbone(source: str | Path, out: str | Path, exist_ok: bool = False) -> Path:
     """Write the trained backbone of a detector as a safetensors file that ``--backbone`` takes, bit for bit.
 

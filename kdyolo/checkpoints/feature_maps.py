@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 from ultralytics.data.augment import LetterBox
 
-from kdyolo.checkpoints.loading import checkpoint_arch, load_into
+from kdyolo.arguments import checked
+from kdyolo.checkpoints.loading import ReadKeywords, checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
-from kdyolo.errors import DatasetError
+from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.models.backbone import DistilledBackbone
 from kdyolo.models.yaml_layouts import family_of
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.plain_files import is_file
 
 LEVELS = ("P2", "P3", "P4", "P5")
+_STRIDE = 32
 PADDED = 200  # grey of cells that lie in the padding of the letterbox
 HOW_TO_READ = (
     "Colours: the three directions in which a level's features differ most within this image. Like colours are like",
@@ -29,8 +31,15 @@ HOW_TO_READ = (
 )
 
 
+@checked
 def draw_features(
-    path: str | Path, image: str | Path, out: str | Path, imgsz: int = 640, *, model: str | None = None, **how: Any
+    path: str | Path,
+    image: str | Path,
+    out: str | Path,
+    imgsz: int = 640,
+    *,
+    model: str | None = None,
+    **how: Unpack[ReadKeywords],
 ) -> Path:
     """Save a picture of a backbone's features: the image, and its feature maps at each level as colours.
 
@@ -51,6 +60,7 @@ def draw_features(
         Path of the picture.
 
     Raises:
+        ConfigError: ``imgsz`` is too small.
         CheckpointError: The file cannot be read or does not fill a backbone.
         DatasetError: The image cannot be read, or the picture not written.
 
@@ -59,6 +69,8 @@ def draw_features(
         >>> draw_features("ckpt.pth", "image.jpg", "features.png", imgsz=64).name
         'features.png'
     """
+    if imgsz < _STRIDE:
+        raise ConfigError(f"imgsz: expected at least {_STRIDE} pixels, the stride of P5; found {imgsz}.")
     try:
         pixels = cv2.imread(str(image)) if is_file(Path(image)) else None
     except cv2.error:  # more pixels than it reads

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 import yaml
+from typing_extensions import Unpack
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints.load_report import LoadReport
-from kdyolo.checkpoints.loading import checkpoint_arch, match
+from kdyolo.checkpoints.loading import ReadKeywords, checkpoint_arch, match
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.models.arch import layer_shapes
 from kdyolo.models.backbone import DistilledBackbone
@@ -95,7 +97,8 @@ class CheckpointSummary(ShownAsTable):
         return "\n".join(lines)
 
 
-def inspect_checkpoint(path: str | Path, *, model: str | None = None, **how: Any) -> CheckpointSummary:
+@checked
+def inspect_checkpoint(path: str | Path, *, model: str | None = None, **how: Unpack[ReadKeywords]) -> CheckpointSummary:
     """Look into a checkpoint; nothing is loaded into a model, nothing is written.
 
     Args:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from ultralytics.utils import LOGGER
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints.load_report import LoadReport
 from kdyolo.checkpoints.reader import BackboneCheckpoint, read_checkpoint
 from kdyolo.errors import CheckpointError
@@ -16,6 +18,16 @@ from kdyolo.models.arch import BN_COUNTER, FAMILIES, SCALES, Arch, backbone_rows
 from kdyolo.models.arch_matching import fitting_archs, foreign_detector
 from kdyolo.models.backbone import LEVELS, DistilledBackbone
 from kdyolo.utils.text import quoted
+
+
+class ReadKeywords(TypedDict, total=False):
+    """How a checkpoint is read, as :func:`kdyolo.read_checkpoint` takes it."""
+
+    bn_eps: float | None  # BatchNorm epsilon, where the recognised one is wrong.
+    key_map: str | Path | None  # YAML file with the names of an unknown checkpoint.
+    input_norm: str | None  # Images that the backbone knows: 0-1, imagenet, or MEANS/STDS.
+    trust: bool  # Unpickle completely: runs any code that the file brings.
+
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
@@ -161,6 +173,7 @@ def changed_tensors(backbone: DistilledBackbone, tensors: Mapping[str, Tensor]) 
     return [name for name in _matching(own, tensors) if not torch.equal(own[name].cpu(), tensors[name])]
 
 
+@checked
 def load_backbone(
     path: str | Path,
     *,

@@ -3,7 +3,6 @@
 Nothing here builds a model: it strips wrappers, renames, counts, and refuses what is ambiguous or not finite. Reading
 the file is :mod:`kdyolo.checkpoints.safe_load`, naming schemes are in :mod:`kdyolo.checkpoints.key_naming`, and which
 network the tensors fit is decided in :mod:`kdyolo.models.arch_matching`.
-
 While a file is being looked at it is being hashed, and of a damaged file only the damage is reported.
 """
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints import metadata
 from kdyolo.checkpoints.checks.stock_modules import has_attributes
 from kdyolo.checkpoints.input_norm import InputNorm, NormOrigin, feed_red_first, fold_input_norm
@@ -37,6 +37,8 @@ from kdyolo.checkpoints.key_naming import (
 from kdyolo.checkpoints.safe_load import Content, load_content
 from kdyolo.errors import CheckpointError
 from kdyolo.models.arch import BN_COUNTER
+from kdyolo.utils.tables import ShownInOneLine
+from kdyolo.utils.text import plural
 
 MAX_DEPTH, MAX_NODES = 100, 100_000  # segments of a key, containers and tensors: far beyond any checkpoint
 SMALL = 16 << 20  # bytes
@@ -45,8 +47,8 @@ COUNTER_TYPES = WEIGHT_TYPES | {torch.int64, torch.int32, torch.int16, torch.int
 SPPF = "9"  # in the families that have one; LightlyTrain's YOLOv8 ends before it
 
 
-@dataclass(frozen=True)  # shown by where it comes from: its tensors would fill screens
-class BackboneCheckpoint:
+@dataclass(frozen=True, repr=False)
+class BackboneCheckpoint(ShownInOneLine):
     """What a file holds for a backbone.
 
     Attributes:
@@ -72,23 +74,27 @@ class BackboneCheckpoint:
     """
 
     path: Path
-    sha256: str = field(repr=False)
+    sha256: str
     source: str
     kind: str
-    tensors: dict[str, Tensor] = field(repr=False)
-    shapes: dict[str, tuple[int, ...]] = field(repr=False)
-    dtypes: dict[str, str] = field(repr=False)
-    origin: dict[str, str] = field(repr=False)
-    unexpected: tuple[str, ...] = field(repr=False)
-    dropped: dict[str, int] = field(repr=False)
-    bn_eps: float = field(repr=False)
-    untrained: tuple[str, ...] = field(default=(), repr=False)
-    untrained_tail: bool = field(default=False, repr=False)
-    input_norm: InputNorm = field(default_factory=InputNorm, repr=False)
-    norm_origin: NormOrigin = field(default=NormOrigin.SOURCE_DEFAULT, repr=False)
-    verified: bool = field(default=False, repr=False)
+    tensors: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    origin: dict[str, str]
+    unexpected: tuple[str, ...]
+    dropped: dict[str, int]
+    bn_eps: float
+    untrained: tuple[str, ...] = ()
+    untrained_tail: bool = False
+    input_norm: InputNorm = field(default_factory=InputNorm)
+    norm_origin: NormOrigin = NormOrigin.SOURCE_DEFAULT
+    verified: bool = False
     epoch: int | None = None
-    meta: dict[str, Any] = field(default_factory=dict, repr=False)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def headline(self) -> str:
+        """The file, what it was recognised as, and how much is in it."""
+        return f"{self.path}, {self.source}, {plural(len(self.tensors), 'tensor')}"
 
     @property
     def norm_doubtful(self) -> bool:
@@ -112,6 +118,7 @@ class BackboneCheckpoint:
         return metadata.family(self.meta)
 
 
+@checked
 def read_checkpoint(
     path: str | Path,
     bn_eps: float | None = None,
@@ -131,8 +138,7 @@ def read_checkpoint(
             old system's names and 1e-3 for the others.
         key_map: YAML file with a naming scheme of its own; see :func:`kdyolo.checkpoints.key_naming.load_key_map`.
         input_norm: Normalisation of the images that it was trained with: ``"0-1"``, ``"imagenet"`` or
-            ``"MEAN,MEAN,MEAN/STD,STD,STD"``. Default: what the file records, else its
-            naming scheme's.
+            ``"MEAN,MEAN,MEAN/STD,STD,STD"``. Default: what the file records, else its naming scheme's.
         trust: Unpickle completely, which runs whatever code the file's author put in.
 
     Raises:
@@ -187,14 +193,9 @@ def _described(
         norm_origin = NormOrigin.ASSUMED
     eps = metadata.bn_eps(given[0], meta, modules, scheme, configured)
     if not 0 < eps < 1:
-        raise CheckpointError(
-            f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one with --bn-eps."
-        )
-    tensors = {
-        name: _owned(tensor, content.mapped)
-        for name, tensor in names.tensors.items()
-        if name.partition(".")[0] not in untrained
-    }
+        raise CheckpointError(f"{path}: bn_eps must lie between 0 and 1, found {eps}. Give the right one as --bn-eps.")
+    trained = {name: each for name, each in names.tensors.items() if name.partition(".")[0] not in untrained}
+    tensors = {name: _owned(tensor, content.mapped) for name, tensor in trained.items()}
     if blue_first := metadata.sees_bgr(configured):  # of the file's weights, whatever the user says of their scale
         feed_red_first(tensors, str(path))
     fold_input_norm(tensors, norm, eps, str(path))

@@ -47,7 +47,7 @@ def _gather_missing_out(given: Mapping[str, Any], mistakes: Mistakes) -> None:
 @click.option(
     "--baseline",
     metavar="RUN|ARM",
-    help="What the others are compared with. Default: the study's, or the arm that started random; of two the first.",
+    help="What the others are compared with. Default: the study's, or the arm that started random.",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for report.html, one self-contained page.")
 @click.option("--anyway", is_flag=True, help="Compare what is not like for like; the report then says so.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kdyolo.arguments import checked
 from kdyolo.coco_json.records import Key
 from kdyolo.data.coco.categories import choose_categories, merge_categories, numbered_apart, only_in_some
 from kdyolo.data.coco.label_table import LabelTable, Selection, SplitLabels
@@ -38,6 +39,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, where PyYA
 __all__ = ["CocoSplit", "ConversionSummary", "SplitSummary", "convert_coco"]
 
 
+@checked
 @pause_gc()
 def convert_coco(
     root: str | Path | None = None,

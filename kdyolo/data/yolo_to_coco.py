@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kdyolo.arguments import checked
 from kdyolo.data.coco.reading.reader import read_annotations
 from kdyolo.data.coco.reading.schema import DetailedAnnotation, ImageRecord
 from kdyolo.data.dataset_yaml import Dataset, dataset_file, load_dataset
@@ -71,6 +72,7 @@ class ExportSummary(ShownInOneLine):
         return "\n".join([text, *(f"  {note}" for note in self.notes)])
 
 
+@checked
 def to_coco(dataset: str | Path, out: str | Path, *, split: str | None = None) -> ExportSummary:
     """Write COCO annotations from the labels of an Ultralytics dataset.
 

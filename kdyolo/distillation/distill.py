@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from typing_extensions import Unpack
 
+from kdyolo.arguments import checked
 from kdyolo.distillation.keywords import DistillKeywords
 from kdyolo.distillation.plan import DistillPlan, plan_distillation
 from kdyolo.distillation.run.dry_run import measured_steps
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("ultralytics")
 RESUME_MAY_CHANGE = ("device", "workers")
+_ROWS_SHOWN = 20  # epochs in a notebook, the first and the last ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,8 +61,16 @@ class DistillResult(ShownInOneLine):
         """The backbone, and the verdict on it."""
         return f"{self.backbone}: {self.verdict}" if self.verdict else str(self.backbone)
 
+    def facts(self) -> dict[str, str]:
+        """The backbone's file, its length, and the verdict."""
+        return {
+            "backbone": str(self.backbone),
+            "epochs": str(len(self.columns.get("epoch", ()))),
+            "verdict": self.verdict,
+        }
+
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
+        return f"{super()._repr_html_()}{self.to_frame().to_html(index=False, max_rows=_ROWS_SHOWN)}"
 
     def to_frame(self) -> pd.DataFrame:
         """``results.csv`` as a data frame, a row for each epoch."""
@@ -70,6 +80,7 @@ class DistillResult(ShownInOneLine):
         return frame
 
 
+@checked
 def distill(
     images: str | Path | Sequence[str | Path],
     *,
@@ -82,9 +93,10 @@ def distill(
     Args:
         images: Folders, lists of images (``.txt``) or images.
         teacher: Name in timm, ``NAME:FILE`` with local weights, a checkpoint of a YOLO, or an object with the protocol
-            :class:`kdyolo.distillation.teachers.protocol.Teacher`.
+            :class:`kdyolo.Teacher`.
         model: Student, e.g. ``"yolov8s"``.
-        options: Other fields of :class:`kdyolo.distillation.options.DistillOptions`.
+        options: ``epochs``, ``imgsz``, ``batch``, ``taps``, ``work_dir``, … as ``kdyolo distill`` has them: see
+            :class:`kdyolo.DistillKeywords`.
 
     Returns:
         The run folder, the backbone's file and the columns of ``results.csv``.

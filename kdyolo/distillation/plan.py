@@ -240,6 +240,7 @@ def check_options(given: Mapping[str, Any]) -> DistillOptions:
     unknown = [f"unknown option {quoted(name)}.{did_you_mean(name, names)}" for name in given if name not in names]
     given = {name: value for name, value in given.items() if name in names}
     elsewhere = ("device",)  # read where the process finds its place
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     wrong = wrong_kinds({k: v for k, v in given.items() if k not in elsewhere}, DistillOptions)
     options = DistillOptions(**{name: value for name, value in given.items() if name not in wrong})
     if options.cache:

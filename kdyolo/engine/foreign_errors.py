@@ -8,12 +8,18 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from kdyolo.errors import CheckpointError, ConfigError, DatasetError, KDYOLOError
+from kdyolo.utils.text import quoted
 
 _NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available", "not compiled with CUDA enabled")
 _FETCHED = re.compile(r"Download failure for (\S+?)\.? (?:Environment|\S*retry|Retry|.*)", re.DOTALL)
 _ABSENT = re.compile(r"'?(.+?)'? does not exist")
 _EMPTY = re.compile(r"No images or videos found in (.+?)\. ")
 _OPTIMIZER = re.compile(r"Optimizer (.*) not found in list of available optimizers \{(.*?)\}", re.DOTALL)
+_NO_SOURCE = ("Unsupported image type", "No images found in source", "Failed to open", "prediction source type")
+_A_SOURCE = "Expected an image, folder, video, glob, URL, array or tensor, or a list of images."
+_SUFFIX = re.compile(r"(.+?) acceptable suffix is (.+?), not ")
+_WORD = re.compile(r"\.\w+")
+_FORMAT = re.compile(r"Invalid export format='(.*)'\. Valid formats are \((.*?)\)", re.DOTALL)
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 
 
@@ -28,6 +34,15 @@ def explained(error: BaseException) -> KDYOLOError | None:
         )
     if isinstance(error, FileNotFoundError) and (found := _ABSENT.fullmatch(text.strip())):
         return DatasetError(f"{found[1]}: no such file or folder. Expected an image, folder, video, glob or URL.")
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return DatasetError(f"{error.filename}: no such file or folder. Expected an image, folder, video, glob or URL.")
+    if isinstance(error, (TypeError, OSError)) and any(words in text for words in _NO_SOURCE):
+        return DatasetError(f"source: there is nothing to predict in it ({quoted(error)}). {_A_SOURCE}")
+    if isinstance(error, AssertionError) and (found := _SUFFIX.search(text)):
+        suffixes = " or ".join(_WORD.findall(found[2]))
+        return CheckpointError(f"{found[1]}: expected a file whose name ends in {suffixes}.")
+    if isinstance(error, ValueError) and (found := _FORMAT.search(text)):
+        return ConfigError(f"format={found[1]} is none that Ultralytics exports to. Expected one of {found[2]}.")
     if isinstance(error, (RuntimeError, AssertionError)) and any(words in text for words in _NO_GPU):
         return ConfigError(
             "there is no GPU that PyTorch can use. Take --device cpu, or look at 'kdyolo doctor' and 'nvidia-smi'."

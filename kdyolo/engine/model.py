@@ -7,7 +7,7 @@ digests: Ultralytics itself would build a fresh model from the YAML unless they 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 from ultralytics import YOLO
-from ultralytics.engine.model import Model
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.checks import check_model_file_from_stem
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints.checks.exported_models import check_exported
 from kdyolo.checkpoints.checks.missing_models import refuse_missing
 from kdyolo.checkpoints.load_report import LoadReport
@@ -31,18 +31,20 @@ from kdyolo.data.label_cache import read_label_cache
 from kdyolo.engine.foreign_errors import foreign_errors_explained
 from kdyolo.engine.options.keywords import TrainKeywords, UltralyticsKeywords
 from kdyolo.engine.options.train_options import READING, START, STRETCH, TrainOptions
+from kdyolo.engine.options.ultralytics_settings import given_settings, require_names
 from kdyolo.engine.predictor import StretchPredictor, predicting, refuse_odd_sources, resize_of, streamed
 from kdyolo.engine.ranks.joining import joined_for_evaluation
 from kdyolo.engine.start.detector_start import DetectorStart, held_start, read_start
-from kdyolo.engine.start.plan import plan_run
+from kdyolo.engine.start.plan import planned
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, ModelError, RunError
-from kdyolo.metrics.names import DEFAULT_EVALUATOR
-from kdyolo.models.detector import KDDetectionModel
+from kdyolo.metrics.names import DEFAULT_EVALUATOR, Evaluator
+from kdyolo.models.detector import KDDetectionModel, load_whole_state
 from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
 from kdyolo.runs.lifecycle.devices import Machine, one_device
 from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.text import quoted
 from kdyolo.utils.ultralytics_patches import (
     called_from_python,
     data_sets_read_by,
@@ -78,6 +80,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         >>> model.val()
     """
 
+    @checked
     def __init__(
         self,
         model: str | Path | None = None,
@@ -95,20 +98,12 @@ class KDYOLO(YOLO):  # type: ignore[misc]
     ) -> None:
         if task not in (None, "detect"):
             raise ConfigError(f"kdyolo trains detectors; found task={task}. Expected task=detect, or none.")
-        if isinstance(model, Model):
-            raise ConfigError(f"model is the name or path of a file; found a {type(model).__name__}. Give its file.")
         if random_init and (backbone or weights):
             raise ConfigError("random_init excludes backbone and weights: they load weights, it asks for none.")
-        given: dict[str, Any] = {
-            "backbone": str(backbone) if backbone else None,
-            "weights": str(weights) if weights else None,
-            "random_init": random_init,
-            "allow_partial": allow_partial,
-            "bn_eps": bn_eps,
-            "input_norm": input_norm,
-            "key_map": str(key_map) if key_map else None,
-            "trust": trust,
-        }
+        files = {"backbone": backbone, "weights": weights, "key_map": key_map}
+        given: dict[str, Any] = {option: str(file) if file else None for option, file in files.items()}
+        given |= {"random_init": random_init, "allow_partial": allow_partial, "trust": trust}
+        given |= {"bn_eps": bn_eps, "input_norm": input_norm}
         self.start = read_start(TrainOptions(**given), model)
         name = self.start.model
         if name.endswith(".pt") and any(value for key, value in given.items() if key != "trust"):
@@ -155,14 +150,19 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         with stock_loading(trust):
             super()._load(weights, task=task)
 
+    @checked
     @ended_by_signals()
-    def train(self, trainer: Any = None, **kwargs: Unpack[TrainKeywords]) -> Any:
+    @foreign_errors_explained()
+    def train(self, trainer: Callable[..., Any] | None = None, **kwargs: Unpack[TrainKeywords]) -> Any:
         """Train; takes every Ultralytics setting and kdyolo's own.
 
         Args:
             trainer: Another trainer class; default :class:`kdyolo.KDTrainer`.
-            **kwargs: ``data``, ``freeze_epochs`` (0, a number or ``"all"``), ``recipe``, ``work_dir``, and any
-                Ultralytics setting (``epochs``, ``imgsz``, ``batch``, ``device``, …).
+            **kwargs: ``data``; ``freeze_epochs`` (0, a number or ``"all"``), ``unfreeze_stages``, ``backbone_lr``,
+                ``thaw_warmup``, ``freeze_bn``, ``resize``, ``recipe``, ``coco_eval_period``, ``run_download``,
+                ``work_dir``; what the constructor takes: ``backbone``, ``weights``, ``random_init``, ``allow_partial``,
+                ``bn_eps``, ``input_norm``, ``key_map``, ``trust``; and any Ultralytics setting (``epochs``, ``imgsz``,
+                ``batch``, ``device``, …). :class:`kdyolo.TrainKeywords` has their types.
 
         Returns:
             Ultralytics' detection metrics of the best checkpoint.
@@ -171,19 +171,20 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             KDYOLOError: Something about options, checkpoint, model or data is wrong; nothing is left behind.
         """
         given: dict[str, Any] = dict(kwargs)
+        if isinstance(given.get("data"), (list, tuple)):  # Ultralytics would go on behind a data set that failed
+            raise ConfigError("data is one data set YAML; found several. Train on each by a call of its own.")
+        require_names(given, "data", "cfg", "recipe", "resume")
         if given.get("resume"):
             last = self.ckpt_path if given["resume"] is True else given["resume"]
             if last is None:
                 raise RunError(f"{self.model_name} cannot be resumed: expected the last.pt of an interrupted run.")
             return self._train(trainer or KDTrainer, {**given, "resume": str(last)})
-        if isinstance(given.get("data"), (list, tuple)):  # Ultralytics would go on behind a data set that failed
-            raise ConfigError("data is one data set YAML; found several. Train on each by a call of its own.")
         if not (given.get("data") or given.get("cfg")):
             raise ConfigError("no data: expected a data set YAML, e.g. data='datasets/coco/coco.yaml'.")
         in_memory = self._start_in_memory()
         if trainer is None or (isinstance(trainer, type) and issubclass(trainer, KDTrainer)):
             reads_again = given.keys() & {"backbone", *READING}  # another file, or the same as it is by now
-            trainer = partial(_planned, trainer or KDTrainer, in_memory or (None if reads_again else self.start))
+            trainer = partial(planned, trainer or KDTrainer, in_memory or (None if reads_again else self.start))
         elif in_memory is not None:
             raise ConfigError(f"the model holds {in_memory.in_memory}; only a KDTrainer, or none, trains from them.")
         return self._train(trainer, {**self._start_options(in_memory, given), **given})
@@ -245,17 +246,14 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         self._check_is_pytorch_model()
         if isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values()):
-            before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            try:
-                self.model.load_state_dict(weights)
-            except RuntimeError as e:
-                self.model.load_state_dict(before)  # PyTorch has copied what fitted
-                raise ModelError(f"this state dict is not that of {self.model_name}: {e}") from e
+            load_whole_state(self.model, weights, str(self.model_name))
             self.predictor = None
             return self
         if isinstance(weights, (str, Path)):
             refuse_missing(weights)
-        with stock_loading(self.start.options.trust):
+        elif not isinstance(weights, (nn.Module, Mapping)):
+            raise ModelError(f"weights: expected a checkpoint, a detector or a state dict, found {quoted(weights)}.")
+        with foreign_errors_explained(), stock_loading(self.start.options.trust):
             super().load(weights)
         if isinstance(weights, (str, Path)):
             self._note_weights(str(weights))
@@ -320,20 +318,23 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         """
         raise ConfigError("calibrate() is for depth models; kdyolo trains detectors.")
 
+    @checked
+    @foreign_errors_explained()
     def export(self, **kwargs: Unpack[UltralyticsKeywords]) -> Any:
         """Export the model, as Ultralytics does; of a data set to calibrate with, nothing is fetched or run."""
         with data_sets_read_by(check_for_ultralytics), label_caches_read_by(read_label_cache):
-            return super().export(**kwargs)
+            return super().export(**given_settings(kwargs))
 
+    @checked
     @signals_pass()
     @runs_below_here()
     @foreign_errors_explained()
     def val(
         self,
-        validator: Any = None,
+        validator: Callable[..., Any] | None = None,
         *,
         annotations: str | Path | None = None,
-        evaluator: str = DEFAULT_EVALUATOR,
+        evaluator: Evaluator = DEFAULT_EVALUATOR,
         per_class: bool = False,
         errors: bool = False,
         run_download: bool = False,
@@ -344,7 +345,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
         Under torchrun, all processes share the evaluation, and the first one has and writes the result.
 
         Args:
-            validator: Another validator class; default :class:`kdyolo.engine.validator.KDValidator`.
+            validator: Another validator class; default :class:`kdyolo.KDValidator`.
             annotations: COCO JSON of the split; default the one that the data set YAML names.
             evaluator: ``"faster-coco-eval"`` or ``"pycocotools"``.
             per_class: Print AP of every category too.
@@ -354,20 +355,26 @@ class KDYOLO(YOLO):  # type: ignore[misc]
 
         Returns:
             Ultralytics' detection metrics, with the official ones as ``coco``
-            (:class:`kdyolo.metrics.coco_metrics.CocoScores`; None for a data set without COCO annotations) and, if
-            asked for, the analysis as ``errors`` (:class:`kdyolo.metrics.tide.ErrorReport`).
+            (:class:`kdyolo.CocoScores`; None for a data set without COCO annotations) and, if
+            asked for, the analysis as ``errors`` (:class:`kdyolo.ErrorReport`).
 
         Raises:
             ConfigError: Something was asked for that needs annotations, and there are none.
             DatasetError: The annotation file is not what it should be, or not that of these images.
         """
-        own = {"evaluator": evaluator, "per_class": per_class, "errors": errors, "run_download": run_download}
-        own["annotations"] = None if annotations is None else str(annotations)
-        with joined_for_evaluation(kwargs.pop("device", None)) as device:
-            return super().val(validator=validator, **own, **device, **kwargs)
+        own: dict[str, Any] = {"per_class": per_class, "errors": errors, "run_download": run_download}
+        own |= {"evaluator": evaluator, "annotations": None if annotations is None else str(annotations)}
+        given = given_settings(kwargs, own)
+        with joined_for_evaluation(given.pop("device", None)) as device:
+            return super().val(validator=validator, **own, **device, **given)
 
+    @checked
     def predict(
-        self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Unpack[UltralyticsKeywords]
+        self,
+        source: Any = None,
+        stream: bool = False,
+        predictor: Callable[..., Any] | None = None,
+        **kwargs: Unpack[UltralyticsKeywords],
     ) -> Any:
         """Predict, as Ultralytics does, on one device; see ``YOLO.predict``.
 
@@ -384,15 +391,9 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             ConfigError: ``device`` is not understood, does not exist, or names several.
             DatasetError: An image cannot be decoded, or it, or a list, is a pipe, a device or larger than any.
         """
-        if kwargs.get("device") is not None:
-            kwargs["device"] = one_device(kwargs["device"], "a prediction", Machine.here())
+        given = given_settings(kwargs)
+        if "device" in given:
+            given["device"] = one_device(given["device"], "a prediction", Machine.here())
         with runs_below_here(), called_from_python(), predicting(self, source):
-            results = super().predict(source, stream, predictor, **kwargs)
+            results = super().predict(source, stream, predictor, **given)
         return streamed(results, self) if isinstance(results, Iterator) else results
-
-
-def _planned(
-    trainer: type[KDTrainer], start: DetectorStart | None, overrides: dict[str, Any], _callbacks: dict[str, Any] | None
-) -> KDTrainer:
-    """A trainer with the plan that follows from Ultralytics' merged settings and a start that has been read."""
-    return trainer(plan=plan_run(overrides, start=start), _callbacks=_callbacks)

@@ -25,6 +25,7 @@ from ultralytics.utils import LOGGER, callbacks
 from ultralytics.utils.plotting import plot_images
 from ultralytics.utils.torch_utils import get_cpu_info
 
+from kdyolo.arguments import checked
 from kdyolo.data.empty_splits import crowd_warnings, refuse_unlabelled
 from kdyolo.engine.early_ends import small_images_explained
 from kdyolo.engine.memory.fitting_batch import (
@@ -41,14 +42,15 @@ from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistak
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import RunError, collect_mistakes
 from kdyolo.models.yaml_layouts import describe_detector
+from kdyolo.utils.tables import ShownInOneLine
 from kdyolo.utils.text import format_duration, number_and_noun, plural
 
 STEPS = 2  # timed ones in each phase, after one to warm up
 PICTURE = "labels.jpg"
 
 
-@dataclass(frozen=True)
-class PhaseCost:
+@dataclass(frozen=True, repr=False)
+class PhaseCost(ShownInOneLine):
     """What one step takes while the same parts train.
 
     Attributes:
@@ -62,6 +64,20 @@ class PhaseCost:
     epochs: int
     seconds: float
     memory: int
+
+    def headline(self) -> str:
+        """The phase, its length, and what a step of it takes."""
+        step = f"{self.seconds:.3g} s and {self.memory / 2**30:.1f} GiB a step"
+        return f"{self.name}, {plural(self.epochs, 'epoch')}, {step}"
+
+    def facts(self) -> dict[str, str]:
+        """The phase, its length, and what a step of it takes."""
+        return {
+            "phase": self.name,
+            "epochs": str(self.epochs),
+            "seconds per step": f"{self.seconds:.3g}",
+            "memory, GiB": f"{self.memory / 2**30:.1f}",
+        }
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,7 @@ def check_parts(data: str | None = None, backbone: str | None = None, model: str
     return "\n".join(lines)
 
 
+@checked
 def preflight(overrides: Mapping[str, Any], folder: str | Path = "preflight") -> list[PhaseCost]:
     """Check a run, print what it would do, and measure one batch. Nothing is trained, no run folder is made.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdyolo.arguments import checked
 from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.experiments.comparison.comparability import check_comparable, compare_settings
 from kdyolo.experiments.comparison.cost_and_classes import (
@@ -23,7 +24,7 @@ from kdyolo.experiments.comparison.differences import METHOD, Difference, common
 from kdyolo.experiments.comparison.findings.distillation_facts import find_distillations
 from kdyolo.experiments.comparison.findings.label_efficiency import by_share, label_curves
 from kdyolo.experiments.comparison.grouping import Arm, Gathered, arm_folder, gather, run_name
-from kdyolo.experiments.comparison.label_shares import share_name
+from kdyolo.experiments.comparison.label_shares import bare_name, share_name
 from kdyolo.experiments.comparison.metric_values import (
     BEST,
     LAST,
@@ -42,7 +43,7 @@ from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.runs.files import run_folder_of
 from kdyolo.runs.history import Run
 from kdyolo.utils.tables import ShownAsTable
-from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.text import did_you_mean, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +64,12 @@ __all__ = [
 @dataclass(frozen=True, repr=False)
 class RunComparison(ShownAsTable, ComparisonResult):
     """Arms side by side, with ways to show them: see :class:`ComparisonResult` for the attributes."""
+
+    def headline(self) -> str:
+        """The title, how much is compared, and with what."""
+        runs = sum(len(arm.runs) for arm in self.arms)
+        against = f", baseline {self.baseline}" if self.baseline is not None else ""
+        return f"{self.title}: {plural(len(self.arms), 'arm')}, {plural(runs, 'run')}{against}"
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each run: arm, seed, folder, epochs, and the value of every metric (in 0–1; NaN if left out)."""
@@ -119,6 +126,7 @@ class RunComparison(ShownAsTable, ComparisonResult):
         return self.table()
 
 
+@checked
 def compare_runs(
     *runs: str | Path,
     baseline: str | Path | None = None,
@@ -133,7 +141,8 @@ def compare_runs(
     Args:
         runs: Run folders, checkpoints in them, folders of an arm, or of a study. Runs in ``<arm>/seed<k>/`` are an arm;
             others are one if they differ in nothing but seed, environment and places.
-        baseline: Run, or name of an arm, that the others are compared with. Default: the study file's, else the first.
+        baseline: Run, or name of an arm, that the others are compared with. Default: the study file's, else the arm
+            that started random; of several such the one named ``random``.
         out: Folder in which ``report.html`` is written.
         anyway: Compare what is not like for like, and say so, instead of refusing.
         metric: ``"mAP50-95"``, ``"mAP50"``, ``"precision"``, ``"recall"``, ``"official AP"``, ``"official AP50"``, …
@@ -144,7 +153,7 @@ def compare_runs(
         The comparison, to print, or to read by its attributes and :meth:`RunComparison.to_frame`.
 
     Raises:
-        ConfigError: Options are wrong; the error names all of them.
+        ConfigError: Options are wrong (the error names all of them), or it is not clear which arm is the baseline.
         RunError: A path is no run, a run has no results or is given twice, or runs are not like for like.
 
     Examples:
@@ -253,23 +262,23 @@ def _check_targets(targets: Sequence[float] | None) -> None:
 def _baseline(arms: Sequence[Arm], wanted: str | Path | None) -> Arm | None:
     """The arm that is wanted, by name or by one of its runs, else the random one; None if there is only one arm.
 
-    Of two arms of which both or none started random it is the first.
+    Of several that started random it is the one of that name.
 
     Raises:
-        ConfigError: None is wanted, and of several arms not exactly one started random; or what is wanted is none.
+        ConfigError: None is wanted, and which one is the random one is not clear; or what is wanted is none.
     """
     names = [arm.name for arm in arms]
     if wanted is not None:
         base = arms[names.index(str(wanted))] if str(wanted) in names else _arm_of_run(arms, Path(wanted))
     elif len(arms) > 1:
         random = [arm for arm in arms if all(map(_started_random, arm.runs))]
-        if len(random) != 1 and len(arms) > 2:
-            why = "several arms" if random else "no arm"
+        if len(random) != 1 and not (named := [arm for arm in random if bare_name(arm.name) == "random"]):
+            why = "Several arms" if random else "No arm"
             raise ConfigError(
-                f"what is the baseline? There is {why} that started random. Expected a baseline (--baseline), one of: "
+                f"what is the baseline? {why} started random. Expected a baseline (--baseline), one of: "
                 f"{', '.join(names)}."
             )
-        base = random[0] if len(random) == 1 else arms[0]
+        base = random[0] if len(random) == 1 else named[0]
     return base if len(arms) > 1 else None
 
 

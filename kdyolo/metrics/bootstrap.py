@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdyolo.arguments import checked
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.coco_metrics import CocoScores, score_results
@@ -92,6 +93,12 @@ class CocoComparison(ShownAsTable):
             "p_value": named(self.p_values),
         }
 
+    def headline(self) -> str:
+        """AP of both, with the interval of the difference."""
+        ap, (low, high) = self.difference[0], (self.intervals.low[0], self.intervals.high[0])
+        gain = "" if np.isnan(ap) else f", {ap:+.3f} ({self.intervals.level:.0%} CI {low:+.3f} … {high:+.3f})"
+        return f"AP {self.first.ap:.3f} and {self.second.ap:.3f}{gain}"
+
     def table(self, names: tuple[str, str] = ("first", "second")) -> str:
         """A line for every metric: both values, the difference, its interval and p-value."""
         level = f"{self.intervals.level:.0%} CI of the difference"
@@ -141,13 +148,14 @@ def confidence(
         ConfigError: A number is out of range.
         DatasetError: Detections are on images that the ground truth lacks, or of none of its categories.
     """
-    _check_numbers(resamples, level)
+    _check_numbers(resamples, level, seed)
     check_detections(detections, truth, "the detections")
     accumulate = _accumulator(truth, detections, categories)
     drawn = np.stack([accumulate(w) for w in _draws(len(truth.images), resamples, seed)])
     return _intervals(drawn, resamples, seed, level)
 
 
+@checked
 def compare_coco(
     first: str | Path,
     second: str | Path,
@@ -185,7 +193,7 @@ def compare_coco(
         >>> comparison.second.ap - comparison.first.ap
         0.0
     """
-    _check_numbers(resamples, level)
+    _check_numbers(resamples, level, seed)
     truth = read_ground_truth(annotations)
     scores: list[CocoScores] = []
     accumulators: list[Accumulator] = []
@@ -204,10 +212,12 @@ def _accumulator(truth: GroundTruth, detections: Sequence[Any], categories: Sequ
     return Accumulator(match_detections(*of_categories(truth, detections, categories)))
 
 
-def _check_numbers(resamples: int, level: float) -> None:
+def _check_numbers(resamples: int, level: float, seed: int) -> None:
     mistakes = []
     if resamples < 1:
         mistakes.append(f"--resamples {resamples}: expected at least 1.")
+    if seed < 0:
+        mistakes.append(f"--seed {seed}: expected at least 0.")
     if not 0 < level < 1:
         mistakes.append(f"level must lie between 0 and 1, found {level}.")
     if mistakes:

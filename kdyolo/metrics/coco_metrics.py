@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdyolo.arguments import checked
 from kdyolo.errors import ConfigError
 from kdyolo.metrics.coco_files import read_ground_truth
 from kdyolo.metrics.evaluators import evaluate, evaluate_files
@@ -21,7 +22,7 @@ from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import Results, read_detections
 from kdyolo.utils.system import pause_gc
 from kdyolo.utils.tables import ShownAsTable, terminal_width
-from kdyolo.utils.text import printable, quoted, shortened
+from kdyolo.utils.text import plural, printable, quoted, shortened
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class CocoScores(ShownAsTable):
         """What these numbers are, and of which categories if some were chosen."""
         return "official COCO metrics" + (f" of {', '.join(self.categories)} only" if self.categories else "")
 
+    def headline(self) -> str:
+        """AP and AP50, and on how much."""
+        known = (f"{name} {value:.3f}" for name, value in list(self.named().items())[:3] if value >= 0)
+        return ", ".join([*known, f"{plural(self.images, 'image')}, {plural(self.objects, 'object')}"])
+
     def line(self) -> str:
         """The six average precisions in one line."""
         named = ", ".join(f"{name} {value:.3f}" for name, value in list(self.named().items())[:6])
@@ -156,6 +162,7 @@ class CocoScores(ShownAsTable):
         return self.table()
 
 
+@checked
 def score_coco(
     predictions: str | Path,
     annotations: str | Path,

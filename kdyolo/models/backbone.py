@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
+from kdyolo.arguments import checked
+from kdyolo.errors import ModelError
 from kdyolo.models.arch import ULTRALYTICS_BN_EPS, Arch, build_layers, layer_shapes, level_taps
 
 LEVELS = ("P3", "P4", "P5")
@@ -38,7 +40,7 @@ class DistilledBackbone(nn.Module):
         left_out: Layer numbers (``"9"``) or names of tensors that the loaded checkpoint lacks; they are never frozen.
 
     Raises:
-        ModelError: Unknown arch or level.
+        ModelError: Unknown arch or level, or no channels.
 
     Examples:
         >>> from kdyolo import DistilledBackbone
@@ -46,6 +48,7 @@ class DistilledBackbone(nn.Module):
         (64, 128, 256)
     """
 
+    @checked
     def __init__(
         self,
         arch: str = "yolov8n",
@@ -54,6 +57,8 @@ class DistilledBackbone(nn.Module):
         levels: Sequence[str] = LEVELS,
     ) -> None:
         super().__init__()
+        if max_channels is not None and max_channels < 1:
+            raise ModelError(f"max_channels: expected at least 1, found {max_channels}.")
         self.arch = Arch.parse(arch, max_channels)
         self.levels = tuple(levels)
         self.taps = level_taps(self.arch, self.levels)

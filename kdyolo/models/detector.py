@@ -236,3 +236,22 @@ def _assemble(twin: Any, cls: type[nn.Module], layers: list[Any], description: Y
     twin.__class__ = cls
     twin.model, twin.save, twin.yaml = nn.Sequential(*layers), sorted(save), description
     return twin
+
+
+def load_whole_state(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a state dict of all tensors into a model, or leave it as it was.
+
+    Args:
+        model: The model.
+        state: Name → tensor.
+        name: Name of the model for the message.
+
+    Raises:
+        ModelError: The state dict is another model's.
+    """
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        model.load_state_dict(before)  # PyTorch has copied what fitted
+        raise ModelError(f"this state dict is not that of {name}: {e}") from e

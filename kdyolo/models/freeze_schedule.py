@@ -55,7 +55,8 @@ class FreezeSchedule:
 
     def __post_init__(self) -> None:
         mistakes = []
-        if self.freeze_epochs != ALL and (type(self.freeze_epochs) is not int or self.freeze_epochs < 0):
+        whole = type(self.freeze_epochs) is int and self.freeze_epochs >= 0
+        if not whole and not (isinstance(self.freeze_epochs, str) and self.freeze_epochs == ALL):
             mistakes.append(f"freeze_epochs must be 0, a number of epochs or 'all'; found {self.freeze_epochs!r}.")
         if self.unfreeze_stages is not None:
             if self.freeze_epochs:
@@ -67,7 +68,7 @@ class FreezeSchedule:
         for name, value in (("backbone_lr", self.backbone_lr), ("thaw_warmup", self.thaw_warmup)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 mistakes.append(f"{name} must be a number of at least 0; found {value!r}.")
-        if self.freeze_bn not in FREEZE_BN:
+        if not isinstance(self.freeze_bn, str) or self.freeze_bn not in FREEZE_BN:
             mistakes.append(f"freeze_bn must be one of {', '.join(FREEZE_BN)}; found {self.freeze_bn!r}.")
         if mistakes:
             raise ConfigError(mistakes)

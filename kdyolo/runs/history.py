@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdyolo.arguments import checked
 from kdyolo.errors import ConfigError, RunError
 from kdyolo.models.freeze_schedule import FreezeSchedule
 from kdyolo.runs.contents.readers import read_args, read_record, read_scores
@@ -143,6 +144,7 @@ class Run(ShownInOneLine):
         return math.nan if epoch is None else self.column(metric)[self.epochs.index(epoch)]
 
 
+@checked
 def read_run(path: str | Path) -> Run:
     """Read a run folder, of a run that is finished, interrupted or going on.
 

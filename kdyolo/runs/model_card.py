@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kdyolo.arguments import checked
 from kdyolo.data.dataset_yaml import ROLES, look_at_dataset
 from kdyolo.errors import DatasetError, RunError
 from kdyolo.metrics.names import NAMES
@@ -81,6 +82,7 @@ class _Record(msgspec.Struct):
 METRICS = (MAP, MAP50, "metrics/precision(B)", "metrics/recall(B)")
 
 
+@checked
 def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the model card of a run, from what the run has recorded.
 
@@ -92,7 +94,8 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
         The path of the file.
 
     Raises:
-        RunError: The folder is not that of a kdyolo run, no epoch is finished, or its record lacks what a card says.
+        RunError: The folder is not that of a kdyolo run, no epoch is finished, its record lacks what a card says, or
+            the card cannot be written.
 
     Examples:
         >>> from kdyolo import write_model_card
@@ -112,7 +115,10 @@ def write_model_card(run: str | Path, out: str | Path | None = None) -> Path:
         _provenance(record),
     ]
     path = Path(out) if out else folder / CARD_NAME
-    write_atomic(path, "\n\n".join(sections) + "\n")
+    try:
+        write_atomic(path, "\n\n".join(sections) + "\n")
+    except OSError as e:
+        raise RunError(f"{path}: cannot be written ({e.strerror}). Choose another file.") from e
     return path
 
 

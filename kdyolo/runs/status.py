@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from kdyolo.arguments import checked
 from kdyolo.errors import KDYOLOError, RunError
 from kdyolo.runs.contents.readers import read_args
 from kdyolo.runs.files import ARGS_NAME, LOG_NAME, PID_NAME, RESULTS_NAME, ever_saved, is_run, resumable
@@ -67,7 +68,8 @@ class RunStatus(ShownInOneLine):
 
     def headline(self) -> str:
         """The folder, what the run does, and how far it is."""
-        return f"{self.path}, {self.summary}, epoch {self.epoch}/{self.epochs}"
+        where = f"epoch {self.epoch}/{self.epochs}" if self.problem is None else self.problem
+        return f"{self.path}, {self.summary}, {where}"
 
     def facts(self) -> dict[str, str]:
         """What ``kdyolo ps`` shows of the run."""
@@ -78,6 +80,7 @@ class RunStatus(ShownInOneLine):
             "epoch": f"{self.epoch}/{self.epochs}",
             "best mAP50-95": "–" if math.isnan(self.best) else f"{self.best:.3f}",
             "time left": format_duration(self.seconds_left),
+            **({"problem": self.problem} if self.problem else {}),
         }
 
     @property
@@ -199,7 +202,8 @@ def _ultralytics_runs() -> Path | None:
     return Path(place) if isinstance(place, str) else None
 
 
-def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
+@checked
+def list_runs(folders: Sequence[str | Path] = ()) -> list[RunStatus]:
     """How far every run is, the last sign of life first.
 
     Args:
@@ -209,14 +213,14 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunStatus]:
         RunError: A folder that was named does not exist.
 
     Examples:
-        >>> from pathlib import Path
         >>> from kdyolo import list_runs
-        >>> [(run.path.name, run.state) for run in list_runs([Path("runs")])]
+        >>> [(run.path.name, run.state) for run in list_runs(["runs"])]
         [('train', 'finished')]
     """
-    if missing := [str(folder) for folder in folders if not is_folder(folder)]:
+    places = list(map(Path, folders))
+    if missing := [str(place) for place in places if not is_folder(place)]:
         raise RunError(f"no such folder: {', '.join(missing)}. Expected run folders, or folders with runs in them.")
-    return sorted(map(run_status, find_runs(folders or default_folders())), key=lambda run: -run.changed)
+    return sorted(map(run_status, find_runs(places or default_folders())), key=lambda run: -run.changed)
 
 
 # ---- stopping --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
-from kdyolo.utils.text import printable, shortened, without_colours
+from kdyolo.utils.text import printable, printable_lines, shortened, without_colours
 
 _COMMAND = re.compile(r" *kdyolo [a-z]")  # a line to paste, as kdyolo's own name and version are none
 NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
@@ -188,7 +188,7 @@ class ShownAsTable(ShownInOneLine):
         return next((line.strip() for line in self.table().splitlines() if line.strip()), "")
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.table())}</pre>"
+        return f"<pre>{html.escape(printable_lines(self.table()))}</pre>"
 
 
 def _pad(text: str, width: int, side: str) -> str:

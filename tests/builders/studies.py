@@ -54,6 +54,11 @@ def refusal(*runs: Path, **how: Any) -> str:
     return str(error.value)
 
 
+def compare_to_first(*runs: Path, **how: Any) -> RunComparison:
+    """Comparison of runs none of which is more the baseline than another one, with the first of them."""
+    return compare_runs(*runs, baseline=runs[0], **how)
+
+
 def verdict(comparison: RunComparison, arm: str, metric: str = "mAP50-95") -> Difference:
     """Difference of an arm to the baseline in a metric."""
     return next(d for d in comparison.differences if (d.arm, d.metric) == (arm, metric))

@@ -70,7 +70,8 @@ SIGNATURES = {
         "targets: 'Sequence[float] | None' = None) -> 'RunComparison'"
     ),
     "compare_checkpoints": (
-        "(first: 'str | Path', second: 'str | Path', *, model: 'str | None' = None, **how: 'Any') -> 'CheckpointDiff'"
+        "(first: 'str | Path', second: 'str | Path', *, model: 'str | None' = None, **how: 'Unpack[ReadKeywords]') "
+        "-> 'CheckpointDiff'"
     ),
     "compare_coco": (
         "(first: 'str | Path', second: 'str | Path', annotations: 'str | Path', *, "
@@ -96,12 +97,14 @@ SIGNATURES = {
     ),
     "draw_features": (
         "(path: 'str | Path', image: 'str | Path', out: 'str | Path', imgsz: 'int' = 640, *, "
-        "model: 'str | None' = None, **how: 'Any') -> 'Path'"
+        "model: 'str | None' = None, **how: 'Unpack[ReadKeywords]') -> 'Path'"
     ),
     "export_stock": ("(source: 'str | Path', out: 'str | Path | None' = None, exist_ok: 'bool' = False) -> 'Path'"),
     "extract_backbone": "(source: 'str | Path', out: 'str | Path', exist_ok: 'bool' = False) -> 'Path'",
-    "inspect_checkpoint": "(path: 'str | Path', *, model: 'str | None' = None, **how: 'Any') -> 'CheckpointSummary'",
-    "list_runs": "(folders: 'Sequence[Path]' = ()) -> 'list[RunStatus]'",
+    "inspect_checkpoint": (
+        "(path: 'str | Path', *, model: 'str | None' = None, **how: 'Unpack[ReadKeywords]') -> 'CheckpointSummary'"
+    ),
+    "list_runs": "(folders: 'Sequence[str | Path]' = ()) -> 'list[RunStatus]'",
     "load_backbone": (
         "(path: 'str | Path', *, levels: 'Sequence[str]' = ('P3', 'P4', 'P5'), "
         "allow_partial: 'bool' = False, bn_eps: 'float | None' = None, family: 'str | None' = None, "
@@ -112,7 +115,7 @@ SIGNATURES = {
     "probe": (
         "(checkpoints: 'Sequence[str | Path]', data: 'str | Path', *, split: 'str' = 'val', imgsz: 'int' = 640, "
         "resize: 'str' = 'letterbox', images: 'int | None' = 1000, batch: 'int' = 16, seed: 'int' = 0, "
-        "device: 'str' = 'cpu', detect: 'bool' = False, detect_epochs: 'int' = 5, detect_images: 'int' = 1000, "
+        "device: 'int | str' = 'cpu', detect: 'bool' = False, detect_epochs: 'int' = 5, detect_images: 'int' = 1000, "
         "detect_seeds: 'Sequence[int]' = (0,), work_dir: 'str | Path | None' = None, "
         "key_map: 'str | Path | None' = None, bn_eps: 'float | None' = None, input_norm: 'str | None' = None, "
         "trust: 'bool' = False) -> 'ProbeResult'"
@@ -140,6 +143,15 @@ GIVEN = {
     *("DistillResult", "ExportSummary", "KDYOLOError", "LoadReport", "PhaseCost", "ProbeResult", "Run"),
     *("RunComparison", "RunStatus"),
 }
+
+# What signatures name beside it, and the errors that docstrings name.
+NAMED = {
+    *("CheckpointError", "ComparisonResult", "ConfigError", "DatasetError", "DistillKeywords", "ErrorReport"),
+    *("Evaluator", "Link", "ModelError", "ReadKeywords", "RunError", "SkipInvalid", "Teacher", "TeacherMap"),
+    *("TrainKeywords", "UltralyticsKeywords"),
+}
+# What only kdyolo itself gives to a constructor.
+INSIDE = {"RunPlan", "StudyFile", "StudyArm"}
 
 # Names whose docstrings have an example that runs.
 WITH_EXAMPLE = (
@@ -171,7 +183,7 @@ def signature(name: str) -> str:
 
 
 def test_names():
-    assert set(kdyolo.__all__) == {"__version__", *SIGNATURES, *GIVEN}
+    assert set(kdyolo.__all__) == {"__version__", *SIGNATURES, *GIVEN, *NAMED}
     assert set(kdyolo.__all__) <= set(dir(kdyolo))
     assert kdyolo.compare is kdyolo.compare_runs
 
@@ -181,10 +193,34 @@ def test_signatures(name):
     assert signature(name) == SIGNATURES[name]
 
 
-def test_what_public_functions_give_back_is_public():
-    """Every class of ours in the annotation of what is returned, or of what it is a list of."""
-    given = {name for text in SIGNATURES.values() for name in re.findall(r"[A-Z]\w+", text.rpartition("->")[2])}
-    assert given - {"None", "Path", "Any"} <= set(kdyolo.__all__)
+def test_what_public_signatures_name_is_public():
+    """Every name of ours in an annotation, of what is taken and of what is given back, also of public methods."""
+    classes = (kdyolo.KDYOLO, kdyolo.Study)
+    methods = [getattr(each, name) for each in classes for name in vars(each) if not name.startswith("_")]
+    texts = [*SIGNATURES.values(), *(str(inspect.signature(method)) for method in methods if callable(method))]
+    named = {name for text in texts for name in re.findall(r"(?<![.\w])[A-Z]\w+", text)}
+    theirs = {
+        "None",
+        "Path",
+        "Any",
+        "Literal",
+        "Sequence",
+        "Mapping",
+        "Unpack",
+        "NoReturn",
+        "False",
+        "True",
+        "P3",
+        "P4",
+    }
+    assert named - theirs - {"P5", "Callable", "DataFrame", "Backend"} - INSIDE <= set(kdyolo.__all__)
+
+
+def test_errors_that_docstrings_name_are_public():
+    texts = [inspect.getdoc(getattr(kdyolo, name)) or "" for name in SIGNATURES]
+    named = {name for text in texts for name in re.findall(r"^    (\w+Error):", text, re.MULTILINE)}
+    assert named - {"KeyError"} <= set(kdyolo.__all__)
+    assert all(issubclass(getattr(kdyolo, name), kdyolo.KDYOLOError) for name in NAMED if name.endswith("Error"))
 
 
 @pytest.mark.parametrize("method", ["train", "val", "predict", "export"])
@@ -194,12 +230,21 @@ def test_keywords_of_the_detector_are_typed(method):
     assert last.annotation == f"Unpack[{'Train' if method == 'train' else 'Ultralytics'}Keywords]"
 
 
+def test_help_names_every_option_of_a_training():
+    text = kdyolo.KDYOLO.train.__doc__ or ""
+    assert [name for name in OPTION_NAMES if f"``{name}``" not in text] == []
+
+
 def test_keywords_are_what_the_options_and_ultralytics_say():
     names = set(UltralyticsKeywords.__annotations__)
     assert names == {*DEFAULT_CFG_DICT, *EXTRA_KEYS} - {"source"}
     assert set(TrainKeywords.__annotations__) == {*names, *OPTION_NAMES}
     fields = {field.name for field in dataclasses.fields(DistillOptions)}
     assert set(DistillKeywords.__annotations__) == fields - {"model"}
+    reading = inspect.signature(kdyolo.read_checkpoint).parameters
+    assert {name: each.annotation for name, each in reading.items() if name != "path"} == {
+        name: hint.__forward_arg__ for name, hint in kdyolo.ReadKeywords.__annotations__.items()
+    }
     run_command(
         sys.executable, "scripts/print_keywords.py", "--check", cwd=CHECKOUT, fresh=True, PYTHONPATH=str(CHECKOUT)
     )
@@ -210,15 +255,16 @@ def test_a_type_checker_refuses_what_is_wrong(tmp_path):
         "from typing_extensions import Unpack\n"
         "from kdyolo.engine.options.keywords import TrainKeywords\n"
         "def train(**given: Unpack[TrainKeywords]) -> None: ...\n"
-        "train(data='coco.yaml', freeze_epochs='all', epochs=3, lr0=0.01, work_dir='run')\n"
+        "train(data='coco.yaml', freeze_epochs='all', epochs=3, lr0=0.01, work_dir='run', imgsz=(480, 640))\n"
         "train(epochs='three')\n"
         "train(epohcs=3)\n"
+        "train(resize='squash')\n"
     )
     files = [str(tmp_path / "call.py"), keywords.__file__]  # alone: what the package imports would take ten seconds
     text, _, code = mypy.api.run(["--strict", "--follow-imports=skip", "--cache-dir=mypy", *files])
     assert code == 1
     lines = [line for line in text.splitlines() if ": error:" in line]
-    assert [line.split(":")[1] for line in lines] == ["5", "6"], text
+    assert [line.split(":")[1] for line in lines] == ["5", "6", "7"], text
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

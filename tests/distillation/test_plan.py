@@ -36,6 +36,12 @@ def mistake_in(given: dict[str, Any]) -> str | None:
     return None
 
 
+def test_paths_are_kept_as_texts() -> None:
+    """Which is what a run records of its options, and reads again when it is resumed."""
+    options = check_options({"model": "yolov8n", "val_images": Path("held"), "work_dir": Path("run")})
+    assert (options.val_images, options.work_dir) == ("held", "run")
+
+
 def test_all_mistakes_at_once() -> None:
     given = {"epochs": "many", "crop": [1], "lr": 0, "imgsz": 100, "seed": -1, "teacher_size": 1 << 20, "clip": None}
     given |= {"workers": 5400}

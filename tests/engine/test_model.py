@@ -18,7 +18,7 @@ from ultralytics import YOLO
 from ultralytics.engine.model import Model
 
 from kdyolo import KDYOLO
-from kdyolo.errors import CheckpointError, ConfigError, ModelError
+from kdyolo.errors import CheckpointError, ConfigError, KDYOLOError, ModelError
 from tests.builders.training import FAST, Enough
 
 IMAGE = np.zeros((32, 32, 3), dtype=np.uint8)
@@ -207,6 +207,42 @@ def test_several_data_sets_are_refused(shared_model: KDYOLO) -> None:
 def test_a_model_object_is_refused(shared_model: KDYOLO) -> None:
     with pytest.raises(ConfigError, match="found a KDYOLO"):
         KDYOLO(shared_model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "says"),
+    [
+        ("val", {"imgsz": 3.5}, "imgsz"),
+        ("val", {"split": 3}, "split takes a text; found 3."),
+        ("val", {"batch": "640", "conf": 3}, "2 mistakes:"),
+        ("val", {"cnof": 0.5}, "unknown setting 'cnof'. Did you mean 'conf'?"),
+        ("val", {"evaluator": "mine"}, "evaluator: expected one of 'faster-coco-eval', 'pycocotools', found 'mine'."),
+        ("val", {"validator": "mine"}, "validator: expected a class, or None, found 'mine'."),
+        ("predict", {"source": "a.jpg", "conf": "high"}, "conf takes a number from 0 to 1; found 'high'."),
+        ("predict", {"source": "a.jpg", "classes": "cat"}, "classes takes the number of a class"),
+        ("predict", {"source": 3.5}, "source: there is nothing to predict in it"),
+        ("predict", {"source": []}, "source: there is nothing to predict in it"),
+        ("predict", {"source": ["nowhere.jpg"]}, "nowhere.jpg: no such file or folder."),
+        ("predict", {"stream": "yes"}, "stream: expected True or False, found 'yes'."),
+        ("export", {"format": "pdf"}, "format=pdf is none that Ultralytics exports to."),
+        ("export", {"format": 3}, "format takes a text; found 3."),
+        ("load", {"weights": 3}, "weights: expected a checkpoint, a detector or a state dict, found 3."),
+        ("train", {"cfg": "nowhere"}, "nowhere: expected a file whose name ends in .yaml or .yml."),
+        ("train", {"data": "coco.yaml", "cfg": 3}, "cfg: expected a path, found 3."),
+        ("train", {"data": np.zeros(2)}, "data: expected a path, found array"),
+        ("train", {"data": "coco.yaml", "fraction": True}, "fraction=True is none that Ultralytics knows."),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_an_error_of_ours(shared_model: KDYOLO, method: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(KDYOLOError) as error:
+        getattr(shared_model, method)(**given)
+    assert says in str(error.value)
+
+
+def test_none_and_numbers_of_numpy_are_what_they_mean(shared_model: KDYOLO) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    given: dict[str, Any] = {"imgsz": np.int64(64), "conf": np.float32(0.5), "iou": None, "classes": None}
+    assert len(shared_model.predict(picture, **given, verbose=False)) == 1
 
 
 @pytest.mark.parametrize("loaded", ["backbone", "weights"])

@@ -13,7 +13,7 @@ from kdyolo.experiments.comparison.dataframes import runs_frame
 from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.experiments.comparison.text_tables import markdown, text
 from tests.builders.run_folders import write_run
-from tests.builders.studies import refusal
+from tests.builders.studies import compare_to_first, refusal
 
 
 def test_a_study_as_arms_in_the_order_of_its_file(study):
@@ -41,16 +41,25 @@ def test_the_arm_that_started_random_is_the_baseline(tmp_path):
         write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], lr0=0.01 * (1 + number), **own)
     assert compare(tmp_path / "a", tmp_path / "none", tmp_path / "z").baseline == "none"
     assert compare(tmp_path / "a", tmp_path / "none").baseline == "none"
-    assert compare(tmp_path / "z", tmp_path / "a").baseline == "z", "of two others the first"
+    assert "what is the baseline? No arm started random." in refusal(tmp_path / "z", tmp_path / "a")
 
 
-@pytest.mark.parametrize(("own", "why"), [(BACKBONE, "no arm that started random"), ({}, "several arms that started")])
+def test_of_several_random_ones_it_is_the_one_of_that_name(tmp_path):
+    for number, (arm, own) in enumerate({"low": {}, "random": {}, "a": BACKBONE}.items()):
+        write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], lr0=0.01 * (1 + number), **own)
+    assert compare(*(tmp_path / arm for arm in ("low", "a", "random"))).baseline == "random"
+    (tmp_path / "low").rename(tmp_path / "low2")
+    write_run(tmp_path / "x" / "random", [0.1, 0.3], lr0=0.05, **BACKBONE)
+    assert "No arm started random" in refusal(tmp_path / "x" / "random", tmp_path / "a"), "a name alone is not enough"
+
+
+@pytest.mark.parametrize(("own", "why"), [(BACKBONE, "No arm started random"), ({}, "Several arms started random")])
 def test_without_one_that_is_random_the_baseline_is_asked_for(tmp_path, own, why):
     for number, arm in enumerate("abc"):
         write_run(tmp_path / arm, [0.1, 0.2 + 0.01 * number], lr0=0.01 * (1 + number), **own)
     runs = [tmp_path / arm for arm in "abc"]
     error = refusal(*runs)
-    assert f"what is the baseline? There is {why}" in error
+    assert f"what is the baseline? {why}." in error
     assert "--baseline" in error
     assert error.endswith("one of: a, b, c.")
     assert compare(*runs, baseline="b").baseline == "b"
@@ -74,7 +83,7 @@ def test_a_line_cut_off_is_noted(pair):
     a, b = pair({"planned": 4}, {"planned": 4})
     with (b / "results.csv").open("a") as file:
         file.write("4,40,0.")
-    assert "b: results.csv: its last line is cut off and was left out" in compare(a, b).notes
+    assert "b: results.csv: its last line is cut off and was left out" in compare_to_first(a, b).notes
 
 
 def test_options_that_cannot_be(study):

@@ -82,6 +82,12 @@ def test_a_record_that_says_too_little_is_named(tmp_path, missing):
     assert not (run / "model_card.md").exists()
 
 
+def test_a_card_that_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "card").mkdir()
+    with pytest.raises(RunError, match=r"card: cannot be written \(.+\)\. Choose another file\.$"):
+        write_model_card(with_record(tmp_path / "run"), tmp_path / "card")
+
+
 def test_values_of_any_length_make_no_long_card(tmp_path):
     run = with_record(tmp_path / "run", command="x" * 1_000_000, recipe={"name": "r", "values": {"y" * 1_000_000: 1}})
     assert len(write_model_card(run).read_text()) < 10_000

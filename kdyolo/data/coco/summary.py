@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdyolo.errors import DatasetError
 from kdyolo.utils.tables import ShownAsTable, aligned
-from kdyolo.utils.text import printable
+from kdyolo.utils.text import plural, printable
 
 MOST_CROWDS = 0.1  # of a split's objects; COCO's own have 1.2 %
 
@@ -80,6 +80,11 @@ class ConversionSummary(ShownAsTable):
     splits: dict[str, SplitSummary]
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """The dataset YAML, its classes, and how much is in each split."""
+        counts = [f"{name} {plural(s.images, 'image')}, {plural(s.boxes, 'object')}" for name, s in self.splits.items()]
+        return "; ".join([f"{self.yaml}, {len(self.names)} {'class' if len(self.names) == 1 else 'classes'}", *counts])
 
     def table(self) -> str:
         """A few lines for people: counts for each split, number of classes, what was skipped and why, warnings."""

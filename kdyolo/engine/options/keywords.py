@@ -20,11 +20,11 @@ class UltralyticsKeywords(TypedDict, total=False):
     time: float | None  # max hours to train; overrides epochs if set
     patience: int  # early stop after N epochs without val improvement
     batch: int | float  # batch size as int (e.g. 16), -1 for AutoBatch, or float in (0.0, 1.0) for GPU memory fraction
-    imgsz: int | list[Any]  # train/val use int (square); predict/export may use [h,w]
+    imgsz: int | list[Any] | tuple[Any, ...]  # train/val use int (square); predict/export may use [h,w]
     save: bool  # save train checkpoints and predict results
     save_period: int  # save checkpoint every N epochs; disabled if < 1
     cache: bool | str  # cache images in RAM (True/'ram') or on 'disk' to speed dataloading; False disables
-    device: int | str | list[Any] | None  # device: 0/[0,1] CUDA, 'npu:0' Ascend, 'xpu:0' Intel, 'cpu'/'mps', -1/[-1,- …
+    device: int | str | list[Any] | tuple[Any, ...] | None  # device: 0/[0,1] CUDA, 'npu:0' Ascend, 'xpu:0' Intel, 'cp …
     workers: int  # dataloader workers (per RANK if DDP)
     project: str | Path | None  # project name for results root
     name: str | None  # experiment name or export hardware target
@@ -41,9 +41,9 @@ class UltralyticsKeywords(TypedDict, total=False):
     close_mosaic: int  # disable mosaic augmentation for final N epochs (0 to keep enabled)
     resume: bool | str | Path  # resume training from last checkpoint in the run dir
     amp: bool | str  # train precision: True/'fp16' (AMP check), 'bf16', or False/'fp32'; AMP uses FP16 train validation
-    fraction: float | int | list[Any]  # train ratio/count or split values; 1 = all, integer >1 = count, test 0 = none
+    fraction: float | int | list[Any] | tuple[Any, ...]  # train ratio/count or split values; 1 = all, integer >1 = co …
     profile: bool  # profile ONNX/TensorRT speeds during training for loggers
-    freeze: int | list[Any] | None  # freeze first N layers (int), or specific layer indices or module names like "23 …
+    freeze: int | list[Any] | tuple[Any, ...] | None  # freeze first N layers (int), or specific layer indices or modu …
     multi_scale: float  # multi-scale range as a fraction of imgsz; sizes are rounded to stride multiples
     compile: bool | str  # enable torch.compile() backend='inductor'; True="default", False=off, or "default|reduce-ov …
     channels_last: bool | None  # auto-enable for non-Windows CUDA training on PyTorch 1.11+ and supported x86 CPU inf …
@@ -143,8 +143,8 @@ class TrainKeywords(UltralyticsKeywords, total=False):
     unfreeze_stages: str | None  # Thaw part by part, deepest first: "10:p5,20:p4,30:all".
     backbone_lr: float  # Learning rate of the backbone as a factor of the head's (default 1).
     thaw_warmup: float  # Epochs in which a thawed part reaches its rate (default 1).
-    freeze_bn: str  # Until when BatchNorm stands still.
-    resize: str  # Keep the aspect ratio (default) or not.
+    freeze_bn: Literal["with-backbone", "always"]  # Until when BatchNorm stands still.
+    resize: Literal["letterbox", "stretch"]  # Keep the aspect ratio (default) or not.
     recipe: str  # Training recipe: coco (default), coco-mosaic, or a YAML file.
     coco_eval_period: int  # Official COCO metrics in results.csv every N epochs. Default: 0, at the end only.
     run_download: bool  # Show, then run what the data set YAML has under 'download', if images are missing.

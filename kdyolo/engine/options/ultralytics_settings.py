@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import CFG_BOOL_KEYS, CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, CFG_INT_MIN, check_cfg
@@ -54,6 +55,33 @@ def check_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> No
         raise ConfigError(mistakes)
 
 
+def given_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Settings of an evaluation, prediction or export by Python, without those that are None, as if not given.
+
+    Args:
+        settings: Setting → value.
+        own: Names of the options that stand beside them.
+
+    Raises:
+        ConfigError: All mistakes at once.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    check_settings(given, own)
+    return given
+
+
+def require_names(given: Mapping[str, Any], *keys: str) -> None:
+    """Refuse what is no text or path, where nothing else names a file.
+
+    Raises:
+        ConfigError: All mistakes at once.
+    """
+    texts = (str, Path, bool, type(None))  # True and None have a meaning of their own for some
+    wrong = [key for key in keys if not isinstance(given.get(key), texts) or "\0" in str(given.get(key))]
+    if wrong:
+        raise ConfigError([f"{key}: expected a path, found {quoted(given[key])}." for key in wrong])
+
+
 def chosen_classes(classes: Any, names: Mapping[int, str]) -> list[int] | None:
     """What the setting ``classes`` chooses: one class, or several.
 
@@ -87,6 +115,8 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
         return _size_mistake(value, training)
     if key == "classes" and value is not None:
         return _classes_mistake(value)
+    if isinstance(DEFAULT_CFG_DICT.get(key), str) and not isinstance(value, (str, Path, bool, type(None))):
+        return f"{key} takes a text; found {quoted(value)}."
     least = LEAST.get(key)
     wrong = isinstance(value, (int, float)) and ((least is not None and value < least) or value > MOST.get(key, value))
     if not wrong and not (isinstance(value, bool) and key in CFG_INT_KEYS | CFG_FLOAT_KEYS | CFG_FRACTION_KEYS):
@@ -95,6 +125,8 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
             return None
         except (TypeError, ValueError, SyntaxError) as e:
             found = str(e).strip().splitlines()[0]
+    else:
+        found = f"{key}={quoted(value)} is none that Ultralytics knows."
     if expected := _expected(key, least, MOST.get(key)):
         return f"{key} takes {expected}; found {quoted(value)}."
     return found

@@ -6,11 +6,11 @@ make one and hand it to the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -28,6 +28,8 @@ from kdyolo.runs.lifecycle.devices import Machine, read_devices
 from kdyolo.runs.pid_file import refuse_running
 from kdyolo.utils import distributed
 from kdyolo.utils.text import shell_word
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -267,3 +269,10 @@ def check_data(data: Any, split: str | None = None, run_download: bool = False) 
     alone = not distributed.is_distributed()  # several ranks would run it at the same time
     run_download = run_download and alone
     return check_for_ultralytics(data, split or DEFAULT_CFG_DICT["split"], run_download, channels=3)
+
+
+def planned(
+    trainer: Callable[..., T], start: DetectorStart | None, overrides: dict[str, Any], _callbacks: dict[str, Any] | None
+) -> T:
+    """A trainer with the plan that follows from Ultralytics' merged settings and a start that has been read."""
+    return trainer(plan=plan_run(overrides, start=start), _callbacks=_callbacks)

@@ -106,7 +106,7 @@ def _differences(comparison: ComparisonResult) -> Table:
 
 
 def _labels(comparison: ComparisonResult) -> Table:
-    """An arm to a row, a share of the labels to a column, and the sentence on where a gain is shown."""
+    """An arm to a row, a share of the labels to a column, and the sentence on where a gain is significant."""
     found = comparison.labels
     if found is None:
         return Table("", [], [])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdyolo.arguments import checked
 from kdyolo.checkpoints.loading import checkpoint_arch, load_into
 from kdyolo.checkpoints.reader import read_checkpoint
 from kdyolo.distillation.geometry import LETTERBOX, STRETCH
@@ -25,6 +26,7 @@ from kdyolo.runs.lifecycle.devices import Machine, one_torch_device
 RESAMPLES = 2000
 
 
+@checked
 def probe(
     checkpoints: Sequence[str | Path],
     data: str | Path,
@@ -35,7 +37,7 @@ def probe(
     images: int | None = 1000,
     batch: int = 16,
     seed: int = 0,
-    device: str = "cpu",
+    device: int | str = "cpu",
     detect: bool = False,
     detect_epochs: int = 5,
     detect_images: int = 1000,
@@ -161,7 +163,13 @@ def _told_linearly(levels: Sequence[Tensor], classes: Tensor, folds: Tensor, fre
 
 
 def _check(
-    checkpoints: Sequence[str | Path], imgsz: int, resize: str, images: int | None, batch: int, seed: int, device: str
+    checkpoints: Sequence[str | Path],
+    imgsz: int,
+    resize: str,
+    images: int | None,
+    batch: int,
+    seed: int,
+    device: int | str,
 ) -> str:
     """Refuse wrong options; the device as PyTorch names it."""
     if isinstance(checkpoints, (str, Path)):

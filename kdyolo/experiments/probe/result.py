@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdyolo.experiments.comparison.significance import Interval, mean_interval, paired_effect
 from kdyolo.utils.tables import ShownAsTable, aligned
+from kdyolo.utils.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,6 +127,12 @@ class ProbeResult(ShownAsTable):
         heads = [{**_head_row(head), "values": list(head.values)} for head in self.heads]
         scores = [_row(score) for score in self.scores]
         return {**asdict(self), "scores": scores, "settings": dict(self.settings), "heads": heads}
+
+    def headline(self) -> str:
+        """What a linear classifier of all levels joined makes of each checkpoint."""
+        told = (s for s in self.scores if (s.classifier, s.features) == ("linear", "joined"))
+        shares = ", ".join(f"{score.checkpoint} {100 * score.accuracy.estimate:.1f} %" for score in told)
+        return f"{shares} of {plural(self.objects, 'object')}"
 
     def table(self) -> str:
         """Bits and accuracies in percent, a line for each checkpoint; differences to the first one below."""

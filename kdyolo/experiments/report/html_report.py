@@ -25,6 +25,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from kdyolo._version import __version__
+from kdyolo.arguments import checked
 from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.differences import format_p, points
 from kdyolo.experiments.comparison.grouping import data_name, run_name
@@ -40,13 +41,14 @@ from kdyolo.experiments.report.sample_images import Samples, samples
 from kdyolo.runs.files import FEATURES_NAME, RESULTS_NAME
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.plain_files import is_file
-from kdyolo.utils.text import format_duration
+from kdyolo.utils.text import format_duration, plural, printable_lines
 
 REPORT_NAME = "report.html"
 _PICTURE_WIDTH = 1600  # pixels of a distillation's features
 NOTHING = "–"  # what a table has where there is no value
 
 
+@checked
 def write_report(comparison: ComparisonResult, folder: str | Path, *, refresh: float | None = None) -> Path:
     """Write the report, completely or not at all.
 
@@ -103,6 +105,7 @@ def render(comparison: ComparisonResult, pictures: Samples, refresh: float | Non
             head=head_facts(comparison),
             main=plotly_charts.by_effect(comparison),
             all_differences=[d for metric in compared for d in plotly_charts.by_effect(comparison, metric)],
+            whiskers=any(d.interval.known for d in comparison.differences),
             metrics=_metrics(comparison),
             panels=panels,
             spans=phases,
@@ -177,6 +180,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters.update(
         fraction=format_fraction,
@@ -188,9 +192,14 @@ def _environment() -> Environment:
         rounded=rounded,
         setting=format_setting,
     )
-    environment.globals.update(last=_last, best=_best, nothing=NOTHING)
+    environment.globals.update(last=_last, best=_best, nothing=NOTHING, plural=plural)
     environment.globals.update(place_labels=place_labels, text_height=text_height)
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """A text with what turns the direction of writing, or is obeyed otherwise, as Python's escapes for it."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def _picture(folder: Path) -> str:

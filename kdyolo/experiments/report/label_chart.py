@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
@@ -9,6 +10,8 @@ import plotly.graph_objects as go
 from kdyolo.experiments.comparison.findings.label_efficiency import LabelCurves
 from kdyolo.experiments.report.arm_styles import ArmStyle
 from kdyolo.experiments.report.plotly_charts import CURVE_HEIGHT, empty_figure, literal
+
+_BESIDE = 0.1  # of a power of ten, left and right of the points
 
 
 def label_chart(labels: LabelCurves, styles: Mapping[str, ArmStyle]) -> go.Figure:
@@ -42,8 +45,15 @@ def label_chart(labels: LabelCurves, styles: Mapping[str, ArmStyle]) -> go.Figur
     axis = {
         "type": "log",
         "tickvals": ticks,
-        "ticktext": [f"{tick:,g}" if counted else f"{tick:.10g}" for tick in ticks],
+        "ticktext": [_compact(tick) if counted else f"{tick:.10g}" for tick in ticks],
+        "range": [math.log10(ticks[0]) - _BESIDE, math.log10(ticks[-1]) + _BESIDE],  # else the texts at its ends go
+        "automargin": True,
     }
     figure.update_xaxes(title="labelled images" if counted else "share of the labelled images", **axis)
     figure.update_yaxes(title=literal(labels.metric), rangemode="tozero", tickformat="~g", automargin=True)
     return figure
+
+
+def _compact(count: float) -> str:
+    """A number of images that fits beneath a narrow chart: ``"50"``, ``"1.2k"``, ``"118k"``."""
+    return f"{count:g}" if count < 1000 else f"{count / 1000:.{2 if count < 100_000 else 3}g}k"

@@ -20,13 +20,16 @@ from kdyolo.experiments.comparison.significance import Interval
 from kdyolo.experiments.report.arm_styles import ArmStyle
 from kdyolo.experiments.report.curves import Curve, FrozenSpan, Line, Panel, Unfreezing
 from kdyolo.experiments.report.difference_curves import DifferenceCurve, difference_curves
+from kdyolo.utils.tables import cell_width
+from kdyolo.utils.text import printable
 
 SHADE = 0.16  # opacity behind epochs in which the whole backbone is frozen
 GREY = "128, 128, 128"
 MARKERS_ON_A_LINE = 8
 MOST_BARS = 30  # per arm; classes between the greatest losses and gains are left to the table
 POINTS = 100  # differences are in points of 0–100, as everybody gives them
-LONGEST_LABEL = 32  # characters
+LONGEST_LABEL = 28  # characters
+LONGEST_NOTE = 24  # of what stands beside a line in a chart: half the width of a phone
 BAR_HEIGHT = 22  # pixels
 ROW_HEIGHT = 56
 CURVE_HEIGHT, SMALL_HEIGHT = 360, 240
@@ -36,13 +39,19 @@ FEWEST_ZOOMED = 5  # epochs: with fewer at the end there is nothing to zoom into
 
 
 def literal(text: str) -> str:
-    """A text that Plotly shows unchanged: no markup, and no ``%{x}`` that it would fill in."""
-    return html.escape(text, quote=False).replace("{", "&#123;")
+    """A text that Plotly shows unchanged: no markup, and no ``%{x}`` that it would fill in, nothing that is obeyed."""
+    return html.escape(printable(text), quote=False).replace("{", "&#123;")
 
 
-def label(text: str) -> str:
-    """A name within a chart, cut where it would leave no room for the chart; tables have the whole name."""
-    return literal(text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…")
+def label(text: str, most: int = LONGEST_LABEL) -> str:
+    """A name within a chart, cut in its middle where it would leave no room for the chart; tables have the whole name.
+
+    Names of a study often begin alike and end differently.
+    """
+    text = printable(text)
+    most = most * len(text) // max(cell_width(text), 1)  # of wide characters half as many
+    end = (most - 1) // 2
+    return literal(text if len(text) <= most else f"{text[: most - 1 - end]}…{text[len(text) - end :]}")
 
 
 def differences_chart(differences: Sequence[Difference], styles: Mapping[str, ArmStyle]) -> go.Figure:
@@ -69,16 +78,9 @@ def differences_chart(differences: Sequence[Difference], styles: Mapping[str, Ar
             showlegend=False,
         )
     low, high = _reach([value for d in differences for value in (d.interval.estimate, *_ends(d.interval))])
-    for row, d in enumerate(differences):
-        right = POINTS * d.interval.estimate > (low + high) / 2  # the text runs towards the middle, where there is room
-        figure.add_annotation(
-            x=POINTS * d.interval.estimate,
-            y=row,
-            yshift=17,
-            xanchor="right" if right else "left",
-            text=_value_text(d),
-            showarrow=False,
-        )
+    for row, d in enumerate(differences):  # below each other at the right, where no width cuts them
+        value = {"text": _value_text(d), "showarrow": False, "name": "value"}
+        figure.add_annotation(x=1, xref="paper", xanchor="right", y=row, yshift=17, **value)
     figure.add_vline(x=0, line={"width": 2, "color": f"rgb({GREY})"})
     figure.update_layout(height=90 + ROW_HEIGHT * len(differences), hovermode="closest")
     figure.update_xaxes(title=f"points of {literal(differences[0].metric)}", zeroline=False, **_signed_axis(low, high))
@@ -245,10 +247,12 @@ def all_charts(
 ) -> dict[str, go.Figure]:
     """Id in the page → figure, in the order of the page."""
     main = by_effect(comparison)
-    charts = {"chart-differences": differences_chart(main, styles)} if main else {}
+    drawn = any(value for d in main for value in (d.interval.estimate, *_ends(d.interval)))  # else all lie on the line
+    charts = {"chart-differences": differences_chart(main, styles)} if drawn else {}
     for number, panel in enumerate(panels):
         charts[f"chart-curve-{number}"] = panel_chart(panel, phases, changes, styles)
-    if found := difference_curves(comparison.arms, comparison.baseline):
+    found = difference_curves(comparison.arms, comparison.baseline)
+    if any(value for curve in found for i in curve.intervals for value in (i.estimate, *_ends(i))):
         charts["chart-curve-difference"] = difference_curves_chart(found, phases, changes, styles)
     if panels and (zoomed := zoomed_chart(panels[0], styles)):
         charts["chart-curve-zoomed"] = zoomed
@@ -330,19 +334,22 @@ def _joined(lines: Sequence[Line]) -> tuple[list[int | None], list[float | None]
 
 
 def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing], end: int) -> None:
-    """Texts at the upper end of the lines, each a step below the last, so that near ones do not overlap.
+    """Texts beside the lines, each a step from the last, so that near ones do not overlap.
 
-    They run towards the middle of the axis, since what leaves it is cut.
+    They run towards the middle of the axis, since what leaves it is cut: early ones at the upper end, late ones at the
+    lower end, where curves that rise leave room.
     """
     for place, change in enumerate(changes):
+        early, step = change.at < end / 2, 0.075 * (place % 8)
+        what = f"{literal(change.parts)} thaws: "
         figure.add_annotation(
             x=change.at,
-            y=0.99 - 0.075 * (place % 8),
+            y=0.99 - step if early else 0.01 + step,
             yref="paper",
-            xanchor="left" if change.at < end / 2 else "right",
-            yanchor="top",
+            xanchor="left" if early else "right",
+            yanchor="top" if early else "bottom",
             showarrow=False,
-            text=f" {change.parts} thaws: {label(', '.join(change.arms))} ",
+            text=f" {what}{label(', '.join(change.arms), max(LONGEST_NOTE - len(what), 7))} ",
             font={"size": 11},
         )
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import sys
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kdyolo.arguments import checked
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.comparison.label_shares import arm_at, bare_name
 from kdyolo.experiments.study.arm_checks import StudyArm, missing_devices, read_study
@@ -74,7 +76,10 @@ class Study(ShownInOneLine):
         return f"{self.file.name}, {arms}, {runs} in {self.folder}"
 
     def _repr_html_(self) -> str:
-        return str(self.plan().to_html(index=False))
+        try:
+            return f"{super()._repr_html_()}{self.plan().to_html(index=False)}"
+        except KDYOLOError as e:  # a folder of other runs; :meth:`plan` raises it
+            return f"{super()._repr_html_()}<pre>{html.escape(str(e))}</pre>"
 
     def _run(self, arm: StudyArm, seed: int, share: float) -> StudyRun:
         distillation = arm.distillation
@@ -94,6 +99,7 @@ class Study(ShownInOneLine):
         return tuple(found)
 
     @classmethod
+    @checked
     def from_file(
         cls, path: str | Path, *, root: str | Path = "studies", engine: Literal["local", "ray"] = "local"
     ) -> Study:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdyolo import compare
-from tests.builders.studies import refusal
+from tests.builders.studies import compare_to_first, refusal
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ def test_what_is_not_like_for_like_is_refused_unless_asked_for(pair, first, seco
     runs = pair(first, second)
     error = refusal(*runs)
     assert all(word in error for word in [*words, "--anyway", "not like for like"]), error
-    comparison = compare(*runs, anyway=True)
+    comparison = compare_to_first(*runs, anyway=True)
     assert len(comparison.unlike) == len(words)
     for shown in (comparison.table(), comparison.to_markdown()):
         assert "LIKE FOR LIKE" in shown.upper()
@@ -40,7 +39,7 @@ def test_what_is_not_like_for_like_is_refused_unless_asked_for(pair, first, seco
 
 
 def test_what_may_differ_is_not_refused(pair):
-    comparison = compare(
+    comparison = compare_to_first(
         *pair({"batch": 8, "device": "0", "fraction": 1}, {"batch": 16, "workers": 2, "fraction": 1.0})
     )
     assert comparison.unlike == ()
@@ -63,14 +62,14 @@ def test_batches_that_were_really_used_must_be_equal(pair):
     record_batch(a, 16, 16, 16, in_record=16)
     record_batch(b, 16, 8, 8, in_record=16)
     assert "batch differs: 16 (a); 16 then 8 (b)" in refusal(a, b)
-    assert any("batch differs" in sentence for sentence in compare(a, b, anyway=True).unlike)
+    assert any("batch differs" in sentence for sentence in compare_to_first(a, b, anyway=True).unlike)
 
 
 def test_a_batch_that_autobatch_took_is_the_number_and_not_what_asked_for_it(pair):
     a, b = pair({"batch": -1, "lr0": 0.1}, {"batch": 16})
     record_batch(a, in_record=16)
     record_batch(b, in_record=16)
-    comparison = compare(a, b)
+    comparison = compare_to_first(a, b)
     assert comparison.unlike == ()
     assert "batch" not in comparison.differing
     assert [facts["batch"] for facts in comparison.provenance] == ["16", "16"]
@@ -79,7 +78,7 @@ def test_a_batch_that_autobatch_took_is_the_number_and_not_what_asked_for_it(pai
 def test_runs_of_older_versions_which_do_not_record_their_batch_are_compared(pair):
     a, b = pair({"batch": 8}, {"batch": 16})
     record_batch(b, in_record=16)
-    assert compare(a, b).unlike == ()
+    assert compare_to_first(a, b).unlike == ()
 
 
 def test_settings_that_differ_within_an_arm_of_a_study_are_refused(study):
@@ -108,14 +107,14 @@ def test_data_are_told_by_what_is_in_them(tmp_path, pair):
     one, copy = dataset(tmp_path / "one", annotations="{}"), dataset(tmp_path / "copy", annotations="{}")
     (one.parent / "again.yaml").write_text(one.read_text())
     runs = pair({"data": str(one)}, {"data": str(copy)})
-    assert compare(*runs).unlike == ()  # at another place, the same annotations
+    assert compare_to_first(*runs).unlike == ()  # at another place, the same annotations
     args = yaml.safe_load((runs[1] / "args.yaml").read_text())
 
     def with_data(path: Path) -> tuple[Path, Path]:
         (runs[1] / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(path)}))
         return runs
 
-    assert compare(*with_data(one.parent / "again.yaml")).unlike == ()  # another name, the same place
+    assert compare_to_first(*with_data(one.parent / "again.yaml")).unlike == ()  # another name, the same place
     for name, change in (("names", {"names": ["cat", "cow"]}), ("boxes", {"annotations": '{"a": 1}'}), ("bare", {})):
         other = dataset(tmp_path / name, **{"annotations": "{}" if name == "names" else None, **change})
         assert "the data set differs" in refusal(*with_data(other))
@@ -129,11 +128,11 @@ def test_a_data_set_named_from_where_the_run_was_started(tmp_path, pair, monkeyp
         (tmp_path / name / "d.yaml").write_text(yaml.safe_dump(write))
     runs = pair({"data": "data/data.yaml"}, {"data": str(data)})
     monkeypatch.chdir("/")
-    assert compare(*runs).unlike == ()
+    assert compare_to_first(*runs).unlike == ()
     for run, name in zip(runs, ("one", "two"), strict=True):
         args = yaml.safe_load((run / "args.yaml").read_text())
         (run / "args.yaml").write_text(yaml.safe_dump({**args, "data": str(tmp_path / name / "d.yaml")}))
-    assert compare(*runs).unlike == ()
+    assert compare_to_first(*runs).unlike == ()
 
 
 def test_official_metrics_of_other_images_are_noticed(pair):

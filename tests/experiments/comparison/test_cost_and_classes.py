@@ -8,6 +8,7 @@ import pytest
 
 from kdyolo import compare
 from tests.builders.run_folders import write_run
+from tests.builders.studies import compare_to_first
 
 
 def test_time_to_given_map(study):
@@ -44,7 +45,7 @@ def test_classes_and_official_metrics(tmp_path):
             classes = {"cat": 0.4 + gain + seed / 10, "dog": 0.5 - gain, "unseen": -1.0}
             folder, values = tmp_path / arm / f"seed{seed}", [0.1, 0.2 + gain + seed / 20]
             write_run(folder, values, seed=seed, ap=0.2 + seed / 10, per_class=classes)
-    comparison = compare(tmp_path / "a", tmp_path / "b")
+    comparison = compare_to_first(tmp_path / "a", tmp_path / "b")
     classes = {c.name: c for c in comparison.class_differences}
     assert set(classes) == {"cat", "dog"}
     assert (classes["cat"].baseline_ap, classes["cat"].arm_ap) == pytest.approx((0.45, 0.55))

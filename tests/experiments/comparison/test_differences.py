@@ -16,7 +16,7 @@ from kdyolo.experiments.comparison.differences import find_differences
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.significance import mean_interval
 from tests.builders.run_folders import write_run
-from tests.builders.studies import OFFSETS, verdict
+from tests.builders.studies import OFFSETS, compare_to_first, verdict
 
 
 def test_means_and_differences_are_scipys(study):
@@ -74,7 +74,7 @@ def test_two_seeds_in_common_are_paired_else_welch(tmp_path):
             for i, seed in enumerate(seeds):
                 value = 0.3 + 0.001 * i * i + 0.01 * (arm == "b") + 0.002 * seed
                 write_run(tmp_path / name / arm / f"seed{seed}", [0.1, value], seed=seed)
-        return compare(tmp_path / name)
+        return compare(tmp_path / name, baseline="a")
 
     paired, unpaired = arms("p", (0, 1, 2), (1, 2, 3)), arms("u", (0, 1, 2), (3, 4, 5))
     assert verdict(paired, "b").paired
@@ -104,7 +104,7 @@ def test_differences_of_arms_cover_the_truth_in_95_percent_of_studies(seeds):
 
 
 def test_one_run_per_arm_shows_nothing(pair):
-    comparison = compare(*pair())
+    comparison = compare_to_first(*pair())
     assert verdict(comparison, "b").words == (
         "+1.0 mAP: one run per arm shows nothing, since another seed may move it as far; train with three or more seeds"
     )

@@ -11,7 +11,7 @@ from kdyolo import compare
 from kdyolo.engine.options.train_options import TrainOptions
 from kdyolo.experiments.comparison.run_settings import STOCK
 from tests.builders.run_folders import write_run
-from tests.builders.studies import refusal
+from tests.builders.studies import compare_to_first, refusal
 
 
 def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):
@@ -20,7 +20,7 @@ def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):
         for name, rate in (("slow", 0.01), ("fast", 0.02)):
             folder = tmp_path / f"{name}-s{seed}"
             runs.append(write_run(folder, [0.1, 0.2 + 0.01 * seed + rate], seed=seed, lr0=rate, device=str(seed)))
-    comparison = compare(*runs)
+    comparison = compare_to_first(*runs)
     assert [(arm.name, arm.seeds) for arm in comparison.arms] == [("slow", (0, 1)), ("fast", (0, 1))]
     assert set(comparison.differing) == {"lr0", "device"}
     assert comparison.differing["lr0"] == {"slow": 0.01, "fast": 0.02}
@@ -32,7 +32,7 @@ def test_loose_runs_that_differ_in_their_seed_are_one_arm(tmp_path):
 def test_stock_runs_beside_kdyolos(tmp_path):
     stock = write_run(tmp_path / "stock", [0.1, 0.2], stock=True)
     ours = write_run(tmp_path / "ours", [0.1, 0.3], freeze=1)
-    comparison = compare(stock, ours / "weights" / "best.pt")
+    comparison = compare_to_first(stock, ours / "weights" / "best.pt")
     assert comparison.differing["trained by"] == {"stock": "ultralytics", "ours": "kdyolo"}
     assert [p.phase for p in comparison.phases] == ["all train", "backbone frozen", "all train"]
     assert comparison.equal["resize"] == "letterbox"
@@ -55,7 +55,7 @@ def test_stock_training_is_that_with_every_option_off():
 )
 def test_an_arm_is_named_by_what_its_folders_share(tmp_path, names, arm):
     runs = [write_run(tmp_path / name, [0.1, 0.2 + seed / 9], seed=seed) for seed, name in enumerate(names)]
-    assert [found.name for found in compare(*runs).arms] == [arm]
+    assert [found.name for found in compare_to_first(*runs).arms] == [arm]
 
 
 def test_seeds_that_stock_ultralytics_resumed(tmp_path):
@@ -78,7 +78,7 @@ def test_seeds_that_stock_ultralytics_resumed(tmp_path):
 
 def test_arms_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / above / "train", [0.1, v], lr0=v) for above, v in (("x", 0.2), ("y", 0.3))]
-    assert [arm.name for arm in compare(*runs).arms] == ["x/train", "y/train"]
+    assert [arm.name for arm in compare_to_first(*runs).arms] == ["x/train", "y/train"]
 
 
 def test_one_backbone_at_two_places_is_one_arm(tmp_path):
@@ -91,7 +91,7 @@ def test_one_backbone_at_two_places_is_one_arm(tmp_path):
         record["backbone"] = {"path": f"{seed}/b.pth", "sha256": "5b7c" * 16, "matched": 162, "total": 162}
         (run / "kdyolo.yaml").write_text(yaml.safe_dump(record))
         runs.append(run)
-    comparison = compare(*runs)
+    comparison = compare_to_first(*runs)
     assert len(comparison.arms) == 1
     assert comparison.equal["backbone"] == "b.pth (SHA-256 5b7c5b7c5b7c…)"
     assert comparison.provenance[0]["backbone tensors"] == "162/162"

@@ -9,7 +9,7 @@ import pytest
 
 from kdyolo import compare
 from tests.builders.run_folders import write_run
-from tests.builders.studies import refusal, verdict
+from tests.builders.studies import compare_to_first, refusal, verdict
 
 
 def test_at_the_last_epoch(study):
@@ -32,7 +32,7 @@ def test_other_metrics(study):
 def test_a_metric_that_runs_lack(pair, study):
     a, b = pair({"ap": 0.3})
     assert f"no official AP in {b}" in refusal(a, b, metric="official AP")
-    assert compare(a, b).metrics == ("mAP50-95", "mAP50")
+    assert compare_to_first(a, b).metrics == ("mAP50-95", "mAP50")
     assert "val=False" in refusal(a, b, metric="recall")
 
 
@@ -51,7 +51,7 @@ def test_unfinished_runs_are_left_out_where_every_arm_has_a_finished_one(study):
 
 def test_while_an_arm_has_no_finished_run_all_are_taken_up_to_the_same_epoch(pair):
     first = {"curve": [0.1, 0.2, 0.5, 0.6], "ap": 0.5}
-    comparison = compare(*pair(first, {"curve": [0.1, 0.3], "planned": 4}))
+    comparison = compare_to_first(*pair(first, {"curve": [0.1, 0.3], "planned": 4}))
     assert [arm.points["mAP50-95"] for arm in comparison.arms] == [(0.2,), (0.3,)]
     assert comparison.official == {}  # best.pt is of a later epoch
     assert any(note.startswith("provisional: not finished are b (2 of 4 epochs)") for note in comparison.notes)
@@ -60,6 +60,6 @@ def test_while_an_arm_has_no_finished_run_all_are_taken_up_to_the_same_epoch(pai
 
 def test_a_run_that_ended_early_counts_and_is_named(pair):
     second = {"curve": [0.1, 0.3, 0.2, 0.2], "planned": 9, "stock": True, "patience": 2}
-    comparison = compare(*pair({"curve": [0.1] * 8 + [0.4]}, second))
+    comparison = compare_to_first(*pair({"curve": [0.1] * 8 + [0.4]}, second))
     assert comparison.arms[1].points["mAP50-95"] == (0.3,)
     assert "b ended early, at epoch 4 of 9" in comparison.notes

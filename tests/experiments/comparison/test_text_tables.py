@@ -8,6 +8,7 @@ import json
 
 from kdyolo import compare
 from tests.builders.run_folders import write_run
+from tests.builders.studies import compare_to_first
 
 NASTY = 'a|b\n<script>alert(1)</script> `x` *y* [z](u) \\ \x1b[31m,"q"'
 
@@ -19,7 +20,7 @@ def test_names_are_shown_not_obeyed(tmp_path):
         for seed in (0, 1):
             top = value + seed / 100
             write_run(arm / f"seed{seed}", [0.1, top], seed=seed, ap=top, per_class={NASTY: top})
-    comparison = compare(*arms)
+    comparison = compare_to_first(*arms)
     text, md = comparison.table(), comparison.to_markdown()
     assert "\x1b" not in text + md
     assert "a|b\\n<script>" in text

@@ -24,7 +24,7 @@ from tests.builders.run_folders import write_run
 from tests.builders.studies import comparison_of, write_study
 
 EVIL = "%{x}<b>b</b><script>alert(1)</script><img src=x onerror=alert(2)>\"'& {{ 7*7 }} $a_b$"
-SHORT = EVIL[:31] + "…"
+SHORT = EVIL[:14] + "…" + EVIL[-13:]
 NO_PICTURES = Samples((), "", {})
 
 
@@ -325,13 +325,87 @@ def test_names_from_data_are_shown_as_they_are(browser, shapes, tmp_path):
     assert page.tab.locator("h1").inner_text() == EVIL
     assert page.tab.locator("#chart-differences .ytick text").text_content() == SHORT
     assert page.tab.locator("#chart-classes-1 .ytick text").all_text_contents() == [SHORT] * len(classes)
-    assert SHORT in (page.tab.locator("#chart-curve-0 .annotation-text").text_content() or "")
+    assert f": {EVIL[:4]}…{EVIL[-3:]}" in (page.tab.locator("#chart-curve-0 .annotation-text").text_content() or "")
     assert page.tab.locator("#curves button").nth(1).inner_text().strip().endswith(EVIL)
     assert page.tab.locator(".alarm li").inner_text() == EVIL
     assert page.tab.locator("#classes tbody th").first.text_content() == EVIL
     page.tab.locator("#curves button").nth(1).click()
     assert page.count("#chart-curve-0 .scatterlayer .trace") == 2
     page.close()
+
+
+def test_what_turns_the_direction_of_writing_is_shown_and_names_still_hide_their_curves(browser, shapes, tmp_path):
+    turned = "\u202eevil"
+    arms = {"random": (0, 0.3, 0.5), turned: (5, 0.35, 0.8)}
+    page = Page(browser, write_report(comparison_of(write_study(tmp_path, shapes, arms, seeds=2), "random"), tmp_path))
+    assert "\u202e" not in page.tab.locator("body").inner_text()
+    assert page.tab.locator("#verdict li .word").inner_text() == r"\u202eevil"
+    assert page.tab.locator("#chart-differences .ytick text").text_content() == r"\u202eevil"
+    page.tab.locator("#curves button").nth(1).click()
+    assert page.count("#chart-curve-0 .scatterlayer .trace") == 2
+    page.close()
+
+
+# Texts of charts that are cut off by their chart, or lie over another one.
+FAULTS = """() => [...document.querySelectorAll('.chart')].flatMap(chart => {
+    const box = chart.getBoundingClientRect();
+    const texts = [...chart.querySelectorAll('text')].filter(t => t.textContent.trim()).map(t => [t.textContent, t.getBoundingClientRect()]);
+    const cut = texts.filter(([, r]) => r.width && (r.left < box.left - 1 || r.right > box.right + 1));
+    const over = texts.flatMap(([a, r], i) => texts.slice(i + 1).filter(([, s]) =>
+        Math.min(r.right, s.right) - Math.max(r.left, s.left) > 3 && Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top) > 3
+    ).map(([b]) => a + ' / ' + b));
+    return [...cut.map(([text]) => text), ...over].map(text => chart.id + ': ' + text);
+})"""  # noqa: E501
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_are_told_apart_and_nothing_is_cut_or_overlaps(browser, shapes, tmp_path, width):
+    alike = "distilled from a teacher with a long name, {}"
+    arms = {"random": (0, 0.3, 0.5), **{alike.format(i): (4 * i, 0.3 + 0.02 * (i - 2), 0.6) for i in range(1, 4)}}
+    page = Page(
+        browser, write_report(comparison_of(write_study(tmp_path, shapes, arms, seeds=2), "random"), tmp_path), width
+    )
+    assert page.evaluate(FAULTS) == []
+    shown = page.tab.locator("#chart-differences .ytick text").all_text_contents()
+    assert len(set(shown)) == 3
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    cells = page.tab.locator("#arms tbody tr").last.locator("th .word, td")
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert all(a["x"] + a["width"] <= b["x"] + 1 for a, b in pairwise(boxes)), "a name lies over the next column"
+    page.close()
+
+
+def test_one_run_each_has_no_whiskers_to_speak_of(shapes, tmp_path):
+    """And a single arm, class, epoch or run is no plural."""
+    arms = {"random": (0, 0.3, 0.5), "frozen": (1, 0.35, 0.8)}
+    study = comparison_of(write_study(tmp_path, shapes, arms, seeds=1, epochs=1), "random")
+    one = replace(study, class_differences=study.class_differences[:1], equal={"imgsz": 64})
+    text = render(one, NO_PICTURES)
+    assert "chart-differences" in text
+    for words in (
+        "A whisker",
+        "Band: ",
+        "confidence interval,",
+        "1 epochs",
+        "All 1 ",
+        "1 settings",
+        '<small class="below">–',
+    ):
+        assert words not in text, words
+    assert "1 arm, 1 run ·" in render(compare_runs(study.arms[0].runs[0].path), NO_PICTURES)
+
+
+def test_differences_that_are_all_zero_are_not_drawn(study):
+    def zeroed(run):
+        return replace(run, columns={**run.columns, MAP: [0.25] * len(run.columns[MAP])})
+
+    none = tuple(replace(d, interval=replace(d.interval, estimate=0.0, low=0.0, high=0.0)) for d in study.differences)
+    arms = tuple(replace(arm, runs=tuple(map(zeroed, arm.runs))) for arm in study.arms)
+    text = render(replace(study, arms=arms, differences=none), NO_PICTURES)
+    assert '<section id="verdict">' in text
+    assert "chart-differences" not in text
+    assert "chart-curve-difference" not in text
+    assert "chart-curve-0" in text
 
 
 class _Scripts(HTMLParser):

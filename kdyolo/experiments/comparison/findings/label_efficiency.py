@@ -1,4 +1,4 @@
-"""Label efficiency: what each arm reaches with each share of the labels, and from where on a gain is shown.
+"""Label efficiency: what each arm reaches with each share of the labels, and from where on a gain is significant.
 
 Each share is compared on its own, with the same runs' seeds and images on both sides; p-values are adjusted for the
 number of arms and shares together (Holm 1979), so that many shares make no gain more likely.
@@ -49,7 +49,7 @@ class LabelCurves:
         metric: Name of the metric.
         baseline: Name of the arm that the others are compared with; None if there is only one.
         points: Points by arm, then ascending by share.
-        gains: Arm → a sentence on the shares with which a gain is shown.
+        gains: Arm → a sentence on the shares with which a gain is significant.
     """
 
     metric: str
@@ -103,7 +103,7 @@ def label_curves(shares: Mapping[float, Sequence[Arm]], metric: str, baseline: s
 
 
 def gain_verdict(found: Sequence[LabelPoint]) -> str:
-    """With which shares of the labels an arm is shown to be better than the baseline, as a sentence.
+    """With which shares of the labels an arm is significantly better than the baseline, as a sentence.
 
     Args:
         found: Points of the arm, ascending by share.
@@ -116,15 +116,15 @@ def gain_verdict(found: Sequence[LabelPoint]) -> str:
     first = gained.index(True) if any(gained) else 0
     count = sum(gained)
     if not count:
-        text = "no gain is shown with any number of labels"
+        text = "no significant gain with any number of labels"
     elif count == len(known):
-        text = f"a gain is shown with every number of labels, from {known[0].labels} on"
+        text = f"a significant gain with every number of labels, from {known[0].labels} on"
     elif all(gained[:count]):
-        text = f"a gain is shown with up to {known[count - 1].labels}, none from {known[count].labels} on"
+        text = f"a significant gain with up to {known[count - 1].labels}, none from {known[count].labels} on"
     elif all(gained[-count:]):
-        text = f"a gain is shown from {known[first].labels} on, none with fewer"
+        text = f"a significant gain from {known[first].labels} on, none with fewer"
     else:
-        text = f"a gain is shown with {', '.join(p.labels for p, shown in zip(known, gained, strict=True) if shown)}"
+        text = f"a significant gain with {', '.join(p.labels for p, shown in zip(known, gained, strict=True) if shown)}"
     if any(lost):
         text += f"; a loss with {', '.join(p.labels for p, shown in zip(known, lost, strict=True) if shown)}"
     return text
@@ -133,7 +133,7 @@ def gain_verdict(found: Sequence[LabelPoint]) -> str:
 def _judged(difference: Difference, p_adjusted: float) -> Difference:
     interval = difference.interval
     significant = p_adjusted < 1 - interval.level  # NaN is not
-    kind = ("gain" if interval.estimate > 0 else "loss") if significant else "not shown"
+    kind = ("gain" if interval.estimate > 0 else "loss") if significant else "not significant"
     ends = f" [{points(interval.low)}…{points(interval.high)}]" if interval.known else ""
     words = f"{points(interval.estimate)}{ends}: {kind}"
     return replace(difference, p_adjusted=p_adjusted, significant=significant, words=words)

@@ -22,6 +22,7 @@
     const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, fixedrange: true };
     return {
       ...layout,
+      annotations: layout.annotations?.map((a) => (a.name === "value" ? { ...a, bgcolor: color("--paper") } : a)),
       font: { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily },
       hoverlabel: { bgcolor: color("--panel"), bordercolor: line, font: { color: ink } },
       xaxis: { ...layout.xaxis, ...axis },

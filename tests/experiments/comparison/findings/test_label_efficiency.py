@@ -64,17 +64,19 @@ def test_each_share_is_compared_with_its_own_and_the_largest_is_the_comparison(s
     assert [p.difference.significant for p in (few, some, all_of_them) if p.difference] == [True, True, False]
     assert few.difference.p_adjusted == pytest.approx(3 * few.difference.p_value)  # of three, the smallest
     assert labels.gains == {
-        "distilled": "a gain is shown with up to 10% of the images (500), none from 100% of the images (5,000) on"
+        "distilled": "a significant gain with up to 10% of the images (500), none from 100% of the images (5,000) on"
     }
 
 
 def test_tables_and_report_show_it(study: Path, tmp_path: Path) -> None:
     comparison = compare_runs(study)
     assert "mAP50-95 over the number of labels" in comparison.table()
-    assert "a gain is shown with up to 10% of the images (500)" in comparison.to_markdown()
+    assert "a significant gain with up to 10% of the images (500)" in comparison.to_markdown()
     page = comparison.write_report(tmp_path / "report").read_text(encoding="utf-8")
     assert '<section id="labels">' in page
     assert "chart-labels" in page
+    assert ">10% (500)<" in page
+    assert "shown" not in page[page.index('<section id="labels">') : page.index('<section id="curves">')]
     assert comparison.to_dict()["labels"]["points"][0]["images"] == 50
 
 
@@ -95,12 +97,12 @@ def point(share: float, estimate: float, significant: bool) -> LabelPoint:
 @pytest.mark.parametrize(
     ("shown", "says"),
     [
-        ("...", "no gain is shown with any number of labels"),
-        ("+++", "a gain is shown with every number of labels, from 1% of the images on"),
-        ("++.", "a gain is shown with up to 10% of the images, none from 100% of the images on"),
-        (".++", "a gain is shown from 10% of the images on, none with fewer"),
-        ("+.+", "a gain is shown with 1% of the images, 100% of the images"),
-        (".-+", "a gain is shown from 100% of the images on, none with fewer; a loss with 10% of the images"),
+        ("...", "no significant gain with any number of labels"),
+        ("+++", "a significant gain with every number of labels, from 1% of the images on"),
+        ("++.", "a significant gain with up to 10% of the images, none from 100% of the images on"),
+        (".++", "a significant gain from 10% of the images on, none with fewer"),
+        ("+.+", "a significant gain with 1% of the images, 100% of the images"),
+        (".-+", "a significant gain from 100% of the images on, none with fewer; a loss with 10% of the images"),
     ],
 )
 def test_where_a_gain_is_shown_in_words(shown: str, says: str) -> None:
