@@ -21,8 +21,9 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/kdyolo
 
-# PyTorch first, in a layer of its own: it is most of the image, and changes least.
-RUN pip install --quiet torch torchvision ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
+# PyTorch first, in a layer of its own: it is most of the image, and changes least. Its versions are those of
+# pyproject.toml: another would be replaced in the last step, by the build that PyPI has.
+RUN pip install --quiet 'torch>=2.6,!=2.13.0' torchvision ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY cfg /src/cfg

@@ -20,6 +20,7 @@ from kdyolo.errors import CheckpointError, ConfigError, RunError, collect_mistak
 from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 from kdyolo.utils.atomic import replacing, write_tensors
+from kdyolo.utils.progress import details
 from kdyolo.utils.yaml_files import read_mapping
 
 
@@ -171,7 +172,11 @@ def strip_completely(path: Path, updates: Mapping[str, Any] | None = None) -> di
     Raises:
         CheckpointError: The file is damaged.
     """
-    with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+    # Ultralytics would tell the temporary name.
+    with (
+        replacing(path, name=f"{path.stem}.partial") as partial,
+        details("Optimizer stripped"),
+    ):  # torch writes the stem
         content: dict[str, Any] = strip_optimizer(path, partial, dict(updates) if updates else None)
         if not content:
             raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.")

@@ -91,6 +91,7 @@ def ps(folders: Sequence[Path], as_json: bool) -> None:
 
 
 EXPENDABLE = ("PID", "PHASE")  # columns that a narrow terminal has no room for, the first goes first
+OFTEN_EMPTY = ("PID", "LEFT")  # and these before a name is folded, where no run has anything in them
 FOLDED = ("RUN", "STATUS")
 HEADER = ("RUN", "STATUS", "PHASE", "EPOCH", "mAP50-95", "PID", "LEFT")
 
@@ -115,7 +116,9 @@ def _print_table(runs: Sequence[RunStatus]) -> None:
     rows = [dict(zip(HEADER, map(printable, _row(run)), strict=True)) for run in runs]
     console = Console(file=result_stream())
     widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in HEADER}
-    widths |= {name: min(widths[name], NARROWEST) for name in FOLDED}
+    empty = [name for name in OFTEN_EMPTY if not any(row[name] for row in rows)]
+    whole = fitting_columns(widths, console.width, empty)
+    widths = {name: min(widths[name], NARROWEST) if name in FOLDED else widths[name] for name in whole}
     columns = fitting_columns(widths, console.width, EXPENDABLE)
     # The box puts a blank between two columns.
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kdyolo.cli.base import (
     F,
@@ -56,15 +57,19 @@ COMPLETED = {"model": "models", "recipe": "recipes"}  # options that the shell c
 CONTROLLING = {*COMMAND_FLAGS, "work_dir", "exist_ok", "run_download"}
 
 
-def _shipped_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completions with the names of shipped files, by which they are given; models of every scale."""
+def _shipped_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Completions with the names of shipped files, by which they are given; models of every scale.
 
-    def complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    What begins as Ultralytics' names do (``yolov8``) is completed to ours, anything else to a file.
+    """
+
+    def complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
         names = list(shipped(kind))
         if kind == "models":
             names = [re.sub(r"(kdyolo(?:v8|\d+))", rf"\g<1>{scale}", name) for name in names for scale in "nsmlx"]
-        found = [name if kind == "models" else name.removesuffix(".yaml") for name in names]
-        return [name for name in found if name.startswith(begun)]
+        known = [name if kind == "models" else name.removesuffix(".yaml") for name in names]
+        found = [name for name in known if name.startswith(begun)] or [n for n in known if n.startswith(f"kd{begun}")]
+        return [CompletionItem(name) for name in found] or [CompletionItem(begun, type="file")]
 
     return complete
 

@@ -25,6 +25,7 @@ from kdyolo.errors import DatasetError
 from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.taught_detector import TaughtDetector, student_of
+from kdyolo.utils.progress import details
 from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped
 
 
@@ -84,7 +85,8 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         if not self.args.single_cls:  # with it, the data set has given its classes up
             chosen_classes(self.args.classes, self.data["names"])
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
-        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
+        access = details(f"{mode}: Fast image access")
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped(), access:
             dataset = build(self, img_path, mode, batch)
         if not any(len(label["cls"]) for label in dataset.labels):
             raise DatasetError(no_objects(mode, img_path, len(dataset.labels), self.data))

@@ -38,6 +38,7 @@ from kdyolo.metrics.reference import Reference, build_reference
 from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import write_atomic
+from kdyolo.utils.progress import details, heading_of_metrics
 from kdyolo.utils.ultralytics_patches import (
     data_sets_read_by,
     label_caches_read_by,
@@ -188,10 +189,11 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         """Ultralytics' data set; with ``resize=stretch`` the one of RT-DETR, which stretches."""
         build = RTDETRValidator.build_dataset if self.resize == STRETCH else DetectionValidator.build_dataset
         refuse_odd_images(map(Path, img_path if isinstance(img_path, list) else [img_path]))
+        access = details(f"{mode}: Fast image access")
         waits = is_sharing() and not distributed.is_rank_zero()
         if waits:
             agree()  # rank 0 has read the labels first, and written their cache
-        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped():
+        with images_explained(mode), label_caches_read_by(read_label_cache), progress_bars_escaped(), access:
             dataset = build(self, img_path, mode, batch)
         if is_sharing() and not waits:
             agree()
@@ -300,6 +302,12 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             for losses in chain(*parts):
                 self.loss = {name: value.cpu() + losses[name] for name, value in self.loss.items()}
             self.dataloader = self.dataloader.of_all_ranks  # whose number of batches Ultralytics divides by
+
+    def print_results(self) -> None:
+        """Ultralytics' table, with its heading where that stood before a progress bar without room for it."""
+        if heading := heading_of_metrics():
+            LOGGER.info(heading)
+        super().print_results()
 
     def get_stats(self) -> dict[str, Any]:
         """Ultralytics' statistics, without its own COCO evaluation of labels that stands in for the annotations."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import re
 import shutil
 import sys
 import threading
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, TextIO, TypeVar, get_args
 
 from kdyolo.errors import short_lines
-from kdyolo.utils.tables import fitted
+from kdyolo.utils.tables import fitted, terminal_width
 from kdyolo.utils.text import format_duration, printable, printable_lines, quoted, shortened, without_colours
 
 T = TypeVar("T")
@@ -201,8 +202,35 @@ class Progress:
             _draw("")
 
 
+# Ultralytics' table of metrics: a class, its images and objects, four numbers; each row takes 88 cells.
+_HEADING = ("Class", "Images", "Instances", "Box(P", "R", "mAP50", "mAP50-95)")
+_ROW = re.compile(r"(.{21}\S)((?: {1,10}[\w().+-]{1,10}){6})")
+_BAR = 36  # cells of a progress bar, before which Ultralytics prints the heading
+_NARROW = (7, 7, 8, 8, 8, 9)  # widths of the columns behind the name where a terminal is narrower than the table
+
+
+def heading_of_metrics() -> str:
+    """The heading of Ultralytics' table of metrics where its own is cut off by the progress bar, else nothing."""
+    room, heading = terminal_width(), f"{_HEADING[0]:>22}" + "".join(f"{word:>11}" for word in _HEADING[1:])
+    return heading if room is not None and room < len(heading) + _BAR else ""
+
+
+def narrow_row(line: str, room: int) -> str:
+    """A row of Ultralytics' table of metrics, or its heading, that fits in so many cells; other lines as they are."""
+    found = _ROW.fullmatch(line)
+    if not found or len(line) <= room:
+        return line
+    head, cells = found[1].strip(), found[2].split()
+    if head == _HEADING[0]:
+        cells = ["Boxes" if cell == "Instances" else cell.removeprefix("Box(").rstrip(")") for cell in cells]
+    else:
+        cells = [*cells[:2], *(f"{float(cell):.3f}" for cell in cells[2:])]
+    name = max(min(22, room - sum(_NARROW)), 1)
+    return f"{shortened(head, name):>{name}}" + "".join(f"{c:>{w}}" for c, w in zip(cells, _NARROW, strict=True))
+
+
 class _Folding(logging.Formatter):
-    """Format of the terminal's log, in which lines of kdyolo's own are folded; Ultralytics' tables are not."""
+    """Format of the terminal's log, in which lines of kdyolo's own are folded, and rows of metrics are made to fit."""
 
     def __init__(self, handler: logging.StreamHandler[Any]) -> None:
         super().__init__()
@@ -210,7 +238,9 @@ class _Folding(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as its former format has it, folded where the terminal is narrow."""
-        text = self._former.format(record)
+        text, room = self._former.format(record), terminal_width(self._handler.stream)
+        if room is not None and (row := narrow_row(text, room)) != text:
+            return row
         return fitted(text, self._handler.stream) if record.pathname.startswith(_OWN) else text
 
 

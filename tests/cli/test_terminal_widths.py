@@ -16,7 +16,7 @@ from ultralytics.utils import LOGGER
 
 from kdyolo.cli import main
 from kdyolo.utils.text import without_colours
-from tests.builders.run_folders import detect
+from tests.builders.run_folders import detect, write_run
 from tests.experiments.probe.test_result import hits, result
 
 
@@ -148,6 +148,20 @@ def test_compare(terminal, study):
 def test_ps(terminal, study):
     text = terminal(f"ps {study}")
     assert {"STATUS", "EPOCH", "mAP50-95"} <= set(text.split())
+
+
+def test_names_of_runs_stay_whole_where_a_column_has_nothing_in_it(monkeypatch, tmp_path):
+    """No run of a study that is finished has a process or time left, and its names are to be pasted."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    run = Path("studies/does-it-help/frozen50/seed0")
+    write_run(run, [0.1, 0.2], seed=0)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    main(["ps"])
+    assert str(run) in screen.getvalue()
+    assert "PHASE" in screen.getvalue()
+    assert "PID" not in screen.getvalue()
 
 
 def test_probe(terminal):

@@ -36,7 +36,7 @@ OTHERS = {"pip", "docker", "sha256sum", "export", "tensorboard", "eval"}
 GIVEN = {"images"}
 FOREIGN_OPTIONS = {
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun
-    *("--index-url", "--build-arg", "--rm", "--gpus", "--logdir"),  # pip, docker, tensorboard
+    *("--index-url", "--build-arg", "--rm", "--gpus", "--ipc", "--user", "--logdir"),  # pip, docker, tensorboard
 }
 
 
@@ -306,6 +306,8 @@ def test_the_dockerfile_copies_what_is_there_and_installs_extras_that_exist() ->
     project = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     for extra in re.findall(r"^ARG EXTRAS=(\S+)$", text, flags=re.MULTILINE)[0].split(","):
         assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
+    (torch,) = re.findall(r'^  "(torch>=[^"]+)"', project, flags=re.MULTILINE)
+    assert f"pip install --quiet '{torch}' torchvision" in text  # else a later step installs PyTorch anew, from PyPI
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from kdyolo.utils.progress import (
     Progress,
     details,
     each_line_once,
+    heading_of_metrics,
+    narrow_row,
     notice,
     progress_over,
     verbosity,
@@ -167,3 +170,33 @@ def test_the_ends_of_an_evaluation_are_told(monkeypatch, tmp_path):
     truth = random_ground_truth(images=4)
     score_coco(write_json(tmp_path / "d.json", random_detections(truth)), write_json(tmp_path / "t.json", truth))
     assert told == ["scoring 4 images"]
+
+
+@pytest.mark.parametrize("room", [60, 80, 88])
+def test_rows_of_metrics_fit_the_terminal(room):
+    """Ultralytics' table takes 88 cells; in a narrower terminal the heading and every number stay whole."""
+    heading = f"{'Class':>22}" + "".join(
+        f"{w:>11}" for w in ("Images", "Instances", "Box(P", "R", "mAP50", "mAP50-95)")
+    )
+    rows = [
+        ("%22s" + "%11i" * 2 + "%11.3g" * 4) % (name, 5000, 36335, 0.694, 1, 0.000123, math.nan)
+        for name in ("all", "a class of a long name")
+    ]
+    fitted = [narrow_row(line, room) for line in (heading, *rows)]
+    assert max(map(len, fitted)) <= room
+    if room == 88:
+        assert fitted == [heading, *rows]
+        return
+    assert fitted[0].split() == ["Class", "Images", "Boxes", "P", "R", "mAP50", "mAP50-95"]
+    assert fitted[1].split() == ["all", "5000", "36335", "0.694", "1.000", "0.000", "nan"]
+    assert fitted[2].lstrip().startswith("a class of")
+    assert narrow_row("Starting training for 3 epochs of a very long sentence " * 2, room).startswith("Starting")
+
+
+def test_the_heading_is_told_where_the_progress_bar_cuts_it_off(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for room, told in ((80, True), (120, True), (140, False)):
+        monkeypatch.setenv("COLUMNS", str(room))
+        assert ("mAP50-95" in heading_of_metrics()) is told
+    monkeypatch.undo()
+    assert heading_of_metrics() == ""

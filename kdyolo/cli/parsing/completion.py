@@ -6,24 +6,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from kdyolo.cli.parsing.key_values import option_keys
+from kdyolo.cli.parsing.shells import behind_equals
 
 
 def complete_settings(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Completions of a word that is no option: a key as far as the ``=``, the value behind one, or a file.
-
-    Bash hands on what stands behind an ``=`` as a word of its own, and the key as the word before it.
-    """
+    """Completions of a word that is no option: a key as far as the ``=``, the value behind one, or a file."""
     key, equals, value = begun.partition("=")
     options = {name: p for p in ctx.command.params if isinstance(p, click.Option) for name in option_keys(p)}
     if equals:
-        found = _values(ctx, options.get(key), value)
-        return [CompletionItem(f"{key}={item.value}", type=item.type) for item in found]
-    words = [word for word in ctx.params.get(str(param.name)) or () if word != "="]
+        return behind_equals(_values(ctx, options.get(key), value), begun)
     from kdyolo.engine.options.keywords import UltralyticsKeywords
 
     keys = dict.fromkeys((*options, *UltralyticsKeywords.__annotations__))
-    if words and words[-1] in keys:
-        return _values(ctx, options.get(words[-1]), begun)
     named = [CompletionItem(f"{name}=") for name in keys if begun and name.startswith(begun)]
     return named or [CompletionItem(begun, type="file")]
 

@@ -20,6 +20,7 @@ from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
 from kdyolo.utils.progress import progress_over
+from kdyolo.utils.text import plural
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
@@ -119,9 +120,9 @@ def find_objects(
         raise DatasetError(f"{data}: no labels: expected objects in the {split} images, found {len(names):,} without.")
     kept = _usable(found, dataset.class_names, imgsz, resize)
     if not kept.are_enough:
-        objects, classes = len(kept.classes), kept.class_names
+        objects, of_classes = len(kept.classes), plural(len(kept.class_names), "class", "classes")
         raise DatasetError(
-            f"{data}: too little to probe with in {split}: {objects} objects of {len(classes)} classes. Expected at "
+            f"{data}: too little to probe with in {split}: {plural(objects, 'object')} of {of_classes}. Expected at "
             f"least {FEWEST_OBJECTS} objects of {FEWEST_CLASSES} classes, each at least {_SMALLEST_SIDE:.0f} px wide "
             f"and high at {imgsz} px, and of each class in {FEWEST_IMAGES} images. Give more images, another --split, "
             "or a larger --imgsz."

@@ -190,8 +190,7 @@ def finish(plan: DistillPlan, folder: Path, verdict: str) -> Path:
     epoch = int(torch.load(best, map_location="cpu", weights_only=True)["meta"]["epoch"])
     write_card(plan, folder, epoch, verdict)
     weights_file(folder, STATE_NAME).unlink(missing_ok=True)
-    LOGGER.info(f"backbone: {backbone} (epoch {epoch}). Train on it with: "
-                f"kdyolo train --backbone {shell_word(backbone)} …")  # fmt: skip
+    LOGGER.info(f"backbone: {backbone} (epoch {epoch}), for --backbone of kdyolo train")
     return backbone
 
 

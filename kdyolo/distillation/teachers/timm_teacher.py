@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -16,6 +17,7 @@ from kdyolo.checkpoints.safe_load import Content, load_content, tensors_sha256
 from kdyolo.distillation.teachers.folding import folded
 from kdyolo.distillation.teachers.protocol import TeacherMap
 from kdyolo.errors import CheckpointError, ConfigError
+from kdyolo.utils.progress import waiting
 from kdyolo.utils.text import did_you_mean, quoted
 
 _CONTAINERS = ("state_dict", "model", "teacher", "student")  # what training tools keep a network's tensors under
@@ -145,18 +147,24 @@ def _build(name: str, size: int, **weights: Any) -> Any:
     check_name(name)
     import timm
 
+    hub = logging.getLogger("huggingface_hub")  # tells each of its attempts; the error says it once
+    told = hub.level
+    hub.setLevel(logging.ERROR)
     try:
-        try:
-            return timm.create_model(name, num_classes=0, img_size=size, **weights)
-        except TypeError as e:  # convolutional networks take images of any size
-            if "img_size" not in str(e):
-                raise
-            return timm.create_model(name, num_classes=0, **weights)
+        with waiting(f"making {name}"):
+            try:
+                return timm.create_model(name, num_classes=0, img_size=size, **weights)
+            except TypeError as e:  # convolutional networks take images of any size
+                if "img_size" not in str(e):
+                    raise
+                return timm.create_model(name, num_classes=0, **weights)
     except (OSError, RuntimeError, ValueError, AssertionError) as e:  # each hub, and timm, fails in ways of its own
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise CheckpointError(
             f"teacher {name}: cannot be made ({quoted(reason)}). Without network give its weights: {name}:FILE."
         ) from e
+    finally:
+        hub.setLevel(told)
 
 
 def _getter(model: nn.Module, name: str) -> Any:

@@ -179,6 +179,7 @@ def _classes(comparison: ComparisonResult) -> Table:
     rows = [
         [c.name, c.arm, str(c.objects), f"{c.baseline_ap:.3f}", f"{c.arm_ap:.3f}", points(c.difference)]
         for c in found[:CLASSES_SHOWN]
+        if c.difference
     ]
     title = (
         f"official AP per class: the {len(rows)} largest of {len(found)} differences (no test: they are the extremes)"

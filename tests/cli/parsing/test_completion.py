@@ -5,18 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import click.shell_completion
 import pytest
+from click.shell_completion import get_completion_class
 
 from kdyolo.cli import cli
 from kdyolo.cli.sections import SECTIONS
 from tests.builders.commands import run_command
 
-SHELLS = {
-    "bash": click.shell_completion.BashComplete,
-    "zsh": click.shell_completion.ZshComplete,
-    "fish": click.shell_completion.FishComplete,
-}
+SHELLS = ("bash", "zsh", "fish")
 
 
 def completions(shell: str, *words: str) -> list[tuple[str, str]]:
@@ -25,9 +21,11 @@ def completions(shell: str, *words: str) -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMP_WORDS", " ".join(("kdyolo", *words)))
         patch.setenv("COMP_CWORD", begun)
-        completion = SHELLS[shell](cli, {}, "kdyolo", "_KDYOLO_COMPLETE")
-        found = completion.get_completions(*completion.get_completion_args())
-    return [(item.value, item.type) for item in found]
+        lines = get_completion_class(shell)(cli, {}, "kdyolo", "_KDYOLO_COMPLETE").complete().splitlines()
+    if shell == "zsh":
+        return list(zip(lines[1::3], lines[::3], strict=True))
+    kinds, _, values = zip(*(line.partition(",") for line in lines), strict=True) if lines else ((), (), ())
+    return [(value.partition("\t")[0], kind) for kind, value in zip(kinds, values, strict=True)]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -39,6 +37,7 @@ def completions(shell: str, *words: str) -> list[tuple[str, str]]:
         ("train --model kdyolo11", ["kdyolo11n.yaml", "kdyolo11s.yaml", "kdyolo11m.yaml", "kdyolo11l.yaml"]),
         ("train --recipe coco-", ["coco-mosaic"]),
         ("train --freeze-bn a", ["always"]),
+        ("distill --model yolov8n", ["kdyolov8n.yaml"]),
         ("train --data x.yaml lr", ["lr0=", "lrf="]),
         ("train mod", ["model="]),
         ("train freeze_e", ["freeze_epochs="]),
@@ -50,14 +49,22 @@ def completions(shell: str, *words: str) -> list[tuple[str, str]]:
 def test_the_shell_completes_commands_options_values_and_settings(shell, words, expected):
     found = completions(shell, *words.split())
     assert [value for value in expected if (value, "plain") not in found] == []
-    assert all(value.startswith(words.split()[-1]) for value, _ in found)
+    assert all(
+        value.removeprefix("kd" if " yolov" in words else "").startswith(words.split()[-1]) for value, _ in found
+    )
 
 
 def test_values_behind_a_key_are_completed_as_each_shell_splits_words():
-    assert ("recipe=coco-mosaic", "plain") in completions("zsh", "train", "recipe=coco-")
-    assert ("coco-mosaic", "plain") in completions("bash", "train", "recipe", "=", "coco-")
+    for key in ("recipe", "--recipe"):
+        assert completions("zsh", "train", f"{key}=coco-") == [(f"{key}=coco-mosaic", "plain")]
+        assert completions("fish", "train", f"{key}=coco-") == [(f"{key}=coco-mosaic", "plain")]
+        assert completions("bash", "train", key, "=", "coco-") == [("coco-mosaic", "plain")]
+        assert ("coco", "plain") in completions("bash", "train", key, "=")
     assert completions("bash", "train", "random_init", "=", "T") == [("True", "plain")]
-    assert completions("zsh", "train", "data=da") == [("data=da", "file")]
+    for shell in ("zsh", "fish"):
+        assert completions(shell, "train", "data=da") == [("data=da", "keyed-file")]
+    assert completions("bash", "train", "--data", "=", "da") == [("da", "keyed-file")]
+    assert completions("zsh", "inspect", "epoch=9") == [("epoch=9", "file")]  # a name, as Lightning gives them
 
 
 def test_where_a_file_may_stand_files_are_completed():

@@ -34,6 +34,15 @@ def test_names_are_shown_not_obeyed(tmp_path):
     assert json.loads(json.dumps(comparison.to_dict()))["class_differences"][0]["name"] == NASTY
 
 
+def test_classes_of_equal_ap_are_no_differences(tmp_path):
+    for arm, values in (("one", {"cat": 0.0, "dog": 0.0}), ("two", {"cat": 0.0, "dog": 0.1})):
+        write_run(tmp_path / arm / "seed0", [0.1, 0.2 + values["dog"]], seed=0, ap=0.2, per_class=values)
+    text = compare(tmp_path / "one", tmp_path / "two", baseline="one").table()
+    assert "the 1 largest of 2 differences" in text
+    assert "  dog " in text
+    assert "  cat " not in text
+
+
 def test_columns_stand_below_each_other(study):
     lines = compare(study).table().splitlines()
     start = lines.index(next(line for line in lines if line.startswith("mAP50-95, best epoch")))
