@@ -47,7 +47,7 @@ def test_png_is_sharp_enough_for_print(study, tmp_path):
 def test_by_command(tmp_path):
     for arm in ("a", "b"):
         write_full_run(tmp_path / arm, epochs=4, freeze=2 * (arm == "b"))
-    runs = [str(tmp_path / arm) for arm in ("a", "b")]
+    runs = [*(str(tmp_path / arm) for arm in ("a", "b")), "--baseline", "a"]
     done = CliRunner().invoke(cli, ["compare", *runs, "--out", "paper", "--plots", "svg"], catch_exceptions=False)
     assert done.exit_code == 0
     assert {"report.html", "plots"} == {path.name for path in (tmp_path / "paper").iterdir()}

@@ -36,7 +36,7 @@ def pair(folder, shapes, annotations, one, other):
     for arm, detections in (("one", one), ("other", other)):
         run = write_full_run(folder / arm / "seed0", data=shapes, epochs=3, final=0.3 if arm == "one" else 0.4)
         write_predictions(run, annotations, detections)
-    return compare_runs(folder).arms
+    return compare_runs(folder, baseline="one").arms
 
 
 def test_the_image_on_which_they_differ_comes_first(shapes, annotations, tmp_path):
@@ -86,7 +86,7 @@ def test_a_stock_run_is_predicted_on_the_same_images(train, shapes, tmp_path, mo
     (stock / "args.yaml").write_text(yaml.safe_dump({**args, "lr0": 0.5}))
     results = stock / "results.csv"
     results.write_text(results.read_text().replace("\n1,", "\n1,1", 1))  # took longer
-    found = samples(compare_runs(tmp_path / "run", stock, anyway=True).arms)
+    found = samples(compare_runs(tmp_path / "run", stock, baseline=tmp_path / "run", anyway=True).arms)
     assert "Predicted for this report with best.pt: stock." in found.summary
     assert found.missing == {}
     for sample in found.images:
