@@ -76,7 +76,7 @@ def rewrites(folder: Path, data: Path, number: int) -> bool:
             print(rows[min(len(samples) + 1, len(rows) - 1)], file=file)
         if len(samples) > number:
             raise KeyboardInterrupt
-        return compare_runs(run, other, baseline=other, anyway=True)
+        return compare_runs(run, other, baseline=run, anyway=True)
 
     watch(compare, [run, other], folder / "report", interval=SHORTEST, tell=lambda line: None)
     return levels_off(f"{len(samples) - 1} rewrites of a report", samples[2:])

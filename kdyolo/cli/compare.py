@@ -38,7 +38,7 @@ def _gather_missing_out(given: Mapping[str, Any], mistakes: Mistakes) -> None:
     "  kdyolo compare studies/does-distillation-help --out report/\n"
     "  kdyolo compare runs/random runs/frozen50 --baseline runs/random\n"
     "  kdyolo compare runs/random-s* runs/frozen-s* --metric 'official AP' --format md\n"
-    "  kdyolo compare runs/a runs/b --targets 0.2,0.3 --anyway\n"
+    "  kdyolo compare runs/a runs/b --baseline runs/a --targets 0.2,0.3 --anyway\n"
     "  kdyolo compare studies/does-distillation-help --out report/ --watch\n"
     "  kdyolo compare studies/does-distillation-help --out paper/ --plots svg",
     check=_check_runs,

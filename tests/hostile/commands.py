@@ -266,8 +266,8 @@ def checkpoint_commands() -> dict[str, Command]:
         "extract RUN": Command(
             "extract run --out o.safetensors", in_run("weights/best.pt", "weights/last.pt"), leaves=("o.safetensors",)
         ),
-        "compare": Command("compare run other --out report --anyway", in_finished_run, ignores=True),
-        "compare FILE": Command("compare {file} other", in_finished_run, ignores=True),
+        "compare": Command("compare run other --baseline other --out report --anyway", in_finished_run, ignores=True),
+        "compare FILE": Command("compare {file} other --baseline other", in_finished_run, ignores=True),
         "card": Command("card run", in_finished_run, ignores=True),
         "doctor --backbone": Command("doctor --backbone {file}"),
         "doctor --model": Command("doctor --model {file} --data {data}"),

@@ -152,8 +152,10 @@ def commands() -> dict[str, Command]:
         "ps --json": Command("ps runs --json", _as_run),
         "stop": Command("stop runs/bad --timeout 1", _as_run),
         "logs": Command("logs runs/bad", _as_run),
-        "compare": Command("compare runs/bad runs/good --anyway", _as_run),
-        "compare --out": Command("compare runs/good runs/bad --anyway --out report --format md", _as_run),
+        "compare": Command("compare runs/bad runs/good --baseline runs/good --anyway", _as_run),
+        "compare --out": Command(
+            "compare runs/good runs/bad --baseline runs/good --anyway --out report --format md", _as_run
+        ),
         "card": Command("card runs/bad", _as_run),
         "export-stock RUN": Command("export-stock runs/bad --out o.pt", _as_run, leaves=("o.pt",)),
         "extract RUN": Command("extract runs/bad --out o.safetensors", _as_run, leaves=("o.safetensors",)),

@@ -232,7 +232,7 @@ def test_the_dry_run_measures_it(checkpoint: Path, shapes: Path, teacher: Path, 
 
 
 def test_runs_with_and_without_it_differ_in_it(taught: Any, finished_run: Any) -> None:
-    text = str(compare(finished_run.folder, taught[0], anyway=True))
+    text = str(compare(finished_run.folder, taught[0], baseline=finished_run.folder, anyway=True))
     assert "distill_model" in text
     assert "yolov8s-teacher.pt (SHA-256 " in text
 

@@ -45,6 +45,18 @@ def files(tmp_path):
     return write_json(tmp_path / "pred.json", random_detections(truth)), write_json(tmp_path / "ann.json", truth)
 
 
+def test_another_evaluator_is_refused_wherever_it_comes_from(files):
+    """A validator of a training gets its name from settings, which no signature has checked."""
+    predictions, annotations = files
+    truth = read_ground_truth(annotations)
+    for score in (
+        lambda: score_coco(predictions, annotations, evaluator="mine"),
+        lambda: score_detections(truth, [], "mine"),
+    ):
+        with pytest.raises(ConfigError, match=r"evaluator.* expected one of .*faster-coco-eval.*, .*pycocotools"):
+            score()
+
+
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_equal_to_pycocotools_by_hand(files, evaluator):
     predictions, annotations = files

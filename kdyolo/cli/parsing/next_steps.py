@@ -62,7 +62,7 @@ def after_training(result: Mapping[str, Any]) -> str:
     commands = (
         ("val", result["best"], result["data"], "--errors"),
         ("predict", result["best"], images),
-        ("compare", result["run"], "OTHER_RUN"),
+        ("compare", result["run"], "OTHER_RUN", "--baseline", "OTHER_RUN"),
         ("card", result["run"]),
     )
     return _too_little(result) + _pasted(commands)

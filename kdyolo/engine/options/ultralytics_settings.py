@@ -51,7 +51,11 @@ def check_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> No
     Raises:
         ConfigError: All mistakes at once.
     """
-    if mistakes := setting_mistakes(settings, own):
+    mistakes = setting_mistakes(settings, own)
+    batch = settings.get("batch")
+    if isinstance(batch, (int, float)) and batch < 1 and _batch_mistake(batch) is None:  # AutoBatch is of trainings
+        mistakes.append(f"batch takes a number of images of at least 1; found {quoted(batch)}.")
+    if mistakes:
         raise ConfigError(mistakes)
 
 
@@ -76,8 +80,10 @@ def require_names(given: Mapping[str, Any], *keys: str) -> None:
     Raises:
         ConfigError: All mistakes at once.
     """
-    texts = (str, Path, bool, type(None))  # True and None have a meaning of their own for some
-    wrong = [key for key in keys if not isinstance(given.get(key), texts) or "\0" in str(given.get(key))]
+    found = {key: given[key] for key in keys if given.get(key) is not None}
+    flags = [key for key, value in found.items() if isinstance(value, bool) and key == "resume"]
+    texts = [key for key, value in found.items() if isinstance(value, (str, Path)) and "\0" not in str(value)]
+    wrong = [key for key in found if key not in (*flags, *texts)]
     if wrong:
         raise ConfigError([f"{key}: expected a path, found {quoted(given[key])}." for key in wrong])
 
@@ -115,7 +121,8 @@ def _mistake(key: str, value: Any, training: bool) -> str | None:
         return _size_mistake(value, training)
     if key == "classes" and value is not None:
         return _classes_mistake(value)
-    if isinstance(DEFAULT_CFG_DICT.get(key), str) and not isinstance(value, (str, Path, bool, type(None))):
+    named = key in ("split", "format") and not (isinstance(value, str) and value)
+    if named or (isinstance(DEFAULT_CFG_DICT.get(key), str) and not isinstance(value, (str, Path, bool, type(None)))):
         return f"{key} takes a text; found {quoted(value)}."
     least = LEAST.get(key)
     wrong = isinstance(value, (int, float)) and ((least is not None and value < least) or value > MOST.get(key, value))
