@@ -11,7 +11,7 @@ import click
 
 from kdyolo.cli.base import command, json_option, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.jobs import detach_option, run_detached
-from kdyolo.cli.parsing.next_steps import after_distillation, short_path
+from kdyolo.cli.parsing.next_steps import after_distillation
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
@@ -19,6 +19,7 @@ from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.runs.lifecycle.devices import read_rank
 from kdyolo.runs.lifecycle.options import declared
 from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.text import short_path
 
 
 def _check_others(given: Mapping[str, Any]) -> None:

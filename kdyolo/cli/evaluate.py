@@ -21,11 +21,11 @@ from kdyolo.cli.base import (
     print_result,
     require_files,
 )
-from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
+from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.runs.files import BEST_NAME, weights_file
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import plural, short_path
 
 
 def _given(settings: Sequence[str], options: Mapping[str, Any], files: Mapping[str, str | None]) -> dict[str, Any]:
