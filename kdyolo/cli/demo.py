@@ -109,7 +109,9 @@ def run_demo(out: Path, splits: dict[str, int] | None = None) -> dict[str, Any]:
         f"  {picture}  predictions on images it has not seen\n"
         f"  {run / RESULTS_NAME}  losses and mAP of each epoch\n"
         f"  {run / RECORD_NAME}  what was trained, from what\n"
-        f"  {weights_file(run, BEST_NAME)}  a plain Ultralytics checkpoint: yolo predict model=…"
+        f"  {weights_file(run, BEST_NAME)}  a plain Ultralytics checkpoint\n"
+        f"next:\n"
+        f"  yolo predict model={weights_file(run, BEST_NAME)} source={root / 'val'}"
     )
     best = max(curve, default=math.nan)
     if not (best > 0.1 and best > curve[0] and final > 0.1):

@@ -10,7 +10,7 @@ import click
 
 from kdyolo.cli.base import GroupedOption, command, json_option, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.jobs import CONTROL, detach_option, run_detached
-from kdyolo.cli.parsing.next_steps import after_distillation, short_path
+from kdyolo.cli.parsing.next_steps import after_distillation
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.cli.train import declared_options
 from kdyolo.distillation.options import DistillOptions
@@ -18,6 +18,7 @@ from kdyolo.errors import ConfigError, collect_mistakes
 from kdyolo.runs.lifecycle.devices import read_rank
 from kdyolo.runs.lifecycle.options import Group, declared
 from kdyolo.runs.process_control import ended_by_signals
+from kdyolo.utils.text import short_path
 
 TITLES: dict[Group, str] = {
     "start": "What it starts from",

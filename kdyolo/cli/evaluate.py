@@ -22,11 +22,11 @@ from kdyolo.cli.base import (
     require_files,
     there,
 )
-from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING, short_path
+from kdyolo.cli.parsing.next_steps import NEXT_TO_NOTHING
 from kdyolo.cli.parsing.output import is_later_rank
 from kdyolo.errors import CheckpointError, DatasetError, collect_mistakes
 from kdyolo.runs.files import BEST_NAME, weights_file
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import plural, short_path
 
 if TYPE_CHECKING:
     from kdyolo.engine.model import KDYOLO

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kdyolo.cli.base import GroupedOption, command, echo, json_option, print_result, there
-from kdyolo.cli.parsing.next_steps import short_path
 from kdyolo.cli.parsing.output import result_stream
 from kdyolo.errors import ConfigError
 from kdyolo.runs.files import LOG_NAME
-from kdyolo.utils.text import format_duration, printable, shell_word
+from kdyolo.utils.text import format_duration, printable, shell_word, short_path
 
 if TYPE_CHECKING:
     from kdyolo.runs.status import RunStatus

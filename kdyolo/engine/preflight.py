@@ -42,6 +42,7 @@ from kdyolo.engine.start.plan import RunPlan, check_data, plan_with_every_mistak
 from kdyolo.engine.trainer import KDTrainer
 from kdyolo.errors import RunError, collect_mistakes
 from kdyolo.models.yaml_layouts import describe_detector
+from kdyolo.utils.progress import details
 from kdyolo.utils.tables import ShownInOneLine
 from kdyolo.utils.text import format_duration, number_and_noun, plural
 
@@ -199,7 +200,8 @@ def measure_run(plan: RunPlan, picture: Path | None = None) -> RunCost:
             refuse_autobatch(asked, ranks)
             if ranks > 1:  # measured is one device's share
                 trainer.batch_size = max(trainer.batch_size // ranks, 1)
-            with small_images_explained(trainer.args):
+            # What is drawn into the temporary folder goes with it, and no epoch is trained.
+            with small_images_explained(trainer.args), details("Plotting labels to", "epoch "):
                 trainer.set_up()
                 LOGGER.info(_describe_data(trainer))
                 for warning in crowd_warnings(trainer.data):

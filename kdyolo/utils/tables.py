@@ -11,7 +11,7 @@ from typing import TextIO
 
 from kdyolo.utils.text import printable, printable_lines, shortened, without_colours
 
-_COMMAND = re.compile(r" *kdyolo [a-z]")  # a line to paste, as kdyolo's own name and version are none
+_COMMAND = re.compile(r" *(kd)?yolo [a-z]")  # a line to paste, as kdyolo's own name and version are none
 NARROWEST = 10  # cells that a column of words keeps on a narrow terminal
 
 

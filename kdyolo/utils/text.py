@@ -1,4 +1,4 @@
-"""Text helpers: durations in words, suggestions for misspelt words, what a terminal would obey, canonical settings."""
+"""Text helpers: durations, paths, suggestions for misspelt words, what a terminal would obey, canonical settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import reprlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from kdyolo.errors import CONTROL
@@ -120,6 +121,12 @@ def _begin(one: str, other: str) -> bool:
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """A number with its noun: ``"1 file"``, ``"2,000 files"``; of an irregular one, ``nouns`` is its plural."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def short_path(path: Path) -> Path:
+    """A path as one would type it here."""
+    path, here = path.resolve(), Path.cwd().resolve()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def without_colours(text: str) -> str:

@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdyolo.runs.files import BEST_NAME, LAST_NAME, MAP, weights_file
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import plural, short_path
 
 NEXT_TO_NOTHING = 0.01  # mAP50-95
 MANY_EPOCHS = 50  # after which a detector that learns at all has more than that
-
-
-def short_path(path: Path) -> Path:
-    """A path as one would type it here."""
-    path, here = path.resolve(), Path.cwd().resolve()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def training_result(folder: Path, data: str, images: Any = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdyolo.experiments.comparison.differences import points
@@ -13,7 +14,7 @@ from kdyolo.experiments.comparison.findings.label_efficiency import LabelPoint
 from kdyolo.experiments.comparison.grouping import Arm
 from kdyolo.experiments.comparison.result import ComparisonResult
 from kdyolo.utils.tables import aligned, markdown_table, markdown_text, terminal_width
-from kdyolo.utils.text import canonical, format_duration, printable
+from kdyolo.utils.text import canonical, format_duration, printable, short_path
 
 CLASSES_SHOWN = 10
 _WIDTH = 100
@@ -196,7 +197,8 @@ def _settings(comparison: ComparisonResult) -> Table:
 
 def _runs(comparison: ComparisonResult) -> Table:
     def cells(facts: Mapping[str, Any]) -> list[str]:
-        return [*(str(facts.get(name, "–")) for name in ("folder", "arm", "seed", "state", "best epoch"))]
+        rest = (str(facts.get(name, "–")) for name in ("arm", "seed", "state", "best epoch"))
+        return [str(short_path(Path(facts["folder"]))), *rest]
 
     rows = [
         [*cells(facts), format_duration(facts.get("training time (s)", math.nan))] for facts in comparison.provenance

@@ -38,7 +38,7 @@ from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import each_line_once
 from kdyolo.utils.tables import ShownInOneLine
-from kdyolo.utils.text import plural, printable, shell_word
+from kdyolo.utils.text import plural, printable, shell_word, short_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -339,7 +339,7 @@ class Study(ShownInOneLine):
             click.echo("No run is finished, so there is nothing to compare yet.")
             return
         click.echo(comparison.table())  # which shows what a terminal would obey, as names bring it, as escapes
-        click.echo(printable(f"report: {self.folder / REPORT / 'report.html'}"))
+        click.echo(printable(f"report: {short_path(self.folder / REPORT / 'report.html')}"))
 
     def results(self) -> pd.DataFrame:
         """A row for each run: ``arm``, ``seed``, ``status``, ``epochs`` done, and the metrics of its best epoch.

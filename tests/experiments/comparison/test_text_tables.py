@@ -43,6 +43,13 @@ def test_classes_of_equal_ap_are_no_differences(tmp_path):
     assert "  cat " not in text
 
 
+def test_folders_of_runs_are_told_as_one_would_type_them_here(study, monkeypatch):
+    monkeypatch.chdir(study.parent)
+    assert f"\n  {study.name}/random/seed0 " in compare(study.resolve()).table()
+    monkeypatch.chdir(study / "random")
+    assert str(study.resolve() / "frozen/seed0") in compare(study).table()
+
+
 def test_columns_stand_below_each_other(study):
     lines = compare(study).table().splitlines()
     start = lines.index(next(line for line in lines if line.startswith("mAP50-95, best epoch")))
