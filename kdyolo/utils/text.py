@@ -107,6 +107,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     if len(word) > _LONGEST_WORD:
         return ""
     names = [name for name in known if len(name) <= _LONGEST_WORD]
+    word = next((name for name in names if name.lower() == word.lower()), word)
     alike = get_close_matches(word, names, n=2, cutoff=_ALIKE if len(word) > _SHORT else _ALIKE_SHORT)
     begun = [name for name in names if min(len(name), len(word)) > _SHORT and _begin(name, word)]
     close = (alike or begun)[:2]
