@@ -21,7 +21,7 @@ from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import Results, read_detections
 from kdyolo.utils.system import pause_gc
 from kdyolo.utils.tables import ShownAsTable, terminal_width
-from kdyolo.utils.text import printable, quoted, shortened
+from kdyolo.utils.text import plural, printable, quoted, shortened
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class CocoScores(ShownAsTable):
             suffixes: Text to put behind each of the twelve lines.
         """
         lines = [
-            f"{self.title}: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
+            f"{self.title}: {plural(self.images, 'image')}, {plural(self.objects, 'object')}, "
+            f"{plural(self.detections, 'detection')} "
             f"({self.evaluator}{f'; network in {self.precision}' if self.precision else ''})"
         ]
         room = terminal_width() or sys.maxsize

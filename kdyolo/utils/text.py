@@ -77,7 +77,7 @@ def excerpt(text: str, most_lines: int | None = None) -> str:
     lines = text[:1_000_000].splitlines()
     shown = lines if most_lines is None else [shortened(line, _LONGEST_SHOWN) for line in lines[:most_lines]]
     escaped = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown]
-    more = [f"… and {len(lines) - len(shown):,} lines more"] if len(lines) > len(shown) else []
+    more = [f"… and {plural(len(lines) - len(shown), 'line')} more"] if len(lines) > len(shown) else []
     return "\n".join(f"    {line}" for line in [*escaped, *more])
 
 

@@ -20,6 +20,7 @@ from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
 from kdyolo.utils.progress import progress_over
+from kdyolo.utils.text import number_and_noun
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
@@ -121,7 +122,8 @@ def find_objects(
     if not kept.are_enough:
         objects, classes = len(kept.classes), kept.class_names
         raise DatasetError(
-            f"{data}: too little to probe with in {split}: {objects} objects of {len(classes)} classes. Expected at "
+            f"{data}: too little to probe with in {split}: {number_and_noun(objects, 'object{|s}')} of "
+            f"{number_and_noun(len(classes), 'class{|es}')}. Expected at "
             f"least {FEWEST_OBJECTS} objects of {FEWEST_CLASSES} classes, each at least {_SMALLEST_SIDE:.0f} px wide "
             f"and high at {imgsz} px, and of each class in {FEWEST_IMAGES} images. Give more images, another --split, "
             "or a larger --imgsz."
@@ -168,7 +170,8 @@ def _check_readable(folder: Path, names: list[str]) -> None:
     if problems:
         shown = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
         raise DatasetError(
-            f"{len(problems):,} of {len(names):,} images cannot be read, e.g. {shown}. Mend or remove them."
+            f"{len(problems):,} of {number_and_noun(len(names), 'image{|s}')} cannot be read, e.g. {shown}. "
+            "Mend or remove them."
         )
 
 
