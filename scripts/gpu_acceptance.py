@@ -41,6 +41,7 @@ from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.data.synthetic import draw_dataset
 from kdyolo.engine.options.recipes import load_recipe
 from kdyolo.engine.options.validation import split_options
+from kdyolo.errors import collect_mistakes
 from kdyolo.runs.files import (
     BEST_NAME,
     MEMORY_COLUMN,
@@ -141,7 +142,9 @@ class Command:
             settings = given.pop("settings", ())
             if name == "train":
                 options = {k: v for k, v in given.items() if v not in (None, False) and k not in ("dry_run", "resume")}
-                split_options({**options, **key_values(settings, taken=options)})
+                with collect_mistakes() as mistakes:
+                    options |= key_values(settings, options, mistakes)
+                    mistakes.result(lambda: split_options(options))
         elif self.stock is not None:
             get_cfg(DEFAULT_CFG_DICT, dict(map(parse_key_value_pair, self.stock)))
         elif missing := [word for word in self.words if word.endswith(".py") and not Path(word).is_file()]:

@@ -13,7 +13,7 @@ from kdyolo.cli.parsing.commands import GroupedOption, SharedCommand
 from kdyolo.cli.parsing.completion import complete_settings
 from kdyolo.cli.parsing.output import QUIET, VERBOSE, echo, note, plain_data, print_if_quiet, print_result
 from kdyolo.cli.sections import SectionedGroup
-from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, collect_mistakes
+from kdyolo.errors import ConfigError, DatasetError, KDYOLOError, Mistakes, collect_mistakes
 from kdyolo.utils.text import quoted
 
 __all__ = [
@@ -142,7 +142,7 @@ def there(*names: str) -> Callable[[Mapping[str, Any]], None]:
     return check
 
 
-def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]:
+def key_values(settings: Sequence[str], taken: dict[str, Any], mistakes: Mistakes) -> dict[str, Any]:
     """Settings in the form ``("lr0=0.01",)`` → ``{"lr0": 0.01}``, read as Ultralytics reads its own command line.
 
     Options that are Ultralytics' settings of numbers are read in the same way.
@@ -150,22 +150,19 @@ def key_values(settings: Sequence[str], taken: dict[str, Any]) -> dict[str, Any]
     Args:
         settings: Texts of the form ``key=value``.
         taken: What was given as options already.
-
-    Raises:
-        ConfigError: A text is not ``key=value``, or its key was given already; all such mistakes at once.
+        mistakes: Where texts are noted that are not ``key=value``, or whose key was given already; they are left out.
     """
     from ultralytics.cfg import CFG_FLOAT_KEYS, CFG_FRACTION_KEYS, CFG_INT_KEYS, parse_key_value_pair
 
     found: dict[str, Any] = {}
-    with collect_mistakes() as mistakes:
-        for text in settings:
-            key, equals, value = text.partition("=")
-            if not (key and equals and value):
-                mistakes.add(f"expected KEY=VALUE, found {quoted(text)}.")
-            elif key in taken or key in found:
-                mistakes.add(f"{key} is given twice.")
-            else:
-                found.update([parse_key_value_pair(text)])
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            mistakes.add(f"expected KEY=VALUE, found {quoted(text)}.")
+        elif key.strip() in taken or key.strip() in found:
+            mistakes.add(f"{key.strip()} is given twice.")
+        else:
+            found.update([parse_key_value_pair(text)])
     for key, value in taken.items():
         if isinstance(value, str) and key in {*CFG_FLOAT_KEYS, *CFG_FRACTION_KEYS, *CFG_INT_KEYS, "imgsz"}:
             found.update([parse_key_value_pair(f"{key}={value}")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -142,4 +143,7 @@ def _checked(
 
 def _images_of(found: Any) -> tuple[str, ...]:
     """Folders in a config file: a list, or the text of a record, where commas stand between them."""
-    return tuple(map(str, found)) if isinstance(found, list) else tuple(filter(None, str(found or "").split(", ")))
+    if isinstance(found, list):
+        return tuple(map(str, found))
+    text = str(found or "")
+    return (text,) if text and Path(text).exists() else tuple(filter(None, text.split(", ")))

@@ -51,8 +51,7 @@ def _given(
 
     given, detector, data = {key: value for key, value in options.items() if value is not None}, None, None
     with collect_mistakes() as mistakes:
-        if read := mistakes.result(lambda: key_values(settings, taken=given)):
-            given |= read
+        given |= key_values(settings, given, mistakes)
         known = {key: value for key, value in given.items() if key not in OWN}
         mistakes.result(lambda: check_settings(known, OWN))
         if device := given.get("device"):

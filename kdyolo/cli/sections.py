@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -58,6 +60,15 @@ _OF_YOLO = {
 }
 
 
+@contextmanager
+def _reader_there() -> Iterator[None]:
+    """End with the code for a reader that is gone, where click itself would end with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
 class SectionedGroup(click.Group):
     """A group that lists its commands by section, and imports the module of one only when that one is asked for."""
 
@@ -80,18 +91,25 @@ class SectionedGroup(click.Group):
         import_module(f"kdyolo.cli.{_COMMANDS[cmd_name][0]}")
         return self.commands[cmd_name]
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line; ``--help`` and ``--version`` are printed meanwhile.
+
+        Raises:
+            click.exceptions.Exit: They have been printed, or their reader is gone.
+        """
+        with _reader_there():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, to its last line.
 
         Raises:
-            click.exceptions.Exit: The reader of the output is gone; click itself would make exit code 1 of it.
+            click.exceptions.Exit: The reader of the output is gone.
         """
-        try:
+        with _reader_there():
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except BrokenPipeError:
-            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections with their commands into the help."""

@@ -108,7 +108,7 @@ def _check_others(given: Mapping[str, Any]) -> None:
     """Find the mistakes in settings, config file and options of a command line that has others already."""
     options = {key: value for key, value in given.items() if value and (key in DECLARED or key in STOCK_FLAGS)}
     with collect_mistakes() as mistakes:
-        read = mistakes.result(lambda: key_values(given.get("settings") or (), taken=options)) or {}
+        read = key_values(given.get("settings") or (), options, mistakes)
         asked = mistakes.result(lambda: _of_config(given.get("config")))
         if given.get("resume") is None:
             _add_others(mistakes, asked, {**options, **read})
@@ -168,9 +168,9 @@ def train(
         run_detached(dry_run, as_json)
         return
     given = {key: value for key, value in options.items() if value is not None and value is not False}
-    given.update(key_values(settings, taken=given))
     read_rank(os.environ)  # Ultralytics reads the same when it is imported, and says less about what is wrong
     with collect_mistakes() as mistakes:
+        given.update(key_values(settings, given, mistakes))
         asked = mistakes.result(lambda: _of_config(config))
         if resume is not None and (dry_run or config):
             what = "--dry-run is for a new run" if dry_run else "--config is for a new run"

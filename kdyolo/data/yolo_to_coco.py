@@ -26,13 +26,15 @@ from kdyolo.data.yolo_labels import Label, box_corners, clip_box, label_line, po
 from kdyolo.errors import DatasetError
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.tables import ShownInOneLine
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import number_and_noun, plural
 
 K = TypeVar("K", bound=Hashable)
 
-_REPEATED = "{} labels repeat another one of their image and are left out, as by Ultralytics."
-_MIXED = "{} images mix boxes and polygons: each line is written as what it is; Ultralytics leaves such images out."
-_WITHOUT_POSE = "{} images have objects without keypoints, which Ultralytics trains on as boxes, not as poses."
+_REPEATED = "label{ repeats|s repeat} another one of {its|their} image and {is|are} left out, as by Ultralytics."
+_MIXED = (
+    "image{ mixes|s mix} boxes and polygons: each line is written as what it is; Ultralytics leaves such images out."
+)
+_WITHOUT_POSE = "image{ has|s have} objects without keypoints, which Ultralytics trains on as boxes, not as poses."
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,7 +188,7 @@ def _without_repeats(splits: Sequence[_Split], notes: list[str]) -> list[_Split]
         seen |= {split.folder / name for name in names}
         found.append(split)
     if repeated:
-        notes.append(f"{repeated:,} images are in several splits; each is written once.")
+        notes.append(number_and_noun(repeated, "image{ is|s are} in several splits; each is written once."))
     return found
 
 
@@ -292,7 +294,7 @@ class _Collector:
 
     def notes(self) -> list[str]:
         """A sentence on each kind of labels that Ultralytics does not read as they are written here, or not twice."""
-        return [text.format(f"{self.odd[text]:,}") for text in (_REPEATED, _MIXED, _WITHOUT_POSE) if self.odd[text]]
+        return [number_and_noun(self.odd[text], text) for text in (_REPEATED, _MIXED, _WITHOUT_POSE) if self.odd[text]]
 
 
 def _label_of(annotation: DetailedAnnotation, index: int, image: ImageRecord, as_polygon: bool) -> str:

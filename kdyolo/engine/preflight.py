@@ -107,7 +107,7 @@ def environment() -> str:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
     lines = [
         " · ".join(f"{name} {version}" for name, version in versions().items()) + f" · {platform.platform(terse=True)}",
-        f"CPU     {get_cpu_info()}, {os.cpu_count()} cores",
+        f"CPU     {get_cpu_info()}, {plural(os.cpu_count() or 1, 'core')}",
         f"memory  {memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free",
         f"disk    {disk.free / 2**30:.0f} GiB free in {Path.cwd()}",
     ]

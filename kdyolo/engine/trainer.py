@@ -26,6 +26,7 @@ from kdyolo.models.detector import KDDetectionModel, to_stock
 from kdyolo.models.model_yaml import Yaml
 from kdyolo.models.taught_detector import TaughtDetector, student_of
 from kdyolo.utils.progress import details
+from kdyolo.utils.text import number_and_noun
 from kdyolo.utils.ultralytics_patches import label_caches_read_by, progress_bars_escaped
 
 
@@ -59,7 +60,7 @@ class KDTrainer(KDTraining, DetectionTrainer):  # type: ignore[misc]
         if (teacher := self.plan.teacher) is not None:
             self.model = TaughtDetector(self.model, teacher.model)
             weight = f"{self.args.dis:g} × the L2 distance of what both heads read, weighted by its scores"
-            LOGGER.info(f"teacher: {teacher.path} · {teacher.classes} classes · {weight}")
+            LOGGER.info(f"teacher: {teacher.path} · {number_and_noun(teacher.classes, 'class{|es}')} · {weight}")
 
     def densest_batch(self, images: int) -> dict[str, Any]:
         """Images of the largest size, each with the boxes of a mosaic of the images that have the most."""

@@ -39,6 +39,7 @@ from kdyolo.runs.files import PREDICTIONS_NAME, SCORES_NAME
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import details, heading_of_metrics
+from kdyolo.utils.text import number_and_noun
 from kdyolo.utils.ultralytics_patches import (
     data_sets_read_by,
     label_caches_read_by,
@@ -269,8 +270,8 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
             self.class_map = [keys.get(category, category) for category in self._reference.category_ids]
             if len(model.names) > len(self.class_map):
                 raise DatasetError(
-                    f"the model has {len(model.names)} classes, the data set {len(self.class_map)}. Expected a model "
-                    "of this data set, or of a part of its classes."
+                    f"the model has {number_and_noun(len(model.names), 'class{|es}')}, the data set "
+                    f"{len(self.class_map)}. Expected a model of this data set, or of a part of its classes."
                 )
             self.args.save_json = official or self._save_json  # collects the detections
 

@@ -27,6 +27,7 @@ from kdyolo.runs.files import (
     runs_below,
 )
 from kdyolo.runs.history import read_run
+from kdyolo.utils.text import plural
 
 SHORTEST = 0.5  # seconds: more often than this only costs
 # What changes while a run goes on, and what is there once it has ended.
@@ -121,7 +122,7 @@ def all_finished(paths: Sequence[Path]) -> bool:
 def _line(written: Path, comparison: RunComparison) -> str:
     runs = [run for arm in comparison.arms for run in arm.runs]
     finished = sum(run.finished for run in runs)
-    return f"{datetime.now():%H:%M:%S}  {finished} of {len(runs)} runs finished  {written}"
+    return f"{datetime.now():%H:%M:%S}  {finished} of {plural(len(runs), 'run')} finished  {written}"
 
 
 def _waiting(paths: Sequence[Path]) -> str | None:

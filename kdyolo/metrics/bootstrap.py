@@ -21,6 +21,7 @@ from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
 from kdyolo.utils.progress import progress_over, waiting
 from kdyolo.utils.tables import ShownAsTable, aligned
+from kdyolo.utils.text import plural
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -103,9 +104,10 @@ class CocoComparison(ShownAsTable):
         """A line for every metric: both values, the difference, its interval and p-value."""
         level = f"{self.intervals.level:.0%} CI of the difference"
         lines = [
-            f"A  {names[0]}: {self.first.detections:,} detections",
-            f"B  {names[1]}: {self.second.detections:,} detections",
-            f"on {self.first.images:,} images, {self.first.objects:,} objects ({self.first.evaluator}); "
+            f"A  {names[0]}: {plural(self.first.detections, 'detection')}",
+            f"B  {names[1]}: {plural(self.second.detections, 'detection')}",
+            f"on {plural(self.first.images, 'image')}, {plural(self.first.objects, 'object')} "
+            f"({self.first.evaluator}); "
             f"{self.intervals.resamples:,} paired resamples of the images",
         ]
         cells = [["", "A", "B", "B − A", level, "p"]]

@@ -17,7 +17,7 @@ from kdyolo.metrics.differences import differences_of_ids, differences_of_values
 from kdyolo.metrics.ground_truth import Annotation, GroundTruth, Id, Key
 from kdyolo.metrics.truth_mistakes import check_truth
 from kdyolo.utils.system import pause_gc
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import number_and_noun, quoted
 
 # An evaluator's precision has 97 KB for each category, whether it has objects or not: 10 IoU, 101 recalls, 12 kinds.
 MOST_CATEGORIES = 10_000
@@ -128,7 +128,8 @@ def _ground_truth(
     complete = all(a["category_id"] in categories for a in annotations)
     kept = [a for a in annotations if a["image_id"] in images and a["category_id"] in categories]
     if lost := len(annotations) - len(kept):
-        notes.append(f"{lost:,} annotations belong to no image or category of the file and do not count")
+        what = "annotation{ belongs|s belong} to no image or category of the file and do{es|} not count"
+        notes.append(number_and_noun(lost, what))
     for annotation in kept:
         annotation.setdefault("iscrowd", 0)
     notes += check_truth(path, kept, sizes)

@@ -133,7 +133,8 @@ class CocoScores(ShownAsTable):
             suffixes: Text to put behind each of the twelve lines.
         """
         lines = [
-            f"{self.title}: {self.images:,} images, {self.objects:,} objects, {self.detections:,} detections "
+            f"{self.title}: {plural(self.images, 'image')}, {plural(self.objects, 'object')}, "
+            f"{plural(self.detections, 'detection')} "
             f"({self.evaluator}{f'; network in {self.precision}' if self.precision else ''})"
         ]
         room = terminal_width() or sys.maxsize

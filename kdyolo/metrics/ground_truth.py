@@ -14,6 +14,7 @@ import msgspec
 
 from kdyolo.coco_json.values import id_key
 from kdyolo.errors import ConfigError, DatasetError
+from kdyolo.utils.text import number_and_noun
 
 Key = int | str  # an id as files have it
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what evaluators have room for
@@ -189,7 +190,9 @@ def check_detections(detections: Sequence[Mapping[str, Any]], truth: GroundTruth
         )
     if lost:
         count, example = sum(lost.values()), min(lost)
-        return [f"{count:,} detections of categories that {truth.path.name} lacks (id {example}) do not count"]
+        what = number_and_noun(count, "detection{|s} of categories")
+        do = "does" if count == 1 else "do"
+        return [f"{what} that {truth.path.name} lacks (id {example}) {do} not count"]
     return []
 
 

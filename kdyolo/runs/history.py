@@ -17,7 +17,7 @@ from kdyolo.runs.files import BEST_NAME, MAP, RECORD_NAME, RESULTS_NAME, STATE_N
 from kdyolo.runs.results_csv import epoch_durations, read_results
 from kdyolo.utils.plain_files import is_file, is_folder
 from kdyolo.utils.tables import ShownInOneLine
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import plural, quoted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,7 +46,7 @@ class Run(ShownInOneLine):
         """The folder, how far it is, and its best mAP50-95."""
         best = self.value(MAP)
         score = "" if math.isnan(best) else f", best mAP50-95 {best:.3f}"
-        return f"{self.path}, {len(self.epochs)} of {self.planned_epochs} epochs{score}"
+        return f"{self.path}, {len(self.epochs)} of {plural(self.planned_epochs, 'epoch')}{score}"
 
     def facts(self) -> dict[str, str]:
         """How far the run is, its best epoch, and the official AP of its ``best.pt`` where that was kept."""

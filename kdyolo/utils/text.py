@@ -78,7 +78,7 @@ def excerpt(text: str, most_lines: int | None = None) -> str:
     lines = text[:1_000_000].splitlines()
     shown = lines if most_lines is None else [shortened(line, _LONGEST_SHOWN) for line in lines[:most_lines]]
     escaped = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown]
-    more = [f"… and {len(lines) - len(shown):,} lines more"] if len(lines) > len(shown) else []
+    more = [f"… and {plural(len(lines) - len(shown), 'line')} more"] if len(lines) > len(shown) else []
     return "\n".join(f"    {line}" for line in [*escaped, *more])
 
 
@@ -108,6 +108,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     if len(word) > _LONGEST_WORD:
         return ""
     names = [name for name in known if len(name) <= _LONGEST_WORD]
+    word = next((name for name in names if name.lower() == word.lower()), word)
     alike = get_close_matches(word, names, n=2, cutoff=_ALIKE if len(word) > _SHORT else _ALIKE_SHORT)
     begun = [name for name in names if min(len(name), len(word)) > _SHORT and _begin(name, word)]
     close = (alike or begun)[:2]

@@ -236,8 +236,9 @@ def test_only_a_later_process_of_a_run_leaves_an_error_to_the_first(capsys, monk
     assert fails(capsys, "inspect", "missing.pt") == (1, "")
 
 
+@pytest.mark.parametrize("words", ["--help", "-V", "ps --help", "ps"])
 @pytest.mark.parametrize("prints", [print, LOGGER.warning])
-def test_a_reader_that_goes_away_is_exit_code_141_and_no_traceback(capsys, monkeypatch, prints):
+def test_a_reader_that_goes_away_is_exit_code_141_and_no_traceback(capsys, monkeypatch, prints, words):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr("kdyolo.cli.jobs.echo", prints)
@@ -245,6 +246,6 @@ def test_a_reader_that_goes_away_is_exit_code_141_and_no_traceback(capsys, monke
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(LOGGER, "handlers", [logging.StreamHandler(stdout)])
         with pytest.raises(SystemExit) as end:
-            main(["ps"])
+            main(words.split())
     assert end.value.code == 141
     assert capsys.readouterr().err == ""

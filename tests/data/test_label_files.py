@@ -193,11 +193,11 @@ def test_what_is_read_otherwise_is_told(tmp_path):
     assert result.annotations == 3
     assert str(result).splitlines()[1:] == [
         "  2 labels repeat another one of their image and are left out, as by Ultralytics.",
-        "  1 images mix boxes and polygons: each line is written as what it is; Ultralytics leaves such images out.",
+        "  1 image mixes boxes and polygons: each line is written as what it is; Ultralytics leaves such images out.",
     ]
     poses = yolo_dataset(tmp_path / "p", {"a.jpg": POSE3, "b.jpg": "0 0.5 0.5 0.2 0.4\n"}, kpt_shape=[3, 3])
     assert to_coco(poses, tmp_path / "out.json").notes == (
-        "1 images have objects without keypoints, which Ultralytics trains on as boxes, not as poses.",
+        "1 image has objects without keypoints, which Ultralytics trains on as boxes, not as poses.",
     )
 
 

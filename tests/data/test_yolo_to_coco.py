@@ -182,7 +182,7 @@ def test_an_image_in_two_splits_is_written_once(tmp_path):
     path = yolo_files(tmp_path / "d", TREE, train="images", val="images/val")
     result = to_coco(path, tmp_path / "out.json")
     assert (result.images, result.annotations) == (2, 2)
-    assert result.notes == ("1 images are in several splits; each is written once.",)
+    assert result.notes == ("1 image is in several splits; each is written once.",)
     assert to_coco(path, tmp_path / "val.json", split="val").images == 1
 
 
@@ -197,7 +197,7 @@ def test_converted_splits_that_share_images_come_back_once(tmp_path):
     assert (result.images, result.annotations, result.restored) == (1, 1, 1)
     assert [note.split(";")[0] for note in result.notes] == [
         f"test is left out: there is no {tmp_path / 'out/nowhere'}.",
-        "1 images are in several splits",
+        "1 image is in several splits",
     ]
 
 
@@ -238,7 +238,7 @@ def test_labels_that_repeat_are_restored_as_often_as_the_original_has_them(tmp_p
     label.write_text(label.read_text() + label.read_text().splitlines()[0])
     result = to_coco(summary.yaml, tmp_path / "back.json")
     assert (result.annotations, result.restored) == (2, 2)
-    assert result.notes == ("1 labels repeat another one of their image and are left out, as by Ultralytics.",)
+    assert result.notes == ("1 label repeats another one of its image and is left out, as by Ultralytics.",)
 
 
 def test_size_is_the_one_that_is_seen(tmp_path):

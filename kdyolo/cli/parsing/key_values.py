@@ -12,7 +12,9 @@ import click
 from kdyolo.errors import listed_mistakes
 from kdyolo.utils.text import did_you_mean, quoted
 
-PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
+PAIR = re.compile(r"([A-Za-z_][\w-]*)\s*=\s*(.*)", re.DOTALL)
+KEY = re.compile(r"[A-Za-z_][\w-]*")
+OPTION = re.compile(r"-[^\d.]")  # and no negative number
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -24,12 +26,14 @@ class CommandLine:
         options: Options with their values, also those that were given as KEY=VALUE.
         others: What is no option: files, and settings that the command passes on.
         given: Names of the parameters given so far.
+        paired: Those of them that were given as KEY=VALUE.
         mistakes: What is wrong with single words, a sentence each.
     """
 
     options: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     given: set[str] = field(default_factory=set)
+    paired: set[str] = field(default_factory=set)
     mistakes: list[str] = field(default_factory=list)
 
 
@@ -51,7 +55,7 @@ class WordSorter:
 
     def sort(self, words: Sequence[str]) -> CommandLine:
         """Sort the words behind a command's name, and note every mistake in them."""
-        found, rest = CommandLine(), list(words)
+        found, rest = CommandLine(), _joined(words)
         while rest:
             word = rest.pop(0)
             if word == "--":
@@ -88,6 +92,8 @@ class WordSorter:
         if word.startswith("--") and equals and option.is_flag:  # --errors=False
             self._add(option, word.partition("=")[2], found)
             return
+        if str(option.name) in found.paired and not option.multiple:
+            found.mistakes.append(f"{option.name} is given twice.")
         found.given.add(str(option.name))
         found.options.append(word)
         if not equals and (alone := _value_alone(option)):
@@ -103,9 +109,10 @@ class WordSorter:
         if not value:
             found.mistakes.append(f"expected KEY=VALUE, found {quoted(word)}.")
         elif option := self._named.get(name):
-            self._add(option, value, found)
+            self._add(option, _unquoted(value), found)
+            found.paired.add(str(option.name))
         elif name in self._arguments and name != "settings":
-            found.others.append(value)
+            found.others.append(_unquoted(value))
         elif self._passes_on:
             found.others.append(word)
         else:
@@ -130,6 +137,31 @@ class WordSorter:
             found.options.append(flag)
         elif value.lower() not in FALSE:
             found.mistakes.append(f"{name} takes True or False; found {quoted(value)}.")
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words, those that a shell took apart joined again: ``lr0 = 0.1``, ``lr0= 0.1``, ``classes=[0, 1]``."""
+    found, rest = list[str](), list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*found, word, *rest]
+        if KEY.fullmatch(word) and rest and rest[0].startswith("="):
+            word += rest.pop(0)
+        key, equals, value = word.partition("=")
+        if equals and KEY.fullmatch(key):
+            if not value and rest and not OPTION.match(rest[0]) and not PAIR.fullmatch(rest[0]):
+                word += rest.pop(0)
+            while word.count("[") > word.count("]") and any("]" in later for later in rest):
+                word += rest.pop(0)
+        found.append(word)
+    return found
+
+
+def _unquoted(value: str) -> str:
+    """A value without the quotes that it was given in, as Ultralytics reads it."""
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quotes and not Path(value).exists() else value
 
 
 def _value_alone(option: click.Option) -> str:

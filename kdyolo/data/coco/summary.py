@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdyolo.errors import DatasetError
 from kdyolo.utils.tables import ShownAsTable, aligned
-from kdyolo.utils.text import plural, printable
+from kdyolo.utils.text import number_and_noun, plural, printable
 
 MOST_CROWDS = 0.1  # of a split's objects; COCO's own have 1.2 %
 
@@ -56,7 +56,7 @@ class SplitSummary:
     def many_crowds(self) -> str:
         """How many of the objects are crowd regions left out, in words, where it is more than a few; else nothing."""
         objects = self.boxes + self.crowds
-        return f"{self.crowds:,} of {objects:,} objects" if self.crowds > MOST_CROWDS * objects else ""
+        return f"{self.crowds:,} of {plural(objects, 'object')}" if self.crowds > MOST_CROWDS * objects else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,9 +185,9 @@ def official_warning(split: str, counts: SplitSummary, everything: bool) -> str 
         return None
     images, backgrounds = OFFICIAL[split]
     if counts.images != images:
-        found, expected = f"{counts.images:,} images", f"{images:,}"
+        found, expected = plural(counts.images, "image"), f"{images:,}"
     elif everything and counts.backgrounds != backgrounds:
-        found, expected = f"{counts.backgrounds:,} images without labels", f"{backgrounds:,}"
+        found, expected = number_and_noun(counts.backgrounds, "image{|s} without labels"), f"{backgrounds:,}"
     else:
         return None
     return f"{split} has {found}, COCO's own has {expected}: results on it do not compare with published ones"

@@ -169,7 +169,8 @@ def _check_readable(folder: Path, names: list[str]) -> None:
     if problems:
         shown = "; ".join(f"{folder / name}: {why}" for name, why in list(problems.items())[:_NAMED])
         raise DatasetError(
-            f"{len(problems):,} of {len(names):,} images cannot be read, e.g. {shown}. Mend or remove them."
+            f"{len(problems):,} of {number_and_noun(len(names), 'image{|s}')} cannot be read, e.g. {shown}. "
+            "Mend or remove them."
         )
 
 

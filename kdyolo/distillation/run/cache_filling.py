@@ -29,6 +29,7 @@ from kdyolo.runs.process_control import raise_if_told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import SUFFIX, write_tensors
 from kdyolo.utils.plain_files import is_file
+from kdyolo.utils.text import plural
 
 LOGGER = logging.getLogger("ultralytics")
 _SAMPLE = 8  # images that are compared with the live teacher
@@ -153,7 +154,7 @@ def complete_cache(
     for number, images in enumerate(shards):
         if number % count == rank:
             cache.write(images, _features(live, key, images, batch, workers))
-            LOGGER.info(f"cache: {min((number + 1) * SHARD, len(missing)):,} of {len(missing):,} images")
+            LOGGER.info(f"cache: {min((number + 1) * SHARD, len(missing)):,} of {plural(len(missing), 'image')}")
     _meet(count)
     if missing:
         cache.open()
@@ -180,13 +181,13 @@ def _announce(cache: FeatureCache, live: LiveTargets, key: CacheKey, images: int
     place = next(parent for parent in (cache.folder.absolute(), *cache.folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     LOGGER.info(
-        f"cache: {cache.folder} has {images - missing:,} of {images:,} images; {missing:,} are added, "
+        f"cache: {cache.folder} has {images - missing:,} of {plural(images, 'image')}; {missing:,} to be added, "
         f"{needed / 1e9:.2f} GB in {key.precision}, {free / 1e9:.1f} GB are free"
     )
     if needed * _SPARE > free:
         raise RunError(
-            f"{cache.folder}: the features of {missing:,} images take {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-            "free. Free space, choose another --cache, or --cache-precision int8."
+            f"{cache.folder}: the features of {plural(missing, 'image')} take {needed / 1e9:.2f} GB, {free / 1e9:.2f} "
+            "GB are free. Free space, choose another --cache, or --cache-precision int8."
         )
 
 
@@ -233,7 +234,7 @@ def _compare(cache: FeatureCache, live: LiveTargets, files: Sequence[Path]) -> N
             cosine = float(functional.cosine_similarity(stacked, fresh[number], dim=1).mean())
             worst = {**worst, name: min(cosine, worst.get(name, 1.0))}
     shown = ", ".join(f"{name} {cosine:.4f}" for name, cosine in worst.items())
-    LOGGER.info(f"cache: cosine to the live teacher on {len(sample)} images: {shown}")
+    LOGGER.info(f"cache: cosine to the live teacher on {plural(len(sample), 'image')}: {shown}")
     if any(math.isnan(cosine) for cosine in worst.values()):
         raise RunError(
             f"{cache.folder}: features beyond the range of fp16, which a cache has (cosine {shown}). Leave out "

@@ -50,7 +50,8 @@ def measured_steps(loop: DistillLoop) -> str:
         key = CacheKey.of(loop.plan.teacher, loop.plan.taps.values(), options.resize, options.cache_precision)
         images = len(loop.train_set) + len(loop.held_out)
         size = needed_bytes(loop.live, key, images) / 1e9
-        lines.append(f"cache     {size:.2f} GB in {key.precision} for {images:,} images; then no teacher is waited for")
+        held = f"{size:.2f} GB in {key.precision} for {plural(images, 'image')}"
+        lines.append(f"cache     {held}; then no teacher is waited for")
     if device.type == "cuda":
         lines.append(f"memory    {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB of the GPU")
     return "\n".join([*lines, "dry run: nothing was written"])

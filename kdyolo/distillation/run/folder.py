@@ -46,7 +46,7 @@ from kdyolo.runs.pid_file import owning_folder
 from kdyolo.runs.run_record import RunRecord
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.tables import markdown_row, markdown_text
-from kdyolo.utils.text import shell_word
+from kdyolo.utils.text import number_and_noun, plural, shell_word
 
 LOGGER = logging.getLogger("ultralytics")
 RUNS = Path("runs", "distill")
@@ -164,8 +164,9 @@ def announce_distillation(plan: DistillPlan) -> None:
     LOGGER.info(plan.split.summary())
     if plan.objects:
         LOGGER.info(
-            f"labels: {len(plan.objects.classes):,} objects of {len(plan.objects.class_names)} classes on the held-out "
-            "images, told apart by their neighbours after each epoch; nothing is learned from labels"
+            f"labels: {plural(len(plan.objects.classes), 'object')} of "
+            f"{number_and_noun(len(plan.objects.class_names), 'class{|es}')} on the held-out images, told "
+            "apart by their neighbours after each epoch; nothing is learned from labels"
         )
     for path, why in plan.split.unreadable.items():
         LOGGER.warning(f"left out: {path}: {why}")

@@ -9,7 +9,7 @@ from kdyolo.errors import RunError
 from kdyolo.experiments.comparison.grouping import Arm, data_keys, data_name, run_name
 from kdyolo.experiments.comparison.run_settings import MISSING, REWRITTEN, batches_of, settings_of, shaping, was_resumed
 from kdyolo.runs.history import Run
-from kdyolo.utils.text import canonical, distinct
+from kdyolo.utils.text import canonical, distinct, plural
 
 # Length, what the network sees, which images and classes count, and how detections are counted.
 MUST_BE_EQUAL = (
@@ -64,7 +64,10 @@ def _data(runs: Sequence[Run]) -> list[str]:
     # The same name, but other images: the YAML was changed between the runs.
     counts = {run: (run.scores.get("images"), run.scores.get("objects")) for run in runs if run.scores}
     if len(set(counts.values())) > 1:
-        texts = {run: (str(count), f"{count[0]} images with {count[1]} objects") for run, count in counts.items()}
+        texts = {
+            run: (str(count), f"{plural(int(count[0] or 0), 'image')} with {plural(int(count[1] or 0), 'object')}")
+            for run, count in counts.items()
+        }
         return [_sentence("what the official metrics were computed on", texts)]
     return []
 

@@ -12,7 +12,7 @@ from kdyolo.experiments.comparison.significance import mean_interval
 from kdyolo.metrics.names import NAMES
 from kdyolo.runs.files import MAP, MAP50
 from kdyolo.runs.history import Run
-from kdyolo.utils.text import did_you_mean
+from kdyolo.utils.text import did_you_mean, plural
 
 BEST, LAST = "best", "last"
 MAIN = "mAP50-95"
@@ -88,7 +88,9 @@ def find_scope(arms: Sequence[Arm], at: str) -> Scope:
     ]
     if not unfinished:
         return Scope(at, notes=tuple(early))
-    progress = ", ".join(f"{run_name(run)} ({run.epochs[-1]} of {run.planned_epochs} epochs)" for run in unfinished)
+    progress = ", ".join(
+        f"{run_name(run)} ({run.epochs[-1]} of {plural(run.planned_epochs, 'epoch')})" for run in unfinished
+    )
     if all(any(run.trained for run in arm.runs) for arm in arms):
         note = f"left out of all values, because they are not finished: {progress}"
         return Scope(at, frozenset(unfinished), notes=(note, *early))

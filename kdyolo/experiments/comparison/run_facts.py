@@ -8,6 +8,7 @@ from typing import Any
 from kdyolo.experiments.comparison.grouping import Arm, run_name
 from kdyolo.experiments.comparison.run_settings import TRAINER, batches_of, seed_of, settings_of
 from kdyolo.runs.history import Run
+from kdyolo.utils.text import plural
 
 
 def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def run_facts(arm: Arm, run: Run) -> dict[str, Any]:
 
 
 def _state(run: Run) -> str:
-    done = f"{run.epochs[-1]} of {run.planned_epochs} epochs"
+    done = f"{run.epochs[-1]} of {plural(run.planned_epochs, 'epoch')}"
     if run.finished:
         return f"finished: {done}"
     return f"trained, not evaluated at its end: {done}" if run.trained else f"not finished: {done}"

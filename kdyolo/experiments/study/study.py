@@ -298,7 +298,10 @@ class Study(ShownInOneLine):
         """What went wrong, with the ends of logs; nothing if all runs are finished."""
         if not (outcome.failures or outcome.left):
             return ""
-        failed, left = f"{len(outcome.failures)} of {len(self.jobs)} runs failed", [run.name for run in outcome.left]
+        failed, left = (
+            f"{len(outcome.failures)} of {plural(len(self.jobs), 'run')} failed",
+            [run.name for run in outcome.left],
+        )
         lines = [f"{failed}; the others are finished."]
         if left:
             lines = [f"no device is left on which runs train. {failed}; not finished: {', '.join(left)}."]

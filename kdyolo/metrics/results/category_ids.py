@@ -12,7 +12,7 @@ from kdyolo.errors import ConfigError, DatasetError
 from kdyolo.metrics.ground_truth import GroundTruth, Key
 from kdyolo.metrics.results.entries import Entries
 from kdyolo.metrics.results.mistakes import SampledImages
-from kdyolo.utils.text import quoted
+from kdyolo.utils.text import number_and_noun, quoted
 
 CategoryTie = dict[Key, int | None]
 AUTO = "auto"
@@ -122,7 +122,9 @@ def _lost(truth: GroundTruth, counts: Mapping[Any, int]) -> list[str]:
     if not counts:
         return []
     count, example = sum(counts.values()), min(counts)
-    return [f"{count:,} detections of categories that {truth.path.name} lacks (id {quoted(example)}) do not count"]
+    what = number_and_noun(count, "detection{|s} of categories")
+    do = "does" if count == 1 else "do"
+    return [f"{what} that {truth.path.name} lacks (id {quoted(example)}) {do} not count"]
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

@@ -165,6 +165,8 @@ def test_other_files_that_are_missing_are_no_wrong_call_either(line, capsys):
         ),
         ("train --config asked.yaml --epochs 0 mosaic=2 --nonsens=3", ["lr0", "epochs", "mosaic", "'--nonsens'"]),
         ("train --config nowhere.yaml --epochs 0 mosaic=2", ["nowhere.yaml", "epochs", "mosaic"]),
+        ("train detect lr0=x lr0=2 data=no.yaml", ["'detect'", "lr0 is given twice", "'x'", "no.yaml"]),
+        ("train EPOCHS=3 data=no.yaml", ["Did you mean 'epochs'?", "no.yaml"]),
         ("train epochs=0 device=cuda:99", ["no data set", "epochs", "GPU 99"]),
         ("train work_dir=r project=p name=n lr0=abc data=here.yaml", ["excludes project and name", "lr0", "here.yaml"]),
         (

@@ -81,6 +81,16 @@ def test_ultralytics_own_freeze_is_not_the_option_of_that_name():
     assert read("train", "data=x", "verbose=False")["settings"] == ("verbose=False",)
 
 
+def test_what_a_shell_took_apart_and_quotes_are_as_yolo_has_them():
+    apart = "model = best.pt data= coco.yaml imgsz =320 classes=[0, 2] conf = 0.01"
+    found = read("val", *apart.split())
+    assert (found["model"], found["data"], found["imgsz"]) == ("best.pt", "coco.yaml", "320")
+    assert found["settings"] == ("classes=[0,2]", "conf=0.01")
+    found = read("predict", "model = best.pt", "source='my images'", "--conf", "0.1")
+    assert (found["model"], found["source"]) == ("best.pt", "my images")
+    assert read("train", "data=x", "lr0=", "-1", "--seed", "3")["settings"] == ("lr0=-1",)
+
+
 def test_values_may_be_negative_and_flags_may_say_no():
     for line in ("train --batch -1 --seed -2", "train --batch=-1 --seed=-2", "train batch=-1 seed=-2"):
         found = read(*line.split())
@@ -126,6 +136,8 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
         ("compare a metrik=mAP50", ["unknown setting 'metrik'. Did you mean 'metric'"]),
         ("card runs --ou x", ["No such option: '--ou'. Did you mean '--out'"]),
         ("val best.pt coco.yaml --batch 3 batch=4", ["batch is given twice."]),
+        ("val best.pt coco.yaml batch=4 --batch 3", ["batch is given twice."]),
+        ("val best.pt coco.yaml imgsz= --errors", ["expected KEY=VALUE, found 'imgsz='."]),
         ("val best.pt coco.yaml imgsz=3 imgsz=4", ["imgsz is given twice."]),
         ("val best.pt coco.yaml errors=perhaps", ["errors takes True or False; found 'perhaps'."]),
         ("val best.pt coco.yaml imgsz=", ["expected KEY=VALUE, found 'imgsz='."]),

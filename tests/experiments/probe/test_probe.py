@@ -52,7 +52,7 @@ def test_unreadable_images_are_one_error(shapes, checkpoint, tmp_path) -> None:
     (images / "a.jpg").write_bytes(b"none")
     (labels / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "d.yaml").write_text("val: images\nnames: [a, b]\n")
-    with pytest.raises(DatasetError, match="1 of 1 images cannot be read"):
+    with pytest.raises(DatasetError, match="1 of 1 image cannot be read"):
         probe([checkpoint], tmp_path / "d.yaml")
 
 

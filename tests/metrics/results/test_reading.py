@@ -162,7 +162,7 @@ def test_categories_that_the_ground_truth_lacks_do_not_count(tmp_path):
     for other in ("bird", 99):
         scores = score(tmp_path, [*FOUND, {**FOUND[0], "category_id": other, "score": 1}])
         assert scores.ap == 1.0
-        assert scores.notes[0].startswith("1 detections of categories that ann.json lacks")
+        assert scores.notes[0].startswith("1 detection of categories that ann.json lacks")
 
 
 def test_places_of_categories_whose_ids_are_texts(tmp_path):
