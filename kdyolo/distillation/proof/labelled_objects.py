@@ -20,7 +20,7 @@ from kdyolo.data.yolo_labels import Label
 from kdyolo.distillation.geometry import STRETCH, place
 from kdyolo.errors import DatasetError
 from kdyolo.utils.progress import progress_over
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import number_and_noun, plural
 
 FEWEST_OBJECTS, FEWEST_CLASSES, FEWEST_IMAGES = 10, 2, 3  # the last for each class
 _SMALLEST_SIDE = 8.0  # pixels of the network's input, below which an object's box is no cell of any level
