@@ -78,10 +78,10 @@ def study(file: str, dry_run: bool, engine: Literal["local", "ray"], detach: boo
 def _print_plan(planned: Study) -> None:
     """Runs, their commands, and the time that they take."""
     from kdyolo.utils.tables import aligned
-    from kdyolo.utils.text import format_duration, plural
+    from kdyolo.utils.text import format_duration, plural, short_path
 
     plan = planned.plan()
-    print_result(f"\nplan of {planned.file.name}: {plural(len(planned.runs), 'run')} in {planned.folder}\n")
+    print_result(f"\nplan of {planned.file.name}: {plural(len(planned.runs), 'run')} in {short_path(planned.folder)}\n")
     for name, lines in planned.rehearse_distillations().items():
         print_result(f"{name}\n  " + lines.replace("\n", "\n  ") + "\n")
     try:

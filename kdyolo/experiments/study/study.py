@@ -37,7 +37,7 @@ from kdyolo.runs.pid_file import claimed_folder
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.progress import each_line_once
-from kdyolo.utils.tables import ShownInOneLine
+from kdyolo.utils.tables import ShownInOneLine, fitted
 from kdyolo.utils.text import plural, printable, shell_word, short_path
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class Study(ShownInOneLine):
         if comparison is None:
             click.echo("No run is finished, so there is nothing to compare yet.")
             return
-        click.echo(comparison.table())  # which shows what a terminal would obey, as names bring it, as escapes
+        click.echo(fitted(comparison.table()))  # which shows what a terminal would obey, as names bring it, as escapes
         click.echo(printable(f"report: {short_path(self.folder / REPORT / 'report.html')}"))
 
     def results(self) -> pd.DataFrame:
