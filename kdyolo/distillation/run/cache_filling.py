@@ -29,7 +29,7 @@ from kdyolo.runs.process_control import raise_if_told_to_end
 from kdyolo.utils import distributed
 from kdyolo.utils.atomic import SUFFIX, write_tensors
 from kdyolo.utils.plain_files import is_file
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import number_and_noun, plural
 
 LOGGER = logging.getLogger("ultralytics")
 _SAMPLE = 8  # images that are compared with the live teacher
@@ -181,7 +181,8 @@ def _announce(cache: FeatureCache, live: LiveTargets, key: CacheKey, images: int
     place = next(parent for parent in (cache.folder.absolute(), *cache.folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     LOGGER.info(
-        f"cache: {cache.folder} has {images - missing:,} of {plural(images, 'image')}; {missing:,} to be added, "
+        f"cache: {cache.folder} has {images - missing:,} of {plural(images, 'image')}; "
+        f"{number_and_noun(missing, '{is|are} added')}, "
         f"{needed / 1e9:.2f} GB in {key.precision}, {free / 1e9:.1f} GB are free"
     )
     if needed * _SPARE > free:
