@@ -208,6 +208,7 @@ def test_a_users_mistake_in_the_backbone_is_named(tmp_path: Path, rows: list[Any
     "changes",
     [
         pytest.param({"backbone": [*index_rows(P3, P4), [0, 1, "Index"]]}, id="row without arguments"),
+        pytest.param({"head": [[0, 1, "Detect", ["nc"]]]}, id="head on the list of maps"),
         pytest.param({"backbone": [[-1, 1], *index_rows(P3, P4, P5)[1:]]}, id="row without a module"),
         pytest.param({"backbone": index_rows(P3, P4, [])}, id="pick without a level"),
         pytest.param({"backbone": "yolov8"}, id="no rows at all"),

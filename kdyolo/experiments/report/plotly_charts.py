@@ -336,18 +336,18 @@ def _joined(lines: Sequence[Line]) -> tuple[list[int | None], list[float | None]
 def _name_unfreezings(figure: go.Figure, changes: Sequence[Unfreezing], end: int) -> None:
     """Texts beside the lines, each a step from the last, so that near ones do not overlap.
 
-    They run towards the middle of the axis, since what leaves it is cut: early ones at the upper end, late ones at the
-    lower end, where curves that rise leave room.
+    They run towards the middle of the axis, since what leaves it is cut; late ones stand at the lower end, where curves
+    that have risen leave room.
     """
     for place, change in enumerate(changes):
-        early, step = change.at < end / 2, 0.075 * (place % 8)
+        early, late, step = change.at < end / 2, change.at > end * 2 / 3, 0.075 * (place % 8)
         what = f"{literal(change.parts)} thaws: "
         figure.add_annotation(
             x=change.at,
-            y=0.99 - step if early else 0.01 + step,
+            y=0.01 + step if late else 0.99 - step,
             yref="paper",
             xanchor="left" if early else "right",
-            yanchor="top" if early else "bottom",
+            yanchor="bottom" if late else "top",
             showarrow=False,
             text=f" {what}{label(', '.join(change.arms), max(LONGEST_NOTE - len(what), 7))} ",
             font={"size": 11},

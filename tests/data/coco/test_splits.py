@@ -1,5 +1,6 @@
 """Splits of a COCO folder or of sources one by one: what is found, roles, and what is refused."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_split_must_name_a_folder(root, tmp_path, split):
     twice = CocoSplit(source.annotations, source.images, "train")
     with pytest.raises(ConfigError, match="'train' is used more than once"):
         convert_coco(out=tmp_path / "out", sources=[twice, twice])
+
+
+def test_a_file_that_is_there_plain_and_gzipped_is_refused(tmp_path):
+    make_split(tmp_path / "root", "train")
+    plain = tmp_path / "root/annotations/instances_train.json"
+    plain.with_name("instances_train.json.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    assert "the same annotations could be in" in refusal(tmp_path / "root", tmp_path / "out")

@@ -1,6 +1,7 @@
 """Where convert_coco writes and where it refuses to, and what a failure in the middle leaves behind."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kdyolo.data.coco.transaction import _remove
 from kdyolo.data.coco_to_yolo import convert_coco
 from kdyolo.errors import DatasetError
 from tests.builders.coco import (
@@ -108,3 +110,17 @@ def test_read_only_folder_is_refused_and_left_alone(root, tmp_path):
         with pytest.raises(DatasetError, match=r"cannot be written: .*Permission denied"):
             convert_coco(root, out)
     assert not any((tmp_path / "locked").iterdir())
+
+
+def test_only_helpers_that_still_write_are_waited_for(monkeypatch, tmp_path):
+    """Anything else would fail again, and is told at once."""
+    tried = []
+
+    def refuse(folder):
+        tried.append(folder)
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("kdyolo.data.coco.transaction.shutil.rmtree", refuse)
+    with pytest.raises(PermissionError):
+        _remove(tmp_path, attempts=3)
+    assert len(tried) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from kdyolo.distillation.teachers.choice import open_teacher
+from kdyolo.distillation.teachers.timm_teacher import check_name
 from kdyolo.errors import CheckpointError, ConfigError
 from kdyolo.runs.model_card import is_non_commercial
 
@@ -89,6 +91,12 @@ def test_which_licences_of_timm_forbid_commercial_use() -> None:
 def test_an_unknown_name_is_refused_with_one_that_is_known() -> None:
     with pytest.raises(ConfigError, match="vit_small_patch16_dinov3"):
         open_teacher("vit_small_patch16_dinov33", 64)
+
+
+def test_without_timm_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"needs timm\. Install it with: pip install 'kdyolo\[distill\]'$"):
+        check_name(NAME)
 
 
 def test_weights_without_a_name_are_told_how_to_be_named(weights: Path) -> None:
