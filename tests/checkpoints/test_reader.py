@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdyolo.checkpoints.reader import BackboneCheckpoint, backbone_name, read_checkpoint
-from kdyolo.errors import CheckpointError
+from kdyolo.errors import CheckpointError, ConfigError
 from tests.builders.checkpoints import (
     EXPECTED,
     NAMES,
@@ -285,10 +285,15 @@ def test_a_recorded_epsilon_is_used_and_a_given_one_wins(path: Path) -> None:
     assert read_checkpoint(path).bn_eps == 5e-4
 
 
-@pytest.mark.parametrize("eps", [0.0, -1e-5, 1.0, float("nan")])
+@pytest.mark.parametrize("eps", [0.0, -1e-5, 1.0])
 def test_an_impossible_epsilon_is_refused(path: Path, eps: float) -> None:
     with pytest.raises(CheckpointError, match="bn_eps must lie between 0 and 1"):
         read_checkpoint(written(path, weights()), bn_eps=eps)
+
+
+def test_an_epsilon_that_is_no_number_is_refused(path: Path) -> None:
+    with pytest.raises(ConfigError, match="bn_eps: expected a number, or None, found nan"):
+        read_checkpoint(written(path, weights()), bn_eps=float("nan"))
 
 
 @pytest.mark.parametrize("eps", [-1e-5, 5, float("nan")])
