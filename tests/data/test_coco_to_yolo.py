@@ -173,7 +173,7 @@ def test_import_is_light():
         ({"root": None}, "found neither"),
         ({"sources": True}, "found both"),
         ({"out": None}, "expected an output folder"),
-        ({"link": "reflink"}, "symlink, hardlink, copy, found 'reflink'"),
+        ({"link": "reflink"}, "'symlink', 'hardlink', 'copy', found 'reflink'"),
         ({"name": "a/b"}, "name 'a/b' cannot name a file"),
     ],
 )
@@ -230,7 +230,7 @@ def test_unknown_classes_and_areas_are_told_together(shared, tmp_path):
     assert caught.value.mistakes[0] == "no category is called 'carr'. Did you mean 'car' or 'carrot'?"
     assert caught.value.mistakes[1].startswith("no category is called 'x-ray'. There are person, ")
     for area in (-1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="expected --min-area to be a number of pixels²"):
+        with pytest.raises(ConfigError, match=r"min.area(: expected| to be) a number"):
             convert_coco(shared / "coco128", tmp_path / "out", min_area=area)
 
 
