@@ -16,6 +16,8 @@ from kdyolo.utils.text import did_you_mean, quoted
 
 # Keys that Ultralytics accepts beside those of its default.yaml.
 EXTRA_KEYS = ("augmentations", "save_dir")
+# Keys of older versions, which Ultralytics translates with a warning.
+OLD_KEYS = ("half", "int8", "boxes", "hide_labels", "hide_conf", "line_thickness", "label_smoothing", "save_hybrid")
 LARGEST = 1 << 16  # pixels of a side, beyond which no memory holds an image
 STRIDE = 32  # the largest of every model here; Ultralytics rounds other sizes up
 # Bounds that Ultralytics does not check, or only in the middle of a run.
@@ -70,7 +72,7 @@ def given_settings(settings: Mapping[str, Any], own: Collection[str] = ()) -> di
         ConfigError: All mistakes at once.
     """
     given = {key: value for key, value in settings.items() if value is not None}
-    check_settings(given, own)
+    check_settings({key: value for key, value in given.items() if key not in OLD_KEYS}, own)
     return given
 
 
