@@ -91,6 +91,10 @@ class SectionedGroup(click.Group):
         import_module(f"kdyolo.cli.{_COMMANDS[cmd_name][0]}")
         return self.commands[cmd_name]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before the command; nothing at all asks for the help, which click would call a mistake."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line; ``--help`` and ``--version`` are printed meanwhile.
 

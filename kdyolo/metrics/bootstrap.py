@@ -21,7 +21,7 @@ from kdyolo.metrics.results.category_ids import AUTO
 from kdyolo.metrics.results.reading import read_detections
 from kdyolo.utils.progress import progress_over, waiting
 from kdyolo.utils.tables import ShownAsTable, aligned
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import decimal, plural
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -97,7 +97,9 @@ class CocoComparison(ShownAsTable):
     def headline(self) -> str:
         """AP of both, with the interval of the difference."""
         ap, (low, high) = self.difference[0], (self.intervals.low[0], self.intervals.high[0])
-        gain = "" if np.isnan(ap) else f", {ap:+.3f} ({self.intervals.level:.0%} CI {low:+.3f} … {high:+.3f})"
+        gain = (
+            "" if np.isnan(ap) else f", {_signed(ap)} ({self.intervals.level:.0%} CI {_signed(low)} … {_signed(high)})"
+        )
         return f"AP {self.first.ap:.3f} and {self.second.ap:.3f}{gain}"
 
     def table(self, names: tuple[str, str] = ("first", "second")) -> str:
@@ -114,7 +116,7 @@ class CocoComparison(ShownAsTable):
         rows = zip(NAMES, self.first.metrics, self.second.metrics, self.difference, self.p_values, strict=True)
         for index, (name, a, b, d, p) in enumerate(rows):
             low, high = self.intervals.low[index], self.intervals.high[index]
-            rest = [""] * 3 if np.isnan(d) else [f"{d:+.3f}", f"{low:+.3f} … {high:+.3f}", f"{p:.3f}"]
+            rest = [""] * 3 if np.isnan(d) else [_signed(d), f"{_signed(low)} … {_signed(high)}", f"{p:.3f}"]
             cells.append([name, f"{a:.3f}", f"{b:.3f}", *rest])
         lines += aligned(cells, "<>", indent=1)
         notes = dict.fromkeys((*self.first.notes, *self.second.notes))
@@ -361,3 +363,7 @@ def _running_sums(values: Floats, starts: Ints, segment: Ints) -> Floats:
 
 def _mean(values: Floats) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _signed(difference: float) -> str:
+    return decimal(difference, 3, "+")

@@ -158,6 +158,12 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list({canonical(value): value for value in values}.values())
 
 
+def decimal(value: float, digits: int, sign: str = "") -> str:
+    """A number with so many digits and a true minus sign; with ``sign="+"`` all numbers but 0 have a sign."""
+    text = f"{value:{sign}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
 def number_and_noun(count: int, words: str) -> str:
     """A number and what it counts: ``number_and_noun(1, "image{ has|s have} no size")`` is "1 image has no size"."""
     return f"{count:,} {re.sub(r'{([^|}]*)[|]([^}]*)}', lambda found: found[1 if count == 1 else 2], words)}"

@@ -38,6 +38,14 @@ def test_help_has_real_examples(command):
     assert f"kdyolo {command}".strip() in result.output
 
 
+def test_the_name_alone_shows_the_help_as_a_result(capsys):
+    main([])
+    out, error = capsys.readouterr()
+    assert error == ""
+    assert "Compare" in out
+    assert "kdyolo train" in out
+
+
 @pytest.mark.parametrize("name", kdyolo.__all__)
 def test_every_public_name_can_be_imported(name):
     assert getattr(kdyolo, name) is not None

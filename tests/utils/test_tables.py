@@ -140,7 +140,7 @@ def test_the_line_at_the_prompt_says_what_came_out():
     assert repr(scores) == "<CocoScores: AP 0.250, AP50 0.500, 3 images, 1 object>"
     ends = BootstrapIntervals(0.95, 10, 0, (-0.1,) * 12, (0.2,) * 12)
     both = kdyolo.CocoComparison(scores, scores, (0.05,) * 12, ends, (0.5,) * 12)
-    assert repr(both) == "<CocoComparison: AP 0.250 and 0.250, +0.050 (95% CI -0.100 … +0.200)>"
+    assert repr(both) == "<CocoComparison: AP 0.250 and 0.250, +0.050 (95% CI −0.100 … +0.200)>"
     linear = ProbeScore("a.pt", "linear", "joined", Interval(0.625), None)
     probed = kdyolo.ProbeResult((linear, replace(linear, checkpoint="random yolov8n")), 40, 9, 3, 0.5, {})
     assert repr(probed) == "<ProbeResult: a.pt 62.5 %, random yolov8n 62.5 % of 40 objects>"

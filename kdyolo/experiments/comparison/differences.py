@@ -17,6 +17,7 @@ from kdyolo.experiments.comparison.significance import (
     paired_effect,
     unpaired_effect,
 )
+from kdyolo.utils.text import decimal
 
 METHOD = (
     f"Means over seeds have Student's t interval ({LEVEL:.0%}; Student 1908, Biometrika 6:1–25). Differences to the "
@@ -169,10 +170,7 @@ def _p(difference: Difference) -> str:
 
 def points(value: float, digits: int = 1) -> str:
     """A difference in 0–1 as signed points of 0–100, with a true minus sign: ``+0.8``, ``−0.1``, ``0.0``."""
-    text = f"{value * 100:+.{digits}f}"
-    if float(text) == 0:
-        return text[1:]
-    return text.replace("-", "−")
+    return decimal(value * 100, digits, "+")
 
 
 def format_p(value: float) -> str:

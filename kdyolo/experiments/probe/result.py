@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdyolo.experiments.comparison.significance import Interval, mean_interval, paired_effect
 from kdyolo.utils.tables import ShownAsTable, aligned
-from kdyolo.utils.text import plural
+from kdyolo.utils.text import decimal, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,5 +266,5 @@ def _text(interval: Interval | None, sign: str = "", scale: int = 100) -> str:
     values: Sequence[float] = (interval.estimate, interval.low, interval.high)
     digits = 1 if scale == 100 else 3
     if not interval.known:
-        return f"{scale * interval.estimate:{sign}.{digits}f}"
-    return "{} [{}, {}]".format(*(f"{scale * value:{sign}.{digits}f}" for value in values))
+        return decimal(scale * interval.estimate, digits, sign)
+    return "{} [{}, {}]".format(*(decimal(scale * value, digits, sign) for value in values))

@@ -50,8 +50,8 @@ def test_frame_table_and_json() -> None:
     assert found.to_frame()["accuracy"].tolist() == [0.75, 0.5]
     assert json.loads(json.dumps(found.to_dict()))["scores"][1]["difference"] == pytest.approx(-0.25)
     assert "minus a" in found.table()
-    assert "-25.0 [" in found.table()
-    assert "-0.250 [" in found.table()
+    assert "−25.0 [" in found.table()
+    assert "−0.250 [" in found.table()
     assert found.to_frame()["information"].tolist() == [0.5, 0.25]
     with pytest.raises(KeyError, match="no score of 'c'"):
         found.score("c")
@@ -77,7 +77,7 @@ def with_heads(*values: tuple[float, ...]) -> ProbeResult:
 def test_heads_of_one_seed_have_no_interval() -> None:
     found = with_heads((0.2,), (0.15,))
     assert "one seed: no interval" in found.table()
-    assert "-5.0" in found.table()
+    assert "−5.0" in found.table()
     assert "nan" not in found.table()
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["heads"][1]["ap_low"] is None
     assert found.to_frame()["ap"].tolist()[-2:] == [0.2, 0.15]
