@@ -91,7 +91,7 @@ def draw_features(
         enlarged = cv2.resize(colours, (imgsz, imgsz), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
         panels.append(titled(enlarged, f"{level}, stride {stride}, {features.shape[1]} channels"))
     try:
-        _, picture = cv2.imencode(Path(out).suffix, _with_reading(np.concatenate(panels, axis=1)))
+        _, picture = cv2.imencode(Path(out).suffix, with_reading(np.concatenate(panels, axis=1), HOW_TO_READ))
         write_atomic(Path(out), picture.data)
     except (cv2.error, OSError) as e:  # cv2's is of the name
         reason = f" ({e.strerror})" if isinstance(e, OSError) and e.strerror else ""
@@ -143,10 +143,10 @@ def _in_image(size: tuple[int, int], imgsz: int, stride: int, grid: Sequence[int
     return inside if inside.any() else torch.ones_like(inside)  # an image narrower than a cell
 
 
-def _with_reading(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with a line below that says how to read it."""
-    strip = np.full((20 * len(HOW_TO_READ) + 8, picture.shape[1], 3), 255, np.uint8)
-    for number, line in enumerate(HOW_TO_READ, start=1):
+def with_reading(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] with lines below, each of 20 pixels, that say how to read it."""
+    strip = np.full((20 * len(lines) + 8, picture.shape[1], 3), 255, np.uint8)
+    for number, line in enumerate(lines, start=1):
         scale = min(0.5, 0.5 * (picture.shape[1] - 12) / (8.6 * len(line)))  # about 8.6 px for a letter at 0.5
         cv2.putText(strip, line, (6, 20 * number - 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (60, 60, 60), 1, cv2.LINE_AA)
     return np.concatenate([picture, strip], axis=0)

@@ -20,6 +20,7 @@ from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.matching import Bools, Boxes, Floats, Ints, Matches, match_detections
 from kdyolo.utils.progress import waiting
 from kdyolo.utils.tables import ShownAsTable
+from kdyolo.utils.text import decimal
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 _RECALLS = np.linspace(0, 1, 101)
@@ -88,9 +89,9 @@ class ErrorReport(ShownAsTable):
     def table(self) -> str:
         """A line for every kind of error."""
         lines = [f"errors (TIDE): AP50 {self.ap50:.3f}, and what correcting one kind of error would add"]
-        lines += [f" {k.name.lower():<19}{self.loss[k]:>+8.3f}  ({self.count[k]:,})" for k in ERRORS]
-        lines.append(f" {'all false positives':<19}{self.false_positives:>+8.3f}")
-        lines.append(f" {'all false negatives':<19}{self.false_negatives:>+8.3f}")
+        lines += [f" {k.name.lower():<19}{_signed(self.loss[k])}  ({self.count[k]:,})" for k in ERRORS]
+        lines.append(f" {'all false positives':<19}{_signed(self.false_positives)}")
+        lines.append(f" {'all false negatives':<19}{_signed(self.false_negatives)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -260,3 +261,7 @@ def _by_image(
         ImageErrors(ids[i], float(weight[i]), tuple(found[i]), tuple(lost[i]))
         for i in np.argsort(-weight, kind="stable").tolist()
     )
+
+
+def _signed(gain: float) -> str:
+    return f"{decimal(gain, 3, '+'):>8}"

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from kdyolo.metrics.ground_truth import Detection, GroundTruth
 from kdyolo.metrics.tide import ERRORS, ErrorKind, ErrorReport, ImageErrors
+from kdyolo.utils.text import decimal
 
 WORST = 16
 SHOWN_SCORE = 0.25  # detections below this are counted but not drawn: they would hide the picture
@@ -44,13 +45,13 @@ def plot_errors(report: ErrorReport, path: Path) -> Path:
     kinds = sorted(ERRORS, key=lambda kind: -report.loss[kind])
     names = [f"{kind.name.lower()} ({report.count[kind]:,})" for kind in kinds]
     bars = axis.barh(names, [report.loss[kind] for kind in kinds], color=BAR)
-    axis.bar_label(bars, fmt="%+.3f", padding=3)
+    axis.bar_label(bars, [decimal(report.loss[kind], 3, "+") for kind in kinds], padding=3)
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_xlabel("AP50 gained if all errors of the kind were corrected (number of errors)")
     axis.set_title(
-        f"TIDE: AP50 {report.ap50:.3f}, without false positives {report.false_positives:+.3f}, "
-        f"without false negatives {report.false_negatives:+.3f}",
+        f"TIDE: AP50 {report.ap50:.3f}, without false positives {decimal(report.false_positives, 3, '+')}, "
+        f"without false negatives {decimal(report.false_negatives, 3, '+')}",
         fontsize="small",
     )
     figure.savefig(path, dpi=150)

@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdyolo.checkpoints.feature_maps import principal_colours, titled
+from kdyolo.checkpoints.feature_maps import principal_colours, titled, with_reading
 from kdyolo.errors import RunError
 from kdyolo.utils.atomic import write_atomic
 
 _SMALLEST_SIDE = 160  # pixels of a panel; smaller images are enlarged by a whole number
+HOW_TO_READ = (
+    "Colours: the three directions in which features differ most within an image, teacher and student on one scale.",
+    "Learned: the same colours in the same places. Not yet: paler, blurred, or one colour throughout. Grey: padding.",
+)
 
 
 def draw_feature_pairs(
@@ -24,7 +28,7 @@ def draw_feature_pairs(
     """Draw targets and predictions as colours, and save the picture: a row for each image.
 
     Teacher and student at a level share one PCA (over the cells of both) and one scale, so the same colour means the
-    same feature. Cells of padding are grey.
+    same feature. Cells of padding are grey. Lines below the picture say how to read it.
 
     Args:
         images: Student images [N, 3, H, W], RGB in 0–1.
@@ -52,7 +56,7 @@ def draw_feature_pairs(
                 for colours, who in zip(pair, ("teacher", "student"), strict=True)
             ]
         rows.append(np.concatenate(panels, axis=1))
-    picture: NDArray[np.uint8] = np.concatenate(rows, axis=0)
+    picture = with_reading(np.concatenate(rows, axis=0), HOW_TO_READ)
     try:
         _, encoded = cv2.imencode(Path(out).suffix, picture)
         write_atomic(Path(out), encoded.data)

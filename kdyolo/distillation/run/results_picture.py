@@ -20,6 +20,7 @@ _PANELS = {  # kind of column → title
     "dead": "share of dead channels",
     "lr": "learning rate",
 }
+_FROM_ZERO = {"rank": 1.0, "dead": 0.1}  # measures that begin at 0 → the least upper end of their axis
 _COLUMNS = 3  # panels in a row
 _SHARE = 0.02  # of the time, at most, that work of the kind below takes
 
@@ -63,6 +64,8 @@ def draw_distillation(columns: Mapping[str, Sequence[float]], path: Path) -> Pat
     for axis, (kind, lines) in zip(axes.flat, panels.items(), strict=False):
         _draw_panel(axis, columns["epoch"], lines)
         axis.set_title(_PANELS[kind], fontsize="medium")
+        if kind in _FROM_ZERO:
+            axis.set_ylim(0, max(axis.get_ylim()[1], _FROM_ZERO[kind]))
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     buffer = BytesIO()

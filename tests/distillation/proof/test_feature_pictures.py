@@ -44,7 +44,8 @@ def test_the_picture_has_a_row_for_each_image_and_a_pair_for_each_level(tmp_path
     coarse = torch.randn(2, 3, 4, 4)
     levels = {"P3": (fine, fine, torch.ones(2, 1, 8, 8)), "P4": (coarse, coarse, torch.ones(2, 1, 4, 4))}
     picture = draw_feature_pairs(images, levels, tmp_path / "features.png")
-    assert picture.shape == (2 * (192 + 28), 5 * 192, 3)
+    assert picture.shape == (2 * (192 + 28) + 48, 5 * 192, 3)
+    assert picture[-48:].min() < 128, "no lines below say how to read it"
     assert (cv2.imread(str(tmp_path / "features.png")) == picture).all()
     first = picture[28 : 28 + 192 : 3, :192:3, ::-1]
     assert np.abs(first - images[0].permute(1, 2, 0).numpy() * 255).max() <= 0.5
