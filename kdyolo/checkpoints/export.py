@@ -172,11 +172,8 @@ def strip_completely(path: Path, updates: Mapping[str, Any] | None = None) -> di
     Raises:
         CheckpointError: The file is damaged.
     """
-    # Ultralytics would tell the temporary name.
-    with (
-        replacing(path, name=f"{path.stem}.partial") as partial,
-        details("Optimizer stripped"),
-    ):  # torch writes the stem
+    partial_name = f"{path.stem}.partial"  # torch writes its stem into the file; Ultralytics tells it, with -v alone
+    with replacing(path, name=partial_name) as partial, details("Optimizer stripped"):
         content: dict[str, Any] = strip_optimizer(path, partial, dict(updates) if updates else None)
         if not content:
             raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.")
