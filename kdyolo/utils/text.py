@@ -119,9 +119,9 @@ def _begin(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def plural(count: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun: ``"1 file"``, ``"2,000 files"``; of an irregular one, ``nouns`` is its plural."""
-    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: ``"1 file"``, ``"2,000 files"``; of irregular ones see :func:`number_and_noun`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short_path(path: Path) -> Path:

@@ -13,6 +13,7 @@ from kdyolo.utils.text import (
     distinct,
     format_duration,
     json_text,
+    number_and_noun,
     plain_line,
     plural,
     printable,
@@ -129,4 +130,4 @@ def test_suggestions_are_near(word, known, expected):
 
 def test_plurals():
     assert [plural(n, "file") for n in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
-    assert [plural(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+    assert [number_and_noun(n, "class{|es}") for n in (1, 2)] == ["1 class", "2 classes"]

@@ -120,7 +120,7 @@ def find_objects(
         raise DatasetError(f"{data}: no labels: expected objects in the {split} images, found {len(names):,} without.")
     kept = _usable(found, dataset.class_names, imgsz, resize)
     if not kept.are_enough:
-        objects, of_classes = len(kept.classes), plural(len(kept.class_names), "class", "classes")
+        objects, of_classes = len(kept.classes), number_and_noun(len(kept.class_names), "class{|es}")
         raise DatasetError(
             f"{data}: too little to probe with in {split}: {plural(objects, 'object')} of {of_classes}. Expected at "
             f"least {FEWEST_OBJECTS} objects of {FEWEST_CLASSES} classes, each at least {_SMALLEST_SIDE:.0f} px wide "
