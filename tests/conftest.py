@@ -51,7 +51,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from ultralytics import settings  # noqa: E402
-from ultralytics.utils import LOGGER  # noqa: E402
+from ultralytics.utils import LOGGER, torch_utils  # noqa: E402
 
 from kdyolo import KDYOLO  # noqa: E402
 from kdyolo.data.coco_to_yolo import convert_coco  # noqa: E402
@@ -67,6 +67,20 @@ from tests.system.forkserver import ForkedPython, ForkServer, fork_server  # noq
 hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# For its summary of a model Ultralytics counts FLOPs by running a copy, twice in each training: that is done once for
+# models of the same tensors, which spares the many small trainings 4 % of their time.
+_count_flops, _counted = torch_utils.get_flops, {}
+
+
+def _flops(model: nn.Module, imgsz: Any = 640) -> float:
+    key = (type(model), str(imgsz), len(list(model.modules())), tuple(p.shape for p in model.parameters()))
+    if key not in _counted:
+        _counted[key] = _count_flops(model, imgsz)
+    return _counted[key]
+
+
+torch_utils.get_flops = _flops
 
 # Files whose tests start processes, for which they wait, and files whose tests train, which keeps a core busy, come in
 # turn; then those that build networks; the many short tests fill what is left of the time on each worker. The tests of

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+import logging
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,10 +22,9 @@ from ultralytics.utils.torch_utils import strip_optimizer
 from kdyolo.arguments import checked
 from kdyolo.checkpoints.safe_load import TENSORS_SHA256, read_detector, tensors_sha256
 from kdyolo.errors import CheckpointError, ConfigError, RunError, collect_mistakes
-from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, output_difference, sample_outputs
+from kdyolo.models.bn_folding import fold_bn_eps, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, to_stock, weights_arch
 from kdyolo.utils.atomic import replacing, write_tensors
-from kdyolo.utils.progress import details
 from kdyolo.utils.yaml_files import read_mapping
 
 
@@ -55,11 +59,9 @@ def export_stock(source: str | Path, out: str | Path | None = None, exist_ok: bo
     assert target is not None
     content, model = _read(path)
     with _writing(target), replacing(target, name=f"{target.stem}.partial.pt") as partial:  # Ultralytics reads .pt only
-        torch.save(content, partial)
-        if content.get("ema") is not None:  # unfinished; it also rounds to fp16, which a finished one must not be again
-            strip_optimizer(partial)
-        finish_checkpoint(partial, train_args=_epochs_of(path))
-        difference = largest_difference(model, _read(partial)[1])
+        reference = sample_outputs(model)  # what is finished is changed
+        torch.save(finished(content, path, _epochs_of(path), {}), partial)
+        difference = output_difference(reference, sample_outputs(_read(partial)[1]))
         if difference > 1e-4:
             raise RunError(f"{path}: the stock model differs from it by {difference:.1e}; not written.")
     return target
@@ -156,53 +158,74 @@ def _epochs_of(path: Path) -> dict[str, Any]:
     return {"epochs": arguments["epochs"]} if "epochs" in arguments else {}
 
 
-def strip_completely(path: Path, updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Take the optimizer out of a checkpoint of a run that has ended, completely or not at all.
-
-    Ultralytics' ``strip_optimizer`` writes over the file in place. A full disk or a kill at that moment would leave
-    half a file, which the next attempt passes over with a warning.
+def finish_checkpoints(last: Path, best: Path, epochs: int) -> None:
+    """Make the checkpoints of a run that has ended those of plain Ultralytics, each completely or not at all.
 
     Args:
-        path: The checkpoint.
-        updates: Entries to set in it.
-
-    Returns:
-        What is in the file now.
+        last: The checkpoint of the last epoch.
+        best: The checkpoint of the best epoch, which gets the history of metrics of the last. Either may be missing.
+        epochs: The run's number of epochs, which unfinished checkpoints replace by advice on how to resume.
 
     Raises:
-        CheckpointError: The file is damaged.
+        CheckpointError: A file is damaged.
+        RunError: A finished model would not compute what the trained one does; its file is left as it was.
     """
-    partial_name = f"{path.stem}.partial"  # torch writes its stem into the file; Ultralytics tells it, with -v alone
-    with replacing(path, name=partial_name) as partial, details("Optimizer stripped"):
-        content: dict[str, Any] = strip_optimizer(path, partial, dict(updates) if updates else None)
-        if not content:
-            raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.")
-    return content
-
-
-def finish_checkpoint(path: Path, train_args: Mapping[str, Any]) -> None:
-    """Finish a checkpoint written during training: fold the epsilon, check that outputs are unchanged, write it back.
-
-    Args:
-        path: The checkpoint.
-        train_args: Entries of its ``train_args`` to set.
-
-    Raises:
-        RunError: The finished model would not compute what the trained one does; the file is left as it was.
-    """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)  # written by this very run
-    for key in ("ema", "model"):
-        trained = checkpoint.get(key)
-        if trained is None:
+    same = last.exists() and best.exists() and filecmp.cmp(last, best, shallow=False)  # the last epoch was the best
+    results = None
+    for path in (last, best):
+        if not path.exists():
             continue
-        if isinstance(trained, KDDetectionModel):
-            trained = to_stock(trained)
-        outputs = sample_outputs(trained)
-        fold_bn_eps(trained)
-        difference = output_difference(outputs, sample_outputs(trained))
-        if difference > 1e-4:
-            raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
-        checkpoint[key] = trained
-    checkpoint["train_args"].update(train_args)
-    with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
-        torch.save(checkpoint, partial)
+        with replacing(path, name=f"{path.stem}.partial") as partial:  # torch writes the stem into the file
+            if same and path == best:
+                shutil.copyfile(last, partial)
+                continue
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=False)  # written by this very run
+            except Exception as e:  # torch reports damaged files through many types
+                raise CheckpointError(f"{path}: damaged, so that the run cannot be finished with it.") from e
+            results = results or content.get("train_results")
+            content = finished(content, path, {"epochs": epochs}, {"train_results": results})
+            torch.save(content, partial)
+
+
+def finished(
+    content: Mapping[str, Any], path: Path, train_args: Mapping[str, Any], updates: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is in a checkpoint of a run that has ended: no optimizer, half precision, and the epsilon folded.
+
+    What is finished already is not rounded again: folded scales are in float32.
+
+    Args:
+        content: What is in it now; its models are changed.
+        path: The file, for messages.
+        train_args: Entries of its ``train_args`` to set.
+        updates: Other entries to set.
+
+    Raises:
+        RunError: The finished model would not compute what the trained one does.
+    """
+    unfinished = content.get("ema") is not None
+    new = _stripped(content) if unfinished else dict(content)
+    trained = to_stock(new["model"]) if isinstance(new["model"], KDDetectionModel) else new["model"]
+    outputs = sample_outputs(trained)
+    fold_bn_eps(trained)
+    difference = output_difference(outputs, sample_outputs(trained))
+    if difference > 1e-4:
+        raise RunError(f"{path}: the stock model differs from the trained one by {difference:.1e}; not converted.")
+    return {**new, **updates, "model": trained, "train_args": {**new["train_args"], **train_args}}
+
+
+def _stripped(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What Ultralytics' ``strip_optimizer`` makes of a checkpoint, which is in memory here.
+
+    It reads a file, and writes over it in place: a full disk or a kill at that moment would leave half a file, and what
+    is done next would read and write it again. So it is called with other names for what reads, writes and speaks.
+    """
+    names = {
+        "torch_load": lambda *_, **__: {"model": None, **content},
+        "torch": SimpleNamespace(device=torch.device, save=lambda *_: None),
+        "LOGGER": logging.getLogger(__name__),
+    }
+    strip = FunctionType(strip_optimizer.__code__, {**strip_optimizer.__globals__, **names})
+    stripped: dict[str, Any] = strip(os.devnull, "", None)
+    return stripped

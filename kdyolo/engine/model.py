@@ -41,7 +41,7 @@ from kdyolo.engine.validator import KDValidator
 from kdyolo.errors import ConfigError, ModelError, RunError
 from kdyolo.metrics.names import DEFAULT_EVALUATOR, Evaluator
 from kdyolo.models.detector import KDDetectionModel, load_whole_state
-from kdyolo.models.tensor_digests import changed_names, short_digest, tensor_digests
+from kdyolo.models.tensor_digests import changed_names, short_sha256, tensor_digests
 from kdyolo.runs.lifecycle.devices import Machine, one_device
 from kdyolo.runs.process_control import ended_by_signals
 from kdyolo.utils.text import quoted
@@ -232,7 +232,7 @@ class KDYOLO(YOLO):  # type: ignore[misc]
             return None
         self.overrides.pop("pretrained", None)  # of an earlier reset_weights
         given = self.start if self._is_as_described else DetectorStart(TrainOptions(), self.start.model)
-        where = f"weights set by hand, sha256 {short_digest(now)}" if changed else str(self._loaded_from)
+        where = f"weights set by hand, sha256 {short_sha256(self.model)}" if changed else str(self._loaded_from)
         return held_start(given, str(self.overrides["model"]), self.model, where, changed)
 
     def load(self, weights: Any) -> KDYOLO:

@@ -20,7 +20,6 @@ from torch import Tensor
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from kdyolo.checkpoints.export import finish_checkpoint
 from kdyolo.checkpoints.safe_load import load_content
 from kdyolo.engine.optimizer import OptimizerSteps, load_optimizer_state
 from kdyolo.engine.options.train_options import OPTION_NAMES, TrainOptions
@@ -289,16 +288,12 @@ def state_to_resume(last: Path) -> ResumeState:
     return state
 
 
-def finish_run(weights: Path, epochs: int) -> None:
-    """Make a run's checkpoints those of plain Ultralytics, once everything else is done: nothing is left to resume.
+def finish_run(weights: Path) -> None:
+    """Leave nothing to resume, once everything else is done.
 
     Args:
         weights: The run's folder of weights.
-        epochs: Number of epochs of the run.
     """
-    for path in (weights / LAST_NAME, weights / BEST_NAME):
-        if path.exists():
-            finish_checkpoint(path, train_args={"epochs": epochs})
     (weights / STATE_NAME).unlink(missing_ok=True)
     LOGGER.info(f"weights: {weights / BEST_NAME} and {LAST_NAME} are plain Ultralytics checkpoints")
 

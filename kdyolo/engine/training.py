@@ -393,8 +393,8 @@ class KDTraining(MeasuredTraining):
             super().plot_metrics()
 
     def final_eval(self) -> None:
-        """Extend ``final_eval``: then rank 0 finishes the stock checkpoints, and nothing is left to resume."""
+        """Extend ``final_eval``: then nothing is left to resume."""
         super().final_eval()
-        distributed.run_on_rank_zero(finish_run, Path(self.wdir), self.args.epochs)
+        distributed.run_on_rank_zero(finish_run, Path(self.wdir))
         self.callbacks = loggers_forgiven(self.callbacks, self.save_dir)
         self._evaluated = True

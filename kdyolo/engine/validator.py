@@ -130,6 +130,7 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
         self._save_json, self._quantize = self.args.save_json, self.args.quantize  # what the user said
         self._losses: list[dict[str, torch.Tensor]] = []  # of each batch
         self._due = False
+        self._may_change_model = False
 
     def __call__(self, trainer: Any = None, model: Any = None, **keywords: Any) -> Any:
         """Ultralytics' evaluation, then the official one; on several ranks all of them share it.
@@ -175,12 +176,18 @@ class KDValidator(DetectionValidator):  # type: ignore[misc]
     def as_command(self, plots: bool) -> None:
         """Load images and compute, from now on, as ``kdyolo val`` does by default: its batches, padding and precision.
 
+        As there, a model is read for the evaluation alone, which may fuse its layers.
+
         Args:
             plots: Whether to save plots.
         """
-        self.dataloader = None
+        self.dataloader, self._may_change_model = None, True
         self.args.rect, self.args.batch, self.args.cache = True, DEFAULT_CFG.batch, False
         self.args.plots, self.args.compile = plots, False
+
+    def get_model(self, model: Any, trainer: Any = None) -> Any:
+        """Extend ``get_model``: no copy of a model that nobody else uses."""
+        return model if self._may_change_model and trainer is None else super().get_model(model, trainer)
 
     def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
         """Ultralytics' data loader; on several ranks, this one's part of its batches."""

@@ -59,11 +59,6 @@ def output_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> floa
     return max(d if math.isfinite(d) else math.inf for d in differences)
 
 
-def largest_difference(a: nn.Module, b: nn.Module, imgsz: int = 64) -> float:
-    """Largest relative difference of two detectors' outputs on one seeded image of ``imgsz`` pixels."""
-    return output_difference(sample_outputs(a, imgsz), sample_outputs(b, imgsz))
-
-
 @contextmanager
 def _kept_unchanged(model: nn.Module) -> Iterator[None]:
     """Give a model back everything that is changed about it in here, without a copy of its tensors.

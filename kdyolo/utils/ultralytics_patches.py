@@ -97,12 +97,9 @@ def runs_below_here() -> Iterator[None]:
     """
     from ultralytics import cfg
 
-    before = cfg.SETTINGS, cfg.TESTS_RUNNING
-    cfg.SETTINGS, cfg.TESTS_RUNNING = {**cfg.SETTINGS, "runs_dir": str(Path("runs").resolve())}, False
-    try:
+    settings = {**cfg.SETTINGS, "runs_dir": str(Path("runs").resolve())}
+    with _replaced([(cfg, "SETTINGS", settings), (cfg, "TESTS_RUNNING", False)]):
         yield
-    finally:
-        cfg.SETTINGS, cfg.TESTS_RUNNING = before
 
 
 @contextmanager
@@ -177,12 +174,8 @@ def fonts_left_out() -> Iterator[None]:
     """
     from ultralytics.data import utils
 
-    original = utils.check_font
-    utils.check_font = lambda font="": None
-    try:
+    with _replaced([(utils, "check_font", lambda font="": None)]):
         yield
-    finally:
-        utils.check_font = original
 
 
 @contextmanager
@@ -206,12 +199,8 @@ def checkpoints_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[None
         file = str(weight) if Path(weight).is_file() else attempt_download_asset(weight)
         return read(Path(file)), file
 
-    original, before = tasks.torch_safe_load, tasks.SAFE_LOAD
-    tasks.torch_safe_load, tasks.SAFE_LOAD = load, True
-    try:
+    with _replaced([(tasks, "torch_safe_load", load), (tasks, "SAFE_LOAD", True)]):
         yield
-    finally:
-        tasks.torch_safe_load, tasks.SAFE_LOAD = original, before
 
 
 @contextmanager
@@ -252,12 +241,8 @@ def label_caches_read_by(read: Callable[[Path], dict[str, Any]]) -> Iterator[Non
     """
     from ultralytics.data import dataset
 
-    original = dataset.load_dataset_cache_file
-    dataset.load_dataset_cache_file = read
-    try:
+    with _replaced([(dataset, "load_dataset_cache_file", read)]):
         yield
-    finally:
-        dataset.load_dataset_cache_file = original
 
 
 @contextmanager
@@ -272,12 +257,8 @@ def image_shapes_known(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
     """
     from ultralytics.data import utils
 
-    original = utils.check_image
-    utils.check_image = lambda path: ("", shapes[path])
-    try:
+    with _replaced([(utils, "check_image", lambda path: ("", shapes[path]))]):
         yield
-    finally:
-        utils.check_image = original
 
 
 @contextmanager
@@ -295,13 +276,16 @@ def evaluating_on(device: Any) -> Iterator[None]:
     if device is None:
         yield
         return
-    backend, devices = validator.AutoBackend, validator.get_torch_device_backend
-    validator.AutoBackend = lambda *args, **keywords: backend(*args, **{**keywords, "device": device})
-    validator.get_torch_device_backend = lambda _: SimpleNamespace(current_device=lambda: device.index or 0)
-    try:
+    original = validator.AutoBackend
+
+    def backend(*args: Any, **keywords: Any) -> Any:
+        return original(*args, **{**keywords, "device": device})
+
+    def devices(_: Any) -> Any:
+        return SimpleNamespace(current_device=lambda: device.index or 0)
+
+    with _replaced([(validator, "AutoBackend", backend), (validator, "get_torch_device_backend", devices)]):
         yield
-    finally:
-        validator.AutoBackend, validator.get_torch_device_backend = backend, devices
 
 
 @contextmanager
@@ -321,11 +305,8 @@ def signals_pass() -> Iterator[None]:
             return False
         return bool(original(self, kind, *more))
 
-    TryExcept.__exit__ = only_errors
-    try:
+    with _replaced([(TryExcept, "__exit__", only_errors)]):
         yield
-    finally:
-        TryExcept.__exit__ = original
 
 
 @contextmanager
@@ -345,11 +326,8 @@ def settings_written_whole() -> Iterator[None]:
             with replacing(Path(file)) as partial:
                 super().save(partial, data, header)
 
-    trainer.YAML = Whole
-    try:
+    with _replaced([(trainer, "YAML", Whole)]):
         yield
-    finally:
-        trainer.YAML = original
 
 
 @contextmanager
@@ -385,9 +363,5 @@ def called_from_python() -> Iterator[None]:
     """
     from ultralytics.engine import model
 
-    before = model.ARGV
-    model.ARGV = [""]
-    try:
+    with _replaced([(model, "ARGV", [""])]):
         yield
-    finally:
-        model.ARGV = before

@@ -58,7 +58,7 @@ PHASES: dict[str, tuple[object, str]] = {
     "the first batch": (KDTrainer, "preprocess_batch"),
     "evaluation": (KDTrainer, "validate"),
     "saving": (ResumeState, "save"),
-    "final evaluation": (rank_training, "strip_completely"),
+    "final evaluation": (rank_training, "finish_checkpoints"),
 }
 SAVED = ("saving", "final evaluation")
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
@@ -122,7 +122,7 @@ def test_while_saving_the_epoch_is_saved_first(train, monkeypatch, tmp_path):
 def test_in_the_final_evaluation_and_again_while_cleaning_up(train, monkeypatch, tmp_path):
     """The run is then finished by a resume, which trains nothing more."""
     with monkeypatch.context() as patched:
-        patched.setattr(rank_training, "strip_completely", signalled(rank_training.strip_completely, signal.SIGINT))
+        patched.setattr(rank_training, "finish_checkpoints", signalled(rank_training.finish_checkpoints, signal.SIGINT))
         with pytest.raises(KeyboardInterrupt) as caught:
             train(callbacks={"teardown": lambda trainer: told(signal.SIGTERM)})
     assert type(caught.value) is KeyboardInterrupt

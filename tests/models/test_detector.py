@@ -7,27 +7,34 @@ import io
 import pickle
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from kdyolo.checkpoints.export import finish_checkpoint
-from kdyolo.errors import ModelError, RunError
+from kdyolo.errors import ModelError
 from kdyolo.models.arch import UNCAPPED, Arch
 from kdyolo.models.backbone import DistilledBackbone
-from kdyolo.models.bn_folding import fold_bn_eps, largest_difference, sample_outputs
+from kdyolo.models.bn_folding import fold_bn_eps, output_difference, sample_outputs
 from kdyolo.models.detector import KDDetectionModel, from_stock, resolve_description, to_stock
 from kdyolo.models.model_yaml import is_nested
 from kdyolo.models.yaml_layouts import describe_detector, to_stock_yaml
 from kdyolo.utils.shipped_files import shipped
+from tests.builders.detectors import (
+    difference,
+    foreign_classes,
+    kd,
+    outputs,
+    rebuilt_by_ultralytics,
+    stock,
+    tensors_equal,
+)
 
 STRIDES = {
     "kdyolov8.yaml": [8, 16, 32],
@@ -42,67 +49,6 @@ UNCAPPED_P5 = {"n": 256, "s": 512, "m": 768, "l": 1024, "x": 1280}
 
 def with_letter(file: str, scale: str) -> str:
     return re.sub(r"(yolov?\d+)", rf"\1{scale}", file)
-
-
-def lively(model: nn.Module) -> nn.Module:
-    """Random BatchNorm scales, shifts and statistics, some variances small, so that a wrong layer or epsilon shows."""
-    generator = torch.Generator().manual_seed(5)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
-            nn.init.normal_(module.running_mean, 0.0, 0.1, generator=generator)
-            nn.init.uniform_(module.running_var, 0.005, 1.0, generator=generator)
-    return model.eval()
-
-
-@lru_cache(maxsize=8)
-def _built(cls: type[DetectionModel], name: str, nc: int, bn_eps: float | None) -> DetectionModel:
-    torch.manual_seed(0)
-    more = {"bn_eps": bn_eps} if bn_eps is not None else {}
-    model: DetectionModel = lively(cls(name, nc=nc, verbose=False, **more))
-    return model
-
-
-def kd(name: str = "kdyolov8n.yaml", nc: int = 80, bn_eps: float | None = None) -> KDDetectionModel:
-    """A detector in the kdyolo layout, the caller's own."""
-    model: KDDetectionModel = copy.deepcopy(_built(KDDetectionModel, name, nc, bn_eps))
-    return model
-
-
-def stock(name: str = "yolov8n.yaml", nc: int = 80) -> DetectionModel:
-    """A stock detector, the caller's own."""
-    return copy.deepcopy(_built(DetectionModel, name, nc, None))
-
-
-def image(size: int = 64) -> Tensor:
-    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-@torch.no_grad()
-def outputs(model: nn.Module) -> Tensor:
-    """Boxes and scores of every anchor for two images."""
-    prediction: Tensor = model.eval()(image())[0]
-    return prediction
-
-
-def difference(a: nn.Module, b: nn.Module) -> float:
-    """Largest difference of two models' outputs, as a fraction of the largest output."""
-    first, second = outputs(a), outputs(b)
-    assert first.shape == second.shape
-    return float((first - second).abs().max() / first.abs().max())
-
-
-def tensors_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def foreign_classes(model: nn.Module) -> set[str]:
-    """Classes in a model that need more than Ultralytics and torch to be unpickled."""
-    classes = {f"{type(m).__module__}.{type(m).__qualname__}" for m in model.modules()}
-    return {name for name in classes if not name.startswith(("ultralytics.", "torch."))}
 
 
 @pytest.fixture
@@ -484,12 +430,6 @@ def test_weights_of_another_structure_are_refused() -> None:
 # ---- the epsilon -----------------------------------------------------------------------------------------------------
 
 
-def rebuilt_by_ultralytics(flat: DetectionModel) -> DetectionModel:
-    model = DetectionModel(copy.deepcopy(flat.yaml), verbose=False)
-    model.load_state_dict(flat.state_dict())
-    return model
-
-
 @pytest.mark.parametrize("name", ["kdyolov8n.yaml", "kdyolov8n-p234.yaml"])
 def test_a_folded_epsilon_changes_no_output_and_survives_a_stock_rebuild(name: str) -> None:
     flat = to_stock(kd(name, bn_eps=1e-5))
@@ -533,7 +473,10 @@ def test_folding_keeps_frozen_parameters_frozen() -> None:
     assert not any(p.requires_grad for p in flat.model[:10].parameters())
 
 
-def test_the_largest_difference_sees_small_and_impossible_ones() -> None:
+def test_a_difference_of_outputs_sees_small_and_impossible_ones() -> None:
+    def largest_difference(a: nn.Module, b: nn.Module) -> float:
+        return output_difference(sample_outputs(a), sample_outputs(b))
+
     model = kd()
     other = copy.deepcopy(model)
     assert largest_difference(model, other) == 0.0
@@ -560,68 +503,6 @@ def test_sampling_outputs_leaves_no_trace_in_a_model(half: bool) -> None:
     assert saved() == before
     assert [t.data_ptr() for t in model.state_dict().values()] == tensors
     assert [p.grad.dtype for p in model.parameters() if p.grad is not None] == [next(model.parameters()).dtype]
-
-
-# ---- finishing a checkpoint ------------------------------------------------------------------------------------------
-
-
-def training_checkpoint(path: Path, model: DetectionModel) -> Path:
-    """What the trainer has on disk at the end: the average in half precision, and things to resume from."""
-    model.args, model.task = {"imgsz": 64}, "detect"
-    content = {"epoch": 7, "model": None, "ema": copy.deepcopy(model).half(), "optimizer": None, "train_args": {"a": 1}}
-    torch.save(content, path)
-    return path
-
-
-@pytest.mark.usefixtures("safe_globals")
-@pytest.mark.parametrize("layout", ["kdyolo", "stock"])
-def test_a_finished_checkpoint_is_stock_and_computes_the_same(tmp_path: Path, layout: str) -> None:
-    model = kd("kdyolov8n.yaml", nc=3, bn_eps=1e-5)
-    model.yaml["kd"] = {"bn_eps": 1e-5, "freeze_epochs": 2}
-    trained = model if layout == "kdyolo" else to_stock(model)
-    path = training_checkpoint(tmp_path / "last.pt", trained)
-    finish_checkpoint(path, {"b": 2})
-    content, _ = torch_safe_load(path, safe_only=True)
-    finished = content["ema"].float()
-    assert type(finished) is DetectionModel
-    assert foreign_classes(finished) == set()
-    assert difference(finished, copy.deepcopy(model).half().float()) < 1e-5
-    assert difference(rebuilt_by_ultralytics(finished), finished) == 0.0
-    assert finished.yaml["kd"] == {"bn_eps": 1e-3, "freeze_epochs": 2}
-    assert (content["epoch"], content["model"], content["train_args"]) == (7, None, {"a": 1, "b": 2})
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_a_model_beside_the_average_is_finished_too(tmp_path: Path) -> None:
-    torch.save({"model": kd(bn_eps=1e-5), "ema": kd(bn_eps=1e-5), "train_args": {}}, tmp_path / "last.pt")
-    finish_checkpoint(tmp_path / "last.pt", {})
-    content = torch.load(tmp_path / "last.pt", weights_only=False)
-    assert [type(content[key]) for key in ("model", "ema")] == [DetectionModel, DetectionModel]
-
-
-def test_a_checkpoint_that_cannot_be_finished_is_left_as_it_was(tmp_path: Path) -> None:
-    model = kd(bn_eps=1e-5)
-    with torch.no_grad():
-        model.backbone.layers[0].conv.weight[0] = float("nan")
-    path = training_checkpoint(tmp_path / "last.pt", model)
-    before = path.read_bytes()
-    with pytest.raises(RunError, match=r"last\.pt: the stock model differs from the trained one by inf"):
-        finish_checkpoint(path, {})
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_a_fold_that_would_change_the_outputs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fold_wrongly(model: DetectionModel) -> None:
-        with torch.no_grad():
-            model.model[5].bn.weight.mul_(1.5)
-
-    monkeypatch.setattr("kdyolo.checkpoints.export.fold_bn_eps", fold_wrongly)
-    path = training_checkpoint(tmp_path / "last.pt", kd(bn_eps=1e-5))
-    before = path.read_bytes()
-    with pytest.raises(RunError, match=r"last\.pt: the stock model differs from the trained one by \d"):
-        finish_checkpoint(path, {})
-    assert path.read_bytes() == before
 
 
 def test_a_detector_of_nothing_is_refused() -> None:

@@ -54,7 +54,7 @@ def study_of(shapes: Path, epochs: int, **arms: dict[str, float]) -> Study:
 
 
 def test_a_study_over_two_workers(cluster, shapes, capfd):
-    study = study_of(shapes, 2)
+    study = study_of(shapes, 1)
     results = study.run("ray", report=False)
     assert results["status"].tolist() == ["finished", "finished"]
     shown = capfd.readouterr().out
@@ -87,7 +87,7 @@ def stopped_on_the_way(shapes: Path, total: int) -> Study | None:
 
 def test_folders_travel_where_they_are_not_shared(cluster, shapes):
     # On a busy machine a short run can end while this process waits for its turn.
-    total, study = next((total, study) for total in (20, 80, 320) if (study := stopped_on_the_way(shapes, total)))
+    total, study = next((total, study) for total in (10, 40, 320) if (study := stopped_on_the_way(shapes, total)))
     run = study.runs[0]
     assert run.state() == "resumable"
     done = epochs(run.folder)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from kdyolo.checkpoints.safe_load import Content, load_content, tensors_sha256
 from kdyolo.distillation.teachers.folding import folded
@@ -24,6 +26,7 @@ _CONTAINERS = ("state_dict", "model", "teacher", "student")  # what training too
 _PREFIXES = ("module.", "_orig_mod.")  # wrappers of the whole
 _PARTS = ("image_encoder.trunk.", "backbone.")  # the network among others: SAM2's, and that of DINO beside its heads
 _NAMED = 5  # tensors that an error names
+_DRAWING = {Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, init.uniform_, init.normal_, init.kaiming_uniform_}
 _NO_LICENCE = ("", "unknown", "other")  # words of timm for a licence that it does not know
 
 
@@ -85,14 +88,13 @@ def timm_teacher(name: str, file: Path | None, size: int) -> TimmTeacher:
         CheckpointError: The weights cannot be had, are not those of this network, or are refused.
     """
     model = _build(name, size, pretrained=file is None)
-    report, digest = _load(model, file, name, size) if file else ("timm's own weights", "")
     getter = _getter(model, name)
     side = max(int(stride) for stride in getter.feature_info.reduction())
     rounded = -(-size // side) * side
     if rounded != size and model.pretrained_cfg.get("fixed_input_size"):
         model = _build(name, rounded, pretrained=file is None)
-        report, digest = _load(model, file, name, rounded) if file else (report, digest)
         getter = _getter(model, name)
+    report, digest = _load(model, file, name, rounded) if file else ("timm's own weights", "")
     config: dict[str, Any] = dict(model.pretrained_cfg)
     if file and "." not in name:
         config["license"], hint = _of_unnamed_weights(name, config)
@@ -143,6 +145,22 @@ def _of_unnamed_weights(name: str, config: Mapping[str, Any]) -> tuple[str | Non
     return licence, f"; mean and std are those of {config.get('tag')}, another is named as {name}.TAG:FILE: {tags}"
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """While networks are made, their weights are zeros where they would be random: a file's take their place.
+
+    Drawing them takes seconds of a core for a ViT-L, for each time that it is made.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func in _DRAWING:
+            with torch.no_grad():
+                return (args[0] if args else named["tensor"]).zero_()
+        return func(*args, **named)
+
+
 def _build(name: str, size: int, **weights: Any) -> Any:
     check_name(name)
     import timm
@@ -151,7 +169,8 @@ def _build(name: str, size: int, **weights: Any) -> Any:
     told = hub.level
     hub.setLevel(logging.ERROR)
     try:
-        with waiting(f"making {name}"):
+        from_file = not weights["pretrained"] or "pretrained_cfg_overlay" in weights
+        with waiting(f"making {name}"), _NothingDrawn() if from_file else nullcontext():
             try:
                 return timm.create_model(name, num_classes=0, img_size=size, **weights)
             except TypeError as e:  # convolutional networks take images of any size

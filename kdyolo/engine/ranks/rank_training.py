@@ -15,7 +15,7 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER
 
-from kdyolo.checkpoints.export import strip_completely
+from kdyolo.checkpoints.export import finish_checkpoints
 from kdyolo.engine.ranks.agreement import agree, is_known
 from kdyolo.engine.ranks.sharding import shard
 from kdyolo.utils import distributed
@@ -116,7 +116,7 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
 
         Ultralytics would go on with the precision and the batches of training, and look for the file on every node.
         """
-        model = distributed.run_on_rank_zero(self._stripped_best)
+        model = distributed.run_on_rank_zero(self._finished_best)
         if model is not None:
             self.test_loader.reset()  # its worker processes are not needed any more
             self.validator.as_command(plots=self.args.plots)
@@ -125,12 +125,11 @@ class RankTraining(BaseTrainer):  # type: ignore[misc]
             self.validator.dataloader.close()
             distributed.run_on_rank_zero(self._announce_best)
 
-    def _stripped_best(self) -> nn.Module | None:
-        """Take the optimizer out of the last and the best checkpoint, as Ultralytics does; the best model, if any."""
-        last = strip_completely(self.last) if self.last.exists() else {}
+    def _finished_best(self) -> nn.Module | None:
+        """Make the last and the best checkpoint those of plain Ultralytics; the best model, if any."""
+        finish_checkpoints(self.last, self.best, self.args.epochs)
         if not self.best.exists():
             return None
-        strip_completely(self.best, updates={"train_results": last.get("train_results")})
         LOGGER.info(f"\nValidating {self.best}...")
         own = partial(torch.load, map_location="cpu", weights_only=False)  # written by this run a moment ago
         with checkpoints_read_by(own):

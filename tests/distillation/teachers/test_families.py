@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdyolo.distillation.teachers.choice import open_teacher
+from kdyolo.distillation.teachers.timm_teacher import _NothingDrawn
 from kdyolo.errors import CheckpointError
 from kdyolo.models.backbone import DistilledBackbone
 
@@ -32,9 +33,14 @@ Tensors = dict[str, Tensor]
 
 def random_tensors(name: str) -> Tensors:
     """Tensors of a network of timm, made for the size that it was trained with."""
-    torch.manual_seed(0)
-    tensors = timm.create_model(name.partition(".")[0], num_classes=0).state_dict()
-    return {key: value.clone().contiguous() for key, value in tensors.items()}
+    with _NothingDrawn():  # timm's own way of drawing them takes most of the time
+        network = timm.create_model(name.partition(".")[0], num_classes=0)
+    drawn = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.05
+    tensors = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
+    for key, parameter in network.named_parameters():
+        count = parameter.numel()
+        tensors[key] = drawn.repeat(-(-count // len(drawn)))[:count].view(parameter.shape).contiguous()
+    return tensors
 
 
 def as_timm_loads(name: str, file: Path, size: int) -> torch.nn.Module:
@@ -42,7 +48,8 @@ def as_timm_loads(name: str, file: Path, size: int) -> torch.nn.Module:
     how: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}, "num_classes": 0}
     if name.startswith("vit"):
         how["img_size"] = size
-    return timm.create_model(name, **how).eval()
+    with _NothingDrawn():
+        return timm.create_model(name, **how).eval()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -43,6 +43,15 @@ def test_the_size_is_a_multiple_of_the_strides(weights: Path) -> None:
     assert open_teacher(f"{NAME}:{weights}", 100).size == 128
 
 
+def test_no_weights_are_drawn_that_a_file_replaces(weights: Path) -> None:
+    """Of a large network that takes seconds; the state of the generator tells."""
+    before = torch.random.get_rng_state()
+    open_teacher(f"{NAME}:{weights}", 64)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    timm.create_model(NAME)
+    assert not torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_weights_of_another_network_are_refused(weights: Path) -> None:
     with pytest.raises(CheckpointError, match="not the weights of resnet18"):
         open_teacher(f"resnet18:{weights}", 64)

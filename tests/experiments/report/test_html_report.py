@@ -46,10 +46,17 @@ def report(study, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(browser, report):
-    page = Page(browser, report)
-    yield page
-    page.close()
+def page_of(browser, report):
+    """``page_of(width)``: the report as wide as that, opened once; whoever changes it changes it back."""
+    pages = {}
+    yield lambda width: pages.get(width) or pages.setdefault(width, Page(browser, report, width))
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def page(page_of):
+    return page_of(1200)
 
 
 def test_one_file_and_nothing_else(report):
@@ -160,9 +167,8 @@ def test_the_difference_over_the_epochs_has_its_band(page, study):
     assert re.fullmatch("#[0-9a-f]{8}", fill)
 
 
-def test_axes_end_with_the_data_and_epochs_are_whole_numbers(browser, report):
-    for width in (390, 1280):
-        page = Page(browser, report, width=width)
+def test_axes_end_with_the_data_and_epochs_are_whole_numbers(page_of):
+    for page in map(page_of, (390, 1200)):
         count = page.tab.locator("#curves .chart").count()
         for name in [*range(count - 2), "difference"]:
             assert page.evaluate(f"document.getElementById('chart-curve-{name}').layout.xaxis.range") == [0.5, 20.5]
@@ -173,7 +179,6 @@ def test_axes_end_with_the_data_and_epochs_are_whole_numbers(browser, report):
         plot = page.tab.locator("#chart-curve-0 .nsewdrag").bounding_box()
         assert box["x"] >= plot["x"] - 1
         assert box["x"] + box["width"] <= plot["x"] + plot["width"] + 1
-        page.close()
 
 
 def test_signs_and_zeros_are_set_as_in_the_text(page):
@@ -243,15 +248,13 @@ def test_the_frozen_phase_is_shaded_and_the_thaw_a_line(page):
     assert page.count("#chart-curve-0 .shapelayer path") == 2  # and drawn
 
 
-def test_a_button_hides_an_arm_in_all_curves(browser, report):
-    page = Page(browser, report)
+def test_a_button_hides_an_arm_in_all_curves(page):
     page.tab.click("button[data-arm=unfrozen]")
     assert page.count("#chart-curve-0 .scatterlayer .trace") == 4
     assert page.tab.get_attribute("button[data-arm=unfrozen]", "aria-pressed") == "false"
     page.tab.click("button[data-arm=unfrozen]")
     assert page.count("#chart-curve-0 .scatterlayer .trace") == 6
     assert page.complaints == []
-    page.close()
 
 
 def test_samples_stand_beside_ground_truth(page, study):
@@ -275,8 +278,7 @@ def test_every_chart_has_a_name_and_its_numbers_in_a_table(page):
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
-def test_dark_mode_changes_page_and_charts_at_once(browser, report):
-    page = Page(browser, report, color_scheme="light")
+def test_dark_mode_changes_page_and_charts_at_once(page):
     paper = "getComputedStyle(document.body).backgroundColor"
     text = "document.querySelector('#chart-curve-0 .xtick text').style.fill"
     line = "document.querySelector('#chart-curve-0 .scatterlayer .lines path').style.stroke"
@@ -288,20 +290,19 @@ def test_dark_mode_changes_page_and_charts_at_once(browser, report):
     page.tab.emulate_media(color_scheme="dark", media="print")  # paper is white
     for program, value in zip((paper, text, line), light, strict=True):
         page.wait_for(program, value)
+    page.tab.emulate_media(color_scheme="light", media="screen")
     assert page.complaints == []
-    page.close()
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])
-def test_narrow_screens_scroll_only_downwards(browser, report, width):
-    page = Page(browser, report, width=width)
+def test_narrow_screens_scroll_only_downwards(page_of, width):
+    page = page_of(width)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     widths = page.evaluate(
         "[...document.querySelectorAll('.chart .main-svg')].map(e => e.getBoundingClientRect().right)"
     )
     assert max(widths) <= width
     assert page.complaints == []
-    page.close()
 
 
 def test_lines_differ_without_colour(page):
