@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -109,18 +111,31 @@ def test_phase_and_rates_reach_loggers_and_files(train, checkpoint, tmp_path):
             assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", "wb", "mlflow", "clearml", "comet"])
-def test_every_logger_of_ultralytics_gets_phase_and_rates(train, checkpoint, monkeypatch, logger):
+def test_every_logger_of_ultralytics_gets_phase_and_rates(train, checkpoint, monkeypatch):
     """Ultralytics' own callbacks of each logger, with a stand-in for the service at their end."""
-    callbacks, service = import_module(f"ultralytics.utils.callbacks.{logger}"), MagicMock()
-    for name in ("WRITER", "wb", "mlflow", "Task", "comet_ml"):
-        monkeypatch.setattr(callbacks, name, service, raising=False)
-    events = {event: getattr(callbacks, event) for event in ("on_train_epoch_end", "on_fit_epoch_end")}
+    services = {logger: MagicMock() for logger in ("tensorboard", "wb", "mlflow", "clearml", "comet")}
+    modules = [import_module(f"ultralytics.utils.callbacks.{logger}") for logger in services]
+    for module, service in zip(modules, services.values(), strict=True):
+        for name in ("WRITER", "wb", "mlflow", "Task", "comet_ml"):
+            monkeypatch.setattr(module, name, service, raising=False)
+
+    def tell(event: str, trainer: Any) -> None:
+        for module in modules:
+            getattr(module, event)(trainer)
+
+    events = {event: partial(tell, event) for event in ("on_train_epoch_end", "on_fit_epoch_end")}
     events["on_train_start"] = lambda trainer: setattr(trainer, "_mlflow_active", True)
     train({"backbone": checkpoint}, events, freeze_epochs=1, epochs=2)
-    told = "\n".join(map(str, service.mock_calls))
-    for key in ("lr/head/weight", "lr/backbone/bn", "freeze/frozen_parts", "freeze/trainable_parameters", "train/box"):
-        assert told.count(key) >= 2, f"{key} is not logged in every epoch"
+    for logger, service in services.items():
+        told = "\n".join(map(str, service.mock_calls))
+        for key in (
+            "lr/head/weight",
+            "lr/backbone/bn",
+            "freeze/frozen_parts",
+            "freeze/trainable_parameters",
+            "train/box",
+        ):
+            assert told.count(key) >= 2, f"{logger}: {key} is not logged in every epoch"
 
 
 def test_compiled(train, checkpoint, tmp_path, monkeypatch):
