@@ -14,7 +14,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import inspect
 import json
+import logging
 import os
 import runpy
 import select
@@ -26,10 +28,11 @@ import tempfile
 import threading
 import traceback
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 # Everything dear that Ultralytics and kdyolo import, but for polars, which starts threads.
 PRELOADED = (
@@ -249,18 +252,111 @@ def _child(request: dict[str, Any], fds: Sequence[int], path: Sequence[str]) -> 
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        own = [part for part in request["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
-        sys.path[:] = [*own, *path]
-        code = _exit_code(request["arguments"])
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of an interpreter does
-        atexit._run_exitfuncs()
+        _fork_what_is_started(path)
+        code = _as_interpreter(request["arguments"], path)
     except BaseException:
         traceback.print_exc()
     finally:
+        _leave(code)
+
+
+def _as_interpreter(arguments: Sequence[str], path: Sequence[str]) -> int:
+    """Run to the end what ``python ARGUMENTS`` would in this environment; its exit code."""
+    own = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.path[:] = [*own, *path]
+    code = _exit_code(arguments)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of an interpreter does
+    atexit._run_exitfuncs()
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+# ---- Pythons that a forked command starts in turn --------------------------------------------------------------------
+
+
+def _fork_what_is_started(path: Sequence[str]) -> None:
+    """Have ``subprocess`` fork this process where it would start its interpreter: trainings of a study, ranks of a run.
+
+    They are its children all the same, with a session, an environment and outputs as they were asked for.
+    """
+    start = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+    names = inspect.signature(start)
+
+    def execute(*given: Any) -> None:
+        asked = names.bind(*given).arguments
+        words = list(asked["args"]) if not isinstance(asked["args"], (str, bytes)) else []
+        words = words[:1] + words[2:] if words[1:2] == ["-u"] else words
+        plain = not (asked["shell"] or asked["preexec_fn"] or asked["pass_fds"])
+        # What starts threads when it is imported would wait for them in a fork.
+        if not plain or words[:1] != [sys.executable] or "polars" in sys.modules:
+            start(*given)
+            return
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
+            stream.flush()
+        pid = os.fork()
+        if pid == 0:
+            _started(asked, words[1:], path)
+        popen = asked["self"]
+        popen.pid, popen._child_created = pid, True
+        popen._close_pipe_fds(*(asked[name] for name in _PIPES))
+
+    subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
+
+
+_ANEW = {"kdyolo", "ultralytics", "tests", "cloudpickle"}  # the last knows classes of before by their numbers
+_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+def _started(asked: Mapping[str, Any], arguments: Sequence[str], path: Sequence[str]) -> None:
+    """In the fork: what an interpreter that was started anew would have, then what it would do, and the end."""
+    code = 1
+    try:
+        if asked["start_new_session"]:
+            os.setsid()
+        for number, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+            if asked[name] not in (-1, number):
+                os.dup2(asked[name], number)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
+            if fd > 2 and fd != nothing:
+                with contextlib.suppress(OSError):  # the listing's own
+                    os.dup2(nothing, fd)  # numbers stay taken: objects of before may close theirs
+        signal.set_wakeup_fd(-1)
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        atexit._clear()
+        _as_if_new(asked["env"], asked["cwd"])
+        code = _as_interpreter(arguments, path)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _as_if_new(env: Mapping[str, str] | None, cwd: str | Path | None) -> None:
+    """Environment, folder and streams as asked for; what is decided from them at import is imported again."""
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
+    if cwd is not None:
+        os.chdir(cwd)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate(("r", "w", "w")))
+    if os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)
+    sys.stderr.reconfigure(write_through=True, errors="backslashreplace")
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+    warnings.showwarning, threading.excepthook = warnings._showwarning_orig, threading.__excepthook__  # type: ignore[attr-defined]
+    for name in [name for name in sys.modules if name.partition(".")[0] in _ANEW]:
+        del sys.modules[name]
 
 
 def _exit_code(arguments: Sequence[str]) -> int:

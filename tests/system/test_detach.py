@@ -164,9 +164,8 @@ def alive_pid(pid: int) -> bool:
 def test_a_mistake_is_said_on_the_terminal_and_nothing_is_left(shapes, tmp_path, more, code, words):
     (tmp_path / "temporary").mkdir()
     command = [*KDYOLO, "train", "--data", str(shapes), *more, "--work-dir", "run", "--detach"]
-    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    env |= {"PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path / "temporary")}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    env = {"PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path / "temporary")}
+    done = run_command(*command, cwd=tmp_path, ok=False, **env)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr

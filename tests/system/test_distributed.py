@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -316,28 +317,35 @@ print("RETURNED", sorted(results)[:1], model.overrides["model"], model.trainer.v
 """
 
 
-def user_script(python: ForkServer, checkpoint: Path, shapes: Path, folder: Path, **more: object) -> Ended:
+def user_script(python: ForkServer | None, checkpoint: Path, shapes: Path, folder: Path, **more: object) -> Ended:
+    """A script with ranks; without a server to fork, all of them are started, as a person does."""
     (folder / "script.py").write_text(SCRIPT)
     options = {name: value for name, value in OPTIONS.items() if name != "device"}
     options |= {"work_dir": str(folder / "run"), **more}
     env = {**os.environ, "TMPDIR": str(folder)}
-    done = python.run(folder / "script.py", checkpoint, shapes, folder, options, cwd=folder, env=env)
-    assert ranks_of(folder) == []
+    command = [str(part) for part in (folder / "script.py", checkpoint, shapes, folder, options)]
+    if python is None:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+    else:
+        done = python.run(*command, cwd=folder, env=env)
+    assert processes_in(folder) == []
     return Ended(done.returncode, done.stdout + done.stderr)
 
 
-def ranks_of(folder: Path) -> list[int]:
-    """Processes that work in a folder, or are ranks of a run in it."""
+def processes_in(folder: Path) -> list[int]:
+    """Processes beside this one that work in a folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "rank_process" in " ".join(process.cmdline()) and process.cwd() == str(folder):
+            if process.cwd() == str(folder) and process.pid != os.getpid():
                 found.append(process.pid)
     return found
 
 
-def test_a_users_script_trains_on_several_devices(python, checkpoint, shapes, tmp_path):
-    ended = user_script(python, checkpoint, shapes, tmp_path, epochs=2, fails=False)
+def test_a_users_script_trains_on_several_devices(checkpoint, shapes, tmp_path):
+    ended = user_script(None, checkpoint, shapes, tmp_path, epochs=2, fails=False)
     assert ended.code == 0, ended.output[-3000:]
     assert [(tmp_path / f"seen{rank}").read_text() for rank in (0, 1)] == ["epoch epoch "] * 2
     assert f"RETURNED ['coco/AP'] {tmp_path / 'run/weights/best.pt'} None" in ended.output
@@ -367,14 +375,14 @@ def test_a_work_dir_with_files_keeps_them_and_sigterm_ends_all_ranks(python, che
     while not (state.is_file() and state.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None, process.stdout.read()[-3000:]
-    assert len(ranks_of(tmp_path)) == 2
+    assert len(processes_in(tmp_path)) == 3  # two ranks and what started them
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143
     output = process.stdout.read()
     assert output.count("Interrupted. Resume with: kdyolo train --resume") == 1
     assert "Traceback" not in output
     assert "Error" not in output
-    assert ranks_of(tmp_path) == []
+    assert processes_in(tmp_path) == []
     assert not (run / "pid.txt").exists()
     assert kept.items() <= tree(run).items()
     assert ResumeState.load(state).epoch >= 0

@@ -83,11 +83,11 @@ def saved(run: Path) -> bool:
 
 
 def trainings(folder: Path) -> list[psutil.Process]:
-    """Processes that train in a folder."""
+    """Processes whose output goes to a file in a folder, as that of a study's trainings does."""
 
     def is_one(process: psutil.Process) -> bool:
         try:
-            return "train" in process.cmdline() and any(str(folder) in word for word in process.cmdline())
+            return any(folder in Path(file.path).parents for file in process.open_files() if file.fd in (1, 2))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
