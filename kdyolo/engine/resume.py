@@ -36,7 +36,7 @@ from kdyolo.runs.pid_file import refuse_running
 from kdyolo.runs.results_csv import drop_rows_after
 from kdyolo.utils.atomic import write_atomic
 from kdyolo.utils.distributed import shared_evenly
-from kdyolo.utils.text import quoted, shell_word
+from kdyolo.utils.text import plural, quoted, shell_word
 
 RESUME_MAY_CHANGE = frozenset({"device", "workers", "epochs"})
 PLUMBING = frozenset({"resume", "model", "task", "mode", "pretrained"})  # set by Ultralytics' own model.train()
@@ -191,7 +191,7 @@ class ResumeState:
         """
         if self.train_images not in (None, found := len(trainer.train_loader.dataset)):
             raise RunError(
-                f"cannot resume: the run has {_count(self.train_images, 'training image')}, here there are {found}. "
+                f"cannot resume: the run has {plural(self.train_images, 'training image')}, here there are {found}. "
                 "Put back what is missing (the scan above names what it left out) or remove what was added, or start "
                 "a new run."
             )
@@ -221,18 +221,18 @@ class ResumeState:
             if self.last_step < epochs * batches:
                 return self.last_step
             raise RunError(
-                f"cannot resume on {_count(here, 'rank')}: {epochs} epochs have {epochs * batches} batches here, but "
+                f"cannot resume on {plural(here, 'rank')}: {epochs} epochs have {epochs * batches} batches here, but "
                 f"the run made a step after batch {self.last_step + 1}. Resume it on as many ranks as it had."
             )
         if images != self.images:
             raise RunError(
-                f"cannot resume on {_count(here, 'rank')}: a batch of this run has {_count(self.images, 'image')} "
-                f"({_count(self.ranks, 'rank')} with {self.images // self.ranks} each), here it would have {images} "
-                f"({_count(here, 'rank')} with {images // here} each). Resume it on {_count(self.ranks, 'rank')}."
+                f"cannot resume on {plural(here, 'rank')}: a batch of this run has {plural(self.images, 'image')} "
+                f"({plural(self.ranks, 'rank')} with {self.images // self.ranks} each), here it would have {images} "
+                f"({plural(here, 'rank')} with {images // here} each). Resume it on {plural(self.ranks, 'rank')}."
             )
         if (here, batches) != (self.ranks, self.batches):
             LOGGER.warning(
-                f"interrupted on {_count(self.ranks, 'rank')} with {self.batches} batches an epoch, resumed on {here} "
+                f"interrupted on {plural(self.ranks, 'rank')} with {self.batches} batches an epoch, resumed on {here} "
                 f"with {batches}: steps come when due, but results are not those of an uninterrupted run"
             )
         return self.last_step + epochs * (batches - self.batches)
@@ -240,10 +240,6 @@ class ResumeState:
     def trained_to_the_end(self, epochs: int) -> bool:
         """Whether a run of this length was killed after its last epoch, so that only the final evaluation is left."""
         return bool(self.epoch + 1 >= epochs or (self.stop and epochs == self.args["epochs"]))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def read_state(last: Path) -> ResumeState:
