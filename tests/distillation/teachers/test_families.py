@@ -39,7 +39,7 @@ def random_tensors(name: str) -> Tensors:
     tensors = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
     for key, parameter in network.named_parameters():
         count = parameter.numel()
-        tensors[key] = drawn.repeat(-(-count // len(drawn)))[:count].view(parameter.shape).contiguous()
+        tensors[key] = drawn.repeat(-(-count // len(drawn)))[:count].view(parameter.shape).clone()
     return tensors
 
 
