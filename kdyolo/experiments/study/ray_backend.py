@@ -23,6 +23,7 @@ import psutil
 from kdyolo.errors import ConfigError, KDYOLOError, RunError
 from kdyolo.experiments.study.distillations import StudyDistillation
 from kdyolo.experiments.study.job import Job
+from kdyolo.experiments.study.ray_mailbox import RayMailbox
 from kdyolo.experiments.study.scheduler import PATIENCE, TICK, Handle
 from kdyolo.experiments.study.study_run import StudyRun
 from kdyolo.runs.detach import own_command
@@ -78,8 +79,8 @@ class RayBackend:
             self._token.touch()
         needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
         self._task = ray.remote(**needs, max_retries=0)(_train)
-        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-        ray.get(self._mailbox.take.remote(""))  # its process takes seconds to start: a short run would end unheard
+        self._mailbox = ray.remote(num_cpus=0)(RayMailbox).remote()
+        ray.get(self._mailbox.take.remote(""))  # until its process is there, a short run would end unheard
 
     def _capacity(self) -> int:
         """Number of runs that the machines of the cluster can take at once."""
@@ -121,26 +122,6 @@ def _gpus(devices: Sequence[str]) -> int:
             f"{', '.join(devices)}. Expected e.g. [0] for a GPU, ['0,1'] for two, or cpu."
         )
     return needs.pop()
-
-
-class _Mailbox:
-    """Messages between the driver and its tasks: runs to stop, and files of runs in folders that are not shared."""
-
-    def __init__(self) -> None:
-        self._stopped: set[str] = set()
-        self._posted: dict[str, bytes] = {}
-
-    def stop(self, name: str) -> None:
-        self._stopped.add(name)
-
-    def exchange(self, name: str, files: bytes | None) -> bool:
-        """Leave a run's files, and return whether the run is to stop."""
-        if files is not None:
-            self._posted[name] = files
-        return name in self._stopped
-
-    def take(self, name: str) -> bytes | None:
-        return self._posted.pop(name, None)
 
 
 class _RayHandle:
