@@ -3,7 +3,8 @@
 A process that imports torch spends four seconds of a core on that before it does anything. A child that is forked here
 starts at once, and is a real process otherwise: with a session, a folder, an environment and an output of its own, to
 be signalled, killed and followed. Neither kdyolo nor Ultralytics is imported before the fork, so what they decide from
-the environment when they are imported (ranks, folders, threads) is decided in the child.
+the environment when they are imported (ranks, folders, threads) is decided in the child. Pythons that such a child
+starts in turn, trainings of a study and ranks of a run, are forked from it, and import both anew.
 
 Only what is decided while the interpreter starts or torch is loaded (``OMP_WAIT_POLICY``, ``PYTHONUNBUFFERED``, what is
 installed) needs a real start: see :func:`tests.builders.commands.run_command`.
@@ -323,7 +324,7 @@ def _started(asked: Mapping[str, Any], arguments: Sequence[str], path: Sequence[
             if asked[name] not in (-1, number):
                 os.dup2(asked[name], number)
         nothing = os.open(os.devnull, os.O_RDWR)
-        for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
+        for fd in [int(link.name) for link in Path("/dev/fd").iterdir()]:
             if fd > 2 and fd != nothing:
                 with contextlib.suppress(OSError):  # the listing's own
                     os.dup2(nothing, fd)  # numbers stay taken: objects of before may close theirs
