@@ -359,19 +359,24 @@ def test_a_kill_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
     assert isinstance(path.parent / "epoch1.pt", AtomicPath)
 
 
-def test_a_run_killed_in_its_last_evaluation_is_evaluated(train, checkpoint, tmp_path):
-    """All epochs are trained; what is left is what a run ends with."""
+@pytest.mark.parametrize("finished", [False, True], ids=["before its checkpoints are finished", "after that"])
+def test_a_run_killed_in_its_last_evaluation_is_evaluated(train, checkpoint, tmp_path, finished):
+    """All epochs are trained; what is left is what a run ends with, and what is finished stays to the bit."""
 
     def interrupt_at_the_end(trainer):
         def cut_off():
             raise KeyboardInterrupt
 
-        trainer.final_eval = cut_off
+        if finished:
+            trainer.validator.as_command = lambda plots: cut_off()
+        else:
+            trainer.final_eval = cut_off
 
     start = {"backbone": checkpoint}
     with pytest.raises(KeyboardInterrupt):
         train(start, {"on_train_start": interrupt_at_the_end}, freeze_epochs=1)
     assert (tmp_path / "run/weights/resume.pt").is_file()
+    assert (torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["epoch"] == -1) is finished
     trained = []
     model = KDYOLO(tmp_path / "run/weights/last.pt")
     model.add_callback("on_train_epoch_start", lambda trainer: trained.append(trainer.epoch))

@@ -501,6 +501,14 @@ def test_precision_in_words():
     assert named == ["fp32", "fp32", "fp16", "fp16 autocast"]
 
 
+def test_only_a_model_that_nobody_else_uses_is_evaluated_without_a_copy(shapes, tmp_path):
+    model = torch.nn.Linear(1, 1)
+    validator = KDValidator(args={"data": str(shapes)}, save_dir=tmp_path)
+    assert validator.get_model(model) is not model
+    validator.as_command(plots=False)  # as a training does with what it has read for its last evaluation
+    assert validator.get_model(model) is model
+
+
 def test_a_period_fills_results_csv_and_changes_no_bit(seeing, train, tmp_path):
     finished = {}
     for period in (0, 2):
